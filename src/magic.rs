@@ -1,9 +1,9 @@
-//! What the first bytes of a file tell that it is.
+//! Detects the type of a file by its first bytes.
 
 use std::fmt;
 use std::io::Read as _;
 
-/// What the first bytes of a file tell that it is.
+/// The type of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Container {
     /// Compressed with gzip.
@@ -18,21 +18,21 @@ pub enum Container {
     Zip,
     /// A web page.
     Page,
-    /// An archive that nothing here reads.
+    /// A format that kpull can't read.
     Other(&'static str),
 }
 
 impl Container {
-    /// How many bytes of a file are looked at.
+    /// Bytes of a file that are needed.
     pub const HEAD: usize = 512;
 
-    /// What these first bytes of a file tell; `None` for what is no archive, nor compressed, nor a web page.
+    /// Detects the type by the first bytes of a file; `None` if it is no archive, not compressed, and no web page.
     pub fn of(head: &[u8]) -> Option<Self> {
         const MAGIC: [(usize, &[u8], Container); 22] = [
             (0, b"\x1f\x8b", Container::Gzip),
             (0, b"\xfd7zXZ\0", Container::Xz),
             (0, b"\x28\xb5\x2f\xfd", Container::Zstd),
-            // a frame that is skipped
+            // a skippable frame
             (1, b"\x2a\x4d\x18", Container::Zstd),
             (0, b"PK\x03\x04", Container::Zip),
             (0, b"PK\x05\x06", Container::Zip),
@@ -72,7 +72,7 @@ impl Container {
     }
 }
 
-/// What became of a file on its way, as its bytes tell, and what to do about it. `is_signed` knows the bytes that were signed.
+/// How a file was changed in transfer, and what to do about it. `is_signed` recognizes the signed bytes.
 pub fn changed_by(bytes: &[u8], is_signed: impl Fn(&[u8]) -> bool) -> Option<(&'static str, &'static str)> {
     const LFS: &[u8] = b"version https://git-lfs.github.com/spec/";
     match Container::of(bytes.get(..Container::HEAD).unwrap_or(bytes)) {
@@ -102,13 +102,13 @@ pub fn changed_by(bytes: &[u8], is_signed: impl Fn(&[u8]) -> bool) -> Option<(&'
     (is_signed(&unix) || is_signed(&dos)).then_some(("a filter changed its line ends", KEEP))
 }
 
-/// What to do about filters of git.
+/// Advice about filters of git.
 pub const KEEP: &str = "have git keep files as they are: `* -text` in .gitattributes, and no core.autocrlf where the site is signed or checked out; then sign again";
-/// That a server has sent a web page.
+/// The message that a server has sent a web page.
 pub const PAGE: &str = "the server sends a web page in its place, such as one to log in or of an error";
-/// What to do then.
+/// Advice about a web page.
 pub const NO_PAGE: &str = "open the address in a browser, or with `curl -L`: correct it, or let hosts read it without a log-in page (`bearer`, `basic`, `client_cert`)";
-/// What to do about a server that compresses whatever was asked for.
+/// Advice about a server that compresses files.
 pub const NO_GZIP: &str = "have the server send files as they are: nobody asked for `Content-Encoding: gzip`";
 
 impl fmt::Display for Container {
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_bytes_tell_archives_and_web_pages_and_nothing_of_programs_and_text() {
+    fn the_first_bytes_identify_archives_and_web_pages() {
         let tar = [&[b'x'; 257][..], b"ustar\0"].concat();
         for (head, found) in [
             (&b"\x1f\x8b\x08"[..], Container::Gzip),

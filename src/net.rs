@@ -1,4 +1,4 @@
-//! HTTP(S) the way this program does it everywhere: one client, bounded in time and size, with retries.
+//! HTTP(S) for all of kpull: one client with limits on time and size, and with retries.
 
 mod address;
 mod client;
@@ -27,11 +27,11 @@ pub use options::{LoadedOptions, Options};
 pub use reply::{Kind, Reply, from_io, read_all};
 pub(crate) use reply::{Pace, STEADY, too_slow};
 
-/// A body that is downloaded.
+/// A download.
 pub struct Download {
-    /// What kind of answer it is.
+    /// The kind of the answer.
     pub kind: Kind,
-    /// How many bytes the body has from here on, if the server said so.
+    /// The remaining bytes of the body, if the server sent that.
     pub length: Option<u64>,
     /// See [`Reply::state`].
     pub state: Option<String>,
@@ -39,9 +39,9 @@ pub struct Download {
     pub body: Box<dyn Read>,
 }
 
-/// How files are downloaded: by this process, or by one that has no rights.
+/// Downloads files: in this process, or in one without rights.
 pub trait Get: std::fmt::Debug {
-    /// Asks for the body at an address.
+    /// Requests the body at an address.
     fn get(&self, url: &str, conditions: &Conditions<'_>) -> Result<Download>;
 }
 
@@ -66,7 +66,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
-    use super::failure::{LONGEST_WISH, pause, spread, wish};
+    use super::failure::{LONGEST_RETRY_AFTER, pause, retry_after, spread};
     use super::testing::{Answer, Authority, Server};
     use super::*;
     use crate::error::Error;
@@ -274,17 +274,17 @@ mod tests {
     }
 
     #[test]
-    fn a_fleet_that_is_told_one_moment_does_not_come_back_in_one() {
-        let wish = Duration::from_secs(20);
-        let pauses: Vec<Duration> = (0..64).map(|_| spread(wish)).collect();
-        assert!(pauses.iter().all(|pause| (wish..=wish * 3 / 2).contains(pause)), "{pauses:?}");
+    fn a_fleet_does_not_retry_at_the_same_moment() {
+        let requested = Duration::from_secs(20);
+        let pauses: Vec<Duration> = (0..64).map(|_| spread(requested)).collect();
+        assert!(pauses.iter().all(|pause| (requested..=requested * 3 / 2).contains(pause)), "{pauses:?}");
         let (first, last) = (pauses.iter().min().unwrap(), pauses.iter().max().unwrap());
         assert!(*last - *first > Duration::from_secs(2), "{pauses:?}");
         assert_eq!(spread(Duration::ZERO), Duration::ZERO);
     }
 
     #[test]
-    fn a_server_that_is_away_and_one_that_is_silent_are_told_apart() {
+    fn a_missing_server_and_a_silent_one_are_distinguished() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let silent = problem(&Options { timeout: Some(1), ..once() }, &url);
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_cannot_be_resolved_is_told_as_that() {
+    fn a_name_that_cannot_be_resolved_is_reported_as_such() {
         // No label may be this long, so nobody is asked.
         let error = problem(&once(), &format!("http://{}.invalid/", "a".repeat(64)));
         assert!(error.to_string().contains("the host's name can't be resolved"), "{error}");
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_http_behind_an_https_address_is_told_as_tls() {
+    fn plain_http_behind_an_https_address_is_reported_as_tls() {
         let authority = Authority::new();
         let server = Server::plain(|_| Answer::new(200, ""));
         let url = server.url("").replace("http:", "https:");
@@ -381,13 +381,13 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_is_read_as_seconds_or_as_a_date() {
+    fn retry_after_is_read_as_seconds_or_as_a_date() {
         let date = Arc::new("Wed, 21 Oct 2065 07:28:00 GMT");
         let server = Server::plain(move |request| {
-            let wish = if request.path == "/date" { date.to_string() } else { "7".into() };
-            Answer::new(200, "").with("Retry-After", wish)
+            let after = if request.path == "/date" { date.to_string() } else { "7".into() };
+            Answer::new(200, "").with("Retry-After", after)
         });
-        assert_eq!(wish(&get(&once(), &server.url("date")).unwrap().body), Some(LONGEST_WISH));
-        assert_eq!(wish(&get(&once(), &server.url("seconds")).unwrap().body), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after(&get(&once(), &server.url("date")).unwrap().body), Some(LONGEST_RETRY_AFTER));
+        assert_eq!(retry_after(&get(&once(), &server.url("seconds")).unwrap().body), Some(Duration::from_secs(7)));
     }
 }

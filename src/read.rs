@@ -1,4 +1,4 @@
-//! Reading a file to its end, also one of the kernel's.
+//! Reads whole files, including kernel files.
 
 use std::fs::File;
 use std::io;
@@ -9,17 +9,17 @@ use nix::sys::stat::{Mode, SFlag, fstat, stat};
 use rustix::buffer::spare_capacity;
 use rustix::io::{Errno, pread};
 
-/// Bytes that are asked for at once, at least. Files of `/proc` and `/sys` say that they have none, and the settings among them
-/// end with the first read: whoever asks for less has a part of the value.
+/// Bytes of one read at least. Files in `/proc` and `/sys` have no size, and settings there have to be read by one call: a shorter read
+/// would get only a part of the value.
 const LEAST: usize = 4096;
 
-/// Bytes of the largest file that is read whole: more than a release may have, and less than the memory of kpull's unit.
+/// Bytes of a file at most: more than a release may have, and less than the memory limit of kpull's unit.
 pub const MOST: u64 = 256 << 20;
 
-/// Bytes of the largest file that [`named`] reads: more than any configuration, key or list of authorities has.
+/// Bytes of a file at most for [`named`]: more than any configuration, key or list of authorities has.
 const NAMED: u64 = 8 << 20;
 
-/// The content of a file that says that it has `size` bytes. One with more than `most` is refused: before a byte is read, if it says so.
+/// The content of a file that has `size` bytes according to its metadata. More than `most` bytes are an error, before reading if possible.
 pub fn whole(file: &File, size: u64, most: u64) -> io::Result<Vec<u8>> {
     let too_large = |found: &[u8]| if found.len() as u64 > most { Err(Errno::FBIG) } else { Ok(()) };
     if size > most {
@@ -30,7 +30,7 @@ pub fn whole(file: &File, size: u64, most: u64) -> io::Result<Vec<u8>> {
         let mut content = Vec::new();
         content.try_reserve_exact(room)?;
         let count = next(file, &mut content)?;
-        // most are had whole by one system call
+        // one system call is enough for most files
         if count as u64 == size {
             return Ok(content);
         }
@@ -42,13 +42,13 @@ pub fn whole(file: &File, size: u64, most: u64) -> io::Result<Vec<u8>> {
             }
             return Ok(content);
         }
-        // it may have more than it said, which a setting of the kernel tells only whoever asks for all of it at once
+        // it may be larger than its size, and a kernel setting has to be read by one call
         room = room.saturating_mul(2);
     }
 }
 
-/// Opens a regular file that somebody has named who may read all files, wherever links lead. Anything else is refused before it is opened: a pipe
-/// would wait for its writer, and to open a device may do something already.
+/// Opens a regular file that an operator has named, following links. Anything else is refused before it is opened: a pipe would wait for
+/// its writer, and opening a device can have an effect.
 pub fn open_named(path: &Path) -> io::Result<File> {
     let check = |mode| match SFlag::from_bits_truncate(mode) & SFlag::S_IFMT {
         SFlag::S_IFREG => Ok(()),
@@ -58,12 +58,12 @@ pub fn open_named(path: &Path) -> io::Result<File> {
     check(stat(path)?.st_mode)?;
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let file = File::from(open(path, flags, Mode::empty())?);
-    // another one may stand there by now
+    // it may have been replaced
     check(fstat(&file)?.st_mode)?;
     Ok(file)
 }
 
-/// Whether there is a directory at a path that somebody has named, wherever links lead.
+/// Whether there is a directory at a path that an operator has named, following links.
 pub fn is_directory(path: &Path) -> bool {
     is(path, SFlag::S_IFDIR)
 }
@@ -77,7 +77,7 @@ fn is(path: &Path, kind: SFlag) -> bool {
     stat(path).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == kind)
 }
 
-/// The content of a file that somebody has named, by [`open_named`]: a configuration, a key, a certificate.
+/// The content of a file that an operator has named, by [`open_named`]: a configuration, a key, a certificate.
 pub fn named(path: &Path) -> io::Result<Vec<u8>> {
     up_to(path, NAMED)
 }
@@ -92,19 +92,19 @@ pub fn up_to(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     })
 }
 
-/// The text of a file of the kernel's that is about this process or the machine, as `/proc/meminfo`.
+/// The text of a kernel file about this process or the machine, such as `/proc/meminfo`.
 pub fn kernel(path: &str) -> io::Result<String> {
     let file = File::from(open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?);
     let content = whole(&file, 0, MOST)?;
     String::from_utf8(content).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
 }
 
-/// A path of one of the kernel's tables, where what separates its columns and lines is written in octal.
+/// A path from one of the kernel's tables, in which separators are written in octal.
 pub fn unescaped(path: &str) -> String {
     path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }
 
-/// Whether a map of numbers, as `/proc/self/uid_map` is one, has `number` inside. A kernel without namespaces has no map.
+/// Whether a map such as `/proc/self/uid_map` contains `number`. An empty map, of a kernel without namespaces, contains every number.
 pub fn has_number(map: &str, number: u32) -> bool {
     let within = |line: &str| {
         let mut words = line.split_ascii_whitespace().map(str::parse::<u32>);
@@ -114,7 +114,7 @@ pub fn has_number(map: &str, number: u32) -> bool {
     map.is_empty() || map.lines().any(within)
 }
 
-/// Reads what comes behind `content`, as far as that has room.
+/// Reads what follows `content`, up to its capacity.
 fn next(file: &File, content: &mut Vec<u8>) -> io::Result<usize> {
     let at = content.len() as u64;
     loop {
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_of_the_kernel_is_read_whole_whatever_size_it_is_said_to_have() {
+    fn a_kernel_setting_is_read_completely_regardless_of_its_size() {
         for name in ["kernel/pid_max", "kernel/ostype", "net/ipv4/tcp_rmem", "kernel/random/boot_id", "kernel/version"]
         {
             let path = format!("/proc/sys/{name}");
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_named_is_read_through_links_and_nothing_but_a_file_of_a_good_size_is_opened() {
+    fn named_files_are_read_through_links_and_only_regular_ones_within_the_limit() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         std::fs::write(at("file"), "x").unwrap();
@@ -157,12 +157,12 @@ mod tests {
         nix::unistd::mkfifo(&at("pipe"), Mode::S_IRWXU).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
         File::create(at("large")).unwrap().set_len(NAMED + 1).unwrap();
-        let told = |path: &Path| named(path).unwrap_err().to_string();
+        let message = |path: &Path| named(path).unwrap_err().to_string();
         for path in [at("pipe"), at("socket"), "/dev/zero".into()] {
-            assert_eq!(told(&path), "it is not a regular file", "{}", path.display());
+            assert_eq!(message(&path), "it is not a regular file", "{}", path.display());
         }
-        assert_eq!(told(&at("large")), "it has more than 8 MiB");
-        assert!(told(dir.path()).starts_with("Is a directory"));
+        assert_eq!(message(&at("large")), "it has more than 8 MiB");
+        assert!(message(dir.path()).starts_with("Is a directory"));
         assert_eq!(named(&at("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
         // one of the kernel's says that it has nothing
         assert!(!named(Path::new("/proc/version")).unwrap().is_empty());
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_has_more_or_less_than_it_said_is_read_to_its_end() {
+    fn a_file_with_another_size_than_stated_is_read_to_its_end() {
         let mut file = tempfile::tempfile().unwrap();
         for length in [0, 1, LEAST - 1, LEAST, LEAST + 1, 5 * LEAST] {
             let content = vec![b'x'; length];
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_larger_than_the_most_is_refused_whatever_size_it_is_said_to_have() {
+    fn what_exceeds_the_limit_is_refused_regardless_of_its_stated_size() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[b'x'; 3 * LEAST]).unwrap();
         for most in [0, 1, LEAST as u64, 3 * LEAST as u64 - 1] {

@@ -1,25 +1,25 @@
-//! Pieces of texts from outside. A text is never cut by a number of bytes, which may lie within a character: that would end the
-//! program (the lint `clippy::string_slice` holds all code to it).
+//! Splits texts from outside. A text is never sliced by a number of bytes, which may be within a character: that would panic (the lint
+//! `clippy::string_slice` enforces this in all code).
 
-/// What stands before and behind each place of a word.
+/// The texts before and after each occurrence of a word.
 pub fn around<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
     text.match_indices(word).filter_map(move |(at, _)| Some((text.get(..at)?, text.get(at + word.len()..)?)))
 }
 
-/// The text as far as `is_part` says, and the rest.
+/// The start of a text whose characters match `is_part`, and the rest.
 pub fn leading(text: &str, is_part: impl Fn(char) -> bool) -> (&str, &str) {
     let end = text.find(|c| !is_part(c)).unwrap_or(text.len());
     text.split_at_checked(end).unwrap_or((text, ""))
 }
 
-/// What comes before the end of a text that `is_part` says, and that end.
+/// The rest of a text, and its end whose characters match `is_part`.
 pub fn trailing(text: &str, is_part: impl Fn(char) -> bool) -> (&str, &str) {
     let start = text.char_indices().rev().take_while(|(_, c)| is_part(*c)).last().map_or(text.len(), |(at, _)| at);
     text.split_at_checked(start).unwrap_or((text, ""))
 }
 
-/// The text up to the end of the next block that starts with `begin` and ends with `end`: what is before the block, the block,
-/// and what is behind it. `None` without a `begin`; a block without an end is an empty one.
+/// The text before the next block that starts with `begin` and ends with `end`, the block, and the text after it. `None` without a
+/// `begin`; a block without an end is empty.
 pub fn block<'a>(text: &'a str, begin: &str, end: &str) -> Option<(&'a str, &'a str, &'a str)> {
     let (before, rest) = text.split_at_checked(text.find(begin)?)?;
     let length = rest.find(end).map_or(0, |at| at + end.len());
@@ -27,7 +27,7 @@ pub fn block<'a>(text: &'a str, begin: &str, end: &str) -> Option<(&'a str, &'a 
     Some((before, block, behind))
 }
 
-/// A text of at most so many characters, with `…` for what is left out.
+/// A text of at most `most` characters, with `…` for what is cut off.
 pub fn shortened(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
@@ -35,7 +35,7 @@ pub fn shortened(text: &str, most: usize) -> String {
     }
 }
 
-/// A text as one word of a shell.
+/// A text as one shell word.
 pub fn quoted(text: &str) -> String {
     let is_safe = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./-_".contains(c);
     match !text.is_empty() && text.chars().all(is_safe) {
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_taken_apart_between_characters() {
+    fn a_text_is_split_between_characters() {
         assert_eq!(around("ü=→=x", "=").collect::<Vec<_>>(), [("ü", "→=x"), ("ü=→", "x")]);
         assert_eq!(leading("abü→", |c| c != '→'), ("abü", "→"));
         assert_eq!(leading("abü", |_| true), ("abü", ""));

@@ -33,7 +33,7 @@ use kpull::secret::{self, Keyring, LARGEST, Recipient, SecretStore};
 use kpull::site::Site;
 use kpull::status::RecordSource;
 use kpull::store::Store;
-use kpull::store::archive::{Limits, extract};
+use kpull::store::archive::{Archive, Limits};
 use kpull::trust::{
     AllowedSigners, Enrolment, KeySet, Manifest, Message, Purpose, Signed, TrustState, VerifiedManifest, claimed,
     fingerprint, is_part,
@@ -350,7 +350,8 @@ pub fn archive(data: &[u8]) {
         ["README", "bin/tool", "./a"][..usize::from(how >> 1) % 4].iter().map(|name| (*name).to_owned()).collect();
     let limits = Limits { members: 32, bytes: 64 << 10, member: 16 << 10, ..Limits::default() };
     let mut taken: Vec<(String, Option<u64>, u64)> = Vec::new();
-    let result = extract("archive", Cursor::new(bytes), format, &wanted, &limits, &mut |member, content| {
+    let archive = Archive { limits, ..Archive::new("archive", format) };
+    let result = archive.extract(Cursor::new(bytes), &wanted, &mut |member, content| {
         assert!(wanted.contains(&member.name), "{:?} is not wanted", member.name);
         let content: &mut dyn Read = if reads_all { content } else { &mut content.take(10) };
         let mut count = Count { inner: content, bytes: 0 };

@@ -15,7 +15,7 @@ use crate::error::{Context, Error, Exit, Result, code};
 use crate::net;
 use crate::net::download::{DownloadRequest, download};
 use crate::report::{Event, Report, Text, VERSION};
-use crate::store::archive::{self, Limits};
+use crate::store::archive::Archive;
 
 /// Arguments of `pin`.
 #[derive(Args, Debug)]
@@ -154,7 +154,7 @@ impl Pin {
         (pin.sha256, pin.size) = (got.sha256, got.size);
         let checked = compare(&options, &url, &pin.sha256, self.sums.as_deref(), self.urls.len() == 1)?;
         let file = File::open(&part).context(code::SUPPLY, || format!("can't read {}", part.display()))?;
-        let members = archive::list(&url, file, format, &Limits::default())?;
+        let members = Archive::new(&url, format).list(file)?;
         Ok(Fetched { pin, checked, members })
     }
 

@@ -1,5 +1,5 @@
-//! `/etc/passwd`, `/etc/group`, `/etc/shadow`, `/etc/gshadow`, `/etc/subuid` and `/etc/subgid`: read, compared with what a role
-//! wants, and in a tree edited as `useradd` edits them.
+//! Reads `/etc/passwd`, `/etc/group`, `/etc/shadow`, `/etc/gshadow`, `/etc/subuid` and `/etc/subgid`, compares them with what a role
+//! wants, and in a tree edits them as `useradd` does.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -11,6 +11,11 @@ use crate::host::root::{Access, Root};
 /// The passwords of groups.
 const GSHADOW: &str = "/etc/gshadow";
 
+/// An error about accounts.
+fn failed(what: String) -> Error {
+    Error::new(code::ACCOUNT, what)
+}
+
 /// The fields of a line.
 pub(super) fn fields(line: &[u8]) -> Vec<&[u8]> {
     line.split(|byte| *byte == b':').collect()
@@ -21,17 +26,13 @@ pub(super) fn number(fields: &[&[u8]], at: usize) -> Option<u32> {
     std::str::from_utf8(fields.get(at)?).ok()?.parse().ok()
 }
 
-fn shown(field: &[u8]) -> std::borrow::Cow<'_, str> {
-    String::from_utf8_lossy(field)
-}
-
-/// One of the account files. Its lines are bytes, and stay as they are except for those that are changed: what is in them may be in
-/// any encoding, and have too few fields.
+/// One of the account files. Only changed lines are written anew: they are bytes, since they can have any encoding and too few
+/// fields.
 #[derive(Debug)]
 pub(super) struct Table {
     path: &'static Path,
     lines: Vec<Vec<u8>>,
-    /// What NSS has beside them. It is never written.
+    /// Further lines from NSS, which are never written.
     others: Vec<Vec<u8>>,
     access: Access,
     exists: bool,
@@ -39,24 +40,21 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Reads a file; a missing one is empty and will be made with `mode`.
+    /// Reads a file; a missing one counts as empty and will be created with `mode`.
     pub(super) fn read(root: &Root, path: &'static str, mode: u32) -> Result<Self> {
         let path = Path::new(path);
-        let (access, exists, content) = match root.read(path)? {
-            Some((meta, content)) => {
-                (Access { mode: meta.mode, uid: Some(meta.uid), gid: Some(meta.gid) }, true, content)
-            }
-            None => (Access { mode, uid: None, gid: None }, false, Vec::new()),
+        let found = root.read(path)?;
+        let access = match &found {
+            Some((meta, _)) => Access { mode: meta.mode, uid: Some(meta.uid), gid: Some(meta.gid) },
+            None => Access { mode, uid: None, gid: None },
         };
-        let content = content.strip_suffix(b"\n").unwrap_or(&content);
-        let lines = match content.is_empty() {
-            true => Vec::new(),
-            false => content.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect(),
-        };
+        let (exists, content) = (found.is_some(), found.map(|(_, content)| content).unwrap_or_default());
+        let mut lines: Vec<Vec<u8>> = content.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+        lines.pop_if(|last| last.is_empty());
         Ok(Self { path, lines, others: Vec::new(), access, exists, changed: false })
     }
 
-    /// All that is known, each line with the name that it is of.
+    /// All lines, also those from NSS, each with its name.
     pub(super) fn lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let name = |line| fields(line).first().copied().unwrap_or_default();
         self.lines.iter().chain(&self.others).map(move |line| (line.as_slice(), name(line)))
@@ -66,7 +64,7 @@ impl Table {
         self.lines().find(|(_, known)| *known == name.as_bytes()).map(|(line, _)| fields(line))
     }
 
-    /// Where a name stands in the file itself.
+    /// The index of a name in the file itself.
     fn position(&self, name: &[u8]) -> Option<usize> {
         self.lines.iter().position(|line| fields(line).first() == Some(&name))
     }
@@ -79,13 +77,13 @@ impl Table {
         self.lines().filter_map(|(line, name)| Some((name, number(&fields(line), 2)?)))
     }
 
-    /// Writes the line of `fields[0]`: in place of the one that it has, or as a new one.
+    /// Replaces or adds the line of the name `fields[0]`.
     fn set(&mut self, fields: &[&[u8]]) {
         let line = fields.join(&b':');
         match self.position(fields.first().copied().unwrap_or_default()) {
             Some(at) if self.lines[at] == line => return,
             Some(at) => self.lines[at] = line,
-            // what the lines with `+` and `-` of NIS say holds for all after them: they stay last
+            // lines of NIS with `+` and `-` apply to all lines after them, so they stay last
             None => {
                 let is_of_nis = |old: &Vec<u8>| matches!(old.first(), Some(b'+' | b'-'));
                 let at = self.lines.iter().position(is_of_nis).unwrap_or(self.lines.len());
@@ -95,9 +93,9 @@ impl Table {
         self.changed = true;
     }
 
-    /// Adds a member to the list in the last of a group's four fields; the list, if it is empty, may be missing with its colon.
+    /// Adds a member to the list in the last of a group's four fields; an empty list may be missing together with its colon.
     fn add_member(&mut self, group: &str, member: &str) {
-        // a line that is cut short is no group for any program
+        // programs ignore an incomplete line
         let is_group = |line: &Vec<u8>| {
             let fields = fields(line);
             fields.first() == Some(&group.as_bytes())
@@ -139,7 +137,7 @@ pub struct WantedGroup<'a> {
     pub system: bool,
 }
 
-/// A user as a role wants it. What is left out is not looked at in a user that is there already.
+/// A user as a role wants it. Fields that are `None` are not compared for an existing user.
 #[derive(Clone, Debug)]
 pub struct WantedUser<'a> {
     /// Its name.
@@ -174,7 +172,7 @@ impl WantedUser<'_> {
     }
 }
 
-/// All account files, to be compared with what is wanted or, in a tree, to be changed.
+/// All account files, for comparison and, in a tree, for changes.
 #[derive(Debug)]
 pub struct Tables {
     passwd: Table,
@@ -200,7 +198,7 @@ impl Tables {
         })
     }
 
-    /// Takes in what NSS has of a name that is in no file; or if nobody has that, of the number that it is to get.
+    /// Adds the entry that NSS has for a name that is in no file; if it has none, the one for the number that the name is to get.
     pub fn learn(&mut self, accounts: &Accounts, database: Database, name: &str, number: Option<u32>) -> Result<()> {
         let table = match database {
             Database::Passwd => &mut self.passwd,
@@ -217,35 +215,33 @@ impl Tables {
         Ok(())
     }
 
-    /// Writes what was changed. `passwd` comes last: a user is there when everything that belongs to it is.
+    /// Writes the changed files. `passwd` comes last, so that a user exists only once everything that belongs to it does.
     pub fn write(&self, root: &Root) -> Result<()> {
         [&self.gshadow, &self.group, &self.subuid, &self.subgid, &self.shadow, &self.passwd]
             .into_iter()
             .try_for_each(|table| table.write(root))
     }
 
-    /// How a group differs from what is wanted, in words.
+    /// The differences between a group and what is wanted, as text.
     pub fn group_differences(&self, wanted: &WantedGroup<'_>) -> Result<Vec<String>> {
         match (self.gid(wanted.name), wanted.gid) {
-            (Some(gid), Some(number)) if gid != number => Err(Error::new(
-                code::ACCOUNT,
-                format!("the group {} has the number {gid}, and the role wants {number}", wanted.name),
-            )
-            .help(format!(
-                "a number in use is never changed, since files belong to it: write gid = {gid}, or change it by \
-                         hand with `groupmod -g {number} {}` and give its files away",
-                wanted.name
-            ))),
+            (Some(gid), Some(number)) if gid != number => {
+                let name = wanted.name;
+                Err(failed(format!("the group {name} has the number {gid}, and the role wants {number}")).help(format!(
+                    "a number in use is never changed, since files belong to it: write gid = {gid}, or change it by hand with \
+                     `groupmod -g {number} {name}` and change the group of its files"
+                )))
+            }
             (Some(_), _) => Ok(Vec::new()),
             (None, Some(number)) => {
-                refuse_taken(self.group.numbers(), "group", wanted.name, number)?;
+                refuse_used(self.group.numbers(), "group", wanted.name, number)?;
                 Ok(vec![format!("create with number {number}")])
             }
             (None, None) => Ok(vec!["create".to_owned()]),
         }
     }
 
-    /// Makes a group that is missing; the number that it has then.
+    /// Adds a missing group and returns its number.
     pub fn make_group(&mut self, wanted: &WantedGroup<'_>) -> Result<u32> {
         self.group_differences(wanted)?;
         if let Some(gid) = self.gid(wanted.name) {
@@ -259,61 +255,58 @@ impl Tables {
             }
         };
         self.group.set(&[wanted.name.as_bytes(), b"x", gid.to_string().as_bytes(), b""]);
-        // a group without a password: nobody can join it with one
+        // no password: nobody can join the group with one
         self.gshadow.set(&[wanted.name.as_bytes(), b"!*", b"", b""]);
         Ok(gid)
     }
 
-    /// Whether there is such a user, in the files or elsewhere.
+    /// Whether a user exists, in the files or in NSS.
     pub fn has_user(&self, name: &str) -> bool {
         self.passwd.find(name).is_some()
     }
 
-    /// Whether a user is there that `/etc/passwd` does not have: it is kept by somebody else.
+    /// Whether a user exists in NSS but not in `/etc/passwd`.
     pub fn is_foreign(&self, name: &str) -> bool {
         self.has_user(name) && !self.passwd.has(name)
     }
 
-    /// Whether a user's password is to be in `/etc/shadow`, and that has no line for it.
+    /// Whether a user's password should be in `/etc/shadow`, and that has no line for it.
     pub fn has_no_shadow(&self, name: &str) -> bool {
         let is_there = |fields: Vec<&[u8]>| fields.get(1) == Some(&b"x".as_slice());
         self.passwd.has(name) && self.passwd.find(name).is_some_and(is_there) && !self.shadow.has(name)
     }
 
-    /// The mode of a new home, as `useradd` has it.
+    /// The mode of a new home, as `useradd` would set it.
     pub fn home_mode(&self) -> u32 {
         self.limits.home_mode
     }
 
-    /// How a user differs from what is wanted, in words.
+    /// The differences between a user and what is wanted, as text.
     pub fn user_differences(&self, wanted: &WantedUser<'_>) -> Result<Vec<String>> {
         let Some(fields) = self.user(wanted.name)? else {
             if let Some(uid) = wanted.uid {
-                refuse_taken(self.passwd.numbers(), "user", wanted.name, uid)?;
+                refuse_used(self.passwd.numbers(), "user", wanted.name, uid)?;
                 return Ok(vec![format!("create with number {uid}")]);
             }
             return Ok(vec!["create".to_owned()]);
         };
         let is_foreign = self.is_foreign(wanted.name);
         if let Some(uid) = wanted.uid.filter(|uid| Some(*uid) != number(&fields, 2)) {
-            let known = shown(fields[2]);
+            let known = String::from_utf8_lossy(fields[2]);
             let by_hand = match is_foreign {
                 true => "leave it out: /etc/passwd does not have this user, another service does".to_owned(),
                 false => format!("change it by hand with `usermod -u {uid} {}`", wanted.name),
             };
-            return Err(Error::new(
-                code::ACCOUNT,
-                format!("the user {} has the number {known}, and the role wants {uid}", wanted.name),
-            )
-            .help(format!(
-                "a number in use is never changed, since files belong to it: write uid = {known}, or {by_hand}"
-            )));
+            return Err(failed(format!("the user {} has the number {known}, and the role wants {uid}", wanted.name))
+                .help(format!(
+                    "a number in use is never changed, since files belong to it: write uid = {known}, or {by_hand}"
+                )));
         }
         let mut parts = Vec::new();
         for (what, at, value) in [("comment", 4, wanted.comment), ("home", 5, wanted.home), ("shell", 6, wanted.shell)]
         {
             if let Some(value) = value.filter(|value| value.as_bytes() != fields[at]) {
-                let old = if fields[at].is_empty() { "(none)".into() } else { shown(fields[at]) };
+                let old = if fields[at].is_empty() { "(none)".into() } else { String::from_utf8_lossy(fields[at]) };
                 parts.push(format!("{what} {old} → {value}"));
             }
         }
@@ -323,15 +316,12 @@ impl Tables {
             parts.push(format!("primary group → {group}"));
         }
         if is_foreign && !parts.is_empty() {
-            return Err(Error::new(
-                code::ACCOUNT,
-                format!("the user {} can't be changed here: {}", wanted.name, parts.join(", ")),
-            )
-            .because("it is not in /etc/passwd: another service (LDAP, systemd-homed, …) has it")
-            .help(format!(
-                "change it there, or leave these fields out; `getent passwd {}` shows what the host knows",
-                wanted.name
-            )));
+            return Err(failed(format!("the user {} can't be changed here: {}", wanted.name, parts.join(", ")))
+                .because("it is not in /etc/passwd: another service (LDAP, systemd-homed, …) has it")
+                .help(format!(
+                    "change it there, or leave these fields out; `getent passwd {}` shows what the host knows",
+                    wanted.name
+                )));
         }
         if self.has_no_shadow(wanted.name) {
             parts.push("add a locked password to /etc/shadow".to_owned());
@@ -339,9 +329,9 @@ impl Tables {
         Ok(parts)
     }
 
-    /// Makes a user that is missing, or changes one that is there; the numbers of the user and its primary group.
+    /// Adds or changes a user, and returns the numbers of the user and its primary group.
     pub fn make_user(&mut self, wanted: &WantedUser<'_>) -> Result<(u32, u32)> {
-        // refuses what can't be done before anything is changed
+        // fails before anything is changed
         self.user_differences(wanted)?;
         let owned = |fields: Vec<&[u8]>| fields.into_iter().map(<[u8]>::to_vec).collect::<Vec<_>>();
         let existing = self.user(wanted.name)?.map(owned);
@@ -368,21 +358,18 @@ impl Tables {
         if let Some(gid) = wanted.group.and_then(|group| self.gid(group)) {
             line[3] = gid.to_string().into();
         }
-        // a line that an earlier user of this name left behind could hold its password
+        // an earlier user of this name may have left a line with its password
         if is_new || self.has_no_shadow(wanted.name) {
             let today = (jiff::Timestamp::now().as_second() / 86_400).to_string();
             self.shadow.set(&[name, b"!*", today.as_bytes(), b"", b"", b"", b"", b"", b""]);
         }
         let line: Vec<&[u8]> = line.iter().map(Vec::as_slice).collect();
         self.passwd.set(&line);
-        let number = |at| {
-            number(&line, at)
-                .ok_or_else(|| Error::new(code::ACCOUNT, format!("the user {} has no number in {PASSWD}", wanted.name)))
-        };
-        Ok((number(2)?, number(3)?))
+        let missing = || failed(format!("the user {} has no number in {PASSWD}", wanted.name));
+        number(&line, 2).zip(number(&line, 3)).ok_or_else(missing)
     }
 
-    /// Whether a user is on the list of a group's members; `None` when there is no such group.
+    /// Whether a user is in a group's list of members; `None` if there is no such group.
     pub fn is_member(&self, user: &str, group: &str) -> Option<bool> {
         let is_group = |(line, name): &(&[u8], &[u8])| *name == group.as_bytes() && number(&fields(line), 2).is_some();
         let fields = self.group.lines().find(is_group).map(|(line, _)| fields(line))?;
@@ -390,24 +377,23 @@ impl Tables {
         Some(members.any(|member| member == user.as_bytes()))
     }
 
-    /// Adds a user to the list of a group's members.
+    /// Adds a user to a group's list of members.
     pub fn add_member(&mut self, user: &str, group: &str) {
         self.group.add_member(group, user);
         self.gshadow.add_member(group, user);
     }
 
-    /// An error when the members of a group are not in `/etc/group`, and so not ours to change.
+    /// An error if a group is not in `/etc/group`, so that its members can't be changed on this host.
     pub fn refuse_foreign_group(&self, user: &str, group: &str) -> Result<()> {
         match self.group.has(group) {
             true => Ok(()),
-            false => Err(Error::new(code::ACCOUNT, format!("{user} can't be added to the group {group} here"))
+            false => Err(failed(format!("{user} can't be added to the group {group} here"))
                 .because(format!("it is not in {GROUP}: another service (LDAP, systemd-homed, …) has it"))
                 .help("add the user there, or leave the group out of `groups`")),
         }
     }
 
-    /// The numbers of a new user and its primary group, which is made when the role names none: the same one for both
-    /// if it can be.
+    /// The numbers of a new user and its primary group, the same for both if possible. The group is added if the role names none.
     fn new_numbers(&mut self, wanted: &WantedUser<'_>) -> Result<(u32, u32)> {
         let users: HashSet<u32> = self.passwd.numbers().map(|(_, uid)| uid).collect();
         let groups: HashSet<u32> = self.group.numbers().map(|(_, gid)| gid).collect();
@@ -438,33 +424,32 @@ impl Tables {
     /// The seven fields of a user's line.
     pub fn user(&self, name: &str) -> Result<Option<Vec<&[u8]>>> {
         match self.passwd.find(name) {
-            Some(fields) if fields.len() != 7 => Err(Error::new(
-                code::ACCOUNT,
-                format!("the line of {name} in /etc/passwd has {} fields instead of 7", fields.len()),
-            )
-            .help("correct it with `vipw`; `pwck` finds more of the kind")),
+            Some(fields) if fields.len() != 7 => {
+                Err(failed(format!("the line of {name} in /etc/passwd has {} fields instead of 7", fields.len()))
+                    .help("correct it with `vipw`; `pwck` finds similar problems"))
+            }
             found => Ok(found),
         }
     }
 }
 
-fn refuse_taken<'a>(
+fn refuse_used<'a>(
     mut numbers: impl Iterator<Item = (&'a [u8], u32)>,
     what: &str,
     name: &str,
     number: u32,
 ) -> Result<()> {
     match numbers.find(|(_, taken)| *taken == number) {
-        Some((owner, _)) => Err(Error::new(
-            code::ACCOUNT,
-            format!("the {what} {name} can't have the number {number}: {} has it", shown(owner)),
-        )
-        .help("choose another number, or leave it out to get a free one")),
+        Some((owner, _)) => {
+            let owner = String::from_utf8_lossy(owner);
+            Err(failed(format!("the {what} {name} can't have the number {number}: {owner} has it"))
+                .help("choose another number, or leave it out to get a free one"))
+        }
         None => Ok(()),
     }
 }
 
-/// What `/etc/login.defs` says of new users.
+/// The settings for new users in `/etc/login.defs`.
 #[derive(Debug)]
 struct Limits {
     system: std::ops::RangeInclusive<u32>,
@@ -500,22 +485,19 @@ impl Limits {
         if system { self.system.contains(&number) } else { self.ordinary.contains(&number) }
     }
 
-    /// The first free number: the system's from above, others from below.
+    /// The first free number: for the system from the top, otherwise from the bottom.
     fn free(&self, system: bool, is_free: impl Fn(u32) -> bool) -> Result<u32> {
         let range = if system { &self.system } else { &self.ordinary };
-        let found = if system {
-            range.clone().rev().find(|&number| is_free(number))
-        } else {
-            range.clone().find(|&number| is_free(number))
+        let found = match system {
+            true => range.clone().rev().find(|&number| is_free(number)),
+            false => range.clone().find(|&number| is_free(number)),
         };
-        found.ok_or_else(|| {
-            Error::new(code::ACCOUNT, format!("no number from {} to {} is free", range.start(), range.end()))
-                .help("give one in the role, or widen the range in /etc/login.defs")
-        })
+        let none = || failed(format!("no number from {} to {} is free", range.start(), range.end()));
+        found.ok_or_else(|| none().help("set one in the role, or widen the range in /etc/login.defs"))
     }
 }
 
-/// The range that subordinate numbers (user namespaces, rootless containers) come from, and how many a user gets.
+/// The range of subordinate numbers (user namespaces, rootless containers), and how many a user gets.
 #[derive(Debug)]
 struct SubIds {
     min: u64,
@@ -524,7 +506,7 @@ struct SubIds {
 }
 
 impl SubIds {
-    /// Gives a new user the first free ones; nothing where the host has no such file.
+    /// Assigns the first free ones to a new user, if the host has such a file.
     fn give(&self, table: &mut Table, name: &[u8]) -> Result<()> {
         if !table.exists || self.count == 0 {
             return Ok(());
@@ -543,13 +525,9 @@ impl SubIds {
             start = start.max(first.saturating_add(count));
         }
         if start.saturating_add(self.count) > self.max.saturating_add(1) {
-            return Err(Error::new(
-                code::ACCOUNT,
-                format!("{} has no {} numbers in a row left for {}", table.path.display(), self.count, shown(name)),
-            )
-            .help(
-                "take lines of users that are gone out of it, or set SUB_UID_MAX and SUB_GID_MAX in /etc/login.defs",
-            ));
+            let (path, name) = (table.path.display(), String::from_utf8_lossy(name));
+            return Err(failed(format!("{path} has no {} numbers in a row left for {name}", self.count))
+                .help("remove lines of deleted users from it, or set SUB_UID_MAX and SUB_GID_MAX in /etc/login.defs"));
         }
         table.set(&[name, start.to_string().as_bytes(), self.count.to_string().as_bytes()]);
         Ok(())
@@ -622,7 +600,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_number_that_somebody_else_has_is_refused() {
+    fn a_number_that_another_user_has_is_refused() {
         let (_dir, root) = tree(&[("passwd", "a:x:300:300::/:/bin/sh\n")]);
         let mut tables = Tables::read(&root).unwrap();
         let error = tables.make_user(&WantedUser { uid: Some(300), ..user("etcd") }).unwrap_err();
@@ -630,7 +608,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_differs_in_an_existing_user_is_mended_and_the_rest_stays() {
+    fn differences_of_an_existing_user_are_corrected_and_the_rest_stays() {
         let passwd = "odd line\netcd:x:300:300:old:/var/lib/etcd:/bin/sh\n+::::::\n";
         let (dir, root) = tree(&[
             ("passwd", passwd),

@@ -1,4 +1,4 @@
-//! Who has which number: as `/etc/passwd` and `/etc/group` say, and on a live host as NSS says of all others.
+//! The numbers of users and groups, from `/etc/passwd` and `/etc/group`, and on a live host also from NSS.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -12,16 +12,16 @@ use crate::host::account_files::{Table, fields, number};
 use crate::host::process::{Command, Ended, argv, run_if_there};
 use crate::host::root::Root;
 
-/// The files that have them.
+/// The files of users and groups.
 pub const FILES: [&str; 4] = [PASSWD, GROUP, "/etc/shadow", "/etc/gshadow"];
 /// The users.
 pub const PASSWD: &str = "/etc/passwd";
 /// The groups.
 pub const GROUP: &str = "/etc/group";
-/// How long a directory service may take to answer.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// What `getent` ends with when nobody has that name or number.
-const NOBODY: i32 = 2;
+/// Timeout of a directory service.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// The exit code of `getent` for an unknown name or number.
+const UNKNOWN: i32 = 2;
 
 /// One of the databases of NSS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,20 +32,20 @@ pub enum Database {
     Group,
 }
 
-/// What NSS answered, by what it was asked.
+/// The answers of NSS by query.
 type Answers = HashMap<(Database, String), Option<Vec<u8>>>;
 
 /// The users and groups of a host.
 #[derive(Debug)]
 pub struct Accounts {
-    /// In the order of the files: of two with one name, or with one number, the first counts, as it does for every program.
+    /// In the order of the files: of two with the same name or number, the first counts, as for every program.
     users: Vec<(Vec<u8>, Login)>,
     groups: Vec<(Vec<u8>, u32)>,
     /// `None` in a tree, which has no NSS.
     answers: Option<RefCell<Answers>>,
 }
 
-/// What a program that runs as a user needs to know.
+/// What is needed to run a program as a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Login {
     /// User.
@@ -57,7 +57,7 @@ pub struct Login {
 }
 
 impl Login {
-    /// That of a line of `/etc/passwd`.
+    /// Parses a line of `/etc/passwd`.
     fn of(line: &[u8]) -> Option<Self> {
         let fields = fields(line);
         let home = OsString::from_vec(fields.get(5)?.to_vec()).into();
@@ -66,7 +66,7 @@ impl Login {
 }
 
 impl Accounts {
-    /// Reads both files; a missing file is an empty one. `root` is always there, as 0.
+    /// Reads both files; a missing file counts as empty. `root` always exists, as 0.
     pub fn read(root: &Root) -> Result<Self> {
         let (passwd, group) = (Table::read(root, PASSWD, 0)?, Table::read(root, GROUP, 0)?);
         let root_user = (b"root".to_vec(), Login { uid: 0, gid: 0, home: "/root".into() });
@@ -79,7 +79,7 @@ impl Accounts {
         })
     }
 
-    /// A user of `/etc/passwd`; no other program is asked.
+    /// A user of `/etc/passwd`; NSS is not queried.
     pub fn local(&self, name: &str) -> Option<&Login> {
         self.users.iter().find(|(known, _)| known == name.as_bytes()).map(|(_, login)| login)
     }
@@ -100,7 +100,7 @@ impl Accounts {
         }
     }
 
-    /// Who has a number.
+    /// The name for a number.
     pub fn name_of(&self, database: Database, number: u32) -> Result<Option<String>> {
         let text = |name: &[u8]| String::from_utf8(name.to_vec()).ok();
         let known = match database {
@@ -115,16 +115,16 @@ impl Accounts {
         Ok(self.ask(database, &number.to_string())?.and_then(|line| text(fields(&line).first()?)))
     }
 
-    /// The line that NSS has for a name or a number, asked once; none in a tree. A static program can't load the modules of NSS, so
-    /// `getent` does.
+    /// The line that NSS has for a name or a number, queried once; none in a tree. A static program can't load NSS modules, so this
+    /// runs `getent`.
     pub fn ask(&self, database: Database, key: &str) -> Result<Option<Vec<u8>>> {
         let Some(answers) = &self.answers else { return Ok(None) };
-        let question = (database, key.to_owned());
-        if let Some(known) = answers.borrow().get(&question) {
+        let query = (database, key.to_owned());
+        if let Some(known) = answers.borrow().get(&query) {
             return Ok(known.clone());
         }
         let answer = getent(database, key)?;
-        answers.borrow_mut().insert(question, answer.clone());
+        answers.borrow_mut().insert(query, answer.clone());
         Ok(answer)
     }
 }
@@ -134,17 +134,17 @@ fn getent(database: Database, key: &str) -> Result<Option<Vec<u8>>> {
         Database::Passwd => "passwd",
         Database::Group => "group",
     };
-    // without the program, the files are all that there is
-    let Some(output) = run_if_there(&Command::new(&argv(["getent", name, key]), PATIENCE))? else { return Ok(None) };
+    // without the program, there are only the files
+    let Some(output) = run_if_there(&Command::new(&argv(["getent", name, key]), TIMEOUT))? else { return Ok(None) };
     match output.ended {
         Ended::Exited(status) if status.success() => {
             Ok(output.stdout.split(|byte| *byte == b'\n').next().map(<[u8]>::to_vec))
         }
-        Ended::Exited(status) if status.code() == Some(NOBODY) => Ok(None),
+        Ended::Exited(status) if status.code() == Some(UNKNOWN) => Ok(None),
         _ => Err(output
-            .failure(format!("NSS does not say whether there is a {name} entry for {key}"))
+            .failure(format!("NSS can't be queried for the {name} entry of {key}"))
             .help(format!(
-                "see what `getent {name} {key}` says; the modules that it asks are in /etc/nsswitch.conf. The next run goes on from here"
+                "run `getent {name} {key}` to see the problem; its modules are in /etc/nsswitch.conf. The next run tries again"
             ))
             .passing()),
     }

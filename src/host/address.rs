@@ -1,11 +1,11 @@
-//! Addresses, which people and programs write in more than one way: two texts are the same when their networks are.
+//! Normal forms of addresses, which can be written in several ways.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// The network that a text stands for: an address, or one with a prefix (`/16`) or a mask (`/255.255.0.0`). Brackets around an IPv6
-/// address count for nothing, nor do bits behind the prefix.
+/// Parses an address, alone or with a prefix (`/16`) or mask (`/255.255.0.0`), as a network. Brackets around an IPv6 address and
+/// host bits are ignored.
 pub fn network(text: &str) -> Option<IpNet> {
     let (address, mask) = match text.split_once('/') {
         Some((address, mask)) => (address, Some(mask)),
@@ -23,19 +23,19 @@ pub fn network(text: &str) -> Option<IpNet> {
     Some(net.trunc())
 }
 
-/// A network in its shortest form; one of a single address as that address.
+/// A network in its shortest form; a single address without a prefix.
 pub fn shortest(net: IpNet) -> String {
     if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }
 }
 
-/// A hardware address in capitals, as firewalld keeps it; `None` for what is none.
+/// A hardware address in upper case, as firewalld stores it; `None` if the text is none.
 pub fn mac(text: &str) -> Option<String> {
     let is_byte = |part: &str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
     let is_mac = text.split(':').count() == 6 && text.split(':').all(is_byte);
     is_mac.then(|| text.to_ascii_uppercase())
 }
 
-/// The one form of whatever stands for an address in a zone, a rule or a set; what is none (`ipset:nodes`) stays as it is.
+/// The normal form of an address in a zone, a rule or a set; anything else (`ipset:nodes`) is returned unchanged.
 pub fn normal(text: &str) -> String {
     network(text).map(shortest).or_else(|| mac(text)).unwrap_or_else(|| text.to_owned())
 }

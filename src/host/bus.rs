@@ -1,4 +1,4 @@
-//! The system bus: one connection for everything that is asked over D-Bus, every wait bounded.
+//! The system bus: one connection for all D-Bus calls, each with a timeout.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -17,13 +17,13 @@ use zbus::{Connection, DynamicType, MatchRule, MessageStream, Proxy};
 use crate::error::{Error, Result, code};
 use crate::host::systemd;
 
-/// How long an answer may take: reading all unit files again, or a large rule set, takes seconds on a slow host.
+/// Timeout of a call: reloading all unit files, or a large rule set, takes seconds on a slow host.
 const ANSWER: Duration = Duration::from_secs(120);
 
-/// How long PID 1 may take to come back to a bus that was restarted.
+/// How long PID 1 may take to reconnect to a bus that was restarted.
 const RETURN: Duration = Duration::from_secs(10);
 
-/// A connection to the system bus; copies share it. When the bus is restarted, another one takes its place.
+/// A connection to the system bus, shared by its clones. It is replaced when the bus is restarted.
 #[derive(Clone)]
 pub struct Bus {
     connection: Rc<RefCell<Connection>>,
@@ -55,34 +55,33 @@ impl Bus {
         Ok(Self { connection: Rc::new(RefCell::new(connected)) })
     }
 
-    /// Calls a method and waits for its answer. A service that isn't running is not started by this. When the bus goes away
-    /// in the meantime, the method is called once more: whether it was heard can't be known, and nothing that is called here does
-    /// harm when it is done twice.
+    /// Calls a method and waits for its answer. This does not start a service that isn't running. When the bus goes away in the
+    /// meantime, the method is called once more: it may have been executed, but every method that kpull calls can be repeated safely.
     pub fn call<B, R>(&self, object: Object<'_>, method: &str, arguments: &B) -> zbus::Result<R>
     where
         B: serde::Serialize + DynamicType,
         R: for<'d> DynamicDeserialize<'d>,
     {
-        self.outlive(|connection| zbus::block_on(ask(connection, object, method, arguments)))
+        self.with_connection(|connection| zbus::block_on(ask(connection, object, method, arguments)))
     }
 
-    /// Does something over the connection; over another one, when the bus goes away in the meantime.
-    fn outlive<T>(&self, what: impl Fn(&Connection) -> zbus::Result<T>) -> zbus::Result<T> {
+    /// Uses the connection; repeats that with a new one when the bus goes away in the meantime.
+    fn with_connection<T>(&self, f: impl Fn(&Connection) -> zbus::Result<T>) -> zbus::Result<T> {
         let known = self.connection.borrow().clone();
-        match what(&known) {
+        match f(&known) {
             Err(error) if is_lost(&error) => {
                 log::debug!("the system bus went away: {error}");
                 let fresh = connect()?;
                 await_manager(&fresh);
                 *self.connection.borrow_mut() = fresh.clone();
-                what(&fresh)
+                f(&fresh)
             }
             done => done,
         }
     }
 
-    /// Calls a method whose outcome is told later by a signal of the same object. `outcome` is given the answer and the
-    /// signal, and says whether it is the one; `None` when it has not come within `limit`.
+    /// Calls a method whose outcome a later signal of the same object reports. `outcome` gets the answer and each signal, and
+    /// returns the outcome if the signal has it; `None` if none came within `limit`.
     pub fn call_and_wait<B, R, S, T>(
         &self,
         object: Object<'_>,
@@ -97,7 +96,7 @@ impl Bus {
         R: for<'d> DynamicDeserialize<'d>,
         S: for<'d> DynamicDeserialize<'d>,
     {
-        // a reload of all units sends a signal for each: the queue must not hold up the answer behind them
+        // a reload of all units sends a signal for each: a full queue would block the answer behind them
         const QUEUE: std::num::NonZeroUsize = std::num::NonZeroUsize::new(4096).expect("not zero");
         let wait = async |connection: &Connection| {
             let rule = MatchRule::builder()
@@ -107,7 +106,7 @@ impl Bus {
                 .interface(object.interface)
                 .member(signal)
                 .build()?;
-            // listening before asking: a quick job is over before its answer is read
+            // subscribe before the call: a quick job ends before its answer is read
             let mut signals = MessageStream::for_match_rule(rule, connection, Some(QUEUE)).await?;
             let answer: R = ask(connection, object, method, arguments).await?;
             let wait = async {
@@ -120,7 +119,7 @@ impl Bus {
             };
             within(limit, wait).await?.transpose()
         };
-        self.outlive(|connection| zbus::block_on(wait(connection)))
+        self.with_connection(|connection| zbus::block_on(wait(connection)))
     }
 }
 
@@ -129,8 +128,8 @@ fn connect() -> zbus::Result<Connection> {
     zbus::block_on(within(ANSWER, Connection::system()))?.unwrap_or_else(|| Err(timed_out()))
 }
 
-/// An error when there can't be three more threads: one serves the connection, and the library panics where it can't have it; one
-/// watches the clock; one may still be on its way out.
+/// An error if three more threads can't be started: one serves the connection, and the library panics without it; one is the timer;
+/// one may still be ending.
 fn check_threads() -> io::Result<()> {
     let start = |_| {
         let (sender, receiver) = mpsc::channel::<()>();
@@ -156,7 +155,7 @@ where
     answer?.unwrap_or_else(|| Err(timed_out()))?.ok_or(zbus::Error::InvalidReply)
 }
 
-/// Waits until PID 1 is on the bus again, and lets it tell this connection too how jobs end.
+/// Waits until PID 1 is on the bus again, and subscribes this connection to its signals.
 fn await_manager(connection: &Connection) {
     let end = Instant::now() + RETURN;
     let subscribe = || zbus::block_on(ask::<_, ()>(connection, systemd::MANAGER, "Subscribe", &()));
@@ -165,7 +164,7 @@ fn await_manager(connection: &Connection) {
     }
 }
 
-/// Why something failed, in the service's own words.
+/// The service's own message about a failure.
 pub fn reason(error: &zbus::Error) -> String {
     let text = match error {
         zbus::Error::MethodError(_, Some(detail), _) => detail.clone(),
@@ -174,14 +173,14 @@ pub fn reason(error: &zbus::Error) -> String {
     last_exception(&text)
 }
 
-/// What a traceback of Python, which services in it may answer with, says at its end; any other text as it is.
+/// The exception at the end of a Python traceback, which some services return; any other text as it is.
 fn last_exception(text: &str) -> String {
     match text.rsplit_once("Traceback (most recent call last):") {
-        // every line but the exception's own is indented
+        // every line except the exception's own is indented
         Some((_, trace)) => {
             let indented = |line: &&str| line.trim().is_empty() || line.starts_with(char::is_whitespace);
-            let said: Vec<&str> = trace.lines().skip_while(indented).collect();
-            said.join("\n").trim_end().to_owned()
+            let exception: Vec<&str> = trace.lines().skip_while(indented).collect();
+            exception.join("\n").trim_end().to_owned()
         }
         None => text.to_owned(),
     }
@@ -195,28 +194,28 @@ pub fn error_name(error: &zbus::Error) -> &str {
     }
 }
 
-/// Whether the error means that who was asked went away before it could answer.
+/// Whether the service went away before it could answer.
 pub fn is_gone(error: &zbus::Error) -> bool {
     is_absent(error) || matches!(error, zbus::Error::FDO(inner) if matches!(**inner, zbus::fdo::Error::NoReply(_)))
 }
 
-/// Whether the error means that nobody on the bus goes by the service's name.
+/// Whether the service is not on the bus.
 pub fn is_absent(error: &zbus::Error) -> bool {
     use zbus::fdo::Error::{NameHasNoOwner, ServiceUnknown};
     matches!(error, zbus::Error::FDO(inner) if matches!(**inner, ServiceUnknown(_) | NameHasNoOwner(_)))
 }
 
-/// Whether the error means that the service is too old to know the method.
+/// Whether the service is too old to know the method.
 pub fn is_unknown_method(error: &zbus::Error) -> bool {
     matches!(error, zbus::Error::FDO(inner) if matches!(**inner, zbus::fdo::Error::UnknownMethod(_)))
 }
 
-/// Whether the error means that the bus itself went away.
+/// Whether the bus itself went away.
 fn is_lost(error: &zbus::Error) -> bool {
     matches!(error, zbus::Error::InputOutput(_)) && !is_starved(error)
 }
 
-/// Whether the error means that there can be no more threads.
+/// Whether no more threads can be started.
 fn is_starved(error: &zbus::Error) -> bool {
     matches!(error, zbus::Error::InputOutput(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
@@ -229,11 +228,11 @@ fn timed_out() -> zbus::Error {
     zbus::Error::Failure(format!("no answer within {} s", ANSWER.as_secs()))
 }
 
-/// What `future` comes to; `None` when it has not within `limit`. An error when there can be no thread to watch the clock.
+/// The output of `future`; `None` if it isn't ready within `limit`. An error if the timer thread can't be started.
 async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> io::Result<Option<T>> {
     let deadline = Instant::now() + limit;
     let mut future = pin!(future);
-    // the end of this function drops it, and with that the alarm clock stops
+    // dropped at the end of this function, which ends the timer thread
     let mut alarm: Option<mpsc::Sender<()>> = None;
     poll_fn(|context| {
         if let Poll::Ready(output) = future.as_mut().poll(context) {
@@ -264,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_traceback_only_the_last_exception_is_said_with_all_of_its_lines() {
+    fn of_a_traceback_only_the_last_exception_is_reported_with_all_its_lines() {
         let inner = "  File \"/usr/lib/python2.7/site-packages/dbus/service.py\", line 707, in _message_cb\n    retval = f()\n           ^^^\n";
         let trace = format!("Traceback (most recent call last):\n{inner}");
         for (text, said) in [

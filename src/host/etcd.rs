@@ -1,6 +1,6 @@
-//! etcd, thin: keys of both its interfaces, leases and members, over HTTPS with client certificates.
+//! A thin client of etcd: keys of both APIs, leases and members, over HTTPS with client certificates.
 //!
-//! The third interface is gRPC; what is spoken here is the JSON that etcd itself translates into it.
+//! For the v3 API, this uses etcd's JSON gateway.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -20,30 +20,30 @@ use url::form_urlencoded;
 use crate::error::{Result, one_line};
 use crate::net::{self, LoadedOptions, Options};
 
-/// How long to wait for a connection. Members of a cluster are near.
+/// How long to wait for a connection: members of a cluster are near.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// How long to wait for the answer to a question.
-const ASK: Duration = Duration::from_secs(3);
+/// How long to wait for the answer to a query.
+const QUERY: Duration = Duration::from_secs(3);
 
-/// How long to wait for the answer to a change: longer than etcd itself waits for its members to agree (7 s).
+/// How long to wait for the answer to a change: longer than etcd itself waits for consensus (7 s).
 const CHANGE: Duration = Duration::from_secs(8);
 
-/// The most of an answer that is read.
+/// Bytes of an answer that are read at most.
 const LARGEST: u64 = 4 * 1024 * 1024;
 
-/// The most characters of what it says that are repeated.
+/// Characters of its message that are repeated at most.
 const TEXT: usize = 300;
 
-/// What paths of the third interface begin with: from 3.4 on, in 3.3 and 3.4, up to 3.3.
+/// Prefixes of v3 paths: from etcd 3.4 on, in 3.3 and 3.4, up to 3.3.
 const PREFIXES: [&str; 3] = ["v3", "v3beta", "v3alpha"];
 
-/// Where a cluster is, and how it is talked to.
+/// The endpoints of a cluster, and how to connect to them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub struct Cluster {
-    /// Client URLs of members, asked in turn until one answers.
+    /// Client URLs of members, tried in turn until one answers.
     pub endpoints: Vec<Url>,
-    /// PEM file with the only authorities that are trusted.
+    /// PEM file with the only trusted authorities.
     pub ca: PathBuf,
     /// PEM files with a client certificate and its key.
     pub client: Option<(PathBuf, PathBuf)>,
@@ -57,25 +57,25 @@ impl Cluster {
     }
 }
 
-/// A key of a cluster, to be asked for again in a later run: nothing of its value.
+/// A key of a cluster, to be queried again in a later run; it has nothing of the value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub struct KeyRevision {
     /// The cluster.
     pub cluster: Cluster,
-    /// Which of its sets of keys.
+    /// The API of the key.
     pub api: Api,
     /// The key.
     pub key: String,
 }
 
-/// Why there is no answer to go by.
+/// Why there is no usable answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Nobody took a connection, or said anything in time: there may be no cluster at all.
+    /// No connection, or no answer in time: there may be no cluster at all.
     Silent(String),
-    /// Somebody is there, and can't be understood or can't serve now: TLS, no leader, no quorum.
+    /// A server is there, and its answer is invalid or it can't serve now: TLS, no leader, no quorum.
     Unable(String),
-    /// etcd's own answer that it won't.
+    /// etcd refuses the request.
     Refused(String),
 }
 
@@ -87,62 +87,62 @@ impl fmt::Display for Failure {
 }
 
 impl From<crate::Error> for Failure {
-    /// The certificates can't be read: that says nothing of the cluster.
+    /// The certificates can't be read, which says nothing about the cluster.
     fn from(error: crate::Error) -> Self {
         Self::Unable(error.to_string())
     }
 }
 
-/// Which of etcd's two sets of keys is meant; they know nothing of each other.
+/// One of etcd's two APIs, whose keys are separate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Api {
-    /// The older one, with directories.
+    /// The older API, with directories.
     V2,
-    /// The newer one.
+    /// The newer API.
     #[default]
     V3,
 }
 
-/// What a key has.
+/// The state of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
     /// The value.
     pub value: Vec<u8>,
-    /// When it was last set, as etcd counts; never 0.
+    /// The revision at which it was last set; never 0.
     pub revision: u64,
 }
 
-/// A member of the cluster, as the cluster knows it.
+/// A member of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
 pub struct Member {
     /// Its number.
     #[serde(rename = "ID")]
     pub id: String,
-    /// Its name; empty for one that was added and has not started yet.
+    /// Its name; empty if it was added and has not started yet.
     pub name: String,
-    /// Where the others reach it.
+    /// Its URLs for other members.
     #[serde(rename = "peerURLs")]
     pub peer_urls: Vec<String>,
-    /// Where clients reach it; none until it has started.
+    /// Its URLs for clients; none until it has started.
     #[serde(rename = "clientURLs")]
     pub client_urls: Vec<String>,
 }
 
 impl Member {
-    /// Whether it has ever been at work in the cluster.
+    /// Whether it has ever joined the cluster.
     pub fn has_started(&self) -> bool {
         !self.client_urls.is_empty()
     }
 }
 
-/// Talks to one cluster.
+/// The client of one cluster.
 pub struct Client {
     cluster: Cluster,
     loaded: LoadedOptions,
     http: Http,
-    /// For each endpoint, which of [`PREFIXES`] it has, once that is known: while a cluster is upgraded they differ.
+    /// Which of [`PREFIXES`] each endpoint has, once that is known: they differ while a cluster is upgraded.
     prefixes: RefCell<Vec<Option<&'static str>>>,
     /// The endpoint that answered last.
     last: Cell<usize>,
@@ -155,29 +155,29 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// A client with what [`Cluster::load`] read.
+    /// A client with the files that [`Cluster::load`] has read.
     pub fn new(cluster: &Cluster, loaded: LoadedOptions) -> Result<Self> {
-        let http = net::direct(&loaded, CONNECT, ASK)?;
+        let http = net::direct(&loaded, CONNECT, QUERY)?;
         let prefixes = RefCell::new(vec![None; cluster.endpoints.len()]);
         Ok(Self { cluster: cluster.clone(), loaded, http, prefixes, last: Cell::new(0) })
     }
 
-    /// Whether it talks to this cluster, with this in the files.
+    /// Whether it is for this cluster, with these contents of the files.
     pub fn is_for(&self, cluster: &Cluster, loaded: &LoadedOptions) -> bool {
         self.cluster == *cluster && self.loaded == *loaded
     }
 
-    /// What a key has, as one member knows it, who may lag behind: for a look in passing. `None` when it isn't there.
+    /// The state of a key from one member, which may lag behind; `None` if there is no such key.
     pub fn peek(&self, api: Api, key: &str) -> Result<Option<Pair>, Failure> {
         self.read(api, key, false)
     }
 
-    /// When a key was last set, as [`Client::peek`] tells; `None` when it isn't there.
-    pub fn state(&self, standing: &KeyRevision) -> Result<Option<u64>, Failure> {
-        Ok(self.peek(standing.api, &standing.key)?.map(|pair| pair.revision))
+    /// The revision at which a key was last set, by [`Client::peek`]; `None` if there is no such key.
+    pub fn state(&self, key: &KeyRevision) -> Result<Option<u64>, Failure> {
+        Ok(self.peek(key.api, &key.key)?.map(|pair| pair.revision))
     }
 
-    /// What a key has, as most members agree.
+    /// The state of a key by consensus.
     pub fn get(&self, api: Api, key: &str) -> Result<Option<Pair>, Failure> {
         self.read(api, key, true)
     }
@@ -186,20 +186,20 @@ impl Client {
         match api {
             Api::V3 => {
                 let body = json!({ "key": BASE64_STANDARD.encode(key), "serializable": !agreed });
-                first_pair(&self.v3("kv/range", &body, ASK)?)
+                first_pair(&self.v3("kv/range", &body, QUERY)?)
             }
             Api::V2 => {
                 let query = [("quorum", if agreed { "true" } else { "false" })];
                 match self.v2(key, &query, None)? {
                     (_, 100) => Ok(None),
                     (answer, 0) => node(key, &answer).map(Some),
-                    (answer, _) => Err(Failure::Refused(said(&answer))),
+                    (answer, _) => Err(Failure::Refused(message(&answer))),
                 }
             }
         }
     }
 
-    /// Gives a key a value, if it was last set at `was` (0: if it isn't there). Whether it did.
+    /// Sets a key if it was last set at revision `was` (0: if it doesn't exist). Returns whether it did.
     pub fn swap(&self, api: Api, key: &str, was: u64, value: &[u8]) -> Result<bool, Failure> {
         match api {
             Api::V3 => self.swap_leased(key, was, value, None),
@@ -207,16 +207,16 @@ impl Client {
                 let index = was.to_string();
                 let condition = if was == 0 { ("prevExist", "false") } else { ("prevIndex", index.as_str()) };
                 match self.v2(key, &[condition], Some(&String::from_utf8_lossy(value)))? {
-                    // gone, set by somebody else, or there already
+                    // deleted, changed, or created meanwhile
                     (_, 100 | 101 | 105) => Ok(false),
                     (_, 0) => Ok(true),
-                    (answer, _) => Err(Failure::Refused(said(&answer))),
+                    (answer, _) => Err(Failure::Refused(message(&answer))),
                 }
             }
         }
     }
 
-    /// [`Client::swap`] in the newer interface, with a lease that takes the key with it when it ends.
+    /// [`Client::swap`] in the v3 API, with a lease that deletes the key when it ends.
     pub fn swap_leased(&self, key: &str, was: u64, value: &[u8], lease: Option<&Lease>) -> Result<bool, Failure> {
         let key = BASE64_STANDARD.encode(key);
         let put =
@@ -228,7 +228,7 @@ impl Client {
         Ok(self.v3("kv/txn", &body, CHANGE)?["succeeded"].as_bool().unwrap_or(false))
     }
 
-    /// Asks for a lease that ends after `ttl`, unless it is kept alive.
+    /// Grants a lease that ends after `ttl`, unless it is kept alive.
     pub fn grant(&self, ttl: Duration) -> Result<Lease, Failure> {
         let answer = self.v3("lease/grant", &json!({ "TTL": ttl.as_secs().max(1).to_string() }), CHANGE)?;
         number(&answer["ID"])
@@ -236,12 +236,12 @@ impl Client {
             .ok_or_else(|| Failure::Unable("a lease without ID".into()))
     }
 
-    /// Makes a lease last as long as at first, from now on.
+    /// Renews a lease.
     pub fn keep_alive(&self, lease: &Lease) -> Result<(), Failure> {
         self.v3("lease/keepalive", &json!({ "ID": lease.0 }), CHANGE).map(drop)
     }
 
-    /// Ends a lease, and the keys that have it. One that has ended already is fine.
+    /// Ends a lease, and deletes its keys. It is no error if it has ended already.
     pub fn revoke(&self, lease: &Lease) -> Result<(), Failure> {
         match self.v3("kv/lease/revoke", &json!({ "ID": lease.0 }), CHANGE) {
             Err(Failure::Refused(why)) if why.contains("lease not found") => Ok(()),
@@ -249,12 +249,12 @@ impl Client {
         }
     }
 
-    /// The members, as one of them knows the cluster.
+    /// The members, according to one of them.
     pub fn members(&self) -> Result<Vec<Member>, Failure> {
-        let answer = self.v3("cluster/member/list", &json!({}), ASK)?;
+        let answer = self.v3("cluster/member/list", &json!({}), QUERY)?;
         let members: Vec<Member> =
             serde_json::from_value(answer["members"].clone()).map_err(|error| Failure::Unable(error.to_string()))?;
-        // they stand in messages, and in a file with one thing a line
+        // they appear in messages, and in a file with one entry a line
         let texts = members.iter().flat_map(|member| {
             [&member.id, &member.name].into_iter().chain(&member.peer_urls).chain(&member.client_urls)
         });
@@ -265,22 +265,22 @@ impl Client {
         }
     }
 
-    /// Adds a member that is still to start.
+    /// Adds a member that has not started yet.
     pub fn add_member(&self, peer_url: &str) -> Result<(), Failure> {
         self.v3("cluster/member/add", &json!({ "peerURLs": [peer_url] }), CHANGE).map(drop)
     }
 
-    /// Takes a member out, for good.
+    /// Removes a member permanently.
     pub fn remove_member(&self, member: &Member) -> Result<(), Failure> {
         self.v3("cluster/member/remove", &json!({ "ID": member.id }), CHANGE).map(drop)
     }
 
-    /// Tells the cluster where a member is reached from now on.
+    /// Changes the peer URL of a member.
     pub fn move_member(&self, member: &Member, peer_url: &str) -> Result<(), Failure> {
         self.v3("cluster/member/update", &json!({ "ID": member.id, "peerURLs": [peer_url] }), CHANGE).map(drop)
     }
 
-    /// Asks one endpoint after the other, first the one that answered last.
+    /// Tries one endpoint after the other, starting with the one that answered last.
     fn each<T>(&self, ask: impl Fn(usize, &Url) -> Result<T, Failure>) -> Result<T, Failure> {
         let count = self.cluster.endpoints.len();
         let (mut whys, mut is_silent) = (Vec::new(), true);
@@ -301,12 +301,12 @@ impl Client {
         Err(if is_silent { Failure::Silent(why) } else { Failure::Unable(why) })
     }
 
-    /// One request of the newer interface.
+    /// Sends a v3 request.
     fn v3(&self, path: &str, body: &Value, wait: Duration) -> Result<Value, Failure> {
         let body = body.to_string();
         self.each(|at, endpoint| {
             let known = self.prefixes.borrow()[at];
-            // also the others: it may have been upgraded a moment ago
+            // also try the others: it may have just been upgraded
             for prefix in known.into_iter().chain(PREFIXES) {
                 let url = below(endpoint, &format!("{prefix}/{path}"));
                 let request = self.http.post(url).header(header::CONTENT_TYPE, "application/json").body(body.clone());
@@ -324,14 +324,14 @@ impl Client {
         })
     }
 
-    /// One request of the older interface about a key: the answer, and etcd's number for what went wrong (0: nothing).
+    /// Sends a v2 request about a key, and returns the answer and etcd's error code (0: none).
     fn v2(&self, key: &str, query: &[(&str, &str)], value: Option<&str>) -> Result<(Value, u64), Failure> {
         self.each(|_, endpoint| {
             let mut url =
                 net::below(endpoint, ["v2", "keys"].into_iter().chain(key.split('/').filter(|part| !part.is_empty())))?;
             url.query_pairs_mut().extend_pairs(query);
             let (request, wait) = match value {
-                None => (self.http.get(url), ASK),
+                None => (self.http.get(url), QUERY),
                 Some(value) => {
                     let form = header::HeaderValue::from_static("application/x-www-form-urlencoded");
                     (self.http.put(url).header(header::CONTENT_TYPE, form).body(value_form(value)), CHANGE)
@@ -340,9 +340,9 @@ impl Client {
             match send(endpoint, request, wait)? {
                 (200 | 201, Some(answer)) => Ok((answer, 0)),
                 (status, Some(answer)) => match answer["errorCode"].as_u64() {
-                    // inside etcd: no leader, no quorum
+                    // errors inside etcd: no leader, no quorum
                     Some(300..) | None => {
-                        Err(Failure::Unable(format!("{endpoint} answered {status}: {}", said(&answer))))
+                        Err(Failure::Unable(format!("{endpoint} answered {status}: {}", message(&answer))))
                     }
                     Some(code) => Ok((answer, code)),
                 },
@@ -355,27 +355,27 @@ impl Client {
     }
 }
 
-/// A lease: what has one is gone when it ends.
+/// A lease, which deletes its keys when it ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease(String);
 
-/// An address of an endpoint.
+/// The URL of a path at an endpoint.
 fn below(endpoint: &Url, path: &str) -> Url {
     let mut url = endpoint.clone();
     url.set_path(path);
     url
 }
 
-/// A value as a web form.
+/// A value as a URL-encoded form.
 fn value_form(value: &str) -> String {
     form_urlencoded::Serializer::new(String::new()).append_pair("value", value).finish()
 }
 
-/// Sends one request; the answer is `None` when it isn't a JSON object.
+/// Sends one request; the answer is `None` if it isn't a JSON object.
 fn send(endpoint: &Url, request: RequestBuilder, wait: Duration) -> Result<(u16, Option<Value>), Failure> {
     let failed = |why: &reqwest::Error| {
-        let said = net::Failure::of(origin(endpoint), why).error.to_string();
-        if net::is_tls(why) { Failure::Unable(said) } else { Failure::Silent(said) }
+        let cause = net::Failure::of(origin(endpoint), why).error.to_string();
+        if net::is_tls(why) { Failure::Unable(cause) } else { Failure::Silent(cause) }
     };
     let answer = request.timeout(wait).send().map_err(|why| failed(&why))?;
     let status = answer.status().as_u16();
@@ -387,22 +387,22 @@ fn send(endpoint: &Url, request: RequestBuilder, wait: Duration) -> Result<(u16,
     Ok((status, serde_json::from_slice(&body).ok().filter(Value::is_object)))
 }
 
-/// An endpoint, as it stands in messages.
+/// An endpoint, as it appears in messages.
 fn origin(endpoint: &Url) -> String {
     endpoint.origin().ascii_serialization()
 }
 
-/// What an answer of the newer interface comes to.
+/// Interprets an answer of the v3 API.
 fn judge(endpoint: &Url, status: u16, answer: Value) -> Result<Value, Failure> {
-    /// What etcd says when it is the cluster that can't, and not the request that is wrong.
+    /// Messages of etcd about the cluster and not about the request.
     const PASSING: [&str; 6] =
         ["timed out", "no leader", "leader changed", "server stopped", "too many requests", "leader transfer"];
-    // codes of gRPC: too late, unavailable
+    // gRPC codes: deadline exceeded, unavailable
     const PASSING_CODES: [u64; 2] = [4, 14];
     if (200..300).contains(&status) {
         return Ok(answer);
     }
-    let why = said(&answer);
+    let why = message(&answer);
     let code = answer["code"].as_u64().unwrap_or(0);
     if PASSING_CODES.contains(&code) || PASSING.iter().any(|words| why.contains(words)) {
         return Err(Failure::Unable(format!("{}: {why}", origin(endpoint))));
@@ -410,21 +410,21 @@ fn judge(endpoint: &Url, status: u16, answer: Value) -> Result<Value, Failure> {
     Err(Failure::Refused(why))
 }
 
-/// The failure of somebody who doesn't speak like etcd.
+/// The failure of a server that isn't etcd.
 fn strange(endpoint: &Url, status: u16) -> Failure {
     Failure::Unable(format!("{} answered {status}, not like etcd", origin(endpoint)))
 }
 
-/// etcd's words for what is wrong.
-fn said(answer: &Value) -> String {
-    let words = ["error", "message", "cause"].iter().filter_map(|name| answer[*name].as_str());
-    let mut said: Vec<&str> = words.filter(|words| !words.is_empty()).collect();
-    said.dedup();
-    let said = if said.is_empty() { "no reason given".to_owned() } else { said.join(": ") };
-    one_line(&said).chars().take(TEXT).collect()
+/// etcd's message in an answer.
+fn message(answer: &Value) -> String {
+    let parts = ["error", "message", "cause"].iter().filter_map(|name| answer[*name].as_str());
+    let mut parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
+    parts.dedup();
+    let message = if parts.is_empty() { "no reason given".to_owned() } else { parts.join(": ") };
+    one_line(&message).chars().take(TEXT).collect()
 }
 
-/// The first key of an answer about keys.
+/// The first key in a v3 answer.
 fn first_pair(answer: &Value) -> Result<Option<Pair>, Failure> {
     let Some(found) = answer["kvs"].get(0) else { return Ok(None) };
     let value = BASE64_STANDARD.decode(found["value"].as_str().unwrap_or_default()).ok();
@@ -435,7 +435,7 @@ fn first_pair(answer: &Value) -> Result<Option<Pair>, Failure> {
     }
 }
 
-/// The key of an answer of the older interface.
+/// The key in a v2 answer.
 fn node(key: &str, answer: &Value) -> Result<Pair, Failure> {
     let node = &answer["node"];
     if node["dir"].as_bool() == Some(true) {
@@ -447,7 +447,7 @@ fn node(key: &str, answer: &Value) -> Result<Pair, Failure> {
     }
 }
 
-/// A number; the newer interface writes large ones as texts.
+/// A number; the v3 API writes large ones as strings.
 fn number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
@@ -457,7 +457,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cluster_that_cannot_now_is_told_from_one_that_will_not() {
+    fn a_cluster_that_can_t_serve_now_is_distinguished_from_one_that_refuses() {
         let endpoint = Url::parse("https://127.0.0.1:2379").unwrap();
         let answer = json!({ "error": "etcdserver: request timed out", "code": 2 });
         let why = "https://127.0.0.1:2379: etcdserver: request timed out".to_owned();
@@ -468,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn what_etcd_says_writes_no_line_of_its_own_and_is_not_repeated_without_end() {
+    fn a_message_of_etcd_is_one_line_of_limited_length() {
         let endpoint = Url::parse("https://127.0.0.1:2379").unwrap();
         let answer = json!({ "error": format!("no\nh1: nothing to do\u{1b}{}", "x".repeat(LARGEST as usize)) });
         let Err(Failure::Refused(said)) = judge(&endpoint, 400, answer) else { panic!("it is no refusal") };

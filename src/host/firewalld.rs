@@ -1,6 +1,6 @@
-//! firewalld over D-Bus: a zone's settings, now and after the next start, single edits of both, and sets of addresses.
+//! firewalld over D-Bus: runtime and permanent settings of zones, edits of both, and sets of addresses.
 //!
-//! Every firewalld since 0.4 is talked to: where the interface with named settings is missing, the older one has tuples.
+//! This supports every firewalld since 0.4: those without methods for named settings have older ones with tuples.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -30,50 +30,50 @@ const BUS: Object<'static> =
 /// firewalld's daemon.
 pub struct Firewalld {
     bus: Bus,
-    /// Whether the one that was asked last for a zone is older than 0.9.
+    /// Whether the last query of a zone showed that it is older than 0.9.
     is_old: Cell<bool>,
 }
 
-/// A zone's settings; `None` where firewalld knows no such zone.
+/// A zone's settings; `None` if firewalld has no such zone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Zone {
-    /// What holds now.
+    /// Those in effect now.
     pub runtime: Option<Settings>,
-    /// What will hold after the next start.
+    /// Those in effect after the next start.
     pub permanent: Option<Settings>,
 }
 
-/// A set of addresses, as it holds now.
+/// The runtime state of a set of addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IpSet {
-    /// What its entries are: `hash:net`.
+    /// The type of its entries: `hash:net`.
     pub sort: String,
-    /// What it was made with: `family`, `maxelem`, …
+    /// Its options: `family`, `maxelem`, …
     pub options: BTreeMap<String, String>,
     /// Its entries, as they are written.
     pub entries: BTreeSet<String>,
 }
 
 impl IpSet {
-    /// SHA-256 of all of it, in hex.
+    /// SHA-256 of the whole set, in hex.
     pub fn digest(&self) -> String {
         hex::encode(Sha256::digest(format!("{self:?}")))
     }
 }
 
-/// What firewalld says when it is asked for something by its name.
+/// The answer of firewalld about something by its name.
 #[derive(Debug)]
 pub enum Answer<T> {
-    /// Nothing: it isn't running. It is not started by asking.
+    /// firewalld isn't running. A query does not start it.
     Away,
-    /// That it has no such thing.
+    /// firewalld has nothing of this name.
     Unknown,
-    /// What it has.
+    /// What firewalld has.
     Known(T),
 }
 
 impl<T> Answer<T> {
-    /// What it has, if it has it.
+    /// What firewalld has, if anything.
     pub fn known(self) -> Option<T> {
         match self {
             Self::Known(known) => Some(known),
@@ -81,7 +81,7 @@ impl<T> Answer<T> {
         }
     }
 
-    /// `unknown` is how firewalld calls the error for a name that it does not know.
+    /// `unknown` is firewalld's error code for an unknown name.
     fn of(reply: zbus::Result<T>, unknown: &str, name: &str) -> Result<Self> {
         match reply {
             Ok(known) => Ok(Self::Known(known)),
@@ -93,12 +93,12 @@ impl<T> Answer<T> {
 }
 
 impl Firewalld {
-    /// Talks to the daemon on `bus`.
+    /// A client of the daemon on `bus`.
     pub fn new(bus: Bus) -> Self {
         Self { bus, is_old: Cell::new(false) }
     }
 
-    /// A zone's settings: two questions. `None` when firewalld isn't running.
+    /// A zone's settings, by two calls. `None` if firewalld isn't running.
     pub fn zone(&self, name: &str) -> Result<Option<Zone>> {
         let runtime = match self.runtime(name)? {
             Answer::Away => return Ok(None),
@@ -111,12 +111,12 @@ impl Firewalld {
         })
     }
 
-    /// What holds in a zone now: one question.
+    /// The runtime settings of a zone, by one call.
     pub fn runtime(&self, name: &str) -> Result<Answer<Settings>> {
         Answer::of(self.settings(ZONE, "getZoneSettings", &(name,)), "INVALID_ZONE", name)
     }
 
-    /// Settings by their names; of a firewalld before 0.9, which has no such method, as a tuple.
+    /// Gets settings by name, or as a tuple from a firewalld before 0.9.
     fn settings<B: serde::Serialize + zbus::DynamicType>(
         &self,
         object: Object<'_>,
@@ -127,7 +127,7 @@ impl Firewalld {
         self.is_old.set(reply.as_ref().is_err_and(bus::is_unknown_method));
         match reply {
             Err(error) if bus::is_unknown_method(&error) => {
-                // the older one of the zones that hold is the daemon's own
+                // the older method for runtime settings is in another interface
                 let object = if object.interface == ZONE.interface { MAIN } else { object };
                 self.bus.call::<_, OldSettings>(object, method, arguments).map(settings_of_old)
             }
@@ -135,7 +135,7 @@ impl Firewalld {
         }
     }
 
-    /// An error when it is too old for an element of a zone that it was asked for, before anything is changed.
+    /// An error if firewalld is too old for an element of a zone, before anything is changed.
     pub fn check(&self, zone: &str, element: &Element) -> Result<()> {
         match element {
             Element::Forward if self.is_old.get() => Err(no_forward(zone)),
@@ -144,7 +144,7 @@ impl Firewalld {
                     Err(error) if bus::reason(&error).starts_with("INVALID_RULE") => {
                         Err(refused(zone, &Edit::Add(element.clone()), &error))
                     }
-                    // what else may be wrong is told when the rule is added
+                    // other problems are reported when the rule is added
                     _ => Ok(()),
                 }
             }
@@ -152,30 +152,32 @@ impl Firewalld {
         }
     }
 
-    /// An error when the daemon that runs is older than `first`, the version since which `what` is known.
+    /// An error if the running daemon is older than `first`, the version that introduced `what`.
     pub fn require(&self, what: &str, first: &str) -> Result<()> {
         let interface = "org.freedesktop.DBus.Properties";
         let version = self.bus.call::<_, OwnedVariant>(Object { interface, ..MAIN }, "Get", &(SERVICE, "version"));
-        // one that isn't running is another by the time that it reads its files
+        // one that isn't running may be updated before it reads its files
         let Some(version) = version.ok().and_then(|version| String::try_from(version).ok()) else { return Ok(()) };
         Age::Is(version).check(what, first)
     }
 
-    /// The names of all zones that hold now.
+    /// The names of all zones at runtime.
     pub fn zones(&self) -> Result<Vec<String>> {
         self.bus.call(ZONE, "getZones", &()).map_err(|error| failed("ask for the zones of", "firewalld", &error))
     }
 
-    /// A set of addresses, as it holds now.
+    /// The runtime state of a set of addresses.
     pub fn ipset(&self, name: &str) -> Result<Answer<IpSet>> {
         type Reply = (String, String, String, String, BTreeMap<String, String>, Vec<String>);
         let reply = self.bus.call::<_, Reply>(IPSET, "getIPSetSettings", &(name,));
-        let set =
-            |(_, _, _, sort, options, entries): Reply| IpSet { sort, options, entries: entries.into_iter().collect() };
+        let set = |(_, _, _, sort, options, entries): Reply| {
+            let entries = entries.into_iter().collect();
+            IpSet { sort, options, entries }
+        };
         Answer::of(reply.map(set), "INVALID_IPSET", name)
     }
 
-    /// Puts an entry into a set, or takes it out, until the next start.
+    /// Adds an entry to a set, or removes it, until the next start.
     pub fn edit_ipset(&self, name: &str, entry: &str, add: bool) -> Result<()> {
         let method = if add { "addEntry" } else { "removeEntry" };
         match self.bus.call::<_, ()>(IPSET, method, &(name, entry)) {
@@ -184,9 +186,9 @@ impl Firewalld {
         }
     }
 
-    /// Has firewalld read all its files again: a zone, a service or a set that is new to it becomes known in no other way. It forgets by
-    /// that what others have put into zones for now only (a VPN, containers, somebody who tries something), so that is put back,
-    /// but for the zones in `rewritten`: their files say all that is to be in them.
+    /// Makes firewalld reload all its files, which is the only way to make a new zone, service or set known. This discards runtime
+    /// settings that others have added (a VPN, containers, a test by hand), so they are restored, except in the zones in `rewritten`,
+    /// whose files are complete.
     pub fn reload(&self, rewritten: &BTreeSet<String>) -> Result<()> {
         let mut before = Vec::new();
         for name in self.zones()? {
@@ -195,8 +197,7 @@ impl Firewalld {
             }
         }
         self.bus.call::<_, ()>(MAIN, "reload", &()).map_err(|error| {
-            failed("have the files read again that are", "new", &error)
-                .help("`firewall-cmd --check-config` tells which file is wrong")
+            failed("reload", "files", &error).help("`firewall-cmd --check-config` shows which file is wrong")
         })?;
         let mut after: BTreeMap<String, Settings> = BTreeMap::new();
         for name in self.zones()? {
@@ -207,28 +208,30 @@ impl Firewalld {
         for (name, elements) in before.iter().filter(|(name, _)| after.contains_key(name) && !rewritten.contains(name))
         {
             for element in elements {
-                // these belong to one zone at a time: it may be another's by now
+                // these belong to one zone at a time, which may be another one now
                 let is_bound = matches!(element, Element::Source(_) | Element::Interface(_));
                 let is_elsewhere = is_bound && after.values().any(|zone| zone.find(element).is_some());
                 if !is_elsewhere && let Err(error) = self.edit_runtime(name, &Edit::Add(element.clone())) {
-                    log::warn!("{element} was in the zone {name} until firewalld read its files again: {error}");
+                    log::warn!(
+                        "{element} was in the zone {name} until firewalld reloaded its files, and can't be restored: {error}"
+                    );
                 }
             }
         }
         Ok(())
     }
 
-    /// Which life of the daemon this is: another text after it was restarted, `None` when it isn't running.
+    /// A text that identifies this instance of the daemon, and changes when it is restarted; `None` if it isn't running.
     pub fn life(&self) -> Option<String> {
         self.bus.call(BUS, "GetNameOwner", &(SERVICE,)).ok()
     }
 
-    /// The names of all services that the daemon knows.
+    /// The names of all known services.
     pub fn services(&self) -> Result<Vec<String>> {
         self.bus.call(MAIN, "listServices", &()).map_err(|error| failed("ask for the services of", "firewalld", &error))
     }
 
-    /// Makes an edit that holds at once, until the next start.
+    /// Makes an edit that is in effect at once, until the next start.
     pub fn edit_runtime(&self, zone: &str, edit: &Edit) -> Result<()> {
         let forever = 0i32;
         let add = |what: &str, text: &str| self.bus.call(ZONE, &format!("add{what}"), &(zone, text, forever));
@@ -240,7 +243,7 @@ impl Firewalld {
                 self.bus.call(ZONE, "addPort", &(zone, range.ports(), &range.protocol, forever))
             }
             Edit::Add(Element::Masquerade) => self.bus.call(ZONE, "addMasquerade", &(zone, forever)),
-            // these belong to one zone at a time: wherever they were, they move
+            // these belong to one zone at a time, so they are moved
             Edit::Add(Element::Source(source)) => {
                 self.drop_other_spellings(source).and_then(|()| call("changeZoneOfSource", source))
             }
@@ -261,7 +264,7 @@ impl Firewalld {
         settle(made.map(|_| ()), zone, edit)
     }
 
-    /// Takes a source out of wherever it is now in other words: firewalld compares texts, and would have it twice.
+    /// Removes other spellings of a source from all zones: firewalld compares texts, and would have it twice.
     fn drop_other_spellings(&self, source: &str) -> zbus::Result<()> {
         let active: HashMap<String, HashMap<String, Vec<String>>> = self.bus.call(ZONE, "getActiveZones", &())?;
         for (zone, bound) in &active {
@@ -274,7 +277,7 @@ impl Firewalld {
         Ok(())
     }
 
-    /// Makes an edit that holds from the next start on. What belongs to one zone at a time has to be taken out of the other before.
+    /// Makes an edit that is in effect from the next start on. What belongs to one zone at a time has to be removed from the other first.
     pub fn edit_permanent(&self, zone: &str, edit: &Edit) -> Result<()> {
         let path = self.path(zone).map_err(|error| failed("ask for", zone, &error))?;
         let object = permanent(&path);
@@ -298,7 +301,7 @@ impl Firewalld {
         settle(made, zone, edit)
     }
 
-    /// The object of a zone's permanent settings.
+    /// The object path of a zone's permanent settings.
     fn path(&self, zone: &str) -> zbus::Result<OwnedObjectPath> {
         self.bus.call(CONFIG, "getZoneByName", &(zone,))
     }
@@ -308,7 +311,7 @@ fn permanent(path: &OwnedObjectPath) -> Object<'_> {
     Object { service: SERVICE, path: path.as_str(), interface: "org.fedoraproject.FirewallD1.config.zone" }
 }
 
-/// The settings in a reply; what is empty may be left out of it.
+/// The settings in a reply, which may omit what is empty.
 fn settings(reply: &HashMap<String, OwnedVariant>) -> Settings {
     let texts = |key: &str| {
         let texts = reply.get(key).cloned().and_then(|value| Vec::<String>::try_from(value).ok());
@@ -349,7 +352,7 @@ fn settings_of_old(reply: OldSettings) -> Settings {
     Settings { target: Target::parse(&target), ..settings }
 }
 
-/// What a zone has of services, rules, sources and interfaces, of ports, and whether it masquerades and forwards.
+/// Settings from services, rules, sources and interfaces, ports, masquerading and forwarding.
 fn settings_of(named: [Vec<String>; 4], ports: &[(String, String)], masquerade: bool, forward: bool) -> Settings {
     const KINDS: [fn(String) -> Element; 4] = [Element::Service, Element::Rule, Element::Source, Element::Interface];
     let named = KINDS.into_iter().zip(named).flat_map(|(kind, names)| names.into_iter().map(kind));
@@ -358,7 +361,7 @@ fn settings_of(named: [Vec<String>; 4], ports: &[(String, String)], masquerade: 
     named.chain(ports).chain(flags.into_iter().flatten()).collect()
 }
 
-/// What somebody else has done in the same moment is done.
+/// It is no error if another program has made the same edit at the same moment.
 fn settle(made: zbus::Result<()>, zone: &str, edit: &Edit) -> Result<()> {
     match made {
         Err(error) if !is_done(&bus::reason(&error)) => Err(refused(zone, edit, &error)),
@@ -370,7 +373,7 @@ fn is_done(reason: &str) -> bool {
     ["ALREADY_ENABLED", "NOT_ENABLED", "ZONE_ALREADY_SET"].iter().any(|code| reason.starts_with(code))
 }
 
-/// The error for a zone that firewalld refuses to edit.
+/// The error for an edit that firewalld refuses.
 fn refused(zone: &str, edit: &Edit, error: &zbus::Error) -> Error {
     if bus::is_unknown_method(error) {
         return no_forward(zone);
@@ -383,48 +386,49 @@ fn refused(zone: &str, edit: &Edit, error: &zbus::Error) -> Error {
     };
     match reason.split(':').next().unwrap_or_default() {
         "INVALID_RULE" if let Some((word, first)) = word => message.help(format!(
-            "`{word}` takes firewalld {first} or newer, and `firewall-cmd --version` tells which one this is: leave the rule \
-             out for this host, with `when` for instance"
+            "`{word}` needs firewalld {first} or newer, and `firewall-cmd --version` shows the version: omit the rule on \
+             this host, for example with `when`"
         )),
         "INVALID_SERVICE" => message.help(UNKNOWN_SERVICE),
-        "COMMAND_FAILED" => message.help("the kernel's packet filter refused it; `journalctl -u firewalld` says why"),
+        "COMMAND_FAILED" => message.help("the kernel's packet filter refused it; `journalctl -u firewalld` shows why"),
         "PANIC_MODE" | "NOT_RUNNING" => {
-            message.help("firewalld is in panic mode or stopped; look at `firewall-cmd --state`")
+            message.help("firewalld is in panic mode or stopped: check `firewall-cmd --state`")
         }
         "INVALID_ZONE" => message.help(UNKNOWN_ZONE),
-        "ACCESS_DENIED" | "NOT_AUTHORIZED" => message.help("run as root; firewalld's lockdown keeps others out too"),
+        "ACCESS_DENIED" | "NOT_AUTHORIZED" => message.help("run as root; firewalld's lockdown may also deny this"),
         _ => message.help(MORE),
     }
 }
 
-/// The error for `forward` where only an older firewalld is: all others know the methods that set it.
+/// The error for `forward` with an older firewalld: all others have the methods that set it.
 fn no_forward(zone: &str) -> Error {
     Error::new(code::FIREWALL, format!("firewalld has no `forward`, which the zone {zone} is to have"))
         .because("it is older than 0.9")
-        .help("leave `forward` out for this host, with `when` for instance")
+        .help("omit `forward` on this host, for example with `when`")
 }
 
-/// What in a rule came to firewalld last, and with which version.
+/// The newest word in a rule, with the version of firewalld that introduced it.
 pub fn newest_word(rule: &str) -> Option<(&'static str, &'static str)> {
     RichRule::parse(rule).ok()?.newest_word()
 }
 
-/// Where there may be more to read. A policy that lets nobody answer shows here as no answer.
-const MORE: &str = "`journalctl -u firewalld` may say more; where SELinux is on, `ausearch -m USER_AVC -ts recent` tells what it refused";
+/// Where to find more. If a policy denies the answer, there is no answer at all.
+const MORE: &str =
+    "`journalctl -u firewalld` may have more; if SELinux is on, `ausearch -m USER_AVC -ts recent` shows what it denied";
 
-/// What to do about a service that firewalld doesn't know.
+/// Advice about an unknown service.
 pub const UNKNOWN_SERVICE: &str =
-    "`firewall-cmd --get-services` lists those it knows; write `ports` instead, or say what it is in `define_services`";
+    "`firewall-cmd --get-services` lists the known ones; use `ports` instead, or define it in `define_services`";
 
-/// What to do about a zone that firewalld doesn't know.
-pub const UNKNOWN_ZONE: &str = "`firewall-cmd --get-zones` lists those it knows; a [[firewall]] with `target = \"default\"`, \
-    `sources` or `interfaces` makes a zone of your own";
+/// Advice about an unknown zone.
+pub const UNKNOWN_ZONE: &str = "`firewall-cmd --get-zones` lists the known ones; a [[firewall]] with `target = \"default\"`, \
+    `sources` or `interfaces` creates a zone";
 
 fn failed(doing: &str, what: &str, error: &zbus::Error) -> Error {
     let reason = bus::reason(error);
     let message = Error::new(code::FIREWALL, format!("can't {doing} {what} in firewalld")).because(&reason);
     if bus::is_unknown_method(error) {
-        return message.help("this firewalld is older than 0.4, which kpull can't talk to");
+        return message.help("this firewalld is older than 0.4, which kpull does not support");
     }
     if reason.starts_with("INVALID_ZONE") { message.help(UNKNOWN_ZONE) } else { message.help(MORE) }
 }
@@ -448,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_has_already_done_is_no_failure() {
+    fn what_another_program_has_already_done_is_no_failure() {
         assert!(is_done("ALREADY_ENABLED: 'http' already in 'public'"));
         assert!(!is_done("INVALID_SERVICE: http"));
     }

@@ -1,4 +1,4 @@
-//! How old a host's firewalld is, as far as that is known without asking it: it does not run in a tree, nor before it is installed.
+//! How old a host's firewalld is, as far as that is known without querying it: it does not run in a tree, nor before it is installed.
 
 use std::path::Path;
 
@@ -13,27 +13,26 @@ use crate::host::zone::Element;
 pub enum Age {
     /// It has this version.
     Is(String),
-    /// The packages of this system have one that is older than this version.
+    /// The packages of this system have one older than this version.
     OlderThan(&'static str, String),
     /// Nothing is known.
     Unknown,
 }
 
 impl Age {
-    /// Of what is installed in a root; where nothing is, of what its system would install.
+    /// The age of the one that is installed in a root, or else of the one that its system would install.
     pub fn of(root: &Root) -> Result<Self> {
-        let installed = installed(root)?;
-        if installed.is_empty() { Ok(Self::of_system(&Os::of(root)?)) } else { Ok(Self::Is(installed)) }
+        Ok(Self::of_facts(&installed(root)?, &Os::of(root)?))
     }
 
-    /// By the facts of a host: the version that is installed there, empty when none is or nobody has looked.
+    /// The age by the facts of a host: the installed version, which is empty if none is installed or known.
     pub fn of_facts(installed: &str, os: &Os) -> Self {
         if installed.is_empty() { Self::of_system(os) } else { Self::Is(installed.to_owned()) }
     }
 
-    /// Of the one in the packages of a system.
+    /// The age of the one in the packages of a system.
     pub fn of_system(os: &Os) -> Self {
-        // each with the first release of the system that has this version or a younger one
+        // each with the first release of the system that has this version or a newer one
         let rows: &[(&'static str, &[u32])] = match (&*os.id, &*os.family) {
             ("ubuntu", _) => &[("0.7", &[20]), ("0.9", &[21]), ("1.0", &[22])],
             ("fedora", _) => &[("0.9", &[34]), ("1.0", &[35])],
@@ -44,7 +43,7 @@ impl Age {
             _ => &[],
         };
         let version: Vec<u32> = os.version.split('.').map_while(|part| part.parse().ok()).collect();
-        // what has no version is the newest
+        // a system without a version is the newest
         let row = rows.iter().find(|(_, first)| !version.is_empty() && version.as_slice() < *first);
         match row {
             Some((older_than, _)) => Self::OlderThan(older_than, format!("{} {}", os.id, os.version)),
@@ -52,7 +51,7 @@ impl Age {
         }
     }
 
-    /// Whether it certainly is older than a version.
+    /// Whether it is certainly older than a version.
     pub fn is_before(&self, first: &str) -> bool {
         match self {
             Self::Is(version) => is_older(version, first),
@@ -61,16 +60,16 @@ impl Age {
         }
     }
 
-    /// An error when it is older than `first`, the version since which `what` is known.
+    /// An error if it is older than `first`, the version that introduced `what`.
     pub fn check(&self, what: &str, first: &str) -> Result<()> {
         match self.is_before(first) {
             true => Err(Error::new(code::FIREWALL, format!("{} has no {what}", self.name()))
-                .help(format!("it takes {first} or newer: leave that out for this host, with `when` for instance"))),
+                .help(format!("this needs {first} or newer: omit it on this host, for example with `when`"))),
             false => Ok(()),
         }
     }
 
-    /// An error when it is too old for an element of a zone.
+    /// An error if it is too old for an element of a zone.
     pub fn check_element(&self, element: &Element) -> Result<()> {
         match element {
             Element::Forward => self.check("`forward` in its zones", "0.9"),
@@ -82,7 +81,7 @@ impl Age {
         }
     }
 
-    /// What it is called in a message.
+    /// Its name in messages.
     fn name(&self) -> String {
         match self {
             Self::Is(version) => format!("firewalld {version}"),
@@ -92,7 +91,7 @@ impl Age {
     }
 }
 
-/// The version of the firewalld whose program is in a root, as that says itself; empty where there is none.
+/// The version of the firewalld in a root, from its program; empty if there is none.
 pub fn installed(root: &Root) -> Result<String> {
     let mut newest = String::new();
     if root.meta(Path::new("/usr/sbin/firewalld"))?.is_none() {
@@ -103,7 +102,7 @@ pub fn installed(root: &Root) -> Result<String> {
             let path = format!("/usr/lib/{python}/{packages}/firewall/config/__init__.py");
             let text = root.text(Path::new(&path))?;
             let Some(version) = text.lines().find_map(version_in) else { continue };
-            // an older Python may have been left with what it had
+            // an older Python may have been left behind with its packages
             if newest.is_empty() || is_older(&newest, version) {
                 version.clone_into(&mut newest);
             }
@@ -112,14 +111,14 @@ pub fn installed(root: &Root) -> Result<String> {
     Ok(newest)
 }
 
-/// The version that a line of the program sets.
+/// The version in a line of the program.
 fn version_in(line: &str) -> Option<&str> {
     let value = line.strip_prefix("VERSION")?.trim_start().strip_prefix('=')?.trim();
     let version = value.trim_matches(['\'', '"']);
     version.starts_with(|c: char| c.is_ascii_digit()).then_some(version)
 }
 
-/// Whether a version of firewalld is older than another; of what can't be read nothing is known.
+/// Whether a version of firewalld is older than another; `false` if either can't be parsed.
 pub fn is_older(version: &str, first: &str) -> bool {
     let numbers = |text: &str| text.split('.').map(|part| part.parse::<u32>().ok()).collect::<Option<Vec<_>>>();
     matches!((numbers(version), numbers(first)), (Some(version), Some(first)) if version < first)

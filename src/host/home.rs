@@ -1,20 +1,20 @@
-//! A new home, with what `/etc/skel` has for each.
+//! Creates home directories with the content of `/etc/skel`.
 
 use std::path::Path;
 
 use crate::error::Result;
 use crate::host::root::{Access, FileType, Root};
 
-/// What is copied into new homes.
+/// The directory that is copied into new homes.
 const SKEL: &str = "/etc/skel";
 
-/// Makes the home at `path` for a user, with a copy of `/etc/skel`.
+/// Creates the home at `path` for a user, with a copy of `/etc/skel`.
 pub fn make(root: &Root, path: &Path, access: Access) -> Result<()> {
     root.make_directory(path, access)?;
     copy(root, Path::new(SKEL), path, access)
 }
 
-/// Copies what is in a directory, with its modes, for the owner in `access`. Devices and pipes are left out.
+/// Copies the content of a directory with its modes, owned as `access` says. Devices and pipes are skipped.
 fn copy(root: &Root, from: &Path, to: &Path, access: Access) -> Result<()> {
     for name in root.names(from)? {
         let (from, to) = (from.join(&name), to.join(&name));

@@ -1,4 +1,4 @@
-//! An API server of Kubernetes, asked over one connection that is kept.
+//! A client of a Kubernetes API server, with one persistent connection.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -17,21 +17,21 @@ use crate::host::root::Root;
 use crate::host::web;
 use crate::net::{self, LoadedOptions};
 
-/// How long a connection may take.
+/// Timeout of a connection.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// How long an answer may take.
+/// Timeout of an answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// The largest answer that is read; etcd takes objects of some 1.5 MB.
+/// Bytes of an answer that are read at most; etcd stores objects of up to some 1.5 MB.
 const LARGEST: u64 = 16 * 1024 * 1024;
 
-/// Where an API server is, and the files of who asks it.
+/// The address of an API server, and the files of its client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub struct Access {
     /// Its `https://` address.
     pub server: Url,
-    /// PEM file with the only authorities that its certificate may be from.
+    /// PEM file with the only authorities that may have issued its certificate.
     pub ca: PathBuf,
     /// PEM file with the client certificate.
     pub cert: PathBuf,
@@ -39,59 +39,59 @@ pub struct Access {
     pub key: PathBuf,
 }
 
-/// Which object.
+/// The name of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {
     /// `v1`, `apps/v1`.
     pub api_version: String,
     /// `Deployment`.
     pub kind: String,
-    /// Its namespace; `default` when left out, nothing for kinds without one.
+    /// Its namespace; `default` if omitted. Ignored for kinds without namespaces.
     pub namespace: Option<String>,
     /// Its name.
     pub name: String,
 }
 
-/// An object at its address, to be asked for again in a later run: nothing of what is in it.
+/// The address of an object, to be queried again in a later run; it has nothing of the content.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub struct ObjectVersion {
-    /// The API server, and who asks it.
+    /// The API server and its client.
     pub access: Access,
     /// The object.
     address: Url,
 }
 
-/// What an API server says of an object.
+/// The answer of an API server about an object.
 #[derive(Debug)]
 pub enum Answer {
-    /// It is there.
+    /// It exists.
     Found {
         /// The object.
         object: Value,
-        /// Whether its kind lives in namespaces.
+        /// Whether its kind is namespaced.
         namespaced: bool,
     },
-    /// It is not there.
+    /// It doesn't exist.
     Missing {
-        /// The namespace that it would be in, for kinds that live in one.
+        /// The namespace that it would be in, for namespaced kinds.
         namespace: Option<String>,
     },
     /// The API server has no such kind (yet).
     UnknownKind,
-    /// No answer, or one of a server that isn't ready: why, for people.
+    /// No answer, or one of a server that isn't ready, with the reason for messages.
     Silent(String),
 }
 
-/// An entry of what an API server has.
+/// A kind of object that an API server has.
 #[derive(Clone, Debug, Deserialize)]
 struct ApiResource {
-    /// The plural, as paths have it.
+    /// The plural, as in paths.
     name: String,
     kind: String,
     namespaced: bool,
 }
 
-/// The address of an object, its kind, and the namespace that it is in, for kinds that live in one.
+/// The address of an object, its kind, and its namespace, for namespaced kinds.
 type ObjectAddress<'a> = (Url, ApiResource, Option<&'a str>);
 
 #[derive(Deserialize)]
@@ -102,18 +102,18 @@ struct ApiResources {
 /// A connection to one API server.
 pub struct Kube {
     access: Access,
-    /// What was in the files of `access`: with anything else in them it is another connection.
+    /// The contents of the files of `access`: other contents need another connection.
     files: LoadedOptions,
     client: Client,
-    /// What it has, by group and version.
-    sorts: RefCell<HashMap<String, Vec<ApiResource>>>,
-    /// Why it did not answer last: who asks many things need not wait for each.
+    /// The kinds that it has, by group and version.
+    kinds: RefCell<HashMap<String, Vec<ApiResource>>>,
+    /// Why it did not answer last, so that not every query has to wait for a timeout.
     silence: RefCell<Option<String>>,
-    /// Whether it is asked although it did not answer last.
+    /// Whether to send requests although it did not answer last.
     insists: Cell<bool>,
 }
 
-/// What came back.
+/// The answer to a request.
 enum Reply {
     Json(Value),
     Missing,
@@ -121,8 +121,8 @@ enum Reply {
 }
 
 impl Kube {
-    /// The connection to be used for `access`: `known`, or a new one when the files have changed. The error says why
-    /// there can be none now: a file that is missing, or has something else in it.
+    /// The connection for `access`: `known`, or a new one if the files have changed. The error is why there can be none now: a missing
+    /// or invalid file.
     pub fn current(root: &Root, access: &Access, known: Option<&Rc<Self>>) -> Result<Rc<Self>, String> {
         let files = web::tls(root, Some(&access.ca), Some((&access.cert, &access.key)))?;
         if let Some(known) = known.filter(|known| known.files == files) {
@@ -133,93 +133,93 @@ impl Kube {
             access: access.clone(),
             files,
             client,
-            sorts: RefCell::default(),
+            kinds: RefCell::default(),
             silence: RefCell::default(),
             insists: Cell::new(false),
         }))
     }
 
-    /// Asks it from now on although it did not answer before.
+    /// From now on, sends requests even if it did not answer before.
     pub fn insist(&self) {
         self.insists.set(true);
     }
 
-    /// Looks for an object.
+    /// Gets an object.
     pub fn get(&self, name: &Name) -> Result<Answer> {
         self.ask(name, |url| self.client.get(url), "look at")
     }
 
-    /// Removes an object, with all that it owns. It may take a while to go: then it has a `deletionTimestamp`.
+    /// Deletes an object with all that it owns. If that takes a while, the object has a `deletionTimestamp`.
     pub fn delete(&self, name: &Name) -> Result<Answer> {
         const HOW: &str = r#"{"apiVersion":"v1","kind":"DeleteOptions","propagationPolicy":"Background"}"#;
         let how = |url| self.client.delete(url).header("Content-Type", "application/json").body(HOW);
         self.ask(name, how, "delete")
     }
 
-    /// Sets what `patch` says of an object, map by map and lists as a whole (RFC 7396).
+    /// Applies a merge patch to an object (RFC 7396).
     pub fn merge(&self, name: &Name, patch: &Value) -> Result<Answer> {
         let text = patch.to_string();
         let how = |url| self.client.patch(url).header("Content-Type", "application/merge-patch+json").body(text);
         self.ask(name, how, "change")
     }
 
-    /// Where an object stands; `None` when the API server knows no such kind, or does not answer.
+    /// The address of an object; `None` if the API server has no such kind, or does not answer.
     pub fn standing(&self, name: &Name) -> Result<Option<ObjectVersion>> {
         let place = self.place(name)?.ok();
         Ok(place.map(|(address, ..)| ObjectVersion { access: self.access.clone(), address }))
     }
 
-    /// Which object stands there, in which state: another text whenever anybody has changed it. `None` when none does.
-    pub fn state(&self, standing: &ObjectVersion) -> Result<Option<String>> {
-        match self.send(self.client.get(standing.address.clone()), "look at an object")? {
+    /// The identity and version of an object: a text that differs after every change. `None` if there is no object.
+    pub fn state(&self, object: &ObjectVersion) -> Result<Option<String>> {
+        match self.send(self.client.get(object.address.clone()), "look at an object")? {
             Reply::Missing => Ok(None),
             Reply::Silent(why) => Err(Error::new(code::KUBE, "the API server does not answer").because(why)),
-            Reply::Json(object) => {
-                let meta = |name: &str| object.pointer(&format!("/metadata/{name}")).and_then(Value::as_str);
+            Reply::Json(json) => {
+                let meta = |name: &str| json.pointer(&format!("/metadata/{name}")).and_then(Value::as_str);
                 match (meta("uid"), meta("resourceVersion")) {
                     (Some(uid), Some(version)) => Ok(Some(format!("{uid} {version}"))),
-                    _ => Err(Error::new(code::KUBE, "the API server does not say which version of an object it has")),
+                    _ => Err(Error::new(code::KUBE, "the API server does not return the version of an object")),
                 }
             }
         }
     }
 
     fn ask(&self, name: &Name, how: impl FnOnce(Url) -> RequestBuilder, what: &str) -> Result<Answer> {
-        let (url, sort, namespace) = match self.place(name)? {
+        let (url, kind, namespace) = match self.place(name)? {
             Ok(place) => place,
             Err(answer) => return Ok(answer),
         };
-        Ok(match self.send(how(url), &format!("{what} {}", sort.name))? {
-            Reply::Json(object) => Answer::Found { object, namespaced: sort.namespaced },
+        Ok(match self.send(how(url), &format!("{what} {}", kind.name))? {
+            Reply::Json(object) => Answer::Found { object, namespaced: kind.namespaced },
             Reply::Missing => Answer::Missing { namespace: namespace.map(str::to_owned) },
             Reply::Silent(why) => Answer::Silent(why),
         })
     }
 
-    /// Where an object is.
+    /// The address of an object.
     fn place<'a>(&self, name: &'a Name) -> Result<Result<ObjectAddress<'a>, Answer>> {
         let base = match name.api_version.split_once('/') {
             Some((group, version)) => net::below(&self.access.server, ["apis", group, version])?,
             None => net::below(&self.access.server, ["api", &name.api_version])?,
         };
-        let sort = match self.sort(&base, name)? {
-            Ok(sort) => sort,
+        let kind = match self.kind(&base, name)? {
+            Ok(kind) => kind,
             Err(answer) => return Ok(Err(answer)),
         };
-        let namespace = sort.namespaced.then(|| name.namespace.as_deref().unwrap_or("default"));
-        let way = namespace.map(|namespace| ["namespaces", namespace]).into_iter().flatten();
-        let url = net::below(&base, way.chain([sort.name.as_str(), name.name.as_str()]))?;
-        Ok(Ok((url, sort, namespace)))
+        let namespace = kind.namespaced.then(|| name.namespace.as_deref().unwrap_or("default"));
+        let path = namespace.map(|namespace| ["namespaces", namespace]).into_iter().flatten();
+        let url = net::below(&base, path.chain([kind.name.as_str(), name.name.as_str()]))?;
+        Ok(Ok((url, kind, namespace)))
     }
 
-    /// What the API server knows of a kind; asked once for each group and version, and again for what was not there.
-    fn sort(&self, base: &Url, name: &Name) -> Result<Result<ApiResource, Answer>> {
-        let find = |sorts: &Vec<ApiResource>| {
-            // `deployments/scale` and the like are parts of others
-            sorts.iter().find(|sort| sort.kind == name.kind && !sort.name.contains('/')).cloned()
+    /// Looks up a kind; queried once for each group and version, and again for missing kinds.
+    fn kind(&self, base: &Url, name: &Name) -> Result<Result<ApiResource, Answer>> {
+        let find = |kinds: &Vec<ApiResource>| {
+            // names such as `deployments/scale` are subresources
+            kinds.iter().find(|known| known.kind == name.kind && !known.name.contains('/')).cloned()
         };
-        if let Some(sort) = self.sorts.borrow().get(&name.api_version).and_then(find) {
-            return Ok(Ok(sort));
+        if let Some(kind) = self.kinds.borrow().get(&name.api_version).and_then(find) {
+            return Ok(Ok(kind));
         }
         let what = format!("ask what there is in {}", name.api_version);
         let known = match self.send(self.client.get(base.clone()), &what)? {
@@ -230,12 +230,12 @@ impl Kube {
                 Err(_) => return Ok(Err(Answer::Silent(format!("{base} does not answer as an API server does")))),
             },
         };
-        let sort = find(&known);
-        self.sorts.borrow_mut().insert(name.api_version.clone(), known);
-        Ok(sort.ok_or(Answer::UnknownKind))
+        let kind = find(&known);
+        self.kinds.borrow_mut().insert(name.api_version.clone(), known);
+        Ok(kind.ok_or(Answer::UnknownKind))
     }
 
-    /// Sends a request. `what` says what is being done, for a refusal.
+    /// Sends a request. `what` is what is being done, for the message about a refusal.
     fn send(&self, request: RequestBuilder, what: &str) -> Result<Reply> {
         if let Some(why) = self.silence.borrow().as_ref().filter(|_| !self.insists.get()) {
             return Ok(Reply::Silent(why.clone()));
@@ -267,12 +267,12 @@ impl Kube {
                 code::KUBE,
                 format!("the API server {server} does not let the bearer of {} {what}", self.access.cert.display()),
             )
-            .because(said(status, body))
+            .because(message(status, body))
             .help(match status {
                 StatusCode::FORBIDDEN => {
-                    "give its user or group a role that may do that, or name a certificate of somebody who may"
+                    "give its user or group a role with this permission, or use the certificate of another user"
                 }
-                _ => "the certificate has to be from an authority in the API server's --client-ca-file",
+                _ => "the certificate has to be issued by an authority in the API server's --client-ca-file",
             })),
             StatusCode::TOO_MANY_REQUESTS => Ok(Reply::Silent(format!("{server} answered {status}"))),
             status if status.is_server_error() => Ok(Reply::Silent(format!("{server} answered {status}"))),
@@ -281,17 +281,17 @@ impl Kube {
                 Err(_) => Ok(Reply::Silent(format!("{server} does not answer as an API server does"))),
             },
             status => Err(Error::new(code::KUBE, format!("can't {what}: the API server {server} refuses"))
-                .because(said(status, body))
+                .because(message(status, body))
                 .help("check `server`, and `apiVersion`, `kind` and `name` of the object")),
         }
     }
 }
 
-/// Why an API server refuses, in its own words.
-fn said(status: StatusCode, body: &[u8]) -> String {
-    let words = serde_json::from_slice::<Value>(body).ok();
-    match words.as_ref().and_then(|words| words.get("message")).and_then(Value::as_str) {
-        Some(words) => visible(&format!("{status}, {words}")),
+/// The message of an API server about a refusal.
+fn message(status: StatusCode, body: &[u8]) -> String {
+    let json = serde_json::from_slice::<Value>(body).ok();
+    match json.as_ref().and_then(|json| json.get("message")).and_then(Value::as_str) {
+        Some(message) => visible(&format!("{status}, {message}")),
         None => status.to_string(),
     }
 }

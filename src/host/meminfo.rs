@@ -1,6 +1,6 @@
-//! What the kernel says of the machine's memory: `/proc/meminfo`.
+//! Parses `/proc/meminfo`.
 
-/// The amount of this name in bytes, out of the file's text; `None` when it does not say.
+/// The amount of this name in bytes, from the file's text; `None` if it has none.
 pub fn bytes(text: &str, name: &str) -> Option<u64> {
     let amount = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     amount.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)

@@ -1,4 +1,4 @@
-//! The system that a host runs, as its os-release says, and whether it is an image.
+//! The operating system of a host, from its os-release, and whether it is an image.
 
 use std::path::Path;
 
@@ -14,16 +14,16 @@ use crate::host::root::Root;
 pub struct Os {
     /// `debian`, `centos`, …
     pub id: String,
-    /// `12`, `7`, …; empty where the system has none.
+    /// `12`, `7`, …; empty if the system has none.
     pub version: String,
-    /// `coreos`, `server`, …; empty where the system has none.
+    /// `coreos`, `server`, …; empty if the system has none.
     #[serde(default)]
     pub variant: String,
-    /// `debian`, `rhel` or `suse`: the family whose package manager and paths it has; the id itself when it has none.
+    /// `debian`, `rhel` or `suse`: the family whose package manager and paths it has; the id itself if it has none.
     pub family: String,
 }
 
-/// Each family, with the words in ID and `ID_LIKE` that mean it.
+/// Each family, with the words in ID and `ID_LIKE` that stand for it.
 const FAMILIES: [(&str, &[&str]); 3] = [
     ("debian", &["debian", "ubuntu"]),
     ("rhel", &["rhel", "fedora", "centos", "almalinux", "rocky", "ol", "amzn"]),
@@ -31,7 +31,7 @@ const FAMILIES: [(&str, &[&str]); 3] = [
 ];
 
 impl Os {
-    /// Reads a machine's, or a tree's.
+    /// Reads the os-release of a machine or a tree.
     pub fn of(root: &Root) -> Result<Self> {
         let mut text = root.text(Path::new("/etc/os-release"))?;
         if text.is_empty() {
@@ -39,18 +39,18 @@ impl Os {
         }
         let os = Self::read(&text);
         if os.id.is_empty() && !text.is_empty() {
-            return Err(Error::new(code::FACTS, "/etc/os-release does not say which system this is: it has no ID")
-                .help("write `ID=debian` (or what it is) into it, as os-release(5) says, or have the distribution's package put it back"));
+            return Err(Error::new(code::FACTS, "/etc/os-release does not name the system: it has no ID")
+                .help("add a line such as `ID=debian` to it, see os-release(5), or reinstall the distribution's package that has it"));
         }
         Ok(os)
     }
 
-    /// The family of a system by its id alone: the id itself when it has none.
+    /// The family of a system by its id alone; the id itself if it has none.
     pub fn family_of(id: &str) -> &str {
         FAMILIES.iter().find(|(_, words)| words.contains(&id)).map_or(id, |(family, _)| family)
     }
 
-    /// The ids and families that are known here; there are others.
+    /// The known ids and families; there are others.
     pub fn known() -> impl Iterator<Item = &'static str> {
         FAMILIES
             .iter()
@@ -58,7 +58,7 @@ impl Os {
             .chain(["flatcar", "sle", "alpine", "arch"])
     }
 
-    /// What an os-release file says.
+    /// Parses an os-release file.
     pub fn read(text: &str) -> Self {
         let mut os = Self::default();
         let mut like = String::new();
@@ -71,42 +71,42 @@ impl Os {
                 "VARIANT_ID" => &mut os.variant,
                 _ => continue,
             };
-            // a value is one word of a shell; of a name that is set twice, the last counts
+            // a value is one shell word; if a name is set twice, the last one counts
             *field = shlex::split(value).and_then(|words| words.into_iter().next()).unwrap_or_default();
         }
-        // those that it is like stand in the order of nearness
+        // ID_LIKE lists the closest system first
         let mut words = std::iter::once(os.id.as_str()).chain(like.split_whitespace());
         let family = |word: &str| FAMILIES.iter().find(|(_, words)| words.contains(&word)).map(|(family, _)| *family);
         os.family = words.find_map(family).map_or_else(|| os.id.clone(), str::to_owned);
         os
     }
 
-    /// The system that is assumed of a host that can't be asked.
+    /// The system to assume for a host that can't be queried.
     pub fn assumed() -> Self {
         Self { id: "debian".into(), version: "12".into(), variant: String::new(), family: "debian".into() }
     }
 }
 
-/// Whether a system is an image: its /usr is read-only, and no package manager changes it.
+/// Whether a system is an image: its /usr is read-only, and no package manager can change it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum Image {
-    /// It is none, as far as is known.
+    /// It isn't, as far as is known.
     #[default]
     #[serde(rename = "")]
     None,
-    /// It has booted from ostree, as Fedora CoreOS, Silverblue and what bootc makes do.
+    /// It has booted from ostree, like Fedora CoreOS, Silverblue and images of bootc.
     #[serde(rename = "ostree")]
     Ostree,
-    /// Of any other sort.
+    /// Any other kind of image.
     #[serde(rename = "read-only")]
     ReadOnly,
 }
 
-/// What ostree leaves where it has booted a host.
+/// The file that ostree creates when it boots a host.
 const OSTREE_BOOTED: &str = "/run/ostree-booted";
 
 impl Image {
-    /// Looks at a host.
+    /// Detects it on a host.
     pub fn of(root: &Root) -> Result<Self> {
         if root.meta(Path::new(OSTREE_BOOTED))?.is_some() {
             return Ok(Self::Ostree);
@@ -117,7 +117,7 @@ impl Image {
         })
     }
 
-    /// What a system always is, by its os-release alone.
+    /// Detects it from os-release alone, for systems that always are images.
     pub fn of_system(os: &Os) -> Self {
         match (&*os.id, &*os.variant) {
             ("fedora" | "rhel" | "centos", "coreos" | "iot" | "kinoite" | "silverblue") => Self::Ostree,
@@ -128,7 +128,7 @@ impl Image {
         }
     }
 
-    /// The top of what can't be written there, if `path` is below it. /usr/local may be a place of its own.
+    /// The read-only directory that `path` is below, if any. /usr/local may be writable.
     pub fn read_only_above(self, path: &Path) -> Option<&'static Path> {
         let tops = ["/usr", "/bin", "/sbin", "/lib", "/lib64"].map(Path::new);
         let is_kept = self != Self::None && !path.starts_with("/usr/local");
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_system_that_is_always_an_image_is_known_by_its_os_release_and_its_usr_local_is_nobody_s() {
+    fn a_system_that_is_always_an_image_is_known_by_its_os_release() {
         for (text, image) in [
             ("ID=fedora\nVARIANT_ID=coreos", Image::Ostree),
             ("ID=fedora\nVARIANT_ID=server", Image::None),

@@ -1,4 +1,4 @@
-//! Packages by apt, dnf, yum, microdnf or zypper: what is installed is read from the database, changes are made by the program.
+//! Packages by apt, dnf, yum, microdnf or zypper: the database has what is installed, the program makes changes.
 
 mod dpkg;
 mod said;
@@ -18,10 +18,10 @@ use crate::host::root::{Access, Root};
 use dpkg::Dpkg;
 use said::{INTERRUPTED, NOT_FETCHED, is_locked, is_mistaken, may_be_stale, says};
 
-/// How long a package manager may take; most of it is the download.
-const PATIENCE: Duration = Duration::from_secs(30 * 60);
+/// Timeout of a package manager; most of it is for the download.
+const TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
-/// Whether what stands at a path tells package managers where packages come from, and whose packages they trust.
+/// Whether a path configures where package managers get packages from, or whose packages they trust.
 pub fn is_of_source(path: &str) -> bool {
     const BELOW: [&str; 8] = [
         "/etc/apt",
@@ -40,34 +40,34 @@ pub fn is_of_source(path: &str) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, Hash, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Manager {
-    /// Debian and those after it.
+    /// Debian and its derivatives.
     Apt,
-    /// Fedora, RHEL from 8 on and those after them; `dnf` of Fedora from 41 on is dnf5.
+    /// Fedora, RHEL 8 and later, and their derivatives; `dnf` of Fedora 41 and later is dnf5.
     Dnf,
-    /// RHEL up to 7 and those after it.
+    /// RHEL up to 7 and its derivatives.
     Yum,
-    /// What small images of Fedora and RHEL have in place of dnf.
+    /// The replacement of dnf in small images of Fedora and RHEL.
     Microdnf,
     /// SUSE and openSUSE.
     Zypper,
 }
 
-/// In the order in which they are looked for on a system that is of none of the known families.
+/// In the order in which they are tried on a system of an unknown family.
 const ALL: [Manager; 5] = [Manager::Apt, Manager::Dnf, Manager::Yum, Manager::Microdnf, Manager::Zypper];
 
 /// One installed package.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installed {
-    /// Its whole version, for RPMs as `EPOCH:VERSION-RELEASE`.
+    /// Its full version, for RPMs as `EPOCH:VERSION-RELEASE`.
     pub version: String,
     /// Its architecture.
     pub arch: String,
-    /// Whether all of it is done: one that is only unpacked, or whose script failed, is on the host and not installed.
+    /// Whether it is completely installed: it isn't if it is only unpacked, or if its script failed.
     pub is_whole: bool,
 }
 
 impl Installed {
-    /// Whether this is the version that `wanted` names. For RPMs the epoch, and the release, may be left out.
+    /// Whether this is the version that `wanted` names. For RPMs, epoch and release may be omitted.
     pub fn is(&self, wanted: &str, manager: Manager) -> bool {
         let without_epoch = self.version.split_once(':').map_or(&*self.version, |(_, rest)| rest);
         let bare = without_epoch.rsplit_once('-').map_or(without_epoch, |(version, _)| version);
@@ -75,10 +75,10 @@ impl Installed {
     }
 }
 
-/// What is installed of the packages that were asked for, by the name that they were asked by.
+/// The installed versions by the names that were queried.
 pub type InstalledPackages = HashMap<String, Vec<Installed>>;
 
-/// An error for a package on a host whose system is an image, which nothing is installed into.
+/// An error for a package on a host whose system is an image, into which nothing can be installed.
 pub fn check_changeable(image: Image, name: &str) -> Result<()> {
     let (why, way) = match image {
         Image::None => return Ok(()),
@@ -92,11 +92,11 @@ pub fn check_changeable(image: Image, name: &str) -> Result<()> {
         ),
     };
     Err(Error::new(code::PACKAGE, format!("can't change the package {name}")).because(why).help(format!(
-        "{way}; else bring the program as an [[artifact]] below /opt. `when = \"not facts.image\"` leaves the package out here"
+        "{way}; or install the program as an [[artifact]] below /opt. `when = \"not facts.image\"` leaves the package out here"
     )))
 }
 
-/// The error for packages on a host that has nothing to install them with.
+/// The error for packages on a host without a known package manager.
 pub fn no_manager() -> Error {
     Error::new(code::PACKAGE, "this host has no package manager that kpull knows")
         .because("none of apt, dnf, yum, microdnf and zypper, with a database of packages, is there for its system")
@@ -104,18 +104,18 @@ pub fn no_manager() -> Error {
 }
 
 impl Manager {
-    /// The one that this host has. Of several, the one of the host's own family: programs of others are there to build packages
-    /// for other systems.
+    /// The package manager of this host. Of several, the one of the host's own family: the others are there to build packages for
+    /// other systems.
     pub fn detect(root: &Root) -> Result<Self> {
         match Self::find(root, &Os::of(root)?)? {
             Some(manager) => Ok(manager),
-            // rpm tells what is installed; nothing is installed while it runs
+            // rpm lists what is installed; nothing is installed while the system runs
             None if Image::of(root)? == Image::Ostree => Ok(Self::Dnf),
             None => Err(no_manager()),
         }
     }
 
-    /// The one that this host has, whose system is `os`, if it has one.
+    /// The package manager of a host whose system is `os`, if it has one.
     pub fn find(root: &Root, os: &Os) -> Result<Option<Self>> {
         let has = |path: &str| root.meta(Path::new(path)).map(|meta| meta.is_some());
         let (is_dpkg, is_rpm) = (has("/var/lib/dpkg/status")?, has("/var/lib/rpm")? || has("/usr/lib/sysimage/rpm")?);
@@ -134,7 +134,7 @@ impl Manager {
         Ok(None)
     }
 
-    /// What sites call it.
+    /// Its name in sites.
     pub fn name(self) -> &'static str {
         if self == Self::Apt { "apt" } else { self.program() }
     }
@@ -149,14 +149,13 @@ impl Manager {
         }
     }
 
-    /// Whether it did what it was told. zypper also says with its exit code that a reboot or a restart of programs is due (102,
-    /// 103), that a repository was left out which nothing was needed from (106), or that the script of a package failed that is
-    /// installed (107), of which dnf and yum only warn.
-    fn has_done(self, output: &Output) -> bool {
+    /// Whether it succeeded. zypper also has exit codes for a due reboot or restart of programs (102, 103), a skipped repository that
+    /// wasn't needed (106), and a failed script of a package that is installed (107), for which dnf and yum only warn.
+    fn has_succeeded(self, output: &Output) -> bool {
         output.is_success() || (self == Self::Zypper && matches!(output.code(), Some(102 | 103 | 106 | 107)))
     }
 
-    /// The files that change when a package does.
+    /// The files that change when a package changes.
     pub fn database(self) -> &'static [&'static str] {
         match self {
             Self::Apt => &["/var/lib/dpkg/status"],
@@ -172,7 +171,7 @@ impl Manager {
         }
     }
 
-    /// What is installed of `names`; a name that isn't installed has an empty list.
+    /// The installed versions of `names`; empty for a name that isn't installed.
     pub fn query(self, root: &Root, names: &BTreeSet<String>) -> Result<InstalledPackages> {
         let mut known: InstalledPackages = names.iter().map(|name| (name.clone(), Vec::new())).collect();
         match self {
@@ -192,15 +191,14 @@ impl Manager {
                 let words = ["rpm", "-q", "--qf", format, "--"];
                 let argv = argv(words.into_iter().chain(names.iter().map(String::as_str)));
                 let output = run(&Command::new(&argv, Duration::from_secs(60)))?;
-                // its exit status is the number of packages that aren't installed
-                // this program is built for the host's own architecture
+                // the exit status is the number of packages that aren't installed; kpull is built for the host's architecture
                 read_rpm(&String::from_utf8_lossy(&output.stdout), std::env::consts::ARCH, &mut known);
             }
         }
         Ok(known)
     }
 
-    /// The name of every package that is installed, as the package manager writes it; `None` where nobody needs that.
+    /// The name of every installed package, as apt writes it; `None` for the others, where this isn't needed.
     pub fn all(self, root: &Root) -> Result<Option<Vec<String>>> {
         if self != Self::Apt {
             return Ok(None);
@@ -209,19 +207,17 @@ impl Manager {
         Ok(Some(dpkg.there().map(|(status, _)| dpkg.names(status).swap_remove(0)).collect()))
     }
 
-    /// Whether the host has configuration of a package that is not installed any more.
+    /// Whether the host still has the configuration of a removed package.
     pub fn is_left(self, root: &Root, name: &str) -> Result<bool> {
         if self != Self::Apt {
             return Ok(false);
         }
         let dpkg = Dpkg::read(root)?;
-        Ok(dpkg
-            .0
-            .iter()
-            .any(|status| status.state == "config-files" && dpkg.names(status).iter().any(|one| one == name)))
+        let is_it = |status: &dpkg::Status| dpkg.names(status).iter().any(|known| known == name);
+        Ok(dpkg.0.iter().any(|status| status.state == "config-files" && is_it(status)))
     }
 
-    /// Has the lists of what its sources offer read anew.
+    /// Updates the lists of available packages.
     pub fn refresh(self) -> Result<()> {
         let options: &[&str] = match self {
             Self::Apt => &["update", "-o", "APT::Update::Error-Mode=any"],
@@ -231,7 +227,7 @@ impl Manager {
             Self::Zypper => &["refresh"],
         };
         if self == Self::Yum {
-            // its makecache takes lists for new until they expire
+            // its makecache keeps lists until they expire
             self.run(&["clean", "expire-cache"], &[])?;
         }
         let output = self.run(options, &[])?;
@@ -243,55 +239,50 @@ impl Manager {
             return Err(error);
         }
         if is_mistaken(&output) {
-            return Err(
-                error.help("mend the source of packages or the key that is named: this host refuses it as it is")
-            );
+            return Err(error.help("fix the package source or the key that is named: this host refuses it as it is"));
         }
-        Err(error
-            .passing()
-            .help("the source that is named can't be reached, or has nothing there; the next run tries again"))
+        Err(error.passing().help("the source that is named can't be reached, or is empty; the next run tries again"))
     }
 
-    /// Installs packages, each in the version that is named with it. Nothing that is installed is removed for them, and
-    /// unless `start` is set their services aren't started. `is_fresh` says that the lists of packages are those of now.
+    /// Installs packages, each in the given version. No installed package is removed for them, and unless `start` is set, their
+    /// services aren't started. `is_fresh` means that the lists of packages are up to date.
     ///
-    /// Fetched first and installed then, so that a source that is away is not taken for a package that fails: the error is then
-    /// a passing one.
+    /// They are downloaded before they are installed, so that an unreachable source isn't reported as a failing package: the error is
+    /// then a [passing](Error::passing) one.
     pub fn install(self, root: &Root, packages: &[(&str, Option<&str>)], start: bool, is_fresh: bool) -> Result<()> {
         let separator = if matches!(self, Self::Apt | Self::Zypper) { '=' } else { '-' };
-        let specs: Vec<String> = packages
-            .iter()
-            .map(|(name, version)| {
-                version.map_or_else(|| (*name).to_owned(), |version| format!("{name}{separator}{version}"))
-            })
-            .collect();
+        let spec = |(name, version): &(&str, Option<&str>)| match version {
+            Some(version) => format!("{name}{separator}{version}"),
+            None => (*name).to_owned(),
+        };
+        let specs: Vec<String> = packages.iter().map(spec).collect();
         let (options, only_fetch): (&[&str], Option<&str>) = match self {
             Self::Apt => {
                 (&["install", "--no-install-recommends", "--no-remove", "--allow-downgrades"], Some("--download-only"))
             }
             Self::Dnf | Self::Yum => (&["install"], Some("--downloadonly")),
-            // it can't fetch only, but fetches all before it changes anything
+            // it has no such option, and downloads all before it changes anything
             Self::Microdnf => (&["install"], None),
             Self::Zypper => (&["install", "--name", "--no-recommends", "--oldpackage"], Some("--download-only")),
         };
         let with = |more: Option<&str>| self.run(&[options, more.as_slice()].concat(), &specs);
         let mut fetched = with(only_fetch)?;
-        if self == Self::Apt && !is_fresh && !self.has_done(&fetched) && may_be_stale(&fetched) {
+        if self == Self::Apt && !is_fresh && !self.has_succeeded(&fetched) && may_be_stale(&fetched) {
             let refreshed = self.refresh();
             fetched = with(only_fetch)?;
-            if !self.has_done(&fetched) {
+            if !self.has_succeeded(&fetched) {
                 refreshed?;
             }
         }
         let what = || format!("can't install {}", specs.join(", "));
-        if !self.has_done(&fetched) {
+        if !self.has_succeeded(&fetched) {
             let error = self.failure(&fetched, what());
-            // what can be worked out is only not to be had
-            let is_away = match self {
+            // if apt can resolve the packages, only the download failed
+            let is_unreachable = match self {
                 Self::Apt => with(Some("--simulate"))?.is_success(),
                 _ => NOT_FETCHED.iter().any(|words| says(&fetched, words)),
             };
-            return Err(match is_away && may_be_stale(&fetched) && !is_mistaken(&fetched) {
+            return Err(match is_unreachable && may_be_stale(&fetched) && !is_mistaken(&fetched) {
                 true => error.passing().help("the source of a package can't be reached; the next run tries again"),
                 false => error,
             });
@@ -301,10 +292,10 @@ impl Manager {
         }
         let _quiet = if self == Self::Apt && !start { Some(NoServiceStart::new(root)?) } else { None };
         let output = with(None)?;
-        if self.has_done(&output) { Ok(()) } else { Err(self.failure(&output, what())) }
+        if self.has_succeeded(&output) { Ok(()) } else { Err(self.failure(&output, what())) }
     }
 
-    /// Which others would go if these packages went, since they need them.
+    /// The packages that need these, and would be removed with them.
     pub fn needed_by(self, names: &[&str]) -> Result<Vec<String>> {
         if self == Self::Apt {
             return Ok(without(self.would_remove(names, false)?, names));
@@ -318,8 +309,8 @@ impl Manager {
         Err(tried.failure(format!("can't remove {}", names.join(", "))))
     }
 
-    /// What no package needs any more once `names` are gone, of what `came` with them; the package manager's own rules for what was
-    /// installed for others only.
+    /// The packages among those that `came` with `names` that nothing needs once `names` are removed, by the package manager's own
+    /// rules for automatically installed packages.
     pub fn useless_without(self, names: &[&str], came: impl Fn(&str) -> bool) -> Result<Vec<String>> {
         if self != Self::Apt {
             return Ok(Vec::new());
@@ -328,11 +319,11 @@ impl Manager {
         let mut others = without(self.would_remove(names, true)?, names);
         others.retain(|other| came(other) && !useless.contains(other));
         let all: Vec<&str> = names.iter().copied().chain(others.iter().map(String::as_str)).collect();
-        // what stays may need some of them
+        // the remaining packages may need some of them
         if self.needed_by(&all)?.is_empty() { Ok(others) } else { Ok(Vec::new()) }
     }
 
-    /// What apt would remove, and with `useless` also what nothing needs then.
+    /// What apt would remove; with `useless`, also what nothing needs then.
     fn would_remove(self, names: &[&str], useless: bool) -> Result<Vec<String>> {
         let useless = if useless { "--auto-remove" } else { "--no-auto-remove" };
         let tried = self.run(&["remove", "--simulate", useless], &argv(names.iter().copied()))?;
@@ -342,8 +333,7 @@ impl Manager {
         }
     }
 
-    /// Removes packages in one transaction, and of those that are `purged` their configuration too, where the package manager keeps
-    /// that otherwise.
+    /// Removes packages in one transaction. For those that are `purged`, this includes the configuration that apt would keep.
     pub fn remove(self, names: &[&str], purged: &[&str]) -> Result<()> {
         let options: &[&str] = match self {
             Self::Apt if names.len() == purged.len() => &["purge", "--no-auto-remove"],
@@ -353,15 +343,15 @@ impl Manager {
             Self::Zypper => &["remove", "--name", "--no-clean-deps"],
         };
         let output = self.run(options, &argv(names.iter().copied()))?;
-        if !self.has_done(&output) {
+        if !self.has_succeeded(&output) {
             return Err(self.failure(&output, format!("can't remove {}", names.join(", "))));
         }
-        // apt purges all of a transaction or none
+        // apt purges all packages of a transaction or none
         let is_left = self == Self::Apt && !purged.is_empty() && names.len() != purged.len();
         if is_left { self.remove(purged, purged) } else { Ok(()) }
     }
 
-    /// Runs the program. A dpkg that was interrupted, by a power cut for instance, ends its work first: apt refuses to go on
+    /// Runs the program. If dpkg was interrupted, by a power cut for instance, it completes its work first: apt refuses to run
     /// otherwise.
     fn run(self, options: &[&str], names: &[String]) -> Result<Output> {
         let output = self.try_run(options, names)?;
@@ -372,9 +362,9 @@ impl Manager {
         if ended.is_success() {
             return self.try_run(options, names);
         }
-        Err(ended.failure("dpkg was interrupted earlier, and can't end that now").help(
-            "run `dpkg --configure -a` by hand: it names the package that fails, which can be mended, \
-             or removed with `dpkg --remove --force-remove-reinstreq NAME`",
+        Err(ended.failure("dpkg was interrupted earlier, and can't complete its work").help(
+            "run `dpkg --configure -a` by hand: it names the package that fails; fix that, \
+             or remove it with `dpkg --remove --force-remove-reinstreq NAME`",
         ))
     }
 
@@ -397,22 +387,22 @@ impl Manager {
     }
 }
 
-/// A program of a package manager, with nobody there to answer its questions.
+/// A non-interactive program of a package manager.
 fn unattended(argv: &[String]) -> Command<'_> {
     static ENV: LazyLock<[(String, String); 3]> = LazyLock::new(|| {
         [("DEBIAN_FRONTEND", "noninteractive"), (QUIET_MARK, "1"), ("ZYPP_LOCK_TIMEOUT", "300")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
     });
-    Command { env: &*ENV, ..Command::new(argv, PATIENCE) }
+    Command { env: &*ENV, ..Command::new(argv, TIMEOUT) }
 }
 
-/// Whether this host's own configuration says how long apt is to wait for a lock.
+/// Whether the host's configuration sets how long apt waits for a lock.
 fn is_lock_time_set() -> Result<bool> {
     let ask = argv(["apt-config", "shell", "TIME", "DPkg::Lock::Timeout"]);
     Ok(run_if_there(&Command::new(&ask, Duration::from_secs(60)))?.is_some_and(|output| !output.stdout.is_empty()))
 }
 
-/// What goes, as `apt-get remove --simulate` says.
+/// The packages that `apt-get remove --simulate` would remove.
 fn removed(simulation: &str) -> Vec<String> {
     let gone = |line: &str| {
         let rest = line.strip_prefix("Remv ").or_else(|| line.strip_prefix("Purg "))?;
@@ -421,18 +411,18 @@ fn removed(simulation: &str) -> Vec<String> {
     simulation.lines().filter_map(gone).collect()
 }
 
-/// Those that aren't in `names`.
+/// The packages that aren't in `names`.
 fn without(mut packages: Vec<String>, names: &[&str]) -> Vec<String> {
     packages.retain(|package| !names.iter().any(|name| is_named(name, package)));
     packages
 }
 
-/// Whether a package that a package manager tells of is the one that is called `name`, where an architecture may be left out or not.
+/// Whether `name`, with or without an architecture, is the package that a package manager names.
 pub fn is_named(name: &str, package: &str) -> bool {
     name == package || name.split(':').next() == Some(package)
 }
 
-/// The names of those that need what is to be removed, as `rpm -e` complains: `… is needed by (installed) NAME-VERSION-RELEASE.ARCH`.
+/// The packages that need what is to be removed, from what `rpm -e` reports: `… is needed by (installed) NAME-VERSION-RELEASE.ARCH`.
 fn needing(complaint: &str) -> Vec<String> {
     let name = |whole: &str| whole.rsplitn(3, '-').nth(2).unwrap_or(whole).to_owned();
     let others =
@@ -440,7 +430,7 @@ fn needing(complaint: &str) -> Vec<String> {
     others.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// Notes what is installed of the names in `known`. A name without an architecture is that of the host's own, `native`.
+/// Adds what is installed to the names in `known`. A name without an architecture has the host's own, `native`.
 fn read_rpm(answer: &str, native: &str, known: &mut InstalledPackages) {
     for line in answer.lines() {
         let mut fields = line.split('\t');
@@ -457,11 +447,11 @@ fn read_rpm(answer: &str, native: &str, known: &mut InstalledPackages) {
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 const QUIET_MARK: &str = "KPULL_INSTALLS";
 
-/// Keeps Debian's packages from starting services while they are installed, until it is dropped. Another policy that is
-/// there already stays, and decides.
+/// Prevents Debian's packages from starting services while they are installed, until this is dropped. An existing policy stays in
+/// effect.
 ///
-/// The policy holds only for what our own installation runs, which it knows by a variable in the environment: one that a
-/// killed run leaves behind stands in nobody's way, and the next run takes it away.
+/// The policy applies only to kpull's own installation, which it recognizes by an environment variable: one that a killed run leaves
+/// behind has no effect, and the next run removes it.
 struct NoServiceStart<'a> {
     root: &'a Root,
 }
@@ -520,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn dpkg_s_status_tells_what_is_installed() {
+    fn dpkg_s_status_has_what_is_installed() {
         let status = "Package: a\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1:2-3\nDescription: x\n Package: c\n\n\
                       Package: b\nStatus: deinstall ok config-files\nArchitecture: all\nVersion: 1\n\n\
                       Package: d\nStatus: install ok half-configured\nArchitecture: all\nVersion: 1\n\n\
@@ -551,7 +541,7 @@ mod tests {
     }
 
     #[test]
-    fn rpm_s_answer_tells_what_is_installed() {
+    fn rpm_s_answer_has_what_is_installed() {
         let mut known = asked(&["a", "a.x86_64", "b", "c", "c.i686", "d"]);
         let answer = "a\t0:1.2-3.el7\tx86_64\npackage b is not installed\nc\t0:1-1\ti686\nd\t0:1-1\tnoarch\n";
         read_rpm(answer, "x86_64", &mut known);
@@ -572,7 +562,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tells_where_packages_come_from_is_known_by_its_path() {
+    fn package_sources_are_known_by_their_paths() {
         for path in [
             "/etc/apt/sources.list",
             "/etc/apt/sources.list.d/x.sources",
@@ -625,7 +615,7 @@ mod tests {
     }
 
     #[test]
-    fn the_policy_of_somebody_else_stays() {
+    fn the_policy_of_another_program_stays() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::open(dir.path()).unwrap();
         std::fs::create_dir_all(dir.path().join("usr/sbin")).unwrap();
@@ -674,7 +664,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_without_a_package_manager_is_told_so() {
+    fn a_host_without_a_package_manager_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let error = Manager::detect(&Root::open(dir.path()).unwrap()).unwrap_err();
         let wanted = "this host has no package manager that kpull knows: none of apt, dnf, yum, microdnf and zypper, with a \

@@ -1,5 +1,5 @@
-//! Running other programs: never through a shell, away from the terminal and from what it is open there, with a clean
-//! environment, bounded in time and output. Nothing else in this program starts another one, but for [`at_terminal`].
+//! Runs other programs: never through a shell, without the terminal and inherited files, with a clean environment, and with limits
+//! on time and output. Except for [`at_terminal`], nothing else in kpull starts a program.
 
 #![expect(clippy::disallowed_types, reason = "the one place")]
 
@@ -28,10 +28,10 @@ use crate::text::shortened;
 /// Where programs are looked for.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// How much of each of a program's two outputs is kept: the end of it.
+/// Bytes that are kept of the end of each of a program's two outputs.
 const KEPT: usize = 64 * 1024;
 
-/// How long a program that was asked to end may take.
+/// How long a program may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// How many lines of output an error shows.
@@ -40,8 +40,8 @@ const SHOWN: usize = 20;
 /// How many characters of each of these lines.
 const LONGEST_LINE: usize = 1000;
 
-/// Whom a program runs as. It gets no supplementary groups; and unless that is root, no program that it starts gives it
-/// more rights (`no_new_privs`).
+/// The user and group that a program runs as, without supplementary groups. Unless that is root, it can't gain rights
+/// (`no_new_privs`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub struct Identity {
     /// What `USER` is set to.
@@ -59,28 +59,28 @@ pub struct Identity {
 pub struct Command<'a> {
     /// The program, and its arguments as they are.
     pub argv: &'a [String],
-    /// Environment variables besides `PATH`, `LANG`, `HOME` and `USER`, which may be given anew.
+    /// Environment variables besides `PATH`, `LANG`, `HOME` and `USER`, which may be overridden.
     pub env: &'a [(String, String)],
     /// The directory that it runs in.
     pub cwd: &'a Path,
-    /// Whom it runs as; as we do when left out.
+    /// The user and group; kpull's own if `None`.
     pub identity: Option<Identity>,
-    /// When it is ended.
+    /// When it is killed.
     pub timeout: Duration,
-    /// What it reads from its standard input, a pipe; nothing when left out. It never is on a disk.
+    /// Its standard input, which is a pipe and never on a disk; empty if `None`.
     pub input: Option<&'a [u8]>,
-    /// Whether its output is of no use: it goes nowhere then. What it says of errors is kept all the same.
+    /// Whether to discard its standard output. Its error output is kept all the same.
     pub mute: bool,
 }
 
 impl<'a> Command<'a> {
-    /// A program that runs in `/`, as we do, with nothing but the usual environment.
+    /// A program that runs in `/` as kpull's own user with only the usual environment.
     pub fn new(argv: &'a [String], timeout: Duration) -> Self {
         Self { argv, env: &[], cwd: Path::new("/"), identity: None, timeout, input: None, mute: false }
     }
 }
 
-/// A program to run again, in a later run too.
+/// A program that can be run again in a later run.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub struct Program {
     argv: Vec<String>,
@@ -93,25 +93,20 @@ pub struct Program {
 impl From<&Command<'_>> for Program {
     fn from(command: &Command<'_>) -> Self {
         let Command { argv, env, cwd, identity, timeout, .. } = command;
-        Self {
-            argv: argv.to_vec(),
-            env: env.to_vec(),
-            cwd: cwd.to_path_buf(),
-            identity: identity.clone(),
-            timeout: *timeout,
-        }
+        let (argv, env, cwd) = (argv.to_vec(), env.to_vec(), cwd.to_path_buf());
+        Self { argv, env, cwd, identity: identity.clone(), timeout: *timeout }
     }
 }
 
 impl Program {
-    /// It, to be asked whether it succeeds: with nothing to read, and nobody who reads.
+    /// The command for checking whether it succeeds: without input, and with its output discarded.
     pub fn command(&self) -> Command<'_> {
         let Self { argv, env, cwd, identity, timeout } = self;
         Command { env, cwd, identity: identity.clone(), mute: true, ..Command::new(argv, *timeout) }
     }
 }
 
-/// What to do when a process was killed, and not by this program.
+/// Advice when a process was killed, and not by kpull.
 pub const KILLED: &str = "something killed it: `journalctl -k` shows whether memory ran out, and MemoryMax= of kpull.service limits all that a run uses";
 
 /// How a program ended.
@@ -119,11 +114,11 @@ pub const KILLED: &str = "something killed it: `journalctl -k` shows whether mem
 pub enum Ended {
     /// By itself.
     Exited(ExitStatus),
-    /// Not in time: it was ended, with everything that it had started.
+    /// Not in time: it was killed, with everything that it had started.
     TimedOut(Duration),
 }
 
-/// What a program left behind.
+/// The result of a program.
 #[derive(Debug)]
 pub struct Output {
     /// How it ended.
@@ -140,7 +135,7 @@ impl Output {
         matches!(self.ended, Ended::Exited(status) if status.success())
     }
 
-    /// Its exit code; `None` when it did not end by itself.
+    /// Its exit code; `None` if it did not end by itself.
     pub fn code(&self) -> Option<i32> {
         match self.ended {
             Ended::Exited(status) => status.code(),
@@ -156,13 +151,13 @@ impl Output {
         }
     }
 
-    /// The last lines of what it said: of its errors, or of its output when there are none.
+    /// The last lines of its error output, or of its output if that is empty.
     pub fn last_lines(&self) -> String {
-        let said = if self.stderr.trim_ascii().is_empty() { &self.stdout } else { &self.stderr };
-        let text = String::from_utf8_lossy(said);
-        let text = match said.len() {
+        let output = if self.stderr.trim_ascii().is_empty() { &self.stdout } else { &self.stderr };
+        let text = String::from_utf8_lossy(output);
+        let text = match output.len() {
             ..KEPT => &*text,
-            // its beginning may be the end of a secret, which nobody would know any more
+            // its beginning may be the end of a secret, which would not be recognized
             _ => text.split_once('\n').or_else(|| text.split_once(' ')).map_or("", |(_, whole)| whole),
         };
         let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
@@ -170,7 +165,7 @@ impl Output {
         shown.map(|line| shortened(&mask::hide(line), LONGEST_LINE)).collect::<Vec<_>>().join("\n")
     }
 
-    /// The error that it failed, with its last lines. `what` says what was being done.
+    /// The error for its failure, with its last lines. `what` is what was being done.
     pub fn failure(&self, what: impl AsRef<str>) -> Error {
         match self.last_lines() {
             lines if lines.is_empty() => self.failed(what, ", without a word"),
@@ -178,15 +173,15 @@ impl Output {
         }
     }
 
-    fn failed(&self, what: impl AsRef<str>, said: &str) -> Error {
-        let error = Error::new(code::COMMAND, what).because(format!("{}{said}", self.verdict()));
+    fn failed(&self, what: impl AsRef<str>, output: &str) -> Error {
+        let error = Error::new(code::COMMAND, what).because(format!("{}{output}", self.verdict()));
         match self.ended {
             Ended::Exited(status) if status.signal() == Some(nix::libc::SIGKILL) => error.help(KILLED),
             _ => error,
         }
     }
 
-    /// [`Output::failure`], without the last lines when they are not to be seen.
+    /// [`Output::failure`], without the last lines if they are sensitive.
     pub fn failure_of(&self, what: impl AsRef<str>, is_sensitive: bool) -> Error {
         match is_sensitive {
             true => self.failed(what, " (its output is not shown: it is sensitive)"),
@@ -195,12 +190,12 @@ impl Output {
     }
 }
 
-/// Runs a program to its end. That it can't be started is an error; how it ends is the caller's to judge.
+/// Runs a program to its end. It is an error if it can't be started; the caller judges how it ends.
 pub fn run(command: &Command<'_>) -> Result<Output> {
     start(command)?.and_then(|child| wait(child, command))
 }
 
-/// [`run`], but `None` when there is no such program.
+/// [`run`], but `None` if there is no such program.
 pub fn run_if_there(command: &Command<'_>) -> Result<Option<Output>> {
     match start(command)? {
         Ok(child) => wait(child, command).map(Some),
@@ -208,16 +203,14 @@ pub fn run_if_there(command: &Command<'_>) -> Result<Option<Output>> {
     }
 }
 
-/// Starts it; the inner error is that there is no such program.
+/// Starts a program; the inner error is that there is no such program.
 fn start(command: &Command<'_>) -> Result<Result<Child>> {
     let Some((program, arguments)) = command.argv.split_first() else {
         return Err(Error::new(code::COMMAND, "there is no program to run"));
     };
     if !read::is_directory(command.cwd) {
-        return Err(Error::new(
-            code::COMMAND,
-            format!("can't run {program} in {}: there is no such directory", command.cwd.display()),
-        ));
+        let what = format!("can't run {program} in {}: there is no such directory", command.cwd.display());
+        return Err(Error::new(code::COMMAND, what));
     }
     let no_such_program = || {
         Error::new(code::COMMAND, format!("can't run {program}: there is no such program")).help(format!(
@@ -227,12 +220,12 @@ fn start(command: &Command<'_>) -> Result<Result<Child>> {
     let given = |wanted: &str| command.env.iter().rfind(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
     let by_launcher = launch::is_needed();
     let mut process = if by_launcher {
-        // it could not say so itself
+        // the launcher could not report this itself
         if !is_there(program, given("PATH").unwrap_or(PATH), command.cwd) {
             return Ok(Err(no_such_program()));
         }
         let mut process = ourselves(launch::COMMAND);
-        process.args([&launch::whom(command.identity.as_ref()), program]);
+        process.args([&launch::identity_word(command.identity.as_ref()), program]);
         process
     } else {
         let mut process = new(program);
@@ -262,26 +255,26 @@ fn start(command: &Command<'_>) -> Result<Result<Child>> {
     }
 }
 
-/// A process to be started.
+/// A process that is not started yet.
 pub(super) fn new(program: impl AsRef<OsStr>) -> std::process::Command {
     std::process::Command::new(program)
 }
 
-/// Another process of this program, which serves this one. It leaves the terminal by itself ([`launch::leave_terminal`]).
+/// Another process of kpull, which serves this one. It leaves the terminal by itself ([`launch::leave_terminal`]).
 pub fn ourselves(command: &str) -> std::process::Command {
     let mut process = new(launch::PROGRAM);
     process.arg(command);
     process
 }
 
-/// A program that an operator at a terminal talks to, or that works for one in the operator's own name: an editor, git,
-/// `ssh-keygen`, which asks for a passphrase. It has all that the operator's shell has given to this process. Nothing that
-/// runs on a host without somebody who asked for just this may be started so.
+/// A program that an operator interacts with at a terminal, or that acts in the operator's name: an editor, git, `ssh-keygen`,
+/// which asks for a passphrase. It inherits everything that the operator's shell has given to this process. Use this only for
+/// what an operator has explicitly requested.
 pub fn at_terminal(program: impl AsRef<OsStr>) -> std::process::Command {
     new(program)
 }
 
-/// Whether there is such a program, where a process with this `PATH` that starts in `cwd` looks for it.
+/// Whether a process with this `PATH` that starts in `cwd` finds the program.
 fn is_there(program: &str, path: &str, cwd: &Path) -> bool {
     match program.contains('/') {
         true => read::is_file(&cwd.join(program)),
@@ -289,13 +282,13 @@ fn is_there(program: &str, path: &str, cwd: &Path) -> bool {
     }
 }
 
-/// Starts it as somebody else.
+/// Starts a process as another user.
 fn spawn_as(mut process: std::process::Command, identity: &Identity) -> std::io::Result<Child> {
     process.uid(identity.uid).gid(identity.gid);
     if identity.uid == 0 {
         return process.spawn();
     }
-    // what a thread gives up is its own, and of all that it starts
+    // applies to the thread and to all that it starts
     let spawn = move || {
         nix::sys::prctl::set_no_new_privs()?;
         process.spawn()
@@ -304,7 +297,7 @@ fn spawn_as(mut process: std::process::Command, identity: &Identity) -> std::io:
     thread.join().unwrap_or_else(|_| Err(std::io::Error::other("the thread that starts it has failed")))
 }
 
-/// What to tell of a process that could not be started.
+/// The error for a process that could not be started.
 pub fn not_started(what: &str, why: &std::io::Error) -> Error {
     let error = Error::of(code::COMMAND, what, why);
     match why.kind() {
@@ -316,40 +309,35 @@ pub fn not_started(what: &str, why: &std::io::Error) -> Error {
     }
 }
 
-/// Starts a program with the umask that programs expect: what a package's script makes is for everybody to read. Ours is
-/// for root's eyes only, see [`keep_private`]; it is the process's, so it is put back at once, and one thread has its turn
-/// after the other.
+/// Starts a program with the usual umask: what a package's script makes has to be readable for everybody. kpull's own is
+/// stricter, see [`keep_private`]. The umask is one of the whole process, so it is restored at once, under a lock.
 fn with_usual_umask<T>(start: impl FnOnce() -> T) -> T {
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    static LOCK: Mutex<()> = Mutex::new(());
+    let _lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
     let ours = umask(Mode::from_bits_truncate(0o022));
     let started = start();
     umask(ours);
     started
 }
 
-/// From here on what this process makes is for its user only, unless it says otherwise.
+/// Makes new files of this process private to its user, unless a mode is given.
 pub fn keep_private() {
     umask(Mode::from_bits_truncate(0o077));
 }
 
-/// What a program still has to be given to read.
+/// The rest of a program's input.
 struct Feed<'a> {
-    /// Its standard input, while there is more for it.
+    /// Its standard input, until all is written.
     to: Option<ChildStdin>,
     left: &'a [u8],
 }
 
 impl<'a> Feed<'a> {
     fn new(to: Option<ChildStdin>, left: &'a [u8]) -> Result<Self> {
-        if let Some(to) = &to {
-            // so that a program which does not read can't hold us
-            fcntl(to, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context(code::COMMAND, not_fed)?;
-        }
-        Ok(Self { to, left })
+        Ok(Self { to: nonblocking(to)?, left })
     }
 
-    /// Gives it what there is room for. At its end, or when the program reads no more, the pipe is closed.
+    /// Writes what the pipe has room for. Closes it at the end, or when the program stops reading.
     fn give(&mut self) -> Result<()> {
         let Some(to) = &mut self.to else { return Ok(()) };
         while !self.left.is_empty() {
@@ -358,7 +346,7 @@ impl<'a> Feed<'a> {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
-                Err(error) => return Err(Error::new(code::COMMAND, not_fed()).because(error)),
+                Err(error) => return Err(Error::new(code::COMMAND, "can't write a program's input").because(error)),
             }
         }
         self.to = None;
@@ -366,11 +354,13 @@ impl<'a> Feed<'a> {
     }
 }
 
-fn not_fed() -> String {
-    "can't hand a program its input".to_owned()
+/// Makes reads and writes return at once, so that neither a program that does not read nor a daemon that keeps a pipe open blocks kpull.
+fn nonblocking<F: AsFd>(pipe: Option<F>) -> Result<Option<F>> {
+    let set = pipe.as_ref().map(|pipe| fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))).transpose();
+    set.context(code::COMMAND, || "can't set up a program's pipes".to_owned()).map(|_| pipe)
 }
 
-/// One output of a program, as far as it is kept.
+/// The end of one output of a program.
 struct Tail<R> {
     from: Option<R>,
     kept: Vec<u8>,
@@ -378,19 +368,14 @@ struct Tail<R> {
 
 impl<R: Read + AsFd> Tail<R> {
     fn new(from: Option<R>) -> Result<Self> {
-        if let Some(from) = &from {
-            // so that a daemon which keeps our pipe open can't hold us
-            fcntl(from, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
-                .context(code::COMMAND, || "can't read a program's output".to_owned())?;
-        }
-        Ok(Self { from, kept: Vec::new() })
+        Ok(Self { from: nonblocking(from)?, kept: Vec::new() })
     }
 
-    /// Takes what is there.
+    /// Reads what is available.
     fn take(&mut self) -> Result<()> {
         let Some(from) = &mut self.from else { return Ok(()) };
         let mut buffer = [0; 8192];
-        // a program that never stops talking may not keep us from looking at the clock
+        // a program that never stops writing must not delay the timeout
         for _ in 0..64 {
             match from.read(&mut buffer) {
                 Ok(0) => {
@@ -420,7 +405,7 @@ impl<R: Read + AsFd> Tail<R> {
 fn wait(mut child: Child, command: &Command<'_>) -> Result<Output> {
     let outcome = watch(&mut child, command.input.unwrap_or_default(), command.timeout);
     if outcome.is_err() {
-        // whatever went wrong here, nothing is left running; a process that was just started has no group of its own yet
+        // leave nothing running; a process that was just started has no group of its own yet
         let _ = killpg(group(&child), Signal::SIGKILL);
         let _ = child.kill();
         let _ = child.wait();
@@ -446,7 +431,7 @@ fn watch(child: &mut Child, input: &[u8], timeout: Duration) -> Result<Output> {
         pause = (pause * 2).min(20);
         stdout.take()?;
         stderr.take()?;
-        // not reaped yet, so that the group's number is still its own when the group is killed
+        // not reaped yet, so that the group's number still belongs to it when the group is killed
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         let state = waitid(Id::Pid(group), flags).context(code::COMMAND, || "can't wait for a program".to_owned())?;
         let ended = state != WaitStatus::StillAlive;
@@ -471,7 +456,7 @@ fn watch(child: &mut Child, input: &[u8], timeout: Duration) -> Result<Output> {
     Ok(Output { ended, stdout: stdout.into_kept(), stderr: stderr.into_kept() })
 }
 
-/// Waits until a program reads or says something, or ends its output, but at most `pause` milliseconds.
+/// Waits until a program reads or writes something, or closes its output, but at most `pause` milliseconds.
 fn listen<A: AsFd, B: AsFd>(input: &Feed<'_>, one: &Tail<A>, other: &Tail<B>, pause: u8) -> Result<()> {
     let fds = [
         (input.to.as_ref().map(AsFd::as_fd), PollFlags::POLLOUT),
@@ -485,7 +470,7 @@ fn listen<A: AsFd, B: AsFd>(input: &Feed<'_>, one: &Tail<A>, other: &Tail<B>, pa
     }
 }
 
-/// An argument vector of texts that are known.
+/// An argument vector.
 pub fn argv<'a>(words: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     words.into_iter().map(str::to_owned).collect()
 }
@@ -512,7 +497,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
-    fn a_program_is_looked_for_where_it_will_be() {
+    fn a_program_is_searched_for_in_its_own_path() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("bin")).unwrap();
         std::fs::write(dir.path().join("bin/here"), "").unwrap();
@@ -551,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_reads_more_than_a_pipe_holds_while_it_says_as_much() {
+    fn a_program_can_read_and_write_more_than_a_pipe_holds() {
         let input: Vec<u8> = (0..3 << 20).map(|at: u32| at.to_le_bytes()[1]).collect();
         let argv = argv(["sh", "-c", "cat; echo end"]);
         let output = run(&Command { input: Some(&input), ..Command::new(&argv, MINUTE) }).unwrap();
@@ -642,7 +627,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_takes_too_long_is_ended_with_what_it_started() {
+    fn a_program_that_takes_too_long_is_killed_with_its_children() {
         let output = output(&["sh", "-c", "sleep 1000 & echo $!; wait"], Duration::from_secs(3));
         assert_eq!(output.ended, Ended::TimedOut(Duration::from_secs(3)));
         let child: i32 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();

@@ -1,4 +1,4 @@
-//! firewalld's rich rules: read as people write them, written as firewalld does, so that the two can be compared.
+//! firewalld's rich rules: parsed in any form and written in firewalld's own, so that they can be compared.
 
 use std::fmt;
 
@@ -17,18 +17,18 @@ pub struct RichRule {
     parts: [Option<Part>; 6],
 }
 
-/// One part of a rule: a word with its attributes.
+/// A part of a rule: a word with its attributes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Part {
     /// The word: `source`, `port`, `accept`, …
     pub name: String,
     /// Its attributes; `invert` stands for `NOT`.
     pub attributes: Vec<(String, String)>,
-    /// How often it may happen.
+    /// Its rate limit.
     pub limit: Option<String>,
 }
 
-/// What parts there are: the word, its place in a rule, its attributes in firewalld's order.
+/// The known parts: the word, its position in a rule, its attributes in firewalld's order.
 const KNOWN: [(&str, usize, &[&str]); 18] = [
     ("source", 0, &["address", "mac", "ipset"]),
     ("destination", 1, &["address", "ipset"]),
@@ -51,7 +51,7 @@ const KNOWN: [(&str, usize, &[&str]); 18] = [
 ];
 
 impl RichRule {
-    /// Reads a rule as people write it.
+    /// Parses a rule in any form.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut words = shlex::split(text).ok_or("a quote is opened and never closed")?.into_iter();
         if words.next().as_deref() != Some("rule") {
@@ -84,7 +84,7 @@ impl RichRule {
         Self::new(family, priority.as_deref(), parts)
     }
 
-    /// A rule of its parts, each checked.
+    /// Makes a rule from its parts, and checks them.
     pub fn new(family: Option<String>, priority: Option<&str>, parts: Vec<Part>) -> Result<Self, String> {
         let mut rule = Self { family, ..Self::default() };
         if let Some(family) = rule.family.as_deref().filter(|family| !matches!(*family, "ipv4" | "ipv6")) {
@@ -107,7 +107,7 @@ impl RichRule {
         Ok(rule)
     }
 
-    /// Whether the parts go together, and say something that firewalld takes.
+    /// Whether the parts fit together and firewalld accepts them.
     fn check(&self) -> Result<(), String> {
         let [source, destination, element, log, audit, action] = &self.parts;
         for part in [source, destination].into_iter().flatten() {
@@ -137,13 +137,13 @@ impl RichRule {
         }
     }
 
-    /// What the rule lets in, if it accepts something.
+    /// The element that the rule accepts, if it accepts one.
     pub fn accepted(&self) -> Option<&Part> {
         let [_, _, element, _, _, action] = &self.parts;
         element.as_ref().filter(|_| action.as_ref().is_some_and(|action| action.name == "accept"))
     }
 
-    /// What in it came to firewalld last, and with which version; `None` when every version that is talked to knows all of it.
+    /// The newest word in the rule, with the version of firewalld that introduced it; `None` if every supported version knows all words.
     pub fn newest_word(&self) -> Option<(&'static str, &'static str)> {
         let has = |name: &str| self.parts.iter().flatten().any(|part| part.name == name);
         match () {
@@ -155,7 +155,7 @@ impl RichRule {
         }
     }
 
-    /// The rule as it stands in a zone's file, indented as a child of the zone.
+    /// The rule as XML, indented as a child of the zone.
     pub fn to_xml(&self) -> String {
         let mut xml = "  <rule".to_owned();
         if let Some(family) = &self.family {
@@ -181,7 +181,7 @@ impl RichRule {
     }
 }
 
-/// An attribute as it stands in XML, with a space before it.
+/// An XML attribute, with a space before it.
 pub fn attribute(name: &str, value: &str) -> String {
     format!(" {name}=\"{}\"", escape(value))
 }
@@ -193,7 +193,7 @@ impl Part {
     }
 }
 
-/// Puts a part into firewalld's form, and says where in a rule it stands.
+/// The normal form of a part, and its position in a rule.
 fn normal(part: Part) -> Result<(usize, Part), String> {
     let Some((name, place, known)) = KNOWN.into_iter().find(|(name, ..)| *name == part.name) else {
         return Err(format!("`{}` is not known in a rich rule", part.name));
@@ -227,7 +227,7 @@ fn normal(part: Part) -> Result<(usize, Part), String> {
         PortRange::try_from(format!("{ports}/{protocol}"))?;
     }
     if name == "tcp-mss-clamp" {
-        // the value that it has anyway
+        // the default value
         attributes.retain(|(_, value)| value != "pmtu");
     }
     let is_not = |value: &str| ["yes", "true"].iter().any(|yes| value.eq_ignore_ascii_case(yes));
@@ -241,7 +241,7 @@ fn normal(part: Part) -> Result<(usize, Part), String> {
     Ok((place, Part { name: part.name, attributes, limit: part.limit.map(short_limit) }))
 }
 
-/// A value in the one form that can be compared: firewalld keeps addresses, ports and protocols as they are written.
+/// The normal form of a value: firewalld keeps addresses, ports and protocols as they are written.
 fn normal_value(part: &str, attribute: &str, value: &str) -> String {
     match (part, attribute) {
         (_, "address" | "mac" | "to-addr") => address::normal(value),
@@ -254,10 +254,9 @@ fn normal_value(part: &str, attribute: &str, value: &str) -> String {
     }
 }
 
-/// Refuses what firewalld's own form, in which rules are compared and written, can't hold: it has no escapes, and no
-/// quotes around a `bare` value.
-fn check_value(value: &str, bare: bool) -> Result<(), String> {
-    let is_lost = |c: char| matches!(c, '"' | '\\') || c.is_control() || bare && (c == '\'' || c.is_whitespace());
+/// Refuses what firewalld's own form of rules can't represent: it has no escapes, and no quotes around an `unquoted` value.
+fn check_value(value: &str, unquoted: bool) -> Result<(), String> {
+    let is_lost = |c: char| matches!(c, '"' | '\\') || c.is_control() || unquoted && (c == '\'' || c.is_whitespace());
     match value.is_empty() || value.contains(is_lost) {
         true => Err(format!(
             "`{value}` can't stand in a rich rule: firewalld loses quotes, backslashes and control characters"
@@ -269,10 +268,7 @@ fn check_value(value: &str, bare: bool) -> Result<(), String> {
 /// `5/minute` as `5/m`.
 fn short_limit(limit: String) -> String {
     match limit.split_once('/') {
-        Some((rate, "second")) => format!("{rate}/s"),
-        Some((rate, "minute")) => format!("{rate}/m"),
-        Some((rate, "hour")) => format!("{rate}/h"),
-        Some((rate, "day")) => format!("{rate}/d"),
+        Some((rate, unit @ ("second" | "minute" | "hour" | "day"))) => format!("{rate}/{unit:.1}"),
         _ => limit,
     }
 }
@@ -285,7 +281,7 @@ fn is_address(text: &str, family: &str) -> bool {
     }
 }
 
-/// A rule in the one form that can be compared; what can't be read stays as it is.
+/// The normal form of a rule; an invalid one is returned unchanged.
 pub fn normal_rule(text: &str) -> String {
     RichRule::parse(text).map_or_else(|_| text.to_owned(), |rule| rule.to_string())
 }
@@ -306,7 +302,7 @@ impl fmt::Display for RichRule {
             }
             for (name, value) in part.attributes.iter().filter(|(name, _)| name != "invert") {
                 match name.as_str() {
-                    // the one that firewalld doesn't quote
+                    // the one attribute that firewalld doesn't quote
                     "set" => write!(f, " set={value}")?,
                     _ => write!(f, " {name}=\"{value}\"")?,
                 }

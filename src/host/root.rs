@@ -1,7 +1,7 @@
-//! A directory that stands for a machine's `/`: the live one, or a tree that is being made.
+//! A directory that stands for a machine's `/`: the live one, or a tree.
 //!
-//! Every path is resolved inside it, name by name, so that no link in a tree leads out of it; where there is no link on the way, the
-//! kernel does it in one call (`openat2`, Linux 5.6). The last name is never followed when it is a link.
+//! Every path is resolved inside it, name by name, so that no link in a tree leads out of it; if there is no link on the path, the
+//! kernel resolves it in one call (`openat2`, Linux 5.6). A link in the last place is never followed.
 
 mod access;
 mod follow;
@@ -32,7 +32,7 @@ use crate::net::download::hash;
 use crate::read;
 use gather::Batch;
 
-/// What stands at a path.
+/// The type of what is at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FileType {
     /// A regular file.
@@ -45,7 +45,7 @@ pub enum FileType {
     Special,
 }
 
-/// What `lstat` tells of a path, as far as it is managed.
+/// The metadata of a path that kpull manages, from `lstat`.
 #[derive(Clone, Copy, Debug)]
 pub struct Meta {
     /// The type.
@@ -78,38 +78,38 @@ impl From<FileStat> for Meta {
     }
 }
 
-/// Something on the host whose state tells whether a resource was touched.
+/// Something on the host that can show whether a resource was touched.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WatchedInput {
-    /// Whatever stands at the path, or that nothing does.
+    /// What is at a path, or that nothing is.
     Path(PathBuf),
-    /// The same, but of a directory what is in it does not matter.
+    /// The same, but without the content of a directory.
     Place(PathBuf),
-    /// The text of a file of the kernel's, which has no times.
+    /// The text of a kernel file, which has no times.
     Text(PathBuf),
-    /// What systemd says of a unit.
+    /// The state of a unit.
     Unit(String),
-    /// What firewalld lets into a zone now.
+    /// The runtime settings of a firewalld zone.
     Zone(String),
-    /// What is in a set of addresses of firewalld's now.
+    /// The runtime state of a set of addresses in firewalld.
     IpSet(String),
     /// Whether a program succeeds.
     Program(super::process::Program),
-    /// In which state an object of a Kubernetes cluster is.
+    /// The version of an object of a Kubernetes cluster.
     Object(super::kube::ObjectVersion),
-    /// When a key of etcd was last set.
+    /// The revision of a key of etcd.
     Key(super::etcd::KeyRevision),
 }
 
 impl WatchedInput {
-    /// Whether it is asked anew each time: what it tells later may not be what was looked at.
+    /// Whether it is queried again each time, so that a later answer may differ from what was observed.
     pub fn is_asked_anew(&self) -> bool {
         matches!(self, Self::Text(_) | Self::Program(_) | Self::Object(_) | Self::Key(_))
     }
 }
 
-/// What tells whether somebody has touched a path.
+/// Shows whether a path was touched.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
     /// Device.
@@ -125,13 +125,13 @@ pub struct Fingerprint {
     /// Bytes.
     #[serde(default)]
     pub size: u64,
-    /// When the content was changed: seconds and nanoseconds.
+    /// When the content changed: seconds and nanoseconds.
     #[serde(default)]
     pub mtime: (i64, i64),
-    /// When anything was changed.
+    /// When anything changed.
     #[serde(default)]
     pub ctime: (i64, i64),
-    /// The content, of a file that has no times.
+    /// The content, for a file without times.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<Vec<u8>>,
 }
@@ -153,14 +153,14 @@ impl From<FileStat> for Fingerprint {
 }
 
 impl Fingerprint {
-    /// Whether nobody has touched it since `time`.
+    /// Whether it is unchanged since `time`.
     pub fn is_older_than(&self, time: jiff::Timestamp) -> bool {
         let limit = (time.as_second(), i64::from(time.subsec_nanosecond()));
         self.mtime < limit && self.ctime < limit
     }
 }
 
-/// The mode and owners that something is to have. `None` for an owner leaves it as it is (a new file gets ours).
+/// The wanted mode and owners. `None` leaves an owner as it is (for a new file, kpull's own).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
     /// Permission bits.
@@ -172,7 +172,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// Whether `meta` already has it.
+    /// Whether `meta` matches it.
     pub fn holds(&self, meta: &Meta) -> bool {
         self.mode == meta.mode
             && self.uid.is_none_or(|uid| uid == meta.uid)
@@ -184,33 +184,35 @@ impl Access {
 #[derive(Debug)]
 pub struct Root {
     dir: PathBuf,
-    /// What messages write in front of its paths.
+    /// The prefix of its paths in messages.
     shown: PathBuf,
     top: Rc<OwnedFd>,
     parents: RefCell<HashMap<PathBuf, Rc<OwnedFd>>>,
     labels: Labels,
-    /// What waits for [`Root::settle`], while anything may.
+    /// The files that wait for [`Root::settle`], between [`Root::gather`] and that.
     batch: RefCell<Option<Batch>>,
 }
 
-/// Bytes of a file below which it is read as a whole where only its digest is wanted.
+/// Size below which a file is read as a whole for its digest.
 const SMALL: u64 = 256 << 10;
 
-/// A directory opened for reading, or to be synced.
+/// Flags for a directory that is read or synced.
 const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
-/// Opened for path look-ups only.
+/// Flags for a file that is opened as it is: no link is followed, and no pipe waits for its other end.
+const AS_IT_IS: OFlag = OFlag::O_NOFOLLOW.union(OFlag::O_NONBLOCK).union(OFlag::O_CLOEXEC);
+/// Flags for a directory that only resolves paths.
 const PLACE: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
 /// The error for a path below a directory that is mounted read-only.
 pub fn read_only(path: &Path, top: &Path) -> Error {
     let help = match top.starts_with("/usr") || top == Path::new("/") {
         true => {
-            "a system that is an image keeps /usr read-only: put it below /opt, /etc or /var. The programs of the shipped roles go \
-             where `base.bin` says: `[vars.base]` with `bin = \"/opt/bin\"`"
+            "on a system that is an image, /usr is read-only: put it below /opt, /etc or /var. The shipped roles install programs \
+             into `base.bin`: `[vars.base]` with `bin = \"/opt/bin\"`"
         }
         false => {
-            "it is mounted read-only (`findmnt -T` shows where), as the kernel does it with a disk that fails: `dmesg` tells, then \
+            "it is mounted read-only (`findmnt -T` shows where), which the kernel also does when a disk fails: check `dmesg`, then \
              mount it read-write or put the file elsewhere"
         }
     };
@@ -219,7 +221,7 @@ pub fn read_only(path: &Path, top: &Path) -> Error {
 }
 
 impl Root {
-    /// Opens `dir`, which must exist, as the root.
+    /// Opens `dir`, which must exist, as a root.
     pub fn open(dir: &Path) -> Result<Self> {
         let top = nix::fcntl::openat(AT_FDCWD, dir, PLACE, Mode::empty())
             .context(code::FILE, || format!("can't open {} as the root", dir.display()))?;
@@ -231,8 +233,8 @@ impl Root {
         Self { dir, shown, top, parents, labels, batch }
     }
 
-    /// The directory at `path` as a root of its own, for what only we may touch: made (0700, ours) when it is missing, and refused when
-    /// somebody who is not trusted owns it, or others could write in it.
+    /// The directory at `path` as a root of its own for private files. It is created (0700) if it is missing, and refused if an untrusted
+    /// user owns it or others can write in it.
     pub fn private(&self, path: &Path) -> Result<Self> {
         let top = match self.directory(path)? {
             Some(top) => top,
@@ -253,7 +255,7 @@ impl Root {
             let shown = shown.display();
             return Err(Error::new(code::FILE, format!("what is in {shown} can't be trusted")).because(why).help(
                 format!(
-                    "look at what others have put there (`ls -la {shown}`); then remove it, or make it yours alone: \
+                    "check what others have put there (`ls -la {shown}`); then remove it, or make it private: \
                  `chown -R {own}: {shown} && chmod 0700 {shown}`"
                 ),
             ));
@@ -265,12 +267,12 @@ impl Root {
         Ok(Self::at(self.outside(path), self.shown(path), top))
     }
 
-    /// Has messages call its paths by where they are from outside: for a directory that is nobody's `/`.
+    /// Makes messages use paths from outside, for a directory that doesn't stand for `/`.
     pub fn shown_whole(self) -> Self {
         Self { shown: self.dir.clone(), ..self }
     }
 
-    /// What messages call `path`.
+    /// `path` as it appears in messages.
     fn shown(&self, path: &Path) -> PathBuf {
         self.shown.join(path.strip_prefix("/").unwrap_or(path))
     }
@@ -279,11 +281,17 @@ impl Root {
         failed(doing, &self.shown(path), errno)
     }
 
+    /// Opens the name in a directory of the root as it is. `doing` and `path` are for the error.
+    fn open_at(&self, (parent, name): (&OwnedFd, &Path), flags: OFlag, doing: &str, path: &Path) -> Result<OwnedFd> {
+        let opened = nix::fcntl::openat(parent, name, flags | AS_IT_IS, Mode::S_IRUSR | Mode::S_IWUSR);
+        opened.map_err(|errno| self.failed(doing, path, errno))
+    }
+
     fn failed_io(&self, doing: &str, path: &Path, error: std::io::Error) -> Error {
         failed_io(doing, &self.shown(path), error)
     }
 
-    /// What new paths of the live `/` are labelled by.
+    /// The SELinux contexts of new paths of the live `/`.
     pub fn labels(&self) -> &Labels {
         &self.labels
     }
@@ -298,23 +306,23 @@ impl Root {
         self.dir == Path::new("/")
     }
 
-    /// Where `path` of the root is from outside. For messages and for programs that are told a path.
+    /// `path` of the root from outside, for messages and for arguments of programs.
     pub fn outside(&self, path: &Path) -> PathBuf {
         self.dir.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// What stands at `path`, links not followed; `None` when there is nothing.
+    /// The metadata of `path`, without following links; `None` if nothing is there.
     pub fn meta(&self, path: &Path) -> Result<Option<Meta>> {
         Ok(self.stat(path)?.map(Meta::from))
     }
 
-    /// What stands at a path, as far as it tells whether somebody has touched that; `None` when nothing does.
+    /// The fingerprint of a path; `None` if nothing is there.
     pub fn seen(&self, path: &Path) -> Result<Option<Fingerprint>> {
         Ok(self.stat(path)?.map(Fingerprint::from))
     }
 
-    /// Which place a path names, whatever links and mounts lead there: the nearest directory above it that is there, by device and
-    /// inode, and the names below that. The path itself, if that can't be looked at.
+    /// Identifies a path independently of links and mounts: the device and inode of the nearest existing directory above it, and the
+    /// names below that. The path itself if that fails.
     pub fn place_of(&self, path: &Path) -> String {
         let open = |above: &Path| self.directory(above).transpose().map(|dir| (above.to_owned(), dir));
         if let Some((above, Ok(dir))) = path.ancestors().skip(1).find_map(open)
@@ -325,7 +333,7 @@ impl Root {
         path.display().to_string()
     }
 
-    /// An error when `path` is on a file system that is mounted read-only: neither it nor anything else can be made there.
+    /// An error if `path` is on a file system that is mounted read-only.
     pub fn check_writable(&self, path: &Path) -> Result<()> {
         match self.read_only_above(path)? {
             Some(top) => Err(read_only(path, top)),
@@ -333,12 +341,12 @@ impl Root {
         }
     }
 
-    /// The topmost directory above `path` that is on a file system which is mounted read-only, if `path` itself is on one.
+    /// The topmost directory above `path` on a read-only file system, if `path` itself is on one.
     pub fn read_only_above<'a>(&self, path: &'a Path) -> Result<Option<&'a Path>> {
         let refuses = |dir: &OwnedFd, name: &Path| {
             nix::unistd::faccessat(dir, name, AccessFlags::W_OK, AtFlags::empty()) == Err(Errno::EROFS)
         };
-        // it may be a mount of its own, below a directory that is read-only
+        // it may be a mount point below a read-only directory
         let is_link = |stat: FileStat| Meta::from(stat).what == FileType::Link;
         if self.stat(path)?.is_some_and(|stat| !is_link(stat))
             && let Some((parent, name)) = self.parent(path)?
@@ -347,12 +355,12 @@ impl Root {
             return Ok(None);
         }
         let is_read_only = |dir: &&Path| matches!(self.directory(dir), Ok(Some(fd)) if refuses(&fd, Path::new(".")));
-        // what is not there yet is made where the nearest one above it is
+        // a missing directory is created in the nearest existing one above it
         let there = path.ancestors().skip(1).skip_while(|dir| !matches!(self.directory(dir), Ok(Some(_))));
         Ok(there.take_while(is_read_only).last())
     }
 
-    /// What `lstat` tells of a path; `None` when nothing stands there.
+    /// `lstat` of a path; `None` if nothing is there.
     fn stat(&self, path: &Path) -> Result<Option<FileStat>> {
         let Some((parent, name)) = self.parent(path)? else { return Ok(None) };
         match nix::sys::stat::fstatat(&parent, &name, AtFlags::AT_SYMLINK_NOFOLLOW) {
@@ -362,25 +370,23 @@ impl Root {
         }
     }
 
-    /// What `fstat` tells of what is open at `path`.
+    /// `fstat` of what is open at `path`.
     fn stat_of(&self, fd: impl AsFd, path: &Path) -> Result<FileStat> {
         nix::sys::stat::fstat(fd).map_err(|errno| self.failed("look at", path, errno))
     }
 
-    /// Opens the regular file at `path` for reading, with what `fstat` tells of it; `None` when nothing, or something
-    /// else than a file, stands there.
+    /// Opens the regular file at `path` for reading, with its metadata; `None` if there is no regular file.
     pub fn file(&self, path: &Path) -> Result<Option<(Meta, File)>> {
         Ok(self.open_file(path)?.map(|(stat, file)| (Meta::from(stat), file)))
     }
 
     fn open_file(&self, path: &Path) -> Result<Option<(FileStat, File)>> {
         let Some((parent, name)) = self.parent(path)? else { return Ok(None) };
-        // to open a device may do something already, as with a watchdog
+        // opening a device can have an effect, for example with a watchdog
         if self.stat(path)?.is_none_or(|stat| Meta::from(stat).what != FileType::File) {
             return Ok(None);
         }
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let file = match nix::fcntl::openat(&parent, &*name, flags, Mode::empty()) {
+        let file = match nix::fcntl::openat(&parent, &*name, OFlag::O_RDONLY | AS_IT_IS, Mode::empty()) {
             Ok(fd) => File::from(fd),
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENXIO) => return Ok(None),
             Err(errno) => return Err(self.failed("read", path, errno)),
@@ -389,15 +395,15 @@ impl Root {
         Ok((Meta::from(stat).what == FileType::File).then_some((stat, file)))
     }
 
-    /// The content of the regular file at `path`, with what `fstat` tells of it; `None` as for [`Root::file`]. One with more than
-    /// [`read::MOST`] bytes is an error.
+    /// The content of the regular file at `path`, with its metadata; `None` as for [`Root::file`]. A file of more than [`read::MOST`]
+    /// bytes is an error.
     pub fn read(&self, path: &Path) -> Result<Option<(Meta, Vec<u8>)>> {
         let Some((meta, file)) = self.file(path)? else { return Ok(None) };
         Ok(Some((meta, self.content(&file, meta.size, path)?)))
     }
 
-    /// SHA-256 of the regular file at `path`, in hex, with what tells whether somebody has touched it; `None` as for [`Root::file`], or
-    /// when it is larger than `most` bytes.
+    /// SHA-256 of the regular file at `path`, in hex, with its fingerprint; `None` as for [`Root::file`], or if it is larger than `most`
+    /// bytes.
     pub fn digest(&self, path: &Path, most: u64) -> Result<Option<(Fingerprint, String)>> {
         let Some((stat, mut file)) = self.open_file(path)? else { return Ok(None) };
         let seen = Fingerprint::from(stat);
@@ -405,21 +411,21 @@ impl Root {
             return Ok(None);
         }
         let digest = match seen.size {
-            // a buffer would cost more than what goes into it
+            // a buffer would cost more than the file
             0..SMALL => hex::encode(Sha256::digest(self.content(&file, seen.size, path)?)),
             _ => hash(&mut file).map_err(|error| self.failed_io("read", path, error))?.sha256,
         };
         Ok(Some((seen, digest)))
     }
 
-    /// [`Root::read`] as text to look at, not to write back: what is not UTF-8 is replaced, since the files that a system keeps have
-    /// comments and names in any encoding. Empty when there is no such file.
+    /// [`Root::read`] as text that is not written back: invalid UTF-8 is replaced, since system files have comments and names in any
+    /// encoding. Empty if there is no such file.
     pub fn text(&self, path: &Path) -> Result<String> {
         let content = self.read(path)?.map(|(_, content)| content).unwrap_or_default();
         Ok(String::from_utf8(content).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
     }
 
-    /// Where the link at `path` leads; `None` when no link stands there.
+    /// The target of the link at `path`; `None` if there is no link.
     pub fn link(&self, path: &Path) -> Result<Option<PathBuf>> {
         let Some((parent, name)) = self.parent(path)? else { return Ok(None) };
         match nix::fcntl::readlinkat(&parent, &*name) {
@@ -429,16 +435,16 @@ impl Root {
         }
     }
 
-    /// The type of the file system that has the directory at `path`; `None` when there is no such directory.
+    /// The type of the file system of the directory at `path`; `None` if there is no such directory.
     pub fn file_system(&self, path: &Path) -> Result<Option<FsType>> {
         let Some(dir) = self.directory(path)? else { return Ok(None) };
-        // before Linux 3.12 a descriptor of a path alone is not enough
-        let told = reopen(&dir).and_then(nix::sys::statfs::fstatfs);
-        let told = told.map_err(|errno| self.failed("look at", path, errno))?;
-        Ok(Some(told.filesystem_type()))
+        // before Linux 3.12, an O_PATH descriptor is not enough
+        let stat = reopen(&dir).and_then(nix::sys::statfs::fstatfs);
+        let stat = stat.map_err(|errno| self.failed("look at", path, errno))?;
+        Ok(Some(stat.filesystem_type()))
     }
 
-    /// The names in the directory at `path`, sorted; none when there is no such directory.
+    /// The names in the directory at `path`, sorted; none if there is no such directory.
     pub fn names(&self, path: &Path) -> Result<Vec<String>> {
         let Some(dir) = self.directory(path)? else { return Ok(Vec::new()) };
         let names = entries(&dir).map_err(|errno| self.failed("list", path, errno))?;
@@ -452,19 +458,19 @@ impl Root {
     }
 }
 
-/// A directory once more, for what a descriptor of its path alone is not enough for.
+/// Opens a directory again, for operations that an O_PATH descriptor doesn't allow.
 fn reopen(dir: &OwnedFd) -> nix::Result<OwnedFd> {
     nix::fcntl::openat(dir, ".", DIRECTORY, Mode::empty())
 }
 
-/// The names of what is in a directory.
+/// The names in a directory.
 fn entries(dir: &OwnedFd) -> nix::Result<Vec<OsString>> {
     let mut list = nix::dir::Dir::from_fd(reopen(dir)?)?;
     let names = list.iter().map(|entry| Ok(OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned()));
     names.filter(|name| !matches!(name, Ok(name) if name == "." || name == "..")).collect()
 }
 
-/// Device and inode of what is open.
+/// Device and inode of an open file.
 fn identity(fd: &OwnedFd) -> nix::Result<(u64, u64)> {
     let stat = nix::sys::stat::fstat(fd)?;
     Ok((stat.st_dev, stat.st_ino))
@@ -477,12 +483,12 @@ fn split(path: &Path) -> Result<(&Path, PathBuf)> {
     }
 }
 
-/// The path of a directory through our descriptor, so that no link in a tree leads elsewhere.
+/// The path of a directory through its descriptor, so that no link in a tree leads elsewhere.
 fn through(parent: &OwnedFd) -> PathBuf {
     format!("/proc/self/fd/{}", parent.as_raw_fd()).into()
 }
 
-/// What to tell of a file of a root that could not be read or written through its handle.
+/// The error for an open file of a root that could not be read or written.
 pub fn failed_io(doing: &str, path: &Path, error: std::io::Error) -> Error {
     match error.raw_os_error() {
         Some(number) => failed(doing, path, Errno::from_raw(number)),
@@ -494,10 +500,10 @@ fn failed(doing: &str, path: &Path, errno: Errno) -> Error {
     let error = Error::of(code::FILE, format!("can't {doing} {}", path.display()), &errno).of_path();
     match errno {
         Errno::ENOSPC | Errno::EDQUOT => error.help_more("nothing was changed at this path"),
-        Errno::EAGAIN => error.help("a process has a lease on it (`grep LEASE /proc/locks` shows its PID): end that process"),
+        Errno::EAGAIN => error.help("a process has a lease on it (`grep LEASE /proc/locks` shows its PID): stop that process"),
         Errno::EBUSY => error.help(format!(
-            "something is mounted there (`findmnt {}`): unmount it, or have it written into: a [[file]], [[template]] or [[block]] \
-             takes `in_place = true`",
+            "something is mounted there (`findmnt {}`): unmount it, or write into it: a [[file]], [[template]] or [[block]] \
+             with `in_place = true` does",
             path.display()
         )),
         Errno::EFBIG if doing == "read" => error.help(format!(
@@ -505,16 +511,16 @@ fn failed(doing: &str, path: &Path, errno: Errno) -> Error {
             read::MOST >> 20
         )),
         Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS if doing == "make the link" => {
-            error.help("the file system there may have no links (vfat, exFAT), or its directory is immutable (`lsattr -d`)")
+            error.help("the file system may not support links (vfat, exFAT), or its directory is immutable (`lsattr -d`)")
         }
         Errno::EPERM if nix::unistd::geteuid().is_root() => error.help(
-            "it, or its directory, may be immutable or append-only: `lsattr -d` shows that, `chattr -i -a` takes it away",
+            "it, or its directory, may be immutable or append-only: `lsattr -d` shows that, `chattr -i -a` removes it",
         ),
-        Errno::EACCES | Errno::EPERM => error.help("run as root, or look for an immutable attribute (lsattr)"),
+        Errno::EACCES | Errno::EPERM => error.help("run as root, or check for an immutable attribute (lsattr)"),
         Errno::EISDIR | Errno::EEXIST | Errno::ENOTDIR => {
-            error.help("something of another type stands there; move it away")
+            error.help("something of another type is there; move it away")
         }
-        Errno::ELOOP | Errno::EXDEV => error.help("a link on the way leads in a circle or out of the root"),
+        Errno::ELOOP | Errno::EXDEV => error.help("a link on the path leads in a circle or out of the root"),
         _ => error,
     }
 }
@@ -637,7 +643,7 @@ mod tests {
         std::os::unix::fs::symlink("a", dir.path().join("b")).unwrap();
         std::os::unix::fs::symlink("../../none", dir.path().join("c")).unwrap();
         let error = root.meta(Path::new("/a/x")).unwrap_err();
-        assert_eq!(error.advice(), Some("a link on the way leads in a circle or out of the root"), "{error}");
+        assert_eq!(error.advice(), Some("a link on the path leads in a circle or out of the root"), "{error}");
         assert!(root.meta(Path::new("/c/x")).unwrap().is_none());
     }
 

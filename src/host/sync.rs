@@ -1,4 +1,4 @@
-//! Has files on the disk: what was written to them, and that they are there.
+//! Syncs files to the disk.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -10,15 +10,15 @@ use std::thread::Builder;
 use super::meminfo;
 use crate::read;
 
-/// How many files are given to the disk at once. The file system writes its journal once for all that wait then.
+/// Files that are synced at the same time. The file system writes its journal once for all that wait.
 const AT_ONCE: usize = 16;
-/// How many files are many.
+/// From this number of files, `syncfs` is considered.
 const MANY: usize = 4;
-/// Bytes that the disk takes in no time worth mentioning.
+/// Bytes that a disk writes in negligible time.
 const LITTLE: u64 = 64 << 20;
 
-/// Has all files on the disk: many by one order to their file systems to write everything, if that is little; else, or when that fails and it
-/// has to be known of which file, each by itself. How that went, in the order of the files.
+/// Syncs all files and returns the results in their order. Many files are synced by one `syncfs` for each file system, if little else
+/// waits to be written; otherwise, or to find out which file has failed, each is synced by itself.
 pub fn files(files: &[&File]) -> Vec<Result<()>> {
     if files.len() >= MANY && little_is_waiting() && file_systems(files).is_ok() {
         return files.iter().map(|_| Ok(())).collect();
@@ -32,14 +32,14 @@ pub fn files(files: &[&File]) -> Vec<Result<()>> {
         let own = each(own);
         let others = threads.into_iter().flat_map(|thread| match thread {
             Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
-            // there may be no more threads
+            // no more threads can be started
             Err(share) => each(share),
         });
         own.into_iter().chain(others).collect()
     })
 }
 
-/// Whether all disks of the machine together are to be written little, and `syncfs` tells of failures (Linux 5.8).
+/// Whether little waits to be written to all disks of the machine, and `syncfs` reports failures (Linux 5.8).
 fn little_is_waiting() -> bool {
     let waiting = read::kernel("/proc/meminfo")
         .ok()
@@ -47,14 +47,14 @@ fn little_is_waiting() -> bool {
     waiting.is_some_and(|bytes| bytes <= LITTLE) && kernel().is_some_and(|version| version >= (5, 8))
 }
 
-/// The kernel's version: its first two numbers.
+/// The first two numbers of the kernel's version.
 fn kernel() -> Option<(u32, u32)> {
     let name = nix::sys::utsname::uname().ok()?;
     let mut numbers = name.release().to_str()?.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-/// Has everything on the disk that the file systems of `files` have not written yet.
+/// Syncs the file systems of `files`.
 fn file_systems(files: &[&File]) -> Result<()> {
     let mut known = HashSet::new();
     for file in files {
@@ -73,12 +73,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_tells_its_version() {
+    fn the_version_of_the_kernel_is_known() {
         assert!(kernel().unwrap() >= (3, 10), "what kpull needs anyhow");
     }
 
     #[test]
-    fn every_file_is_told_of_in_its_order() {
+    fn results_are_in_the_order_of_the_files() {
         let file = tempfile::tempfile().unwrap();
         // of this only the place can be asked for (std takes the flag away on musl, whose O_ACCMODE has it)
         let place = File::from(open("/proc", OFlag::O_PATH, Mode::empty()).unwrap());

@@ -1,7 +1,6 @@
-//! systemd over D-Bus: what units do, and systemd's own verdict on what they were told to do.
+//! systemd over D-Bus: the state of units, and systemd's verdict on their jobs.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -17,10 +16,10 @@ const SERVICE: &str = "org.freedesktop.systemd1";
 pub const MANAGER: Object<'static> =
     Object { service: SERVICE, path: "/org/freedesktop/systemd1", interface: "org.freedesktop.systemd1.Manager" };
 
-/// How long a job may take. Units have their own, shorter limits; this one is for those that have none.
+/// Timeout of a job. Units have their own, shorter limits; this one is for those that have none.
 const JOB: Duration = Duration::from_secs(300);
 
-/// How long a service that is up as soon as it is forked is watched: a bad flag or a taken port ends it within that.
+/// How long to watch a service that counts as active once it is forked: a bad flag or a used port ends it within this time.
 const FIRST_MOMENTS: Duration = Duration::from_millis(500);
 
 /// The system manager.
@@ -28,7 +27,7 @@ pub struct Systemd {
     bus: Bus,
 }
 
-/// What a unit does when something that it watches has changed.
+/// What happens to a unit when something that it watches has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Trigger {
@@ -38,78 +37,75 @@ pub enum Trigger {
     Restart,
 }
 
-/// What systemd says of a unit.
+/// The state of a unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unit {
-    /// `loaded`, `not-found`, `masked`, `error`; empty when it was never asked.
+    /// `loaded`, `not-found`, `masked`, `error`; empty if systemd was never asked.
     pub load: String,
     /// `active`, `inactive`, `failed`, `activating`, …
     pub active: String,
     /// `running`, `dead`, `exited`, …
     pub sub: String,
-    /// Whether it is about to become something else: it has a job.
+    /// Whether it is changing: it has a job.
     pub has_job: bool,
 }
 
-/// More of a unit, for the cases that its state alone doesn't decide.
+/// More about a unit, for decisions that need more than its state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Details {
     /// Its state.
     pub unit: Unit,
-    /// How a service says that it is up: `simple`, `oneshot`, `notify`, …; empty for other units.
+    /// The type of a service: `simple`, `oneshot`, `notify`, …; empty for other units.
     pub service: String,
-    /// How the last run of a service went: `success`, `exit-code`, `timeout`, `start-limit-hit` (`start-limit` before systemd 231), …
+    /// The result of the last run of a service: `success`, `exit-code`, `timeout`, `start-limit-hit` (`start-limit` before systemd 231), …
     pub result: String,
-    /// When its main process has come to an end, in microseconds since 1970; 0 when it has not since boot.
+    /// When its main process ended, in microseconds since 1970; 0 if it has not since boot.
     pub ended: u64,
-    /// Whether its conditions kept it from starting the last time.
+    /// Whether its conditions prevented its last start.
     pub is_skipped: bool,
     /// Its main process; 0 for none.
     pub pid: u32,
-    /// How its main process ended: 1 by itself, 2 by a signal, 3 with a core dump; 0 when it didn't.
+    /// How its main process ended: 1 by itself, 2 by a signal, 3 with a core dump; 0 if it didn't.
     pub code: i32,
     /// The exit status or signal of its main process.
     pub status: i32,
     /// Whether it can be reloaded.
     pub can_reload: bool,
-    /// Whether it is stopped for what it depends on only, and not because somebody says so.
+    /// Whether it refuses to be stopped by hand.
     pub refuses_stop: bool,
-    /// Whether its files are others than those that systemd has read.
+    /// Whether its files have changed since systemd read them.
     pub needs_reload: bool,
-    /// Where its file is, or what a generator has made it from.
+    /// Its file, or what a generator has made it from.
     pub source: String,
 }
 
 impl Details {
-    /// How its last run went, in words: `result exit-code, exit status 1`; empty when there is nothing to tell.
+    /// The result of its last run in words: `result exit-code, exit status 1`; empty if there is none.
     pub fn ending(&self) -> String {
-        let mut text = match self.result.as_str() {
-            "" => String::new(),
-            result => format!("result {result}"),
+        let result = Some(format!("result {}", self.result)).filter(|_| !self.result.is_empty());
+        let status = match self.code {
+            1 => Some(format!("exit status {}", self.status)),
+            2 | 3 => Some(format!("killed by signal {}", self.status)),
+            _ => None,
         };
-        match self.code {
-            1 => drop(write!(text, ", exit status {}", self.status)),
-            2 | 3 => drop(write!(text, ", killed by signal {}", self.status)),
-            _ => {}
-        }
-        text
+        result.into_iter().chain(status).collect::<Vec<_>>().join(", ")
     }
 
-    /// Whether this is a one-time job that has done its work since boot, and is rightly inactive.
+    /// Whether this is a one-time job that has succeeded since boot, so that it is rightly inactive.
     pub fn is_finished(&self) -> bool {
         self.service == "oneshot" && self.result == "success" && self.ended > 0 && self.unit.active == "inactive"
     }
 }
 
-/// What a unit can be told: the manager's method, and the word for a message.
+/// An operation on a unit: the manager's method, and the word for messages.
 type Verb = (&'static str, &'static str);
 const START: Verb = ("StartUnit", "start");
 const STOP: Verb = ("StopUnit", "stop");
 const RESTART: Verb = ("RestartUnit", "restart");
 const RELOAD: Verb = ("ReloadUnit", "reload");
 
-/// A unit as `ListUnitsByNames` gives it: name, description, load, active and sub state, two things that are not used here, the
-/// number of its job, and more that is not used.
+/// A unit as `ListUnitsByNames` returns it: name, description, load, active and sub state, two unused fields, the number of its job,
+/// and more unused fields.
 type Listed = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
 
 impl From<Listed> for Unit {
@@ -119,13 +115,13 @@ impl From<Listed> for Unit {
     }
 }
 
-/// The links that were changed by enabling, disabling or masking: what was done, where, and where it leads.
+/// The links that masking changed: the operation, the link and its target.
 type Links = Vec<(String, String, String)>;
 
 impl Systemd {
-    /// Talks to the manager on `bus`; an error when systemd does not manage this machine.
+    /// Connects to the manager on `bus`; an error if systemd does not manage this machine.
     pub fn new(bus: Bus) -> Result<Self> {
-        // without a subscription the manager tells nobody how a job ended
+        // without a subscription the manager sends no signal when a job ends
         match bus.call::<_, ()>(MANAGER, "Subscribe", &()) {
             Ok(()) => Ok(Self { bus }),
             Err(error) if error_is(&error, "AlreadySubscribed") => Ok(Self { bus }),
@@ -133,10 +129,10 @@ impl Systemd {
         }
     }
 
-    /// The state of several units, in one question.
+    /// The state of several units, in one call.
     pub fn units(&self, names: &[String]) -> Result<HashMap<String, Unit>> {
         match self.bus.call::<_, Vec<Listed>>(MANAGER, "ListUnitsByNames", &(names,)) {
-            // asked by an alias, a unit answers with its own name: the order tells which is which
+            // queried by an alias, a unit returns its own name: the order identifies it
             Ok(units) if units.len() == names.len() => {
                 Ok(names.iter().cloned().zip(units.into_iter().map(Unit::from)).collect())
             }
@@ -151,7 +147,7 @@ impl Systemd {
 
     /// Everything that decides whether a unit is as it should be.
     pub fn details(&self, name: &str) -> Result<Details> {
-        let properties = self.properties(name).map_err(|error| failed("ask", name, &error))?;
+        let properties = self.properties(name)?;
         let text = |key: &str| text_of(&properties, key);
         let number = |key: &str| properties.get(key).and_then(|value| i32::try_from(value).ok()).unwrap_or(0);
         let flag = |key: &str| properties.get(key).and_then(|value| bool::try_from(value).ok());
@@ -177,9 +173,9 @@ impl Systemd {
         })
     }
 
-    /// How long ago a unit became active the last time; very long when it never was.
+    /// How long ago a unit last became active; [`Duration::MAX`] if it never was.
     pub fn active_for(&self, name: &str) -> Result<Duration> {
-        let properties = self.properties(name).map_err(|error| failed("ask", name, &error))?;
+        let properties = self.properties(name)?;
         let now = u64::try_from(monotonic()).unwrap_or_default();
         Ok(match time_of(&properties, "ActiveEnterTimestampMonotonic") {
             0 => Duration::MAX,
@@ -187,8 +183,8 @@ impl Systemd {
         })
     }
 
-    /// The instances of a template that run, but those for which a socket has accepted a connection: nothing can start them again, and
-    /// the next one is of the new definition anyway.
+    /// The running instances of a template, except those that serve an accepted connection: nothing can start them again, and the
+    /// next one has the new definition anyway.
     pub fn instances(&self, template: &str) -> Result<Vec<String>> {
         let Some((prefix, kind)) = template.split_once("@.") else { return Ok(Vec::new()) };
         let (states, pattern) = (["active", "activating", "reloading", "refreshing"], format!("{prefix}@*.{kind}"));
@@ -204,7 +200,7 @@ impl Systemd {
         let (start, end) = (format!("{prefix}@"), format!(".{kind}"));
         let mut names: Vec<String> = Vec::new();
         for (name, ..) in listed.into_iter().filter(|(name, ..)| name.starts_with(&start) && name.ends_with(&end)) {
-            let properties = self.properties(&name).map_err(|error| failed("ask", &name, &error))?;
+            let properties = self.properties(&name)?;
             let is_connection = list_of(&properties, "TriggeredBy").iter().any(|trigger| {
                 let accepts = self.properties(trigger).ok().and_then(|trigger| trigger.get("Accept")?.try_into().ok());
                 trigger.ends_with(".socket") && accepts == Some(true)
@@ -216,24 +212,23 @@ impl Systemd {
         Ok(names)
     }
 
-    /// Whether this process runs in the unit and ends with it, or is started by it: such a unit is never stopped or restarted from
-    /// here. With a unit that another one requires, is a part of or is in, that one ends too.
+    /// Whether this process runs in the unit and ends with it, or is started by it: such a unit must not be stopped or restarted by
+    /// kpull. This includes units whose end also ends the unit of this process.
     pub fn is_own(&self, name: &str) -> Result<bool> {
-        let ask = |unit: &str| self.properties(unit).map_err(|error| failed("ask", unit, &error));
         let own = match self.bus.call::<_, OwnedObjectPath>(MANAGER, "GetUnitByPID", &(std::process::id(),)) {
             Ok(path) => {
                 self.properties_at(path.as_str()).map_err(|error| failed("ask", "the unit of this run", &error))?
             }
-            // in none: started in a container by somebody outside
+            // in none: started in a container from outside
             Err(error) if error_is(&error, "NoUnitForPID") => return Ok(false),
             Err(error) => return Err(failed("ask", "the unit of this run", &error)),
         };
-        // asked by an alias, a unit answers with its own name
-        let name = text_of(&ask(name)?, "Id");
+        // queried by an alias, a unit returns its own name
+        let name = text_of(&self.properties(name)?, "Id");
         if list_of(&own, "TriggeredBy").contains(&name) {
             return Ok(true);
         }
-        // what is not its main process may outlive it: a session of an SSH server, a job of cron
+        // a process that is not the main one may outlive it: an SSH session, a cron job
         let outlives = matches!(text_of(&own, "KillMode").as_str(), "process" | "none")
             && main_process(&own) != std::process::id();
         let (mut seen, mut waiting) = (HashSet::new(), vec![text_of(&own, "Id")]);
@@ -241,7 +236,7 @@ impl Systemd {
             if unit == name {
                 return Ok(true);
             }
-            let properties = ask(&unit)?;
+            let properties = self.properties(&unit)?;
             waiting.extend(
                 BINDINGS.iter().flat_map(|key| list_of(&properties, key)).filter(|unit| seen.insert(unit.clone())),
             );
@@ -249,10 +244,10 @@ impl Systemd {
         Ok(false)
     }
 
-    /// When a timer elapses next; `None` when it is not active, or waits for a run to end.
+    /// When a timer elapses next; `None` if it is not active, or waits for a run to end.
     pub fn next_elapse(&self, timer: &str) -> Result<Option<Timestamp>> {
-        let properties = self.properties(timer).map_err(|error| failed("ask", timer, &error))?;
-        // the largest stands for never
+        let properties = self.properties(timer)?;
+        // the largest value means never
         let micros = |key: &str| i64::try_from(time_of(&properties, key)).ok().filter(|micros| *micros > 0);
         let real = micros("NextElapseUSecRealtime").and_then(|micros| Timestamp::from_microsecond(micros).ok());
         let monotonic = micros("NextElapseUSecMonotonic").and_then(|micros| {
@@ -261,14 +256,15 @@ impl Systemd {
         Ok([real, monotonic].into_iter().flatten().min())
     }
 
-    fn properties(&self, name: &str) -> zbus::Result<Properties> {
-        let path: OwnedObjectPath = self.bus.call(MANAGER, "LoadUnit", &(name,))?;
-        self.properties_at(path.as_str())
+    fn properties(&self, name: &str) -> Result<Properties> {
+        let path = self.bus.call::<_, OwnedObjectPath>(MANAGER, "LoadUnit", &(name,));
+        let properties = path.and_then(|path| self.properties_at(path.as_str()));
+        properties.map_err(|error| failed("ask", name, &error))
     }
 
     fn properties_at(&self, path: &str) -> zbus::Result<Properties> {
         let object = Object { service: SERVICE, path, interface: "org.freedesktop.DBus.Properties" };
-        // the empty name stands for the properties of all interfaces
+        // the empty name means the properties of all interfaces
         self.bus.call(object, "GetAll", &("",))
     }
 
@@ -277,12 +273,10 @@ impl Systemd {
         self.bus.call(MANAGER, "Reload", &()).map_err(|error| failed("reload", "systemd's unit files", &error))
     }
 
-    /// Starts a unit and waits until systemd says that it is up; a service that says so by itself is watched a moment
-    /// longer.
+    /// Starts a unit and waits until systemd reports it as active; a service that counts as active once it is forked is watched a
+    /// moment longer.
     pub fn start(&self, name: &str) -> Result<()> {
-        self.make_ready(name)?;
-        self.job(START, name)?;
-        self.watch(START, name)
+        self.activate(START, name)
     }
 
     /// Stops a unit and waits until it is down.
@@ -292,35 +286,35 @@ impl Systemd {
 
     /// [`Systemd::start`] after [`Systemd::stop`], as one job.
     pub fn restart(&self, name: &str) -> Result<()> {
-        self.make_ready(name)?;
-        self.job(RESTART, name)?;
-        self.watch(RESTART, name)
+        self.activate(RESTART, name)
     }
 
-    /// Tells a unit to read its configuration again and waits until it has.
+    fn activate(&self, verb: Verb, name: &str) -> Result<()> {
+        self.make_ready(name)?;
+        self.job(verb, name)?;
+        self.watch(verb, name)
+    }
+
+    /// Makes a unit reload its configuration and waits until it has.
     pub fn reload(&self, name: &str) -> Result<()> {
         self.make_ready(name)?;
         self.job(RELOAD, name)
     }
 
-    /// Makes it impossible to start a unit.
+    /// Masks a unit, so that it can't be started.
     pub fn mask(&self, name: &str) -> Result<()> {
-        self.bus
-            .call::<_, Links>(MANAGER, "MaskUnitFiles", &(&[name][..], false, true))
-            .map(|_| ())
-            .map_err(|error| failed("mask", name, &error))
+        let masked = self.bus.call::<_, Links>(MANAGER, "MaskUnitFiles", &(&[name][..], false, true));
+        masked.map(drop).map_err(|error| failed("mask", name, &error))
     }
 
-    /// Takes back [`Systemd::mask`], until the next boot (`runtime`) or for good.
+    /// Reverts [`Systemd::mask`], until the next boot (`runtime`) or permanently.
     pub fn unmask(&self, name: &str, runtime: bool) -> Result<()> {
-        self.bus
-            .call::<_, Links>(MANAGER, "UnmaskUnitFiles", &(&[name][..], runtime))
-            .map(|_| ())
-            .map_err(|error| failed("unmask", name, &error))
+        let unmasked = self.bus.call::<_, Links>(MANAGER, "UnmaskUnitFiles", &(&[name][..], runtime));
+        unmasked.map(drop).map_err(|error| failed("unmask", name, &error))
     }
 
-    /// Has systemd read the files of a unit again that somebody has changed, and lets a failed unit try again: one that failed too
-    /// often is refused otherwise.
+    /// Reloads the files of a unit if they have changed, and resets a failed unit: systemd refuses to start one that failed too
+    /// often.
     fn make_ready(&self, name: &str) -> Result<()> {
         let details = self.details(name)?;
         if details.needs_reload {
@@ -332,7 +326,7 @@ impl Systemd {
         self.bus.call(MANAGER, "ResetFailedUnit", &(name,)).map_err(|error| failed("reset", name, &error))
     }
 
-    /// Gives a unit a job and waits for systemd's verdict on it.
+    /// Queues a job for a unit and waits for systemd's verdict on it.
     fn job(&self, verb: Verb, name: &str) -> Result<()> {
         let (method, word) = verb;
         let verdict = self.bus.call_and_wait(
@@ -346,20 +340,19 @@ impl Systemd {
             },
         );
         match verdict.map_err(|error| failed(word, name, &error))?.as_deref() {
-            Some("done") => Ok(()),
-            // ExecCondition= decided against it: that is the unit's own will, as with Condition…=
-            Some("skipped") => Ok(()),
+            // ExecCondition= decided against it, which is not a failure, as with Condition…=
+            Some("done" | "skipped") => Ok(()),
             Some(result) => {
                 Err(self.failure(verb, name, &format!("systemd's verdict on the job is `{result}`"), result))
             }
             None => {
-                let waited = format!("systemd has come to no verdict in {} s", JOB.as_secs());
+                let waited = format!("systemd has reported no verdict within {} s", JOB.as_secs());
                 Err(self.failure(verb, name, &waited, "timeout"))
             }
         }
     }
 
-    /// Makes sure that a service which counts as up once it is forked has not ended at once.
+    /// Makes sure that a service which counts as active once it is forked has not ended at once.
     fn watch(&self, verb: Verb, name: &str) -> Result<()> {
         let first = self.details(name)?;
         if !matches!(first.service.as_str(), "simple" | "exec" | "idle") || first.is_skipped {
@@ -370,7 +363,7 @@ impl Systemd {
         loop {
             // a service that ended and was started again by Restart= is active, with another process
             if now.unit.active != "active" || now.pid != first.pid {
-                // one that ended with success at once did what it was asked
+                // one that ended at once with success has done its work
                 if now.unit.active == "inactive" && now.result == "success" {
                     return Ok(());
                 }
@@ -384,24 +377,18 @@ impl Systemd {
         }
     }
 
-    /// The error for a unit that did not do what it was told: all that systemd and the unit say about it.
+    /// The error for a failed operation, with all that systemd and the journal have about the unit.
     fn failure(&self, verb: Verb, name: &str, why: &str, verdict: &str) -> Error {
         let details = self.details(name).unwrap_or_default();
-        let mut cause = why.to_owned();
-        if !details.unit.active.is_empty() {
-            let _ = write!(cause, "; it is {} ({})", details.unit.active, details.unit.sub);
-        }
-        let ending = details.ending();
-        if !ending.is_empty() {
-            let _ = write!(cause, ", {ending}");
-        }
+        let Unit { active, sub, .. } = &details.unit;
+        let state = if active.is_empty() { String::new() } else { format!("; it is {active} ({sub})") };
+        let ending = Some(details.ending()).filter(|ending| !ending.is_empty());
+        let cause = format!("{why}{state}{}", ending.map(|ending| format!(", {ending}")).unwrap_or_default());
         let mut help = advice(verdict, &details).to_owned();
-        let journal = journal(name);
-        if journal.is_empty() {
-            let _ = write!(help, "; its journal is empty");
-        } else {
-            let _ = write!(help, "; its journal ends with:\n{journal}");
-        }
+        help += &match journal(name) {
+            lines if lines.is_empty() => "; its journal is empty".to_owned(),
+            lines => format!("; its journal ends with:\n{lines}"),
+        };
         Error::new(code::UNIT, format!("unit {name} failed to {}", verb.1))
             .because(cause)
             .help(help)
@@ -409,17 +396,17 @@ impl Systemd {
     }
 }
 
-/// The properties with the units whose end is a unit's own end too.
+/// The properties that list the units whose end also ends a unit.
 const BINDINGS: [&str; 5] = ["Requires", "Requisite", "BindsTo", "PartOf", "StopPropagatedFrom"];
 
 type Properties = HashMap<String, OwnedVariant>;
 
-/// A property that is a text; empty when the unit doesn't have it.
+/// A property that is a text; empty if the unit doesn't have it.
 fn text_of(properties: &Properties, key: &str) -> String {
     properties.get(key).and_then(|value| <&str>::try_from(value).ok()).unwrap_or_default().to_owned()
 }
 
-/// A property that is a time in microseconds; 0 when the unit doesn't have it.
+/// A property that is a time in microseconds; 0 if the unit doesn't have it.
 fn time_of(properties: &Properties, key: &str) -> u64 {
     properties.get(key).and_then(|value| u64::try_from(value).ok()).unwrap_or(0)
 }
@@ -429,7 +416,7 @@ fn list_of(properties: &Properties, key: &str) -> Vec<String> {
     properties.get(key).and_then(|value| value.clone().try_into().ok()).unwrap_or_default()
 }
 
-/// Now on the clock that systemd counts from boot with, in microseconds.
+/// The current time of systemd's monotonic clock, in microseconds.
 fn monotonic() -> i64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec.saturating_mul(1_000_000).saturating_add(now.tv_nsec / 1000)
@@ -440,45 +427,45 @@ fn main_process(properties: &Properties) -> u32 {
     properties.get("MainPID").and_then(|value| u32::try_from(value).ok()).unwrap_or(0)
 }
 
-/// What can be done about a unit that did not do what it was told.
+/// Advice about a failed operation.
 fn advice(verdict: &str, details: &Details) -> &'static str {
     match (verdict, details.result.as_str(), details.status) {
         ("dependency", ..) => "a unit that it requires did not start; `systemctl list-dependencies` shows which",
-        ("canceled", ..) => "somebody gave it another job meanwhile; run again",
+        ("canceled", ..) => "another job for it was queued meanwhile; run again",
         // `start-limit` before systemd 231
         (_, "start-limit-hit" | "start-limit", _) => {
-            "it ended too often in a short time; repair what ends it, then run again"
+            "it ended too often in a short time; fix what ends it, then run again"
         }
-        (_, "exit-code", 203) => "its program can't be run: look whether ExecStart= names an executable file",
+        (_, "exit-code", 203) => "its program can't be run: check that ExecStart= names an executable file",
         (_, "exit-code", 200) => "its WorkingDirectory= does not exist",
         (_, "exit-code", 216 | 217) => "its User= or Group= does not exist on this host",
         (_, "exit-code", 226) => "a path in its sandbox settings (ReadWritePaths= and the like) does not exist",
         ("timeout", "success" | "", _) if matches!(details.unit.active.as_str(), "inactive" | "failed") => {
-            "it was never begun with: its job waits for that of another unit; `systemctl list-jobs` shows which"
+            "it was never started: its job waits for the job of another unit; `systemctl list-jobs` shows which"
         }
         (_, "timeout", _) | ("timeout", ..) => {
-            "it did not say that it is up (or down) in time; look why, or raise TimeoutStartSec= (TimeoutStopSec=)"
+            "it did not start (or stop) in time; find out why, or raise TimeoutStartSec= (TimeoutStopSec=)"
         }
         (_, "oom-kill", _) => "it needed more memory than there is, or than MemoryMax= allows",
-        (_, "protocol", _) => "it did not keep to its Type=: look at Type=, PIDFile= and NotifyAccess=",
-        _ => "repair what its journal complains about, then run again",
+        (_, "protocol", _) => "it did not follow the protocol of its Type=: check Type=, PIDFile= and NotifyAccess=",
+        _ => "fix what its journal reports, then run again",
     }
 }
 
-/// The last lines of a unit's journal, each marked as what somebody else said; empty when there are none or they can't be had soon.
+/// The last lines of a unit's journal, each with a mark in front; empty if there are none or they can't be read in time.
 fn journal(name: &str) -> String {
-    const PATIENCE: Duration = Duration::from_secs(5);
+    const TIMEOUT: Duration = Duration::from_secs(5);
     let argv = argv(["journalctl", "-u", name, "-n", "10", "--no-pager", "-o", "cat"]);
-    let Ok(Some(output)) = run_if_there(&Command::new(&argv, PATIENCE)) else { return String::new() };
+    let Ok(Some(output)) = run_if_there(&Command::new(&argv, TIMEOUT)) else { return String::new() };
     let text = String::from_utf8_lossy(&output.stdout);
     let lines: Vec<String> = text.lines().map(|line| format!("| {}", visible_line(line))).collect();
     lines.join("\n")
 }
 
-/// One line of a journal as it may stand in a message.
+/// One line of a journal, safe for a message.
 fn visible_line(line: &str) -> String {
     const LONGEST: usize = 500;
-    // a secret that is cut would not be known any more
+    // a secret has to be hidden before it is cut
     visible(&shortened(&mask::hide(line), LONGEST))
 }
 
@@ -495,7 +482,7 @@ fn failed(doing: &str, what: &str, error: &zbus::Error) -> Error {
         "NoSuchUnit" | "NoSuchFile" | "FileNotFound" => message.help(
             "no file and no package gives this unit: give it a `content` or `template`, install its package, or correct its name",
         ),
-        "UnitMasked" => message.help(format!("somebody masked it; `systemctl unmask {what}` if that was not meant")),
+        "UnitMasked" => message.help(format!("it is masked; run `systemctl unmask {what}` if that was not meant")),
         "LoadFailed" | "BadUnitSetting" | "UnitFileInvalid" => {
             message.help(format!("its unit file can't be used; `systemd-analyze verify {what}` says why"))
         }
@@ -516,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn how_a_unit_ended_is_told_in_words() {
+    fn how_a_unit_ended_is_reported_in_words() {
         let details = Details { result: "exit-code".into(), code: 1, status: 7, ..Details::default() };
         assert_eq!(details.ending(), "result exit-code, exit status 7");
         assert_eq!(

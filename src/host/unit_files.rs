@@ -1,4 +1,4 @@
-//! Unit files as they lie on disk: where a unit's file is, what its `[Install]` section links, whether it can be read.
+//! Unit files on disk: where they are, which links their `[Install]` sections ask for, and whether they are valid.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -6,28 +6,28 @@ use std::path::{Component, Path, PathBuf};
 use crate::error::{Error, Result, code};
 use crate::host::root::{FileType, Root};
 
-/// Where an administrator's units are, and the links that enable units.
+/// The administrator's directory for units, and for the links that enable units.
 pub const ETC: &str = "/etc/systemd/system";
 
-/// Where systemd looks for units, the first wins.
+/// Where systemd looks for units; the first wins.
 pub const DIRS: [&str; 5] =
     [ETC, "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 
-/// What the directories end in whose links make a unit want others.
+/// The suffixes of directories whose links add dependencies to a unit.
 const SUFFIXES: [&str; 3] = ["wants", "requires", "upholds"];
 
-/// What a unit masks itself with.
+/// The target of a link that masks a unit.
 const NOTHING: &str = "/dev/null";
 
 /// The types of units that have files.
 pub const TYPES: [&str; 9] = ["service", "socket", "timer", "mount", "automount", "swap", "path", "target", "slice"];
 
-/// What is found of a unit on disk.
+/// What is on disk for a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// Nothing.
     Missing,
-    /// A link to nothing, which keeps it from being started: until the next boot (`runtime`) or for good.
+    /// A link to nothing, which prevents its start: until the next boot (`runtime`) or permanently.
     Masked {
         /// Whether it is masked in `/run`.
         runtime: bool,
@@ -39,15 +39,15 @@ pub enum Found {
 /// A unit's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitFile {
-    /// The unit's own name; another than the one looked for when that is an alias.
+    /// The unit's own name, which differs from the requested one if that is an alias.
     pub name: String,
-    /// Where the file is.
+    /// The path of the file.
     pub path: PathBuf,
     /// Its text, with that of its drop-ins.
     text: String,
 }
 
-/// What a role writes of a unit, which counts as if it were on disk already.
+/// The files of a unit that a role writes, which count as if they were on disk already.
 #[derive(Clone, Debug, Default)]
 pub struct Own {
     /// The unit's file.
@@ -56,52 +56,50 @@ pub struct Own {
     pub dropins: BTreeMap<String, String>,
 }
 
-/// A link that enabling a unit makes.
+/// A link that enables a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// The unit that it enables: the one that is asked for, or one of its `Also=`.
+    /// The unit that it enables: the requested one, or one of its `Also=`.
     pub unit: String,
-    /// Where it is.
+    /// Its path.
     pub at: PathBuf,
-    /// Where it leads.
+    /// Its target.
     pub to: PathBuf,
 }
 
 impl Link {
-    /// Whether the link is there, and leads to the unit's file, by whatever way.
+    /// Whether the link exists and leads to the unit's file.
     pub fn is_there(&self, root: &Root) -> Result<bool> {
         let Some(to) = root.link(&self.at)?.map(|to| straight(&self.at.with_file_name(to))) else { return Ok(false) };
         Ok(to == self.to || (to.file_name() == self.to.file_name() && root.meta(&to)?.is_some()))
     }
 
-    /// Makes it. Nothing but a link is replaced.
+    /// Creates it. This replaces only links.
     pub fn make(&self, root: &Root) -> Result<()> {
         if root.meta(&self.at)?.is_some_and(|meta| meta.what != FileType::Link) {
-            return Err(Error::new(
-                code::UNIT,
-                format!("{} can't be enabled: {} is in the way", self.unit, self.at.display()),
-            )
-            .because("it is not a link")
-            .help("remove it with an [[absent]], or take the name out of `[Install]`"));
+            let what = format!("{} can't be enabled: {} is in the way", self.unit, self.at.display());
+            return Err(Error::new(code::UNIT, what)
+                .because("it is not a link")
+                .help("remove it with an [[absent]], or remove the name from `[Install]`"));
         }
         root.make_link(&self.at, &self.to)
     }
 }
 
-/// Takes a link away that enabled a unit, and the directory for such links when it was the last one there.
+/// Removes a link that enables a unit, and its directory if that becomes empty.
 pub fn unlink(root: &Root, at: &Path) -> Result<()> {
     root.remove(at)?;
     emptied(root, at)?.map_or(Ok(()), |dir| root.remove(&dir))
 }
 
-/// The directory that a link which enables a unit would be in, when there is nothing in it.
+/// The directory of a link that enables a unit, if it is empty.
 pub fn emptied(root: &Root, at: &Path) -> Result<Option<PathBuf>> {
     let Some(dir) = at.parent().filter(|dir| *dir != Path::new(ETC) && dir.starts_with(ETC)) else { return Ok(None) };
     let is_there = root.meta(dir)?.is_some_and(|meta| meta.what == FileType::Directory);
     Ok((is_there && root.names(dir)?.is_empty()).then(|| dir.to_owned()))
 }
 
-/// Links that are going to be taken away by [`unlink`], with the directories that go along.
+/// The links that [`unlink`] is going to remove, and the directories that this empties.
 pub fn with_emptied(root: &Root, mut links: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
     let dirs: BTreeSet<&Path> =
         links.iter().filter_map(|at| at.parent()).filter(|dir| *dir != Path::new(ETC)).collect();
@@ -115,15 +113,15 @@ pub fn with_emptied(root: &Root, mut links: Vec<PathBuf>) -> Result<Vec<PathBuf>
     Ok(links)
 }
 
-/// Where the links are that enable units: below the administrator's directory, one for each unit that wants others.
+/// The directories of links that enable units: the administrator's, and one below it for each unit that wants others.
 fn link_dirs(root: &Root) -> Result<Vec<PathBuf>> {
     let is_for_links = |name: &String| SUFFIXES.iter().any(|end| name.ends_with(&format!(".{end}")));
     let names = root.names(Path::new(ETC))?.into_iter().filter(is_for_links);
     Ok(std::iter::once(PathBuf::from(ETC)).chain(names.map(|name| Path::new(ETC).join(name))).collect())
 }
 
-/// Every link of the administrator's that enables a unit or gives it another name, whatever its `[Install]` says, also when it leads
-/// nowhere; the unit goes by `names`.
+/// Every link of the administrator that enables a unit or is an alias of it, regardless of `[Install]`, even if it is dangling. `names`
+/// are the names of the unit.
 pub fn links_to(root: &Root, names: &[&str]) -> Result<Vec<PathBuf>> {
     let mut links = Vec::new();
     for dir in link_dirs(root)? {
@@ -133,13 +131,13 @@ pub fn links_to(root: &Root, names: &[&str]) -> Result<Vec<PathBuf>> {
             let target = straight(&dir.join(target));
             let Some(leads) = leads_to(&name, &target) else { continue };
             let is_named = names.contains(&name.as_str());
-            let is_meant = match dir == Path::new(ETC) {
-                // its file is elsewhere: that does not enable it
+            let is_ours = match dir == Path::new(ETC) {
+                // a link to its file elsewhere, which does not enable it
                 true if leads == name => is_named && root.meta(&target)?.is_none(),
                 true => names.contains(&leads.as_str()) || (is_named && root.meta(&target)?.is_none()),
                 false => is_named || names.contains(&leads.as_str()),
             };
-            if is_meant {
+            if is_ours {
                 links.push(at);
             }
         }
@@ -147,7 +145,7 @@ pub fn links_to(root: &Root, names: &[&str]) -> Result<Vec<PathBuf>> {
     Ok(links)
 }
 
-/// The script of System V that systemd makes a service of where there is no unit of this name.
+/// The System V script from which systemd generates the service if there is no unit of this name.
 pub fn script(root: &Root, name: &str) -> Result<Option<PathBuf>> {
     let Some(stem) = name.strip_suffix(".service") else { return Ok(None) };
     for dir in ["/etc/init.d", "/etc/rc.d/init.d"] {
@@ -159,7 +157,7 @@ pub fn script(root: &Root, name: &str) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// The links by which a script is run at boot.
+/// The links that run a script at boot.
 pub fn script_links(root: &Root, name: &str) -> Result<Vec<PathBuf>> {
     let stem = name.strip_suffix(".service").unwrap_or(name);
     let starts = |entry: &String| {
@@ -174,7 +172,7 @@ pub fn script_links(root: &Root, name: &str) -> Result<Vec<PathBuf>> {
     Ok(links)
 }
 
-/// Looks for a unit's file, with what a role writes of it in place of what is there.
+/// Finds a unit's file; what a role writes replaces what is on disk.
 pub fn find(root: &Root, name: &str, own: &Own) -> Result<Found> {
     let found = match &own.text {
         Some(text) => {
@@ -183,27 +181,18 @@ pub fn find(root: &Root, name: &str, own: &Own) -> Result<Found> {
         None => search(root, name, &mut BTreeSet::new())?,
     };
     let Found::File(mut file) = found else { return Ok(found) };
-    let names: Vec<String> = std::iter::once(file.name.clone()).chain(template_of(&file.name)).collect();
-    for dir in DIRS {
-        for name in &names {
-            let dropins = Path::new(dir).join(format!("{name}.d"));
-            for dropin in root.names(&dropins)?.iter().filter(|dropin| dropin.ends_with(".conf")) {
-                if dir == ETC && own.dropins.contains_key(dropin) {
-                    continue;
-                }
-                file.text.push('\n');
-                file.text.push_str(&root.text(&dropins.join(dropin))?);
+    for dropins in dropin_dirs(std::iter::once(file.name.clone()).chain(template_of(&file.name))) {
+        for dropin in root.names(&dropins)?.iter().filter(|dropin| dropin.ends_with(".conf")) {
+            if !(dropins.starts_with(ETC) && own.dropins.contains_key(dropin)) {
+                file.text += &format!("\n{}", root.text(&dropins.join(dropin))?);
             }
         }
     }
-    for text in own.dropins.values() {
-        file.text.push('\n');
-        file.text.push_str(text);
-    }
+    file.text.extend(own.dropins.values().flat_map(|text| ["\n", text.as_str()]));
     Ok(Found::File(file))
 }
 
-/// Every path of which a change can change what [`find`] or [`masked`] tells of a unit, or which links its `[Install]` asks for.
+/// Every path that can change the result of [`find`], [`masked`] or [`UnitFile::links`] for a unit.
 pub fn traces(root: &Root, name: &str, own: &Own) -> Result<Vec<PathBuf>> {
     let mut names: BTreeSet<String> = std::iter::once(name.to_owned()).chain(template_of(name)).collect();
     let mut paths: Vec<PathBuf> = DIRS.iter().map(PathBuf::from).chain(link_dirs(root)?).collect();
@@ -213,23 +202,27 @@ pub fn traces(root: &Root, name: &str, own: &Own) -> Result<Vec<PathBuf>> {
         paths.extend(file.links(root)?.into_iter().map(|link| link.at));
         paths.push(file.path);
     }
-    for dir in DIRS {
-        for name in &names {
-            let dropins = Path::new(dir).join(format!("{name}.d"));
-            paths.extend(root.names(&dropins)?.iter().map(|dropin| dropins.join(dropin)));
-            paths.extend([Path::new(dir).join(name), dropins]);
-        }
+    paths.extend(DIRS.iter().flat_map(|dir| names.iter().map(|name| Path::new(dir).join(name))));
+    for dropins in dropin_dirs(names) {
+        paths.extend(root.names(&dropins)?.iter().map(|dropin| dropins.join(dropin)));
+        paths.push(dropins);
     }
     Ok(paths)
 }
 
-/// Whether a unit is masked, whatever a role writes of it.
+/// The directories of drop-ins of units with these names, in the order in which systemd reads them.
+fn dropin_dirs(names: impl IntoIterator<Item = String>) -> Vec<PathBuf> {
+    let names: Vec<String> = names.into_iter().map(|name| format!("{name}.d")).collect();
+    DIRS.iter().flat_map(|dir| names.iter().map(|name| Path::new(dir).join(name))).collect()
+}
+
+/// Whether a unit is masked, regardless of what a role writes.
 pub fn masked(root: &Root, name: &str) -> Result<Option<Found>> {
     let found = search(root, name, &mut BTreeSet::new())?;
     Ok(matches!(found, Found::Masked { .. }).then_some(found))
 }
 
-/// The names of all units on disk, to find the one that was meant.
+/// The names of all units on disk, for suggestions.
 pub fn names(root: &Root) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for dir in DIRS {
@@ -238,11 +231,10 @@ pub fn names(root: &Root) -> Result<BTreeSet<String>> {
     Ok(names)
 }
 
-/// How many names links may lead through.
+/// Names that a chain of links may have at most.
 const MOST_NAMES: usize = 64;
 
-/// `seen` has the names that were looked for on the way here: none is looked for twice, since each may have a link in
-/// each directory.
+/// `seen` has the names that were searched already: none is searched twice, since each may have a link in each directory.
 fn search(root: &Root, name: &str, seen: &mut BTreeSet<String>) -> Result<Found> {
     if seen.len() >= MOST_NAMES || !seen.insert(name.to_owned()) {
         return Ok(Found::Missing);
@@ -274,7 +266,7 @@ fn search(root: &Root, name: &str, seen: &mut BTreeSet<String>) -> Result<Found>
     Ok(Found::Missing)
 }
 
-/// The unit that a link in `dir` leads to: one of another name (an alias), or a file outside systemd's directories.
+/// The unit that a link in `dir` leads to: another name (an alias), or a file outside of systemd's directories.
 fn follow(root: &Root, name: &str, dir: &str, target: &Path, seen: &mut BTreeSet<String>) -> Result<Option<Found>> {
     let target = straight(&Path::new(dir).join(target));
     let Some(other) = leads_to(name, &target) else { return Ok(None) };
@@ -289,7 +281,7 @@ fn follow(root: &Root, name: &str, dir: &str, target: &Path, seen: &mut BTreeSet
 /// The unit that a link of this name leads to.
 fn leads_to(name: &str, target: &Path) -> Option<String> {
     let other = target.file_name()?.to_str()?;
-    // an alias of a template is one for each instance
+    // an alias of a template applies to each instance
     Some(match (instance_of(name), instance_of(other)) {
         (Some((_, instance)), Some((prefix, ""))) => {
             format!("{prefix}@{instance}.{}", other.rsplit('.').next().unwrap_or_default())
@@ -317,7 +309,7 @@ pub fn instance_of(name: &str) -> Option<(&str, &str)> {
     stem.split_once('@')
 }
 
-/// Whether a name is that of a template, which does not run itself.
+/// Whether a name is that of a template, which can't be started itself.
 pub fn is_template(name: &str) -> bool {
     instance_of(name).is_some_and(|(_, instance)| instance.is_empty())
 }
@@ -330,12 +322,11 @@ pub fn template_of(name: &str) -> Option<String> {
 }
 
 impl UnitFile {
-    /// The links that enabling the unit makes, with those of the units that it names in `Also=`; none when it can't be
-    /// enabled.
+    /// The links that enable the unit, with those of the units in its `Also=`; none if it can't be enabled.
     pub fn links(&self, root: &Root) -> Result<Vec<Link>> {
         let mut links = Vec::new();
         let mut seen = BTreeSet::new();
-        // not the stack: a row of units that name one another may be long
+        // no recursion: a chain of units that name one another may be long
         let mut waiting = vec![self.clone()];
         while let Some(file) = waiting.pop() {
             if seen.insert(file.name.clone()) {
@@ -350,33 +341,33 @@ impl UnitFile {
         Ok(links)
     }
 
-    /// Adds the links of this unit; the names of the units in its `Also=`.
+    /// Adds the links of this unit, and returns the names of the units in its `Also=`.
     fn own_links(&self, root: &Root, links: &mut Vec<Link>) -> Result<Vec<String>> {
         let install = install(&self.text);
-        let said = |key: &str| install.get(key).map(Vec::as_slice).unwrap_or_default();
-        // a template is enabled as the instance that it says
-        let name = match (self.name.split_once("@."), said("DefaultInstance").first()) {
+        let words = |key: &str| install.get(key).map(Vec::as_slice).unwrap_or_default();
+        // a template is enabled as its default instance
+        let name = match (self.name.split_once("@."), words("DefaultInstance").first()) {
             (Some((prefix, kind)), Some(instance)) => format!("{prefix}@{instance}.{kind}"),
             _ => self.name.clone(),
         };
-        let filled = |key: &str| -> Result<Vec<String>> {
-            let words: Vec<_> = said(key).iter().map(|word| expand(word, &name, root)).collect::<Result<_>>()?;
+        let expanded = |key: &str| -> Result<Vec<String>> {
+            let words: Vec<_> = words(key).iter().map(|word| expand(word, &name, root)).collect::<Result<_>>()?;
             Ok(words.into_iter().flatten().collect())
         };
         let link = |at: PathBuf| Link { unit: self.name.clone(), at, to: self.path.clone() };
         for (key, suffix) in ["WantedBy", "RequiredBy", "UpheldBy"].into_iter().zip(SUFFIXES) {
-            let by = filled(key)?.into_iter().filter(|_| !is_template(&name));
+            let by = expanded(key)?.into_iter().filter(|_| !is_template(&name));
             links.extend(by.map(|by| link(Path::new(ETC).join(format!("{by}.{suffix}")).join(&name))));
         }
-        let aliases = filled("Alias")?.into_iter().filter(|alias| *alias != self.name);
+        let aliases = expanded("Alias")?.into_iter().filter(|alias| *alias != self.name);
         links.extend(aliases.map(|alias| link(Path::new(ETC).join(alias))));
-        filled("Also")
+        expanded("Also")
     }
 }
 
-/// What the `[Install]` section says: the words of each of its keys.
+/// The words of each key of the `[Install]` section.
 fn install(text: &str) -> BTreeMap<String, Vec<String>> {
-    let mut said: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut keys: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut is_ours = false;
     for (_, line) in logical_lines(text) {
         if line.starts_with('[') {
@@ -384,17 +375,17 @@ fn install(text: &str) -> BTreeMap<String, Vec<String>> {
             continue;
         }
         let Some((key, value)) = line.split_once('=').filter(|_| is_ours) else { continue };
-        let words = said.entry(key.trim().to_owned()).or_default();
-        // an empty value takes back what was said before; of this one, the last counts
+        let words = keys.entry(key.trim().to_owned()).or_default();
+        // an empty value resets the key; of DefaultInstance, only the last one counts
         if value.trim().is_empty() || key.trim() == "DefaultInstance" {
             words.clear();
         }
         words.extend(value.split_whitespace().map(|word| word.trim_matches(['"', '\'']).to_owned()));
     }
-    said
+    keys
 }
 
-/// A word of `[Install]` with its specifiers filled in; `None` for those that depend on more than the unit's and the host's names.
+/// A word of `[Install]` with its specifiers expanded; `None` for specifiers that depend on more than the names of unit and host.
 fn expand(word: &str, name: &str, root: &Root) -> Result<Option<String>> {
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
     let (prefix, instance) = instance_of(name).unwrap_or((stem, ""));
@@ -424,18 +415,18 @@ fn expand(word: &str, name: &str, root: &Root) -> Result<Option<String>> {
     Ok(Some(out))
 }
 
-/// What is wrong with a unit's text.
+/// A problem in a unit's text.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Flaw {
     /// The line, from 1.
     pub line: usize,
     /// Its text.
     pub text: String,
-    /// What is wrong with it.
+    /// What the problem is.
     pub why: &'static str,
 }
 
-/// Looks for what systemd would warn of and then ignore: lines that are nothing, keys outside a section, open quotes.
+/// Finds what systemd would warn about and ignore: invalid lines, keys outside of a section, open quotes.
 pub fn check(text: &str) -> Result<(), Flaw> {
     let mut has_section = false;
     for (line, text) in logical_lines(text) {
@@ -464,8 +455,7 @@ pub fn check(text: &str) -> Result<(), Flaw> {
     if has_section { Ok(()) } else { Err(Flaw { line: 1, text: String::new(), why: "it has no `[Section]`" }) }
 }
 
-/// The lines that say something, continued ones joined, each with the number of its first; comments and blanks are
-/// left out.
+/// The lines without comments and blanks, continued ones joined, each with the number of its first line.
 pub fn logical_lines(text: &str) -> Vec<(usize, String)> {
     let mut lines: Vec<(usize, String)> = Vec::new();
     let mut is_continued = false;
@@ -477,10 +467,7 @@ pub fn logical_lines(text: &str) -> Vec<(usize, String)> {
         }
         let (part, continues) = line.strip_suffix('\\').map_or((line, false), |part| (part, true));
         match lines.last_mut().filter(|_| is_continued) {
-            Some((_, before)) => {
-                before.push(' ');
-                before.push_str(part);
-            }
+            Some((_, before)) => before.extend([" ", part]),
             None => lines.push((number + 1, part.to_owned())),
         }
         is_continued = continues;
@@ -530,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn enabling_links_what_install_names_in_the_file_its_drop_ins_and_what_it_names_also() {
+    fn enabling_links_what_install_names_in_the_file_its_drop_ins_and_also() {
         let (_dir, root) = tree(&[
             (
                 "usr/lib/systemd/system/a.service",
@@ -595,7 +582,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_assignment_takes_back_what_was_said_before() {
+    fn an_empty_assignment_resets_a_key() {
         let install = install("[Install]\nWantedBy=a.target\nWantedBy=\nWantedBy=b.target\n");
         assert_eq!(install["WantedBy"], ["b.target"]);
     }
@@ -650,7 +637,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flaw_is_told_with_its_line() {
+    fn a_flaw_is_reported_with_its_line() {
         let flaw = |text: &str| check(text).map_err(|flaw| (flaw.line, flaw.text, flaw.why)).unwrap_err();
         assert_eq!(
             flaw("[Service]\nExecStart=/bin/x 'a\n"),

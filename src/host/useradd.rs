@@ -1,5 +1,5 @@
-//! The system's own programs that make and change accounts (`useradd` and its kin): they know what else belongs to an account on
-//! this host, as subordinate numbers, caches, SELinux users and the audit trail.
+//! Runs shadow's programs (`useradd` and others): they handle everything else that belongs to an account, such as subordinate numbers,
+//! caches, SELinux users and the audit trail.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use crate::host::account_files::{WantedGroup, WantedUser};
 use crate::host::process::{Command, Output, argv, run};
 use crate::read;
 
-/// How long one of them may take: they wait for each other, and copy files.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Timeout of a program: they wait for each other, and copy files.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Makes a group.
+/// Creates a group.
 pub fn add_group(wanted: &WantedGroup<'_>) -> Result<()> {
     let gid = wanted.gid.map(|gid| gid.to_string());
     let mut words = vec!["groupadd"];
@@ -21,8 +21,8 @@ pub fn add_group(wanted: &WantedGroup<'_>) -> Result<()> {
     call(&words, || format!("can't make the group {}", wanted.name))
 }
 
-/// Makes a user without a password. It gets the primary group that is wanted; else the one of its own name, which is made unless
-/// it is there. A home is made if it is missing.
+/// Creates a user without a password. Its primary group is the wanted one, or else one of its own name, which is created if it is
+/// missing. `with_home` creates a missing home.
 pub fn add_user(wanted: &WantedUser<'_>, has_own_group: bool, with_home: bool) -> Result<()> {
     let (uid, home) = (wanted.uid.map(|uid| uid.to_string()), wanted.new_home());
     let mut words = vec!["useradd"];
@@ -32,7 +32,7 @@ pub fn add_user(wanted: &WantedUser<'_>, has_own_group: bool, with_home: bool) -
         Some(group) => words.extend(["--gid", group]),
         None => words.push("--user-group"),
     }
-    // by UMASK, every version makes a home that only its user reads, unless HOME_MODE says otherwise on this host
+    // UMASK works in every version of useradd; HOME_MODE of this host overrides it
     words.extend(["--home-dir", &home, "--shell", wanted.new_shell(), "--key", "UMASK=0077"]);
     words.push(if with_home { "--create-home" } else { "--no-create-home" });
     words.extend(wanted.comment.iter().flat_map(|comment| ["--comment", comment]));
@@ -40,42 +40,42 @@ pub fn add_user(wanted: &WantedUser<'_>, has_own_group: bool, with_home: bool) -
     call(&words, || format!("can't make the user {}", wanted.name))
 }
 
-/// Gives a user what it is wanted to have; what it has already stays. With `is_bare`, it gets the line in `/etc/shadow` that it lacks.
-pub fn change_user(wanted: &WantedUser<'_>, is_bare: bool) -> Result<()> {
+/// Sets the wanted fields of a user. With `lacks_shadow`, this adds the missing line in `/etc/shadow`.
+pub fn change_user(wanted: &WantedUser<'_>, lacks_shadow: bool) -> Result<()> {
     let mut words = vec!["usermod"];
     let fields =
         [("--comment", wanted.comment), ("--home", wanted.home), ("--shell", wanted.shell), ("--gid", wanted.group)];
     words.extend(fields.iter().filter_map(|(option, value)| Some([*option, (*value)?])).flatten());
-    words.extend(is_bare.then_some(["--password", "!*"]).into_iter().flatten());
+    words.extend(lacks_shadow.then_some(["--password", "!*"]).into_iter().flatten());
     words.push(wanted.name);
     call(&words, || format!("can't change the user {}", wanted.name))
 }
 
-/// Adds a user, who may be one that only NSS knows, to the members of a group.
+/// Adds a user, who may exist only in NSS, to the members of a group.
 pub fn add_member(user: &str, group: &str) -> Result<()> {
     call(&["gpasswd", "--add", user, group], || format!("can't add {user} to the group {group}"))
 }
 
 fn call(words: &[&str], what: impl Fn() -> String) -> Result<()> {
-    let output = run(&Command::new(&argv(words.iter().copied()), PATIENCE))?;
+    let output = run(&Command::new(&argv(words.iter().copied()), TIMEOUT))?;
     match output.is_success() {
         true => Ok(()),
         false => Err(failure(words.first().copied().unwrap_or_default(), &output, what())),
     }
 }
 
-/// The error that a program failed, with advice by what it said.
+/// The error for a failed program, with advice from its messages.
 fn failure(program: &str, output: &Output, what: String) -> Error {
     let error = output.failure(what);
-    let said = String::from_utf8_lossy(&output.stderr);
-    let file = said.split_once("cannot lock ").and_then(|(_, rest)| rest.split([';', '\n']).next());
+    let message = String::from_utf8_lossy(&output.stderr);
+    let file = message.split_once("cannot lock ").and_then(|(_, rest)| rest.split([';', '\n']).next());
     if let Some(file) = file {
         return error.passing().help(format!(
-            "somebody else changes accounts now, or has died with {file}.lock: `cat {file}.lock` shows the process; the next run goes on \
-             when it has ended"
+            "another program changes accounts, or has left {file}.lock behind: `cat {file}.lock` shows the process; the next run \
+             continues when it has ended"
         ));
     }
-    let process = said.split_once("used by process ").and_then(|(_, rest)| rest.split_whitespace().next());
+    let process = message.split_once("used by process ").and_then(|(_, rest)| rest.split_whitespace().next());
     if let Some(process) = process {
         let stop = match unit_of(process) {
             Some(unit) => format!("`systemctl stop {unit}`"),
@@ -83,10 +83,10 @@ fn failure(program: &str, output: &Output, what: String) -> Error {
         };
         return error.help(format!("end it with {stop}, then run `kpull apply --retry`; or leave the home as it is"));
     }
-    error.help(format!("`{program}` says this; correct what it names and run again, or change the role"))
+    error.help(format!("this is the message of `{program}`; fix what it names and run again, or change the role"))
 }
 
-/// The unit that a process is in, if it is one that can be stopped.
+/// The unit of a process, if it can be stopped.
 fn unit_of(process: &str) -> Option<String> {
     let groups = read::kernel(&format!("/proc/{process}/cgroup")).ok()?;
     let names = groups.lines().filter_map(|line| line.rsplit('/').next());

@@ -1,4 +1,4 @@
-//! Questions to web servers, with everything read that they need: so that another process can ask them, which has no rights.
+//! Requests to web servers with all files read already, so that a process without rights can send them.
 
 use std::io::Read as _;
 use std::net::{TcpStream, ToSocketAddrs as _};
@@ -12,53 +12,53 @@ use crate::error::{Error, Result, code, visible};
 use crate::host::root::Root;
 use crate::net::{self, LoadedOptions, Options};
 
-/// One request, which is sent as it is: by no proxy, and not again where it is redirected.
+/// One request, sent without a proxy and without following redirects.
 #[derive(Clone, Deserialize, Serialize)]
 pub struct Question {
     /// The address.
     pub url: Url,
-    /// The address as it may stand in a message.
+    /// The address for messages.
     pub shown: String,
-    /// JSON to POST; it is a GET without.
+    /// JSON to POST; `None` for a GET.
     pub json: Option<String>,
     /// Headers besides the usual ones.
     pub headers: Vec<(String, String)>,
-    /// Whom to trust, and what to show.
+    /// The trusted authorities and the client's identity.
     pub tls: LoadedOptions,
-    /// How long a connection may take.
+    /// Timeout of the connection.
     pub connect: Duration,
-    /// How long all of it may take.
+    /// Timeout of the whole request.
     pub limit: Duration,
-    /// How many bytes of the answer's body are read at most.
+    /// Bytes of the answer's body that are read at most.
     pub most: usize,
 }
 
-/// The answer to a [`Question`], whatever it is.
+/// Any answer to a [`Question`].
 #[derive(Debug)]
 pub struct Reply {
-    /// Its status.
+    /// Its HTTP status.
     pub status: u16,
-    /// The beginning of its body, no more than was asked for.
+    /// The beginning of its body.
     pub body: Vec<u8>,
-    /// Why that broke off, if it did.
+    /// Why reading the body failed, if it did.
     pub broken: Option<String>,
 }
 
-/// Who asks. Errors are what was wrong, for people.
+/// Sends requests. Errors are texts for messages.
 pub trait Ask {
     /// Sends a request once.
     fn ask(&self, question: &Question) -> Result<Reply, String>;
 
-    /// Connects to `HOST:PORT` within some time, and says nothing there.
+    /// Connects to `HOST:PORT` within `limit`, and sends nothing.
     fn connect(&self, target: &str, limit: Duration) -> Result<(), String>;
 }
 
-/// This process asks by itself.
+/// Sends requests from this process.
 #[derive(Debug)]
 pub struct Here;
 
-/// What is needed for TLS, read on the host: the only authorities that are trusted (the system's without), and a client certificate with
-/// its key. Errors are what was wrong, for people.
+/// Reads the files for TLS: the only trusted authorities (the system's if `None`), and a client certificate with its key. Errors are
+/// texts for messages.
 pub fn tls(root: &Root, ca: Option<&Path>, client: Option<(&Path, &Path)>) -> Result<LoadedOptions, String> {
     let read = |_: &str, path: &Path| match root.read(path)? {
         Some((_, content)) => Ok(content),
@@ -69,9 +69,9 @@ pub fn tls(root: &Root, ca: Option<&Path>, client: Option<(&Path, &Path)>) -> Re
     Options { ca, client_cert, client_key, ..Options::default() }.load_by(&read).map_err(|why| why.to_string())
 }
 
-/// Why there is no answer from `whom`.
-pub fn unanswered(whom: &str, why: &reqwest::Error) -> String {
-    net::Failure::of(format!("{whom} does not answer"), why).error.to_string()
+/// Why `server` does not answer.
+pub fn unanswered(server: &str, why: &reqwest::Error) -> String {
+    net::Failure::of(format!("{server} does not answer"), why).error.to_string()
 }
 
 impl Ask for Here {

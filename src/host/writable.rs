@@ -1,4 +1,4 @@
-//! Whether somebody else than root may write what root goes by: what OpenSSH asks of its own files.
+//! Refuses files that root relies on and another user can write, as OpenSSH does with its own files.
 
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf, absolute};
@@ -12,16 +12,16 @@ use super::root::{FileType, Meta};
 use crate::error::{Context as _, Error, Result, code};
 use crate::read;
 
-/// Links that are followed; the kernel follows no more either.
+/// Links that are followed at most, as by the kernel.
 const LINKS: usize = 40;
-/// The owner that a user namespace shows where a file's own is none of its users.
+/// The owner that a user namespace shows for files of users outside of it.
 const OVERFLOW: u32 = 65534;
 
-/// Refuses a file that root is to go by and somebody else may write: itself, a link on the way to it, or a directory above. What is not there is no
-/// error, and nothing is asked of anybody but root.
+/// Refuses a file that root relies on if another user can write it, a link on the way to it, or a directory above it. A missing file is
+/// no error. Only runs as root check this.
 ///
-/// In a `tree` (not `/`), the directories above it are not looked at, and nothing is where it belongs to somebody else than root: root has named it,
-/// and its owner decides about everything in it.
+/// In a `tree` (not `/`), the directories above the tree are not checked. Nothing is checked in a tree of another user: root has named
+/// the tree, and its owner controls everything in it.
 pub fn check(path: &Path, tree: &Path) -> Result<()> {
     if !geteuid().is_root() {
         return Ok(());
@@ -30,14 +30,11 @@ pub fn check(path: &Path, tree: &Path) -> Result<()> {
         |path: &Path| absolute(path).context(code::CONFIG, || format!("can't tell where {} is", path.display()));
     let (path, tree) = (whole(path)?, whole(tree)?);
     let inside = path.strip_prefix(&tree).ok().filter(|_| tree != Path::new("/"));
-    let mut at = match inside {
-        Some(_) => tree.clone(),
-        None => PathBuf::from("/"),
-    };
+    let mut at = if inside.is_some() { tree.clone() } else { PathBuf::from("/") };
     if inside.is_some() {
         match stat(&at).map(Meta::from) {
-            Ok(found) if is_roots(&found) => look(&path, &at, &found)?,
-            // it is the owner's, or not there
+            Ok(found) if is_roots(&found) => check_part(&path, &at, &found)?,
+            // it belongs to another user, or is missing
             _ => return Ok(()),
         }
     }
@@ -54,11 +51,11 @@ pub fn check(path: &Path, tree: &Path) -> Result<()> {
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
             Err(why) => return Err(why).context(code::CONFIG, || format!("can't look at {}", next.display())),
         };
-        // whoever reads it refuses a pipe or a device, and its mode is no reason to change that of /dev/zero
+        // reading refuses pipes and devices, and their modes (/dev/zero) are no concern
         if found.what == FileType::Special {
             return Ok(());
         }
-        look(&path, &next, &found)?;
+        check_part(&path, &next, &found)?;
         if found.what != FileType::Link {
             at = next;
             continue;
@@ -77,14 +74,14 @@ pub fn check(path: &Path, tree: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether everybody on this machine may read a file: it, and every directory above it.
+/// Whether every user can read a file, including access to the directories above it.
 pub fn is_public(path: &Path) -> bool {
     let Ok(path) = absolute(path) else { return false };
     let has = |path: &Path, bits: u32| stat(path).is_ok_and(|found| found.st_mode & bits == bits);
     has(&path, 0o004) && path.ancestors().skip(1).all(|above| has(above, 0o001))
 }
 
-/// The names of a path, the last first.
+/// The names of a path, in reverse order.
 fn names(path: &Path) -> Vec<OsString> {
     let name = |part: Component<'_>| match part {
         Component::Normal(name) => Some(name.to_owned()),
@@ -96,29 +93,27 @@ fn names(path: &Path) -> Vec<OsString> {
     names
 }
 
-/// Whether something belongs to root, or to nobody of this user namespace: who that is, only the machine around it knows, whose root can do everything
-/// here.
+/// Whether something belongs to root, or to a user outside of this user namespace: only root of the surrounding machine can map that,
+/// and has all rights here anyway.
 fn is_roots(found: &Meta) -> bool {
     let is_mapped = || read::has_number(&read::kernel("/proc/self/uid_map").unwrap_or_default(), OVERFLOW);
     found.uid == 0 || found.uid == OVERFLOW && !is_mapped()
 }
 
-/// Refuses one name on the way to a path.
-fn look(path: &Path, at: &Path, found: &Meta) -> Result<()> {
+/// Refuses a part of a path that others can write.
+fn check_part(path: &Path, at: &Path, found: &Meta) -> Result<()> {
     let Meta { what, mode, uid, .. } = *found;
-    // in a directory with the sticky bit nobody can replace what belongs to somebody else
+    // in a directory with the sticky bit, only owners can replace their files
     let is_shared = what == FileType::Directory && mode & 0o1000 != 0;
     let is_open = what != FileType::Link && mode & 0o022 != 0 && !is_shared;
     let (why, command) = match (is_roots(found), mode & 0o002 != 0) {
         (false, _) => (format!("it belongs to user {uid}"), "chown -h root:root"),
         (true, _) if !is_open => return Ok(()),
-        (true, true) => (format!("everybody may write it (its mode is {mode:04o})"), "chmod go-w"),
-        (true, false) => (format!("its group may write it (its mode is {mode:04o})"), "chmod go-w"),
+        (true, true) => (format!("everybody can write it (its mode is {mode:04o})"), "chmod go-w"),
+        (true, false) => (format!("its group can write it (its mode is {mode:04o})"), "chmod go-w"),
     };
     let (path, at) = (path.display(), at.display());
-    Err(Error::new(code::CONFIG, format!("root does not go by {path}, since somebody else may write {at}"))
-        .because(why)
-        .help(format!(
-            "look whether what is there is yours, then say `{command} {at}`; or keep it where only root may write"
-        )))
+    Err(Error::new(code::CONFIG, format!("root can't rely on {path}: another user can write {at}")).because(why).help(
+        format!("check that the content is yours, then run `{command} {at}`; or move it to where only root can write"),
+    ))
 }

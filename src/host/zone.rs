@@ -1,4 +1,4 @@
-//! What a firewall zone lets in: its settings, and the single edits that lead from one to another.
+//! The settings of a firewall zone, and the edits that lead from one state to another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -8,21 +8,21 @@ use sha2::{Digest, Sha256};
 use crate::host::address;
 use crate::host::rich_rule::normal_rule;
 
-/// One thing in a zone.
+/// An element of a zone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Element {
     /// A service by its name.
     Service(String),
-    /// A port, or several in a row.
+    /// A port or range of ports.
     Port(PortRange),
     /// A rich rule in firewalld's own form.
     Rule(String),
     /// Masquerading.
     Masquerade,
-    /// Passing on what goes from one interface or source of the zone to another.
+    /// Forwarding between interfaces and sources of the zone.
     Forward,
-    /// What belongs to the zone by where it comes from: an address, a network, a hardware address, or `ipset:NAME`.
+    /// A source that belongs to the zone: an address, a network, a hardware address, or `ipset:NAME`.
     Source(String),
     /// A network interface that belongs to the zone.
     Interface(String),
@@ -43,7 +43,7 @@ impl fmt::Display for Element {
 }
 
 impl Element {
-    /// The same in the one form that can be compared.
+    /// Its normal form, for comparison.
     pub fn normal(&self) -> Self {
         match self {
             Self::Rule(rule) => Self::Rule(normal_rule(rule)),
@@ -53,63 +53,62 @@ impl Element {
     }
 }
 
-/// What a zone does with what nothing in it speaks of.
+/// What happens to packets that no element of the zone matches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub enum Target {
-    /// It refuses it, but for ICMP.
+    /// They are rejected, except for ICMP.
     #[default]
     #[serde(rename = "default")]
     Default,
-    /// It lets it in.
+    /// They are accepted.
     #[serde(rename = "ACCEPT")]
     Accept,
-    /// It drops it without an answer.
+    /// They are dropped without an answer.
     #[serde(rename = "DROP")]
     Drop,
-    /// It refuses it.
+    /// They are rejected.
     #[serde(rename = "REJECT", alias = "%%REJECT%%")]
     Reject,
 }
 
 impl Target {
-    /// Of firewalld's own text; what is not known here counts as the default one.
-    pub fn parse(text: &str) -> Self {
-        match text {
-            "ACCEPT" => Self::Accept,
-            "DROP" => Self::Drop,
-            "%%REJECT%%" | "REJECT" => Self::Reject,
-            _ => Self::Default,
+    fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Accept => "ACCEPT",
+            Self::Drop => "DROP",
+            Self::Reject => "REJECT",
         }
     }
 
-    /// firewalld's text for it in a zone's file; `None` for the default, which has none there.
+    /// Parses firewalld's text; an unknown one counts as the default.
+    pub fn parse(text: &str) -> Self {
+        let is_it = |target: &Self| target.name() == text.trim_matches('%');
+        [Self::Accept, Self::Drop, Self::Reject].into_iter().find(is_it).unwrap_or_default()
+    }
+
+    /// firewalld's text for it in a zone's file; `None` for the default.
     pub fn in_file(self) -> Option<&'static str> {
         match self {
             Self::Default => None,
-            Self::Accept => Some("ACCEPT"),
-            Self::Drop => Some("DROP"),
             Self::Reject => Some("%%REJECT%%"),
+            other => Some(other.name()),
         }
     }
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Default => "default",
-            Self::Accept => "ACCEPT",
-            Self::Drop => "DROP",
-            Self::Reject => "REJECT",
-        })
+        f.write_str(self.name())
     }
 }
 
-/// One step from what a zone is to what it is to be.
+/// A single change of a zone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Edit {
-    /// Puts it in.
+    /// Adds it.
     Add(Element),
-    /// Takes it out.
+    /// Removes it.
     Remove(Element),
 }
 
@@ -122,7 +121,7 @@ impl fmt::Display for Edit {
     }
 }
 
-/// Ports in a row, written as `443/tcp` or `2379-2380/tcp`.
+/// A port or range of ports, written as `443/tcp` or `2379-2380/tcp`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
@@ -134,7 +133,7 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    /// From firewalld's two texts; `None` when they are none that kpull knows (a port by name).
+    /// Parses firewalld's two texts; `None` if kpull doesn't support them (a port by name).
     pub fn parse(ports: &str, protocol: &str) -> Option<Self> {
         let number = |text: &str| text.parse::<u16>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
         let (first, last) = match ports.split_once('-') {
@@ -145,7 +144,7 @@ impl PortRange {
         (is_known && first <= last && first > 0).then(|| Self { protocol: protocol.to_owned(), first, last })
     }
 
-    /// Whether the port is one of them, whatever the protocol.
+    /// Whether the range has the port, regardless of the protocol.
     pub fn contains(&self, port: u16) -> bool {
         (self.first..=self.last).contains(&port)
     }
@@ -181,13 +180,13 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// What may come in: ports of a transport, or an IP protocol that has none.
+/// Traffic to accept: ports of a transport protocol, or an IP protocol without ports.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub enum Traffic {
     /// Ports.
     Ports(PortRange),
-    /// A protocol by its name in small letters: `vrrp`.
+    /// A protocol by its name in lower case: `vrrp`.
     Protocol(String),
 }
 
@@ -214,12 +213,12 @@ impl fmt::Display for Traffic {
     }
 }
 
-/// A set of ports. firewalld joins ranges that touch, so only the ports themselves can be compared.
+/// A set of ports. firewalld joins adjacent ranges, so the ports themselves have to be compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ports(BTreeSet<PortRange>);
 
 impl Ports {
-    /// A range of the protocol that has a port from `first` to `last`, taken out.
+    /// Removes and returns a range of the protocol that has a port from `first` to `last`.
     fn take(&mut self, protocol: &str, first: u16, last: u16) -> Option<PortRange> {
         let up_to = PortRange { protocol: protocol.to_owned(), first: last, last: u16::MAX };
         let found = self.0.range(..=up_to).next_back()?;
@@ -227,7 +226,7 @@ impl Ports {
         self.0.take(&found)
     }
 
-    /// Puts a range in, joined with those that it touches.
+    /// Adds a range, joined with adjacent ones.
     pub fn insert(&mut self, range: &PortRange) {
         let mut whole = range.clone();
         let (before, behind) = (range.first.saturating_sub(1), range.last.saturating_add(1));
@@ -238,7 +237,7 @@ impl Ports {
         self.0.insert(whole);
     }
 
-    /// Takes a range out; what lies beside it stays.
+    /// Removes a range; the other ports stay.
     pub fn remove(&mut self, range: &PortRange) {
         while let Some(known) = self.take(&range.protocol, range.first, range.last) {
             if known.last > range.last {
@@ -255,7 +254,7 @@ impl Ports {
         self.0.iter()
     }
 
-    /// What is in here and not in `other`.
+    /// The ports that are not in `other`.
     pub fn without(&self, other: &Self) -> Self {
         let mut rest = self.clone();
         for range in other.iter() {
@@ -275,19 +274,19 @@ impl FromIterator<PortRange> for Ports {
     }
 }
 
-/// What a zone lets in, as far as it is managed.
+/// The settings of a zone that kpull manages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// What it does with everything else.
+    /// What happens to everything else.
     pub target: Target,
     /// Ports.
     pub ports: Ports,
-    /// Everything else as it is written, by its normal form.
+    /// All other elements as they are written, by their normal forms.
     pub(super) others: BTreeMap<Element, Element>,
 }
 
 impl Settings {
-    /// SHA-256 of all of it, in hex.
+    /// SHA-256 of all settings, in hex.
     pub fn digest(&self) -> String {
         let elements: Vec<String> = self.elements().iter().map(ToString::to_string).collect();
         hex::encode(Sha256::digest(format!("{}\n{}", self.target, elements.join("\n"))))
@@ -303,22 +302,22 @@ impl Settings {
         }
     }
 
-    /// With one element and nothing else.
+    /// Settings with one element only.
     pub fn of(element: &Element) -> Self {
         [element.clone()].into_iter().collect()
     }
 
-    /// Puts in everything that `other` has.
+    /// Adds all elements of `other`.
     pub fn merge(&mut self, other: &Self) {
         other.elements().into_iter().for_each(|element| self.make(&Edit::Add(element)));
     }
 
-    /// Everything in here, in a fixed order.
+    /// All elements, in a fixed order.
     pub fn elements(&self) -> Vec<Element> {
         self.without(&Self::default())
     }
 
-    /// An element as it is written in here; `None` when it, or a part of it, is not.
+    /// An element as it is written here; `None` if it is not, or only in part.
     pub fn find(&self, element: &Element) -> Option<Element> {
         match element {
             Element::Port(_) => Self::of(element).without(self).is_empty().then(|| element.clone()),
@@ -326,13 +325,13 @@ impl Settings {
         }
     }
 
-    /// Everything in here and not in `other`, in a fixed order.
+    /// The elements that are not in `other`, in a fixed order.
     pub fn without(&self, other: &Self) -> Vec<Element> {
         let ports = self.ports.without(&other.ports);
         let ports = ports.iter().cloned().map(Element::Port).map(|port| (port.clone(), port));
-        let rest = self.others.iter().filter(|(normal, _)| !other.others.contains_key(*normal));
-        let rest: BTreeMap<_, _> =
-            rest.map(|(normal, written)| (normal.clone(), written.clone())).chain(ports).collect();
+        let mut rest = self.others.clone();
+        rest.retain(|normal, _| !other.others.contains_key(normal));
+        rest.extend(ports);
         rest.into_values().collect()
     }
 }
@@ -373,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_that_touch_are_one_and_what_is_taken_out_splits_them() {
+    fn adjacent_ranges_are_joined_and_removed_ports_split_them() {
         let mut all = ports(&["1-2/tcp", "4/tcp", "3/tcp", "3/udp", "65535/tcp"]);
         assert_eq!(texts(&all), ["1-4/tcp", "65535/tcp", "3/udp"]);
         all.remove(&range("2-3/tcp"));

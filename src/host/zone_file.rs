@@ -1,4 +1,4 @@
-//! A firewall zone's file, in firewalld's XML: read, and edited so that everything else in it stays as it is.
+//! Reads and edits the XML file of a firewall zone; everything else in the file stays unchanged.
 
 use std::mem::discriminant;
 use std::ops::Range;
@@ -19,11 +19,11 @@ pub struct ZoneFile {
     /// The bytes of its start tag.
     tag: Range<usize>,
     children: Vec<Child>,
-    /// Where new children go: before the end tag of the zone.
+    /// The position of new children: before the end tag of the zone.
     end: usize,
 }
 
-/// One element in the zone.
+/// An element in the zone.
 #[derive(Debug)]
 struct Child {
     node: Node,
@@ -31,7 +31,7 @@ struct Child {
     span: Range<usize>,
 }
 
-/// An XML element, without text: firewalld's settings have none.
+/// An XML element without text, which firewalld's settings don't have.
 #[derive(Debug, Default)]
 struct Node {
     name: String,
@@ -39,7 +39,7 @@ struct Node {
     children: Vec<Node>,
 }
 
-/// More than any element of a zone needs; dropping a node goes as deep as it is nested.
+/// More than any element of a zone needs: dropping a node is recursive.
 const DEEPEST: usize = 16;
 
 impl Node {
@@ -60,7 +60,7 @@ impl Node {
         self.attributes.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// What of a zone it says; `None` for what is not managed.
+    /// The element of a zone that it stands for; `None` for what is not managed.
     fn element(&self) -> Option<Element> {
         match self.name.as_str() {
             "service" => Some(Element::Service(self.get("name")?.to_owned())),
@@ -89,9 +89,9 @@ impl Node {
 }
 
 impl ZoneFile {
-    /// Reads a zone's file; the error says what is wrong with it.
+    /// Parses a zone's file; the error is what is wrong with it.
     pub fn parse(text: String) -> Result<Self, String> {
-        // the reader leaves a byte order mark out of its positions; nothing is lost without it
+        // the reader doesn't count a byte order mark in its positions, and it can be dropped
         let text = text.trim_start_matches('\u{feff}').to_owned();
         let mut reader = Reader::from_str(&text);
         let mut open: Vec<(Node, usize)> = Vec::new();
@@ -120,7 +120,7 @@ impl ZoneFile {
                     return Err(format!("its elements are nested more than {DEEPEST} deep"));
                 }
                 if is_outermost && is_closed {
-                    // <zone/>: made into something with a place for children
+                    // <zone/>: convert it, so that it has a place for children
                     let piece = |range: Range<usize>| text.get(range).unwrap_or_default();
                     let opened = piece(start..behind).trim_end_matches("/>").trim_end();
                     let (before, rest) = (piece(0..start), piece(behind..text.len()));
@@ -146,7 +146,7 @@ impl ZoneFile {
         }
     }
 
-    /// What the zone lets in.
+    /// The settings of the zone.
     pub fn settings(&self) -> Settings {
         let elements = self.children.iter().filter_map(|child| child.node.element());
         let target = self.zone.get("target").map(Target::parse).unwrap_or_default();
@@ -164,9 +164,9 @@ impl ZoneFile {
         format!("{before}<zone{attributes}>{behind}")
     }
 
-    /// The file's text after some edits. What they don't touch keeps its place and form.
+    /// The file's text after some edits. Everything else keeps its place and form.
     pub fn edited(&self, edits: &[Edit]) -> String {
-        let mut gone: Vec<&Child> = Vec::new();
+        let mut removed: Vec<&Child> = Vec::new();
         let mut new: Vec<Element> = Vec::new();
         let mut after = self.settings();
         let mut split_protocols = std::collections::BTreeSet::new();
@@ -174,25 +174,26 @@ impl ZoneFile {
             after.make(edit);
             match edit {
                 Edit::Add(element) => new.push(element.clone()),
-                // a part of a range may be what has to go: the ranges of the protocol are written anew
+                // this may remove a part of a range: all ranges of the protocol are written anew
                 Edit::Remove(Element::Port(range)) => drop(split_protocols.insert(range.protocol.clone())),
                 Edit::Remove(element) => {
                     let is_it = |other: &Element| other.normal() == element.normal();
                     new.retain(|added| !is_it(added));
-                    gone.extend(self.children.iter().filter(|child| child.node.element().as_ref().is_some_and(is_it)));
+                    removed
+                        .extend(self.children.iter().filter(|child| child.node.element().as_ref().is_some_and(is_it)));
                 }
             }
         }
         let is_split =
             |element: &Element| matches!(element, Element::Port(range) if split_protocols.contains(&range.protocol));
-        gone.extend(self.children.iter().filter(|child| child.node.element().as_ref().is_some_and(is_split)));
+        removed.extend(self.children.iter().filter(|child| child.node.element().as_ref().is_some_and(is_split)));
         new.retain(|element| !is_split(element));
         new.extend(after.ports.iter().cloned().map(Element::Port).filter(is_split));
-        self.rewrite(&gone, &new)
+        self.rewrite(&removed, &new)
     }
 
-    fn rewrite(&self, gone: &[&Child], new: &[Element]) -> String {
-        // each new element stands after the last of its sort, as firewalld keeps them together
+    fn rewrite(&self, removed: &[&Child], new: &[Element]) -> String {
+        // each new element comes after the last of its kind, as firewalld keeps them together
         let place_of = |element: &Element| {
             let is_alike =
                 |child: &&Child| child.node.element().as_ref().map(discriminant) == Some(discriminant(element));
@@ -200,7 +201,7 @@ impl ZoneFile {
             last.map_or_else(|| self.line_of(&(self.end..self.end)).start, |child| self.line_of(&child.span).end)
         };
         let added = new.iter().map(|element| (place_of(element), to_xml(element))).map(|(at, xml)| (at..at, xml));
-        let cuts = gone.iter().map(|child| (self.line_of(&child.span), String::new()));
+        let cuts = removed.iter().map(|child| (self.line_of(&child.span), String::new()));
         let mut changes: Vec<(Range<usize>, String)> = added.chain(cuts).collect();
         changes.sort_by_key(|(range, xml)| (range.start, xml.is_empty()));
         let (mut out, mut at) = (String::with_capacity(self.text.len() + 64 * new.len()), 0);
@@ -216,7 +217,7 @@ impl ZoneFile {
         out
     }
 
-    /// The span with the blanks before it and the line's end after it, where nothing else stands on its lines.
+    /// The span with the blanks before it and the line break after it, if nothing else is on its lines.
     fn line_of(&self, span: &Range<usize>) -> Range<usize> {
         let (before, indent) = trailing(self.text.get(..span.start).unwrap_or_default(), |c| matches!(c, ' ' | '\t'));
         let starts_line = before.ends_with('\n');
@@ -301,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_out_takes_its_line_along() {
+    fn removing_an_element_removes_its_line() {
         let elements = file(PUBLIC).settings().elements();
         let going = elements.into_iter().filter(|element| matches!(element, Element::Service(_) | Element::Rule(_)));
         let text = file(PUBLIC).edited(&going.map(Edit::Remove).collect::<Vec<_>>());

@@ -1,11 +1,11 @@
-//! Addresses of web servers, and what of them may stand in a message.
+//! Addresses of web servers, and their form in messages.
 
 use reqwest::Url;
 
 use crate::error::{Error, Result, code};
 
-/// Reads the address of a web server or of something on it. Credentials in an address would end in logs and in
-/// `kpull.toml`, so they are refused; so is a query, which is where some servers want a token.
+/// Parses the address of a web server or of something on it. Credentials in an address would appear in logs and in `kpull.toml`, so
+/// they are refused; so is a query, which may have a token.
 pub fn parse(url: &str) -> Result<Url> {
     let wrong = |why: &str| {
         let bare = url.split(['?', '#']).next().unwrap_or(url);
@@ -29,17 +29,17 @@ pub fn parse(url: &str) -> Result<Url> {
     Ok(parsed)
 }
 
-/// Reads an address, whatever is in it.
+/// Parses any address.
 pub(crate) fn read(url: &str) -> Result<Url> {
     Url::parse(url).map_err(|why| {
         Error::new(code::NET, "an address can't be read").because(why).help("write it as https://HOST/PATH")
     })
 }
 
-/// An address as it may stand in a message: without credentials, query and fragment.
+/// An address for messages: without credentials, query and fragment.
 pub fn shown(url: &Url) -> String {
     let mut bare = url.clone();
-    // Both fail only for addresses that can't have credentials.
+    // both fail only for addresses that can't have credentials
     let _ = bare.set_username("");
     let _ = bare.set_password(None);
     bare.set_query(None);
@@ -47,13 +47,13 @@ pub fn shown(url: &Url) -> String {
     bare.to_string()
 }
 
-/// The server of an address, as in `https://HOST:PORT`; the address itself where there is none.
+/// The server of an address, as in `https://HOST:PORT`; the address itself if it has none.
 pub fn server_of(url: &str) -> String {
     let origin = Url::parse(url).ok().map(|url| url.origin()).filter(|origin| origin.is_tuple());
     origin.map_or_else(|| url.to_owned(), |origin| origin.ascii_serialization())
 }
 
-/// The address of what these names lead to below `base`; whatever is in a name is encoded.
+/// The address of a path of names below `base`; the names are encoded.
 pub fn below<'a>(base: &Url, names: impl IntoIterator<Item = &'a str>) -> Result<Url> {
     let mut url = base.clone();
     match url.path_segments_mut() {

@@ -1,4 +1,4 @@
-//! The one client: whom it trusts, where it is led, and what it takes for an answer.
+//! The HTTP client: trust, redirects, and the interpretation of answers.
 
 use std::path::Path;
 use std::sync::{Arc, Once, OnceLock};
@@ -8,15 +8,15 @@ use reqwest::blocking::{Client as Http, Response};
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 
-use super::failure::{Failure, Retryable, retry, root_cause, wish};
+use super::failure::{Failure, Retryable, retry, retry_after, root_cause};
 use super::options::{Credentials, LoadedOptions, Options};
 use super::reply::{Kind, Pace, Reply, SLOWEST};
 use super::{read, shown};
 use crate::error::{Error, Result, code};
 
-/// How many redirects one request follows.
+/// Redirects that one request follows at most.
 const REDIRECTS: usize = 5;
-/// Files in which systems keep all their authorities together (Debian, Fedora, SUSE, Alpine).
+/// Files with all authorities of a system (Debian, Fedora, SUSE, Alpine).
 const BUNDLES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -24,52 +24,51 @@ const BUNDLES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// What a request depends on.
+/// The conditions of a request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Conditions<'a> {
-    /// Don't send the body if it is still the one with this `ETag`.
+    /// Don't send the body if it still has this `ETag`.
     pub etag: Option<&'a str>,
-    /// Send the body from this byte on. The server may not be able to, or have less than that: then the answer is
-    /// [`Kind::Ok`], the whole body.
+    /// Send the body from this byte on. If the server can't, or the body is shorter, the answer is the whole body, [`Kind::Ok`].
     pub from: Option<u64>,
-    /// Send it from there only if it is still what the server called so, see [`Reply::state`].
+    /// Send it from there only if it still has this state, see [`Reply::state`].
     pub state: Option<&'a str>,
 }
 
-/// One request, however often it is tried and redirected.
+/// One request, with all its retries and redirects.
 pub(crate) struct Request<'a> {
-    /// What is asked for.
+    /// The address.
     pub url: &'a Url,
-    /// The server that the credentials are for: no other gets them.
+    /// The only server that gets the credentials.
     pub home: &'a Url,
     /// Headers besides those of every request.
     pub headers: HeaderMap,
-    /// What is to be done there.
+    /// The method.
     pub method: Method,
-    /// What to POST or PUT.
+    /// The body of a POST or PUT.
     pub body: Option<Vec<u8>>,
 }
 
-/// Talks to one server. Cheap to clone.
+/// A client with one set of options. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
     http: Http,
-    /// With the system's authorities, for https when no others are given: reading them takes longer than all the rest, so
-    /// they are read when they are needed.
+    /// The client with the system's authorities, for https if no others are configured. It is made only if it is needed, since reading
+    /// them takes longer than everything else.
     https: Option<Arc<OnceLock<Http>>>,
     loaded: LoadedOptions,
-    /// When whoever asks has no more time; none when each request has as long as the options say.
+    /// The deadline of all requests, if there is one besides the timeouts in the options.
     until: Option<Instant>,
 }
 
 impl Client {
-    /// A client that connects as `options` say; `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are honoured. An error when
-    /// a file that the options name is missing or has something else in it.
+    /// A client with these options; it uses `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`. An error if a file in the options is missing or
+    /// invalid.
     pub fn new(options: &Options) -> Result<Self> {
         Self::with(&options.load()?)
     }
 
-    /// A client with everything read already.
+    /// A client with options whose files are read already.
     pub fn with(loaded: &LoadedOptions) -> Result<Self> {
         install_provider();
         let authorities = given_authorities(loaded)?;
@@ -78,20 +77,20 @@ impl Client {
         Ok(Self { http, https, loaded: loaded.clone(), until: None })
     }
 
-    /// The same, for requests that all have to end by then.
+    /// The same client with a deadline for all requests.
     #[must_use]
     pub fn until(&self, until: Instant) -> Self {
         Self { until: Some(until), ..self.clone() }
     }
 
-    /// How long there is for the next wait.
+    /// The timeout of the next wait.
     fn left(&self) -> Duration {
         let patience = self.loaded.patience;
         self.until.map_or(patience, |until| until.saturating_duration_since(Instant::now()).min(patience))
     }
 
-    /// What connects to `url`.
-    fn connects(&self, url: &Url) -> Result<&Http> {
+    /// The client for `url`.
+    fn client_for(&self, url: &Url) -> Result<&Http> {
         let Some(https) = self.https.as_ref().filter(|_| url.scheme() == "https" || has_proxy()) else {
             return Ok(&self.http);
         };
@@ -104,17 +103,17 @@ impl Client {
         };
         let made = match bundled {
             Some(made) => made,
-            // a host without any authorities can still try; it then says that the issuer is unknown
+            // without any authorities, the connection fails with an unknown issuer
             None => builder(&self.loaded)?.build().unwrap_or_else(|_| self.http.clone()),
         };
         Ok(https.get_or_init(|| made))
     }
 
-    /// Asks for `url`, as often as the options say. Any answer that isn't one of [`Kind`] is an error.
+    /// Requests `url`, with the retries in the options. Any answer that isn't one of [`Kind`] is an error.
     pub fn get(&self, url: &str, conditions: &Conditions<'_>) -> Result<Reply> {
         let url = read(url)?;
         let mut headers = HeaderMap::new();
-        // An `ETag` that can't be sent back is one that nothing depends on.
+        // an `ETag` that can't be sent back is ignored
         if let Some(etag) = conditions.etag.and_then(|etag| etag.parse().ok()) {
             headers.insert(header::IF_NONE_MATCH, etag);
         }
@@ -127,19 +126,19 @@ impl Client {
         }
         let ask = |headers| self.send(&Request { url: &url, home: &url, headers, method: Method::GET, body: None });
         let mut reply = ask(headers)?;
-        let is_asked_for = |reply: &Reply| match reply.kind {
+        let is_requested = |reply: &Reply| match reply.kind {
             Kind::Partial => reply.part().is_some_and(|(from, to_end, _)| to_end && Some(from) == conditions.from),
             kind => kind != Kind::NoPart,
         };
-        if conditions.from.is_some() && !is_asked_for(&reply) {
+        if conditions.from.is_some() && !is_requested(&reply) {
             log::debug!("GET {}: no such part; asking for all of it", shown(&url));
             reply = ask(bare)?;
         }
         if reply.kind == Kind::Partial && matches!(reply.part(), Some((0, true, Some(_)))) {
-            // all of it, however the server calls that
+            // it is the whole body
             reply.kind = Kind::Ok;
         }
-        if is_asked_for(&reply) {
+        if is_requested(&reply) {
             return Ok(reply);
         }
         let range = reply.header(&header::CONTENT_RANGE).unwrap_or("nothing");
@@ -147,7 +146,7 @@ impl Client {
             .because(format!("Content-Range: {range}")))
     }
 
-    /// Asks whether something is at `url`, and how long it is; the answer has no body.
+    /// Requests only the headers of `url`, including its length.
     pub fn head(&self, url: &Url) -> Result<Reply> {
         let headers = HeaderMap::new();
         let mut reply = self.send(&Request { url, home: url, headers, method: Method::HEAD, body: None })?;
@@ -158,14 +157,14 @@ impl Client {
     /// Puts `body` at `url`; with `etag`, only if what is there still has that one: [`Kind::Changed`] otherwise.
     pub fn put(&self, url: &Url, body: Vec<u8>, etag: Option<&str>) -> Result<Reply> {
         let mut headers = HeaderMap::new();
-        // a weak one never matches here, by the rules of HTTP
+        // by the rules of HTTP, a weak one never matches here
         if let Some(etag) = etag.filter(|etag| !etag.starts_with("W/")).and_then(|etag| etag.parse().ok()) {
             headers.insert(header::IF_MATCH, etag);
         }
         self.send(&Request { url, home: url, headers, method: Method::PUT, body: Some(body) })
     }
 
-    /// Posts JSON to `url`; what is answered beyond that it was taken is not read.
+    /// Posts JSON to `url`; the body of the answer is not read.
     pub fn post_json(&self, url: &str, body: String) -> Result<()> {
         let url = read(url)?;
         let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
@@ -178,12 +177,12 @@ impl Client {
         Ok(())
     }
 
-    /// Sends `request` until there is an answer or no hope.
+    /// Sends `request` until there is an answer or a permanent failure.
     pub(crate) fn send(&self, request: &Request<'_>) -> Result<Reply> {
         retry(self.loaded.retries, self.until, || self.attempt(request))
     }
 
-    /// Sends `request` once and follows where it leads.
+    /// Sends `request` once and follows redirects.
     fn attempt(&self, request: &Request<'_>) -> Result<Reply, Failure> {
         let mut url = request.url.clone();
         for _ in 0..=REDIRECTS {
@@ -191,17 +190,17 @@ impl Client {
             let puts = request.method == Method::PUT;
             let posts = request.method == Method::POST;
             let mut builder = self
-                .connects(&url)
-                .map_err(Failure::hopeless)?
+                .client_for(&url)
+                .map_err(Failure::permanent)?
                 .request(request.method.clone(), url.clone())
                 .headers(request.headers.clone());
             if let Some(body) = &request.body {
-                // the time of a wait has room for all of it, so long as it isn't too slow
+                // the timeout covers the whole body, unless it is sent too slowly
                 let sending = Duration::from_secs(body.len() as u64 / SLOWEST);
                 builder = builder.timeout(self.loaded.patience.saturating_add(sending)).body(body.clone());
             }
             if self.until.is_some() {
-                // none at all would stand for no limit
+                // zero would mean no limit
                 builder = builder.timeout(self.left().max(Duration::from_millis(1)));
             }
             if url.origin() == request.home.origin() {
@@ -217,7 +216,7 @@ impl Client {
                 StatusCode::PRECONDITION_FAILED if puts => Kind::Changed,
                 StatusCode::RANGE_NOT_SATISFIABLE if request.headers.contains_key(header::RANGE) => Kind::NoPart,
                 StatusCode::NOT_FOUND | StatusCode::GONE if !puts => Kind::Missing,
-                // Like git, a POST goes only where it was sent.
+                // like git, don't redirect a POST
                 status if status.is_redirection() && request.body.is_none() => {
                     url = redirected(&what, &url, &answer)?;
                     continue;
@@ -228,55 +227,52 @@ impl Client {
             let (length, pace) = (answer.content_length(), Pace::new(self.loaded.patience));
             return Ok(Reply { kind, etag, length, url, body: answer, pace, until: self.until });
         }
-        Err(Failure::hopeless(
+        Err(Failure::permanent(
             Error::new(code::NET, format!("GET {}: more than {REDIRECTS} redirects", shown(request.url)))
                 .help("write the address that they should lead to"),
         ))
     }
 
-    /// The failure that a status stands for.
+    /// The failure for a status.
     fn refusal(&self, what: &str, status: StatusCode, answer: &Response) -> Failure {
         let error = Error::new(code::NET, format!("{what}: the server answered {status}"));
-        match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::hopeless(error.help(match self.loaded.credentials {
+        let later = Retryable::Later(retry_after(answer));
+        let help = match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => match self.loaded.credentials {
                 Credentials::None => "authentication failed: set `bearer`, `basic` or `client_cert`",
-                Credentials::Bearer(_) => "authentication failed: the server doesn't take the token in `bearer`",
-                Credentials::Basic { .. } => "authentication failed: the server doesn't take what is in `basic`",
-            })),
+                Credentials::Bearer(_) => "authentication failed: the server doesn't accept the token in `bearer`",
+                Credentials::Basic { .. } => "authentication failed: the server doesn't accept what is in `basic`",
+            },
             StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
-                Failure::hopeless(error.help("the proxy wants credentials: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"))
+                "the proxy wants credentials: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"
             }
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
-                Failure { error, again: Retryable::Later(wish(answer)) }
+                return Failure { error, again: later };
             }
-            status if status.is_server_error() => Failure {
-                error: error.help("the server is in trouble: look there, or wait for the next run"),
-                again: Retryable::Later(wish(answer)),
-            },
-            StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED | StatusCode::CONFLICT
-                if what.starts_with("PUT") =>
-            {
-                Failure::hopeless(error.help(
-                    "the server has to take PUT there, and to make the directories above: with nginx, `dav_methods PUT` \
-                     and `create_full_put_path on`",
-                ))
+            status if status.is_server_error() => {
+                let help = "the server is in trouble: look there, or wait for the next run";
+                return Failure { error: error.help(help), again: later };
             }
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                Failure::hopeless(error.help("let the server take more: with nginx, `client_max_body_size 128m`"))
+            StatusCode::METHOD_NOT_ALLOWED | StatusCode::CONFLICT if what.starts_with("PUT") => {
+                "the server has to take PUT there, and to make the directories above: with nginx, `dav_methods PUT` \
+                 and `create_full_put_path on`"
             }
-            _ => Failure::hopeless(error.help("check the address")),
-        }
+            StatusCode::PAYLOAD_TOO_LARGE => "let the server take more: with nginx, `client_max_body_size 128m`",
+            _ => "check the address",
+        };
+        Failure::permanent(error.help(help))
     }
 }
 
-/// Where `answer` sends us, unless that is less safe than where we are.
+/// The target of a redirect, unless that is less secure.
 fn redirected(what: &str, from: &Url, answer: &Response) -> Result<Url, Failure> {
-    let refused = |why: String| Failure::hopeless(Error::new(code::NET, format!("{what}: the server redirects {why}")));
+    let refused =
+        |why: String| Failure::permanent(Error::new(code::NET, format!("{what}: the server redirects {why}")));
     let location = answer.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
     let Some(Ok(mut to)) = location.map(|location| from.join(location)) else {
         return Err(refused("to nowhere".into()));
     };
-    // Credentials that come from a server are none of ours.
+    // ignore credentials from a server
     let _ = to.set_username("");
     let _ = to.set_password(None);
     match (from.scheme(), to.scheme()) {
@@ -296,14 +292,14 @@ fn unusable(why: &reqwest::Error) -> Error {
         .help("`client_key` must be the key of the first certificate in `client_cert`, and `ca` an authority")
 }
 
-/// A client to be, but for its authorities.
+/// The builder of a client, without its authorities.
 fn builder(loaded: &LoadedOptions) -> Result<reqwest::blocking::ClientBuilder> {
     let builder = Http::builder()
         .user_agent(concat!("kpull/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(loaded.patience)
-        // For each wait, not for a whole download.
+        // for each wait, not for a whole download
         .timeout(loaded.patience)
-        // Redirects are followed by `attempt`, which knows what must not be.
+        // `attempt` follows redirects, and refuses some
         .redirect(reqwest::redirect::Policy::none());
     Ok(match &loaded.identity {
         Some(pem) => builder.identity(reqwest::Identity::from_pem(pem.as_bytes()).map_err(|why| unusable(&why))?),
@@ -311,17 +307,17 @@ fn builder(loaded: &LoadedOptions) -> Result<reqwest::blocking::ClientBuilder> {
     })
 }
 
-/// Makes rustls know its cryptography.
+/// Installs the cryptography of rustls.
 fn install_provider() {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
-        // Fails only if there is one already, which is then as good.
+        // fails only if there is one already
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
 }
 
-/// A bare client for whoever speaks something of their own over HTTP, and tries again by rules of their own: no proxy, no
-/// redirects, so long for a connection and so long for each wait for an answer.
+/// A plain client for other protocols over HTTP, with their own rules for retries: no proxy, no redirects, and with timeouts for the
+/// connection and for each wait for an answer.
 pub(crate) fn direct(loaded: &LoadedOptions, connect: Duration, answer: Duration) -> Result<Http> {
     install_provider();
     let mut builder = builder(loaded)?.connect_timeout(connect).timeout(answer).no_proxy();
@@ -331,14 +327,14 @@ pub(crate) fn direct(loaded: &LoadedOptions, connect: Duration, answer: Duration
     builder.build().map_err(|why| unusable(&why))
 }
 
-/// The authorities that the options name.
+/// The authorities in the options.
 fn given_authorities(loaded: &LoadedOptions) -> Result<Vec<reqwest::Certificate>> {
     let given = loaded.ca.as_ref().map(|pem| reqwest::Certificate::from_pem_bundle(pem.as_bytes()));
     Ok(given.transpose().map_err(|why| unusable(&why))?.unwrap_or_default())
 }
 
-/// The system's authorities from the one file that has all of them, rather than from each file of their directory besides; `None`
-/// when there is none, or when somebody has named a directory.
+/// The system's authorities from the one file that has all of them, which is faster than reading their directory; `None` if there is
+/// none, or if the environment names a directory.
 fn system_bundle() -> Option<Vec<reqwest::Certificate>> {
     let pem = match (std::env::var_os("SSL_CERT_FILE"), std::env::var_os("SSL_CERT_DIR")) {
         (None, None) => BUNDLES.iter().find_map(|path| crate::read::named(Path::new(path)).ok())?,
@@ -348,7 +344,7 @@ fn system_bundle() -> Option<Vec<reqwest::Certificate>> {
     reqwest::Certificate::from_pem_bundle(&pem).ok().filter(|authorities| !authorities.is_empty())
 }
 
-/// Whether a proxy is set, which may itself be spoken to by TLS.
+/// Whether a proxy is set, which may itself use TLS.
 fn has_proxy() -> bool {
     ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
         .iter()

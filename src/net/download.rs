@@ -1,5 +1,5 @@
-//! Downloads into a file: gone on with where an earlier attempt ended, bounded, hashed on the way, and handed on meanwhile
-//! to whoever has a use for the bytes once their digest is right.
+//! Downloads into a file, with limits and a digest. A download continues where an earlier attempt ended, and a listener can process the
+//! bytes meanwhile.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -16,41 +16,41 @@ use crate::net::{Conditions, Download, Get, Kind, from_io};
 use crate::read;
 
 const CHUNK: usize = 256 << 10;
-/// Bytes of a file whose size is not known in advance.
+/// Bytes at most of a file whose size is not known in advance.
 const LARGEST: u64 = 4 << 30;
-/// The same of a file that is pinned: whoever pins it can say how large it is.
+/// The same for a pinned file, whose pin can have the size.
 pub const LARGEST_PINNED: u64 = 1 << 30;
 
-/// Bytes of a note of who began a file.
+/// Bytes at most of the record of a partial download.
 const NOTE: u64 = 64 << 10;
 
-/// Hears of a download: what is downloaded, the bytes so far, and all of them if that is known.
+/// Receives the progress of a download: its name, the bytes so far, and the total if that is known.
 pub type Progress<'a> = &'a dyn Fn(&str, u64, Option<u64>);
 
-/// What is to be downloaded.
+/// A file to download.
 #[derive(Clone, Copy, Debug)]
 pub struct DownloadRequest<'a> {
-    /// What messages and progress call it.
+    /// Its name in messages and progress.
     pub name: &'a str,
-    /// Lower-case hex of its SHA-256, when that is known: no other file is taken.
+    /// Lower-case hex of its SHA-256, if that is known: no other file is accepted.
     pub sha256: Option<&'a str>,
-    /// Its size in bytes, when that is known: a download ends when it has more.
+    /// Its size in bytes, if that is known: no larger file is accepted.
     pub size: Option<u64>,
 }
 
-/// What whoever listens to a file being read hears.
+/// What a listener receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
-    /// It starts with its first byte. Whatever was heard before is void.
+    /// The file starts with its first byte. Everything before is void.
     Start,
     /// The next bytes.
     Bytes(&'a [u8]),
 }
 
-/// Listens to a file being read. Nothing that it hears may be used before the digest of the whole file is right.
+/// Receives a file while it is read. Nothing may be used before the digest of the whole file is verified.
 pub type Listener<'a> = &'a mut dyn FnMut(Piece<'_>);
 
-/// A file that was downloaded.
+/// A downloaded file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Downloaded {
     /// Lower-case hex of its SHA-256.
@@ -59,7 +59,9 @@ pub struct Downloaded {
     pub size: u64,
 }
 
-/// [`download_heard`] by nobody.
+/// Downloads `url` (`https://`, `http://` or `file:///`) into the file `part`, and syncs it. If the digest is known, `part` may be the
+/// complete file already, or is continued, whichever address it came from; if that results in another file, the download starts anew.
+/// A wrong or too large file is removed, and is an error. Errors are [passing](Error::passes), unless this host causes them.
 pub fn download(
     net: &dyn Get,
     url: &str,
@@ -67,11 +69,12 @@ pub fn download(
     wanted: &DownloadRequest<'_>,
     progress: Progress<'_>,
 ) -> Result<Downloaded> {
-    download_heard(net, url, part, wanted, progress, &mut |_| {})
+    attempt(net, url, part, wanted, progress, &mut |_| {}, true)
 }
 
-/// [`download_heard`] from the first of some addresses that has the wanted file. `tried` hears of each that was asked, and of why it was
-/// to no avail. The error is why none has it, and [passes](Error::passes); or why nothing can be downloaded here.
+/// [`download`] from the first address that has the wanted file. `listener` receives every byte that counts for the digest, in order.
+/// `tried` receives each address, with the error if it failed. The error is why none has the file, and [passes](Error::passes); or why
+/// nothing can be downloaded on this host.
 pub fn download_any(
     net: &dyn Get,
     urls: &[String],
@@ -83,7 +86,7 @@ pub fn download_any(
 ) -> Result<Downloaded> {
     let mut failures = Vec::new();
     for url in urls {
-        match download_heard(net, url, part, wanted, progress, listener) {
+        match attempt(net, url, part, wanted, progress, listener, true) {
             Ok(got) => {
                 tried(url, None);
                 return Ok(got);
@@ -101,21 +104,21 @@ pub fn download_any(
         .passing())
 }
 
-/// Who began a file that is not whole yet, beside it: the same address goes on with it only while its server has the same.
+/// The origin of a partial download, in a file beside it: it is continued from the same address only if the server has the same state.
 #[derive(Default, Deserialize, Serialize)]
 struct PartialDownload {
     url: String,
-    /// The server's name for what it began to hand out.
+    /// The server's state of the file, see [`Download::state`].
     state: Option<String>,
 }
 
 impl PartialDownload {
-    /// The note that belongs to `part`.
+    /// The path of the record for `part`.
     fn path(part: &Path) -> PathBuf {
         part.with_extension("from")
     }
 
-    /// What is noted; nothing when it can't be read, and then the file is begun anew.
+    /// Reads the record; an unreadable one counts as empty, so that the download starts anew.
     fn read(part: &Path) -> Self {
         let text =
             open_own(&Self::path(part)).ok().and_then(|file| read::whole(&file, 0, NOTE).ok()).unwrap_or_default();
@@ -130,14 +133,14 @@ impl PartialDownload {
     }
 }
 
-/// Removes a file that is not the wanted one, and the note of who began it.
+/// Removes a wrong file and its record.
 fn discard(part: &Path) {
     drop(std::fs::remove_file(part));
     drop(std::fs::remove_file(PartialDownload::path(part)));
 }
 
-/// Opens a file to write in, made when it is missing. It may be in a directory that others can write in, a mirror's for instance: what stands
-/// there and is no file of ours with this one name is removed, and not written to.
+/// Opens a file for writing, and creates a missing one. Others may be able to write in its directory, such as a mirror's: anything that
+/// is not a file of kpull's user with a single name is removed and not written to.
 fn open_own(path: &Path) -> io::Result<File> {
     let open = |is_new: bool| {
         let mut options = File::options();
@@ -157,22 +160,7 @@ fn open_own(path: &Path) -> io::Result<File> {
     open(true)
 }
 
-/// Downloads `url` (`https://`, `http://` or `file:///`) into the file `part`, which is on the disk then. If the digest is known, what is
-/// in `part` already may be the whole file, or is gone on with, whoever began it: if that comes to another file, it is begun anew. A file
-/// that is not the wanted one is removed, and is an error; so is one that has more than the wanted bytes. `listener` hears every byte that
-/// counts for the digest, in order. Errors are [passing](Error::passes), unless they are this host's own.
-pub fn download_heard(
-    net: &dyn Get,
-    url: &str,
-    part: &Path,
-    wanted: &DownloadRequest<'_>,
-    progress: Progress<'_>,
-    listener: Listener<'_>,
-) -> Result<Downloaded> {
-    attempt(net, url, part, wanted, progress, listener, true)
-}
-
-/// [`download_heard`], which goes on with what is in `part` only if it `may_go_on`.
+/// [`download`], which continues `part` only if it `may_continue`.
 fn attempt(
     net: &dyn Get,
     url: &str,
@@ -180,7 +168,7 @@ fn attempt(
     wanted: &DownloadRequest<'_>,
     progress: Progress<'_>,
     listener: Listener<'_>,
-    may_go_on: bool,
+    may_continue: bool,
 ) -> Result<Downloaded> {
     let what = || format!("can't write {}", part.display());
     let mut file = open_own(part).context(code::NET, what)?;
@@ -190,21 +178,18 @@ fn attempt(
         if wanted.size.is_some() {
             return Error::new(code::NET, format!("{url} has more than the {limit} bytes that are expected"));
         }
-        Error::new(
-            code::NET,
-            format!("{url} has {bytes} bytes, and {limit} are the most of a file whose size is not known"),
-        )
-        .help("say `size = BYTES` beside its pin in artifacts.toml: `kpull pin` writes it")
+        let what = format!("{url} has {bytes} bytes, and {limit} are the most of a file whose size is not known");
+        Error::new(code::NET, what).help("set `size = BYTES` beside its pin in artifacts.toml: `kpull pin` writes it")
     };
     let mut hasher = Sha256::new();
     let mut resumes = None;
     let there = file.metadata().context(code::NET, what)?.len();
-    if let Some(pinned) = wanted.sha256.filter(|_| may_go_on && there > 0 && there <= limit) {
-        // what another server called it means nothing here
+    if let Some(pinned) = wanted.sha256.filter(|_| may_continue && there > 0 && there <= limit) {
+        // states of another server are meaningless here
         let known = PartialDownload::read(part);
         let state = known.state.filter(|_| known.url == url);
-        let begun = Some(PartialDownload { url: url.to_owned(), state }).filter(|_| wanted.size != Some(there));
-        if begun.is_some() || wanted.size.is_none_or(|size| size == there) {
+        let partial = Some(PartialDownload { url: url.to_owned(), state }).filter(|_| wanted.size != Some(there));
+        if partial.is_some() || wanted.size.is_none_or(|size| size == there) {
             listener(Piece::Start);
             read_into(&mut (&mut file).take(there), &mut hasher, listener).context(code::NET, what)?;
             if hex::encode(hasher.clone().finalize()) == pinned {
@@ -212,17 +197,17 @@ fn attempt(
                 drop(std::fs::remove_file(PartialDownload::path(part)));
                 return Ok(Downloaded { sha256: pinned.to_owned(), size: there });
             }
-            resumes = begun;
+            resumes = partial;
         }
     }
-    let is_asked_to_go_on = resumes.is_some();
-    let Download { kind, mut body, length, state } = ask(net, url, resumes.map(|begun| (there, begun)))?;
-    let goes_on = is_asked_to_go_on && kind == Kind::Partial;
-    let mut done = if goes_on { there } else { 0 };
+    let is_resuming = resumes.is_some();
+    let Download { kind, mut body, length, state } = ask(net, url, resumes.map(|partial| (there, partial)))?;
+    let continues = is_resuming && kind == Kind::Partial;
+    let mut done = if continues { there } else { 0 };
     let fault = |error: Error, listener: Listener<'_>| {
         discard(part);
-        if goes_on {
-            // what was there before may be what is wrong
+        if continues {
+            // the earlier part may be wrong
             log::debug!("{error}; from the start");
             return attempt(net, url, part, wanted, progress, listener, false);
         }
@@ -238,7 +223,7 @@ fn attempt(
     if announced.is_some_and(|announced| announced > limit) {
         return fault(too_large(announced), listener);
     }
-    if !goes_on {
+    if !continues {
         hasher = Sha256::new();
         file.set_len(0).and_then(|()| file.rewind()).context(code::NET, what)?;
         PartialDownload { url: url.to_owned(), state }.write(part)?;
@@ -267,28 +252,26 @@ fn attempt(
         progress(wanted.name, done, total);
     }
     if let Some(size) = wanted.size.filter(|size| done < *size) {
-        // without an announced length nothing tells a whole body from one that broke off: the next run goes on
+        // without an announced length, a complete body can't be distinguished from an aborted one: the next run continues
         return Err(Error::new(code::NET, format!("{url} ended after {done} of {size} bytes")).passing());
     }
     let sha256 = hex::encode(hasher.finalize());
     if let Some(pinned) = wanted.sha256.filter(|pinned| *pinned != sha256) {
-        let error = Error::new(
-            code::NET,
-            format!("{url} is not the file that is pinned: its SHA-256 is {sha256}, and artifacts.toml says {pinned}"),
-        );
-        return fault(error, listener);
+        let what =
+            format!("{url} is not the file that is pinned: its SHA-256 is {sha256}, and artifacts.toml says {pinned}");
+        return fault(Error::new(code::NET, what), listener);
     }
     writeback.finish().and_then(|()| file.sync_all()).context(code::NET, what)?;
     drop(std::fs::remove_file(PartialDownload::path(part)));
     Ok(Downloaded { sha256, size: done })
 }
 
-/// What a file has from here to its end: its digest, in hex, and its bytes.
+/// The digest and size of a file from its current position to its end.
 pub fn hash(input: &mut dyn Read) -> io::Result<Downloaded> {
     hash_heard(input, &mut |_| {})
 }
 
-/// [`hash`] of a file from its first byte on, with somebody who listens.
+/// [`hash`] of a file from its first byte, with a listener.
 pub fn hash_heard(input: &mut dyn Read, listener: Listener<'_>) -> io::Result<Downloaded> {
     let mut hasher = Sha256::new();
     listener(Piece::Start);
@@ -310,7 +293,7 @@ fn read_into(input: &mut dyn Read, hasher: &mut Sha256, listener: Listener<'_>) 
     }
 }
 
-/// Asks for what is at `url`, and goes on with what is there if the server has the same still.
+/// Requests `url`, from the end of the partial download if the server still has the same state.
 fn ask(net: &dyn Get, url: &str, resumes: Option<(u64, PartialDownload)>) -> Result<Download> {
     if let Some(path) = url.strip_prefix("file://") {
         let what = || format!("can't read {path}");
@@ -318,7 +301,7 @@ fn ask(net: &dyn Get, url: &str, resumes: Option<(u64, PartialDownload)>) -> Res
         let length = Some(file.metadata().context(code::NET, what)?.len());
         return Ok(Download { kind: Kind::Ok, length, state: None, body: Box::new(file) });
     }
-    let (from, state) = resumes.map(|(from, begun)| (from, begun.state)).unzip();
+    let (from, state) = resumes.map(|(from, partial)| (from, partial.state)).unzip();
     let state = state.flatten();
     let conditions = Conditions { etag: None, from, state: state.as_deref() };
     let answer = net.get(url, &conditions).map_err(Error::passing)?;
@@ -334,11 +317,8 @@ fn room_for(part: &Path, bytes: u64) -> Result<()> {
         .context(code::NET, || format!("can't ask for the free space at {}", dir.display()))?;
     let free = stat.blocks_available().saturating_mul(stat.fragment_size());
     if free < bytes {
-        return Err(Error::new(
-            code::NET,
-            format!("{} has {} MiB free, and {} MiB are needed", dir.display(), free >> 20, bytes >> 20),
-        )
-        .help("free some space there; nothing was changed"));
+        let what = format!("{} has {} MiB free, and {} MiB are needed", dir.display(), free >> 20, bytes >> 20);
+        return Err(Error::new(code::NET, what).help("free some space there; nothing was changed"));
     }
     Ok(())
 }
@@ -361,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_never_the_pinned_one_is_begun_anew_once() {
+    fn a_wrong_file_is_downloaded_again_once() {
         let dir = tempfile::tempdir().unwrap();
         let (part, net) = (dir.path().join("part"), GoesOn::default());
         std::fs::write(&part, "begun").unwrap();

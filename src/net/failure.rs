@@ -1,4 +1,4 @@
-//! Why a request failed, in words that tell what to do; and when to try again.
+//! Failures of requests, with advice, and retries.
 
 use std::error::Error as StdError;
 use std::time::{Duration, Instant};
@@ -11,20 +11,20 @@ use crate::error::{Error, Result, chain, code};
 
 /// The pause before the first retry, in milliseconds; it doubles with each.
 const FIRST_PAUSE: u64 = 250;
-/// The longest pause that we choose, in milliseconds.
+/// The longest pause without `Retry-After`, in milliseconds.
 const LONGEST_PAUSE: u64 = 5_000;
-/// The longest pause that a server can make us take with `Retry-After`.
-pub(super) const LONGEST_WISH: Duration = Duration::from_secs(30);
+/// The longest pause that a server can request with `Retry-After`.
+pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// Whether trying again may help.
+/// Whether a retry may help.
 #[derive(Debug)]
 pub(crate) enum Retryable {
     Never,
-    /// After the pause that the server asked for, or one of our own.
+    /// After the pause that the server requested, or a default one.
     Later(Option<Duration>),
 }
 
-/// Why an attempt failed, and whether to make another.
+/// Why an attempt failed, and whether to retry.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub error: Error,
@@ -32,50 +32,46 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// A failure that will be the same next time.
-    pub(crate) fn hopeless(error: Error) -> Self {
+    /// A permanent failure.
+    pub(crate) fn permanent(error: Error) -> Self {
         Self { error, again: Retryable::Never }
     }
 
-    /// Says which of name, connection, TLS and time went wrong with `what`.
+    /// Determines whether the name, the connection, TLS or a timeout caused the failure.
     pub(crate) fn of(what: String, why: &(dyn StdError + 'static)) -> Self {
         let request = chain(why).find_map(|cause| cause.downcast_ref::<reqwest::Error>());
         let cause = root_cause(why);
         if let Some(tls) = chain(why).find_map(|cause| cause.downcast_ref::<rustls::Error>()) {
             return Self::of_tls(&what, tls);
         }
-        let later = |error| Self { error, again: Retryable::Later(None) };
-        if request.is_some_and(reqwest::Error::is_builder) {
-            return Self::hopeless(Error::new(code::NET, format!("{what}: the request can't be made")).because(cause));
+        let is = |check: fn(&reqwest::Error) -> bool| request.is_some_and(check);
+        let error = |problem: &str| Error::new(code::NET, format!("{what}: {problem}"));
+        if is(reqwest::Error::is_builder) {
+            return Self::permanent(error("the request can't be made").because(cause));
         }
-        if request.is_some_and(reqwest::Error::is_dns) {
-            return later(
-                Error::new(code::NET, format!("{what}: the host's name can't be resolved"))
-                    .because(cause)
-                    .help("check the spelling of the host, and DNS on this host (/etc/resolv.conf)"),
-            );
-        }
-        if request.is_some_and(reqwest::Error::is_timeout) {
-            let which = if request.is_some_and(reqwest::Error::is_connect) { "connection" } else { "answer" };
-            return later(
-                Error::new(code::NET, format!("{what}: timeout, no {which} in time")).help(
-                    "is the server up, and does a firewall or proxy drop it? `timeout = SECONDS` allows for more",
-                ),
-            );
-        }
-        if request.is_some_and(reqwest::Error::is_connect) {
-            return later(Error::new(code::NET, format!("{what}: no connection")).because(cause).help(
-                "is the server up, the port right, and a firewall or proxy (HTTPS_PROXY, NO_PROXY) in the way?",
-            ));
-        }
-        later(Error::new(code::NET, format!("{what}: the connection broke")).because(cause))
+        let error = if is(reqwest::Error::is_dns) {
+            error("the host's name can't be resolved")
+                .because(cause)
+                .help("check the spelling of the host, and DNS on this host (/etc/resolv.conf)")
+        } else if is(reqwest::Error::is_timeout) {
+            let missing = if is(reqwest::Error::is_connect) { "connection" } else { "answer" };
+            error(&format!("timeout, no {missing} in time"))
+                .help("is the server up, and does a firewall or proxy drop it? `timeout = SECONDS` allows for more")
+        } else if is(reqwest::Error::is_connect) {
+            error("no connection")
+                .because(cause)
+                .help("is the server up, the port right, and a firewall or proxy (HTTPS_PROXY, NO_PROXY) in the way?")
+        } else {
+            error("the connection broke").because(cause)
+        };
+        Self { error, again: Retryable::Later(None) }
     }
 
     fn of_tls(what: &str, why: &rustls::Error) -> Self {
         let (problem, help) = match why {
             rustls::Error::InvalidCertificate(problem) => {
                 let help = match problem {
-                    // A bad signature is that of another authority with the same name.
+                    // a bad signature comes from another authority with the same name
                     CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                         "the authority that issued it is not trusted: name its PEM file, ca = \"FILE\", or install the \
                          system's ca-certificates"
@@ -91,7 +87,7 @@ impl Failure {
                     }
                     _ => "the server needs another certificate",
                 };
-                // Without the words that say that it is about a certificate.
+                // without the prefix that it is about a certificate
                 (format!("the server's certificate is not good: {problem}"), help)
             }
             rustls::Error::AlertReceived(
@@ -108,11 +104,11 @@ impl Failure {
             ),
             _ => (why.to_string(), "does the server speak TLS 1.2 or 1.3 on this port?"),
         };
-        Self::hopeless(Error::new(code::NET, format!("{what}: TLS failed")).because(problem).help(help))
+        Self::permanent(Error::new(code::NET, format!("{what}: TLS failed")).because(problem).help(help))
     }
 }
 
-/// Makes attempts until one succeeds, `retries` more have failed, it is hopeless, or the pause before the next would end after `until`.
+/// Makes attempts until one succeeds, `retries` more have failed, a failure is permanent, or the next pause would end after `until`.
 pub(crate) fn retry<T>(
     retries: u32,
     until: Option<Instant>,
@@ -124,11 +120,11 @@ pub(crate) fn retry<T>(
             Ok(value) => return Ok(value),
             Err(failure) => failure,
         };
-        let Retryable::Later(wish) = again else { return Err(error) };
+        let Retryable::Later(requested) = again else { return Err(error) };
         if made == retries {
             return Err(error);
         }
-        let pause = wish.map_or_else(|| pause(made), spread);
+        let pause = requested.map_or_else(|| pause(made), spread);
         if until.is_some_and(|until| until.saturating_duration_since(Instant::now()) <= pause) {
             return Err(error);
         }
@@ -138,20 +134,20 @@ pub(crate) fn retry<T>(
     }
 }
 
-/// A growing pause, with half of it left to chance so that a fleet doesn't come back all at once.
+/// A growing pause, half of it random, so that a fleet doesn't retry all at once.
 pub(super) fn pause(made: u32) -> Duration {
     let most = FIRST_PAUSE.saturating_mul(1 << made.min(16)).min(LONGEST_PAUSE);
     Duration::from_millis(fastrand::u64(most / 2..=most))
 }
 
-/// What a server wished for, and up to half as much again: a `Retry-After` with a date is the same moment for a whole fleet.
-pub(super) fn spread(wish: Duration) -> Duration {
-    let most = u64::try_from(wish.as_millis() / 2).unwrap_or(u64::MAX);
-    wish + Duration::from_millis(fastrand::u64(..=most))
+/// The pause that a server requested plus up to half of it: a `Retry-After` with a date is the same time for a whole fleet.
+pub(super) fn spread(requested: Duration) -> Duration {
+    let most = u64::try_from(requested.as_millis() / 2).unwrap_or(u64::MAX);
+    requested + Duration::from_millis(fastrand::u64(..=most))
 }
 
-/// How long a server wishes us to wait.
-pub(super) fn wish(answer: &Response) -> Option<Duration> {
+/// The pause that a server requests.
+pub(super) fn retry_after(answer: &Response) -> Option<Duration> {
     let text = answer.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
     let wait = match text.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
@@ -160,15 +156,15 @@ pub(super) fn wish(answer: &Response) -> Option<Duration> {
             Duration::try_from(until.duration_since(jiff::Timestamp::now())).ok()?
         }
     };
-    Some(wait.min(LONGEST_WISH))
+    Some(wait.min(LONGEST_RETRY_AFTER))
 }
 
-/// Whether it was TLS that failed: then somebody is there.
+/// Whether TLS failed, so that a server is there.
 pub(crate) fn is_tls(why: &(dyn StdError + 'static)) -> bool {
     chain(why).any(|cause| cause.is::<rustls::Error>())
 }
 
-/// What it all comes from, in a few words and without addresses, which can have a secret in them.
+/// The root cause, without addresses, which can have secrets.
 pub(super) fn root_cause(why: &(dyn StdError + 'static)) -> String {
     let root = chain(why).filter(|cause| !cause.is::<reqwest::Error>()).last();
     root.map_or_else(|| "no reason given".into(), ToString::to_string)

@@ -1,4 +1,4 @@
-//! How to connect to a server: what a configuration says, and the same with its files read.
+//! Options of connections, from a configuration and with their files read.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result, code};
 use crate::read;
 
-/// Seconds for a connection, and for each wait for more bytes, unless the options say otherwise.
+/// The default timeout in seconds of a connection, and of each wait for more bytes.
 const TIMEOUT: u64 = 20;
-/// How often a failed request is tried again unless the options say otherwise.
+/// The default number of retries.
 const RETRIES: u32 = 3;
 
-/// How to connect to a server. Every field may be left out.
+/// How to connect to a server. Every field may be omitted.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
@@ -38,7 +38,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Finds what can't be meant: half of a client certificate, two kinds of credentials, no time at all.
+    /// Refuses invalid combinations: half of a client certificate, two kinds of credentials, a timeout of zero.
     pub fn check(&self) -> Result<()> {
         let half = match (&self.client_cert, &self.client_key) {
             (Some(_), None) => Some(("client_cert", "client_key")),
@@ -60,12 +60,12 @@ impl Options {
         Ok(())
     }
 
-    /// Reads the files that the options name. An error when one is missing or has something else in it.
+    /// Reads the files in the options. An error if one is missing or invalid.
     pub fn load(&self) -> Result<LoadedOptions> {
         self.load_by(&named)
     }
 
-    /// [`Options::load`] with the files read by `read`, which hears the name of the option and the file.
+    /// [`Options::load`] with the files read by `read`, which gets the name of the option and the file.
     pub fn load_by(&self, read: &dyn Fn(&str, &Path) -> Result<Vec<u8>>) -> Result<LoadedOptions> {
         self.check()?;
         let ca = self.ca.as_deref().map(|file| certificates(file, &read("ca", file)?)).transpose()?;
@@ -102,7 +102,7 @@ impl Options {
     }
 }
 
-/// [`Options`] with the files that they name read: a client can be made of it where those files can't be read.
+/// [`Options`] with their files read, for a client in a process that can't read those files.
 #[derive(Clone, Deserialize, Serialize, PartialEq)]
 pub struct LoadedOptions {
     /// PEM of the only authorities that are trusted.
@@ -114,7 +114,7 @@ pub struct LoadedOptions {
     pub(super) patience: Duration,
 }
 
-/// How to say who we are.
+/// The credentials of kpull.
 #[derive(Clone, Deserialize, Serialize, PartialEq)]
 pub(super) enum Credentials {
     None,
@@ -132,7 +132,7 @@ impl Credentials {
     }
 }
 
-/// Reads a file that an option names.
+/// Reads the file of an option.
 fn named(option: &str, file: &Path) -> Result<Vec<u8>> {
     read::named(file).map_err(|why| {
         Error::new(code::NET, format!("`{option}`: {} can't be read", file.display()))
@@ -141,7 +141,7 @@ fn named(option: &str, file: &Path) -> Result<Vec<u8>> {
     })
 }
 
-/// The credentials in a file: one line, of which nothing may reach a message.
+/// The credentials in a file of one line, which must not appear in messages.
 fn secret(file: &Path, content: Vec<u8>) -> Result<String> {
     let wrong = |why| Error::new(code::NET, format!("{} {why}", file.display()));
     let text = String::from_utf8(content).map_err(|_| wrong("is not text"))?;
@@ -154,17 +154,17 @@ fn secret(file: &Path, content: Vec<u8>) -> Result<String> {
     }
 }
 
-/// What is in a PEM file with certificates; at least one.
+/// The content of a PEM file with at least one certificate.
 fn certificates(file: &Path, pem: &[u8]) -> Result<String> {
     match reqwest::Certificate::from_pem_bundle(pem) {
-        // what stands around the certificates may be in any encoding
+        // text around the certificates may have any encoding
         Ok(found) if !found.is_empty() => Ok(String::from_utf8_lossy(pem).into_owned()),
         _ => Err(Error::new(code::NET, format!("{} has no certificate in it", file.display()))
             .help("it must be PEM: -----BEGIN CERTIFICATE-----")),
     }
 }
 
-/// A client certificate with its chain and its key, of two PEM files.
+/// A client certificate with its chain and key, from two PEM files.
 fn identity(cert: (&Path, &[u8]), key: (&Path, &[u8])) -> Result<String> {
     let cert = certificates(cert.0, cert.1)?;
     if PrivateKeyDer::from_pem_slice(key.1).is_err() {

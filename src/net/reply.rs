@@ -1,4 +1,4 @@
-//! Answers of web servers, bounded in size and held to a pace.
+//! Answers of web servers, with limits on size and a minimum speed.
 
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
@@ -12,25 +12,25 @@ use super::failure::Failure;
 use super::shown;
 use crate::error::{Error, Result, code};
 
-/// The fewest bytes a second that are waited for, counted over one timeout: a server that hands out a byte now and then
-/// would otherwise keep the host from its work for years.
+/// The minimum bytes per second over one timeout: a server that sends a byte now and then could otherwise block the host for
+/// years.
 pub(super) const SLOWEST: u64 = 1024;
-/// The bytes a second for which an address is given time in all, and three timeouts more: one that sends just enough to be waited for
-/// would otherwise keep the host from its work for hours.
+/// The minimum bytes per second of a whole download, with three timeouts of tolerance: a server that sends just enough could otherwise
+/// block the host for hours.
 pub(crate) const STEADY: u64 = 32 << 10;
 
-/// What kind of answer a server gave. All others are errors.
+/// The kind of an answer. All other answers are errors.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum Kind {
     /// The whole body.
     Ok,
-    /// The body from the byte that was asked for.
+    /// The body from the requested byte.
     Partial,
-    /// It is still what the condition said; there is no body.
+    /// The body is unchanged, and was not sent.
     NotModified,
-    /// There is nothing at this address (404, 410).
+    /// Nothing is at this address (404, 410).
     Missing,
-    /// What was to be replaced is not what the condition said; nothing was replaced (412).
+    /// The condition of a replacement failed, and nothing was replaced (412).
     Changed,
     /// The body has no such part (416).
     NoPart,
@@ -40,25 +40,25 @@ pub enum Kind {
 pub struct Reply {
     /// What kind of answer it is.
     pub kind: Kind,
-    /// The server's name for this state of the body.
+    /// The `ETag` of the body.
     pub etag: Option<String>,
-    /// How many bytes the body has, if the server said so.
+    /// The size of the body in bytes, if the server sent that.
     pub length: Option<u64>,
-    /// Where the answer came from in the end.
+    /// The final address after redirects.
     pub(super) url: Url,
     pub(super) body: Response,
     pub(super) pace: Pace,
     pub(super) until: Option<Instant>,
 }
 
-/// How fast a body comes in.
+/// The speed of a download.
 pub(crate) struct Pace {
     patience: Duration,
-    /// When bytes have come last.
+    /// When bytes were last received.
     pub(super) last: Instant,
-    /// By how much it is behind [`STEADY`]. What comes quickly makes up for that, and is worth nothing later.
+    /// The delay relative to [`STEADY`]. Fast bytes reduce it, but are not credited for later.
     behind: Duration,
-    /// When the present wait began, which is as long as `patience`, and what has come in it.
+    /// When the current interval of `patience` began, and the bytes received in it.
     since: Instant,
     bytes: u64,
 }
@@ -69,7 +69,7 @@ impl Pace {
         Self { patience, last: now, behind: Duration::ZERO, since: now, bytes: 0 }
     }
 
-    /// Whether it still goes on well enough after `count` bytes more; why not, if it does not.
+    /// Checks the speed after `count` more bytes; the error is why it is too slow.
     pub(crate) fn check(&mut self, count: usize) -> Result<(), String> {
         self.check_at(count as u64, Instant::now())
     }
@@ -96,18 +96,18 @@ impl Pace {
 }
 
 impl Reply {
-    /// Where the answer came from, after redirects.
+    /// The final address after redirects.
     pub fn url(&self) -> &Url {
         &self.url
     }
 
-    /// By which name the server would know this state of the body again: a strong `ETag`, or when it was modified.
+    /// Identifies the state of the body for the server: a strong `ETag`, or the time of its last modification.
     pub fn state(&self) -> Option<&str> {
         let etag = self.header(&header::ETAG).filter(|etag| !etag.starts_with("W/"));
         etag.or_else(|| self.header(&header::LAST_MODIFIED))
     }
 
-    /// Which part of the body this is: its first byte, whether its last one is the body's, and the bytes of the body.
+    /// The part of the body: its first byte, whether it extends to the end, and the size of the whole body.
     pub(super) fn part(&self) -> Option<(u64, bool, Option<u64>)> {
         let range = self.header(&header::CONTENT_RANGE)?.strip_prefix("bytes ")?;
         let (range, total) = range.split_once('/')?;
@@ -116,7 +116,7 @@ impl Reply {
         Some((from, total.is_none_or(|total| last.checked_add(1) == Some(total)), total))
     }
 
-    /// One header, if there is one that is text.
+    /// A header, if it exists and is text.
     pub fn header(&self, name: &HeaderName) -> Option<&str> {
         self.body.headers().get(name).and_then(|value| value.to_str().ok())
     }
@@ -129,7 +129,7 @@ impl Read for Reply {
             io::Error::new(why.kind(), Failure::of(what, &why).error)
         })?;
         if self.until.is_some_and(|until| until <= Instant::now()) {
-            return Err(io::Error::other(too_slow(&self.url, "the time for all of it is over")));
+            return Err(io::Error::other(too_slow(&self.url, "the deadline has passed")));
         }
         if count > 0 {
             self.pace.check(count).map_err(|why| io::Error::other(too_slow(&self.url, &why)))?;
@@ -138,15 +138,14 @@ impl Read for Reply {
     }
 }
 
-/// The failure of a body that comes in at a crawl.
+/// The error for a download that is too slow.
 pub(crate) fn too_slow(url: &Url, why: &str) -> Error {
     Error::new(code::NET, format!("GET {}: the answer comes too slowly", shown(url))).because(why).help(
         "use a source that is nearer, or `timeout = SECONDS` to allow for longer pauses and three times as long in all",
     )
 }
 
-/// Reads a whole body of a release. When it has more than `max` bytes the release is refused, and the body not read to
-/// its end.
+/// Reads the whole body of a part of a release. If it has more than `max` bytes, the release is refused, and the rest is not read.
 pub fn read_all(mut reply: Reply, max: u64) -> Result<Vec<u8>> {
     let too_big = |url: &Url| {
         Error::refused(code::NET, format!("{} has more than {max} bytes", shown(url)))
@@ -163,7 +162,7 @@ pub fn read_all(mut reply: Reply, max: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The failure inside a read failure of a [`Reply`].
+/// The [`Error`] inside a read failure of a [`Reply`].
 pub fn from_io(why: io::Error) -> Error {
     why.downcast::<Error>().unwrap_or_else(|why| Error::new(code::NET, "reading an answer failed").because(why))
 }

@@ -1,4 +1,4 @@
-//! A small web server for the demo and for tests: real sockets, real TLS, and it remembers what it was asked.
+//! A small web server for the demo and for tests: real sockets, real TLS, and a record of requests.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-/// A request that came in.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Received {
     /// `GET`, `POST`, …
     pub method: String,
-    /// What is asked for, from the first slash on, as the client wrote it.
+    /// The path from the first slash on, as the client sent it.
     pub path: String,
-    /// What stands behind the `?`.
+    /// The query after the `?`.
     pub query: String,
     /// Names and values, in the client's order.
     pub headers: Vec<(String, String)>,
@@ -29,7 +29,7 @@ impl Received {
     }
 }
 
-/// What to answer.
+/// An answer.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The HTTP status.
@@ -38,7 +38,7 @@ pub struct Answer {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
-    /// Whether to say how long the body is.
+    /// Whether to send the length of the body.
     pub announced: bool,
 }
 
@@ -59,7 +59,7 @@ impl Answer {
 /// A server; it ends when it is dropped.
 #[derive(Debug)]
 pub struct Server {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
     secure: bool,
     seen: Arc<Mutex<Vec<Received>>>,
@@ -77,7 +77,7 @@ impl Server {
         Self::on(TcpListener::bind("127.0.0.1:0")?, Some(Arc::new(tls)), answer)
     }
 
-    /// Answers where `listener` listens, over HTTPS if there is a configuration for it.
+    /// Answers on `listener`, over HTTPS if `tls` is set.
     pub fn on(
         listener: TcpListener,
         tls: Option<Arc<ServerConfig>>,
@@ -97,7 +97,7 @@ impl Server {
                 }
                 let Ok(stream) = stream else { continue };
                 let (tls, seen, answer) = (tls.clone(), seen.clone(), answer.clone());
-                // a client that hangs up is no concern of ours
+                // a client may disconnect at any time
                 std::thread::spawn(move || {
                     let _ = match tls {
                         None => serve(stream, &seen, &*answer),
@@ -116,7 +116,7 @@ impl Server {
         format!("http{}://{}/{path}", if self.secure { "s" } else { "" }, self.address)
     }
 
-    /// What it was asked so far.
+    /// The requests so far.
     pub fn seen(&self) -> Vec<Received> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

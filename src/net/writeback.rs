@@ -1,21 +1,21 @@
-//! Has what is written to a file go to the disk while more is written, so that the sync at its end has little left to do.
+//! Syncs files while they are written, so that the final sync has little to do.
 
 use std::fs::File;
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
 
-/// Bytes after which it is worth it.
+/// Bytes after which a sync is started.
 const STEP: u64 = 32 << 20;
 /// Files that may wait for the disk.
 const WAITING: usize = 4;
 
-/// Files on their way to the disk.
+/// Syncs files in a thread.
 #[derive(Debug)]
 pub struct Writeback {
-    /// Who brings them there; nobody when there may be no more threads.
+    /// The thread; `None` if no more threads can be started.
     thread: Option<(SyncSender<File>, JoinHandle<io::Result<()>>)>,
-    /// Bytes since it was last worth it.
+    /// Bytes since the last sync was started.
     bytes: u64,
 }
 
@@ -25,7 +25,7 @@ impl Default for Writeback {
         let thread = Builder::new().spawn(move || {
             let mut ended = Ok(());
             for file in files {
-                // the kernel tells of a failure once: it is kept for whoever asks in the end
+                // the kernel reports a failure only once, so it is kept for the end
                 let written = file.sync_data();
                 ended = ended.and(written);
             }
@@ -36,7 +36,7 @@ impl Default for Writeback {
 }
 
 impl Writeback {
-    /// Hears that `count` bytes were written to `file`. Waits for nothing.
+    /// Call this after writing `count` bytes to `file`. It does not block.
     pub fn wrote(&mut self, file: &File, count: usize) {
         self.bytes += count as u64;
         let Some((to, _)) = &self.thread else { return };
@@ -45,14 +45,14 @@ impl Writeback {
         }
     }
 
-    /// Has all of `file` go to the disk by [`Writeback::finish`]; waits if many others are on their way.
+    /// Syncs all of `file` by [`Writeback::finish`]; blocks while many others are waiting.
     pub fn whole(&mut self, file: &File) -> io::Result<()> {
         self.bytes = 0;
         let Some((to, _)) = &self.thread else { return file.sync_data() };
         to.send(file.try_clone()?).map_err(|_| stopped())
     }
 
-    /// Waits until all is there; how it failed if it did.
+    /// Waits until all files are synced.
     pub fn finish(self) -> io::Result<()> {
         let Some((to, thread)) = self.thread else { return Ok(()) };
         drop(to);

@@ -1,22 +1,22 @@
-//! A site that is not at the top of its repository: several of them may share one.
+//! A site in a subdirectory of its repository, which several sites may share.
 
 use super::{Poll, Source};
 use crate::document::Tree;
 use crate::error::Result;
 
-/// A directory of what another source hands out.
+/// A directory of another source.
 pub(super) struct Below {
     source: Box<dyn Source>,
     path: String,
 }
 
-/// What to call the directory `path` of the source that is called `name`.
+/// The name of the directory `path` of the source `name`.
 pub(super) fn name(name: &str, path: &str) -> String {
     format!("{name} in {path}/")
 }
 
 impl Below {
-    /// The directory `path`, which is checked, of a source.
+    /// The directory `path` of a source; the path is checked already.
     pub(super) fn new(source: Box<dyn Source>, path: &str) -> Self {
         Self { source, path: path.to_owned() }
     }
@@ -27,10 +27,12 @@ impl Source for Below {
         name(&self.source.name(), &self.path)
     }
 
-    fn poll(&mut self, mark: Option<&str>) -> Result<Poll> {
-        Ok(match self.source.poll(mark)? {
+    fn poll(&mut self, cursor: Option<&str>) -> Result<Poll> {
+        Ok(match self.source.poll(cursor)? {
             Poll::Unchanged => Poll::Unchanged,
-            Poll::News(whole, mark) => Poll::News(Box::new(Part { whole, prefix: format!("{}/", self.path) }), mark),
+            Poll::News(whole, cursor) => {
+                Poll::News(Box::new(Part { whole, prefix: format!("{}/", self.path) }), cursor)
+            }
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Releases from a directory on this host: a mounted share, a USB stick, a copy made by something else.
+//! Releases from a directory on this host: a mounted share, a USB stick, or a copy made by another program.
 
 use std::fs::File;
 use std::io;
@@ -27,14 +27,14 @@ struct Opened {
     root: OwnedFd,
 }
 
-/// The directory, with the two files that its mark stands for.
+/// The directory, with the two files that its cursor is for.
 struct DirTree {
     dir: Opened,
     release: Vec<u8>,
     signatures: Option<Vec<u8>>,
 }
 
-/// What to call the directory at `path`.
+/// The name of the source at `path`.
 pub(super) fn name(path: &Path) -> String {
     format!("dir {}", path.display())
 }
@@ -50,7 +50,7 @@ impl Source for Dir {
         name(&self.path)
     }
 
-    fn poll(&mut self, mark: Option<&str>) -> Result<Poll> {
+    fn poll(&mut self, cursor: Option<&str>) -> Result<Poll> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let root = open(&self.path, flags, Mode::empty()).map_err(|why| {
             Error::of(code::DIR, format!("the directory {} can't be opened", self.path.display()), &why)
@@ -63,7 +63,7 @@ impl Source for Dir {
         };
         let signatures = dir.read(SIGNATURES, LARGEST_MANIFEST)?;
         let now = digest(&[Some(&release), signatures.as_deref()]);
-        if mark == Some(&now) {
+        if cursor == Some(&now) {
             return Ok(Poll::Unchanged);
         }
         Ok(Poll::News(Box::new(DirTree { dir, release, signatures }), now))
@@ -72,7 +72,7 @@ impl Source for Dir {
 
 impl Tree for DirTree {
     fn read(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
-        // The bytes that the mark stands for, even when somebody has replaced them since.
+        // the bytes that the cursor is for, even if the files have been replaced since
         let kept = match path {
             MANIFEST => Some(&self.release),
             SIGNATURES => self.signatures.as_ref(),
@@ -95,12 +95,12 @@ impl Tree for DirTree {
 }
 
 impl Opened {
-    /// Reads one regular file. No name on the way may be a symlink: what is read is what stands in the
-    /// directory itself. Opening name by name also works on kernels that have no `openat2`.
+    /// Reads one regular file. No name of the path may be a symlink, so that only files in the directory itself are read. Opening name
+    /// by name also works on kernels without `openat2`.
     fn read(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
         let names = segments(path)?;
         let Some((file_name, parents)) = names.split_last() else { return Ok(None) };
-        // Without O_NONBLOCK, opening a pipe would wait for a writer.
+        // without O_NONBLOCK, opening a pipe would wait for a writer
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let file = match self.directory(parents).and_then(|at| openat(&at, *file_name, flags, Mode::empty())) {
             Ok(fd) => File::from(fd),
@@ -129,33 +129,30 @@ impl Opened {
 fn missing_or_refused(why: Errno, root: &Path, path: &str) -> Result<Option<Vec<u8>>> {
     match why {
         Errno::ENOENT => Ok(None),
-        // A symlink, a parent that isn't a directory (which a symlink isn't either), a socket.
+        // a symlink, a parent that isn't a directory (which a symlink isn't either), a socket
         Errno::ELOOP | Errno::ENOTDIR | Errno::ENXIO => Err(not_a_file(root, path)),
         why => Err(Error::of(code::DIR, format!("{} can't be read", root.join(path).display()), &why)
-            .or_help("give the user that runs kpull the right to read it")),
+            .or_help("give the user that runs kpull the permission to read it")),
     }
 }
 
 fn not_a_file(root: &Path, path: &str) -> Error {
     Error::refused(code::DIR, format!("{} is not a regular file inside the directory", root.join(path).display()))
-        .help("symlinks, directories and special files are not part of a site: put the file itself there")
+        .help("symlinks, directories and special files can't be part of a site: put the file itself there")
 }
 
 /// Adds the path of everything below `at` that isn't a directory.
 fn walk(at: OwnedFd, root: &Path, prefix: &str, found: &mut Vec<String>) -> Result<()> {
     let what = || format!("listing {}", root.join(prefix).display());
-    // A fresh description of the directory, so that reading it doesn't move anybody else's place in it.
+    // a separate open file, so that reading doesn't move the position of another one
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut entries = Entries::openat(&at, ".", flags, Mode::empty()).context(code::DIR, what)?;
     for entry in entries.iter() {
         let entry = entry.context(code::DIR, what)?;
         let Ok(name) = entry.file_name().to_str() else {
             let name = entry.file_name().to_string_lossy();
-            return Err(Error::refused(
-                code::DIR,
-                format!("the name of {}{name} is not UTF-8", root.join(prefix).display()),
-            )
-            .help("rename or remove it"));
+            let what = format!("the name of {}{name} is not UTF-8", root.join(prefix).display());
+            return Err(Error::refused(code::DIR, what).help("rename or remove it"));
         };
         if matches!(name, "." | "..") || (prefix.is_empty() && name == ".git") {
             continue;
@@ -164,7 +161,7 @@ fn walk(at: OwnedFd, root: &Path, prefix: &str, found: &mut Vec<String>) -> Resu
         let below = match entry.file_type() {
             Some(Type::Directory) | None => match openat(&at, name, flags, Mode::empty()) {
                 Ok(below) => Some(below),
-                // The file system didn't tell the type: this is how we learn it.
+                // the file system didn't return the type: opening it shows whether it is a directory
                 Err(Errno::ENOTDIR | Errno::ELOOP) => None,
                 Err(why) => return Err(why).context(code::DIR, what),
             },
@@ -217,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_mark_stands_for_stays_when_the_file_is_replaced() {
+    fn the_state_of_the_cursor_stays_when_the_file_is_replaced() {
         let site = site();
         let (tree, _) = news(site.path(), None);
         fs::write(site.path().join(MANIFEST), "newer").unwrap();

@@ -1,4 +1,4 @@
-//! Releases from a git repository: one request tells whether there is news, and only the newest state is fetched.
+//! Releases from a git repository: one request detects a new state, and only the newest state is fetched.
 
 mod gauge;
 mod remote;
@@ -23,25 +23,25 @@ use super::{Config, Poll, Reach, Source};
 use crate::error::{Context, Error, Result, chain, code};
 use crate::net::{self, Client};
 
-/// The most that is received in one answer, in bytes.
+/// Bytes of one answer at most.
 const RECEIVED_MAX: u64 = 256 << 20;
-/// How many files of packs the cache may have before it is made anew; each fetch adds two.
+/// Pack files in the cache at most, before it is emptied; each fetch adds two.
 const PACK_FILES_MAX: usize = 40;
 
-/// The full names of refs, and what they lead to past annotated tags.
+/// The full names of refs with their peeled targets.
 type Refs = Vec<(String, ObjectId)>;
 
-/// A repository, and what of it is followed.
+/// A repository, and the state of it to follow.
 pub(super) struct Git {
     name: String,
-    /// With what is followed.
+    /// Including the state that is followed.
     full_name: String,
     want: Want,
     location: Location,
     cache: PathBuf,
 }
 
-/// Which state of the repository is followed.
+/// The state of a repository to follow.
 enum Want {
     Head,
     Branch(String),
@@ -49,14 +49,14 @@ enum Want {
     Commit(ObjectId),
 }
 
-/// Where the repository is.
+/// The location of a repository.
 enum Location {
-    /// On this host; it is read in place, without a copy.
+    /// On this host: it is read in place, without a copy.
     Local(PathBuf),
     Remote(Box<Remote>),
 }
 
-/// Finds an address that no source can be opened for, and a commit that isn't one.
+/// Refuses an invalid address or commit.
 pub(super) fn check(address: &str, commit: Option<&str>) -> Result<()> {
     parse(address)?;
     commit.map_or(Ok(()), |commit| commit_id(commit).map(drop))
@@ -67,14 +67,14 @@ fn commit_id(hex: &str) -> Result<ObjectId> {
         let error = Error::new(code::GIT, format!("`{hex}` is not a commit"));
         if hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return error
-                .because("it is one of a repository with objects named by SHA-256, which kpull does not read")
+                .because("it is from a repository with SHA-256 object names, which kpull does not support")
                 .help("push the site to a repository of `git init --object-format=sha1`");
         }
         error.help("write the whole id, 40 hex digits: `git rev-parse HEAD`")
     })
 }
 
-/// Reads an address. Nothing of one with a password in it is repeated.
+/// Parses an address. Messages don't repeat one with a password.
 fn parse(address: &str) -> Result<Url> {
     if address.starts_with("http://") || address.starts_with("https://") {
         net::parse(address)?;
@@ -96,7 +96,7 @@ fn parse(address: &str) -> Result<Url> {
     }
 }
 
-/// What to call the repository at `address`, and what of it is followed.
+/// The name of the source at `address`, including the state that is followed.
 pub(super) fn name(address: &str, config: &Config) -> String {
     let state = match config {
         Config { branch: Some(name), .. } => format!(" (branch {name})"),
@@ -117,7 +117,7 @@ pub(super) fn reach(address: &str) -> Result<Reach> {
 }
 
 impl Git {
-    /// The repository at `address`, which `config` has checked.
+    /// The repository at `address`, which [`Config::check`] has accepted.
     pub(super) fn new(address: &str, config: &Config, net: &net::LoadedOptions, cache: &Path) -> Result<Self> {
         let url = parse(address)?;
         let want = match config {
@@ -133,7 +133,7 @@ impl Git {
             Scheme::Ssh => {
                 let options = config.net();
                 let seconds = options.patience().as_secs();
-                // Nobody is there to answer a question, and a peer that went away is noticed.
+                // never ask questions, and detect a lost connection
                 let command = format!(
                     "ssh -o BatchMode=yes -o ConnectTimeout={seconds} -o ServerAliveInterval={seconds} \
                      -o ServerAliveCountMax=1"
@@ -145,7 +145,7 @@ impl Git {
         Ok(Self { name, full_name, want, location, cache: cache.to_path_buf() })
     }
 
-    /// The commit that is followed, among the `refs` of the repository.
+    /// The commit to follow, among the `refs` of the repository.
     fn choose(&self, refs: &[(String, ObjectId)]) -> Result<ObjectId> {
         let (full, short, prefix) = match &self.want {
             Want::Commit(id) => return Ok(*id),
@@ -168,18 +168,18 @@ impl Git {
         Err(error.help_nearest(short, known(), all))
     }
 
-    /// A repository on this host is read where it is.
-    fn poll_local(&self, path: &Path, mark: Option<&str>) -> Result<Poll> {
+    /// Polls a repository on this host.
+    fn poll_local(&self, path: &Path, cursor: Option<&str>) -> Result<Poll> {
         let (objects, refs) = tree::open(path, &self.name)?;
         let id = self.choose(&refs)?;
-        if mark == Some(id.to_string().as_str()) {
+        if cursor == Some(id.to_string().as_str()) {
             return Ok(Poll::Unchanged);
         }
         let tree = GitTree::new(objects, id, &self.name, None).map_err(|why| match self.want {
             Want::Commit(_) => self.no_commit(id),
             _ => Error::new(code::GIT, format!("{} can't be read", self.name))
                 .because(why)
-                .help("`git fsck` tells what is missing"),
+                .help("`git fsck` shows what is missing"),
         })?;
         Ok(Poll::News(Box::new(tree), id.to_string()))
     }
@@ -189,8 +189,8 @@ impl Git {
             .help("push it, or correct `commit`; a commit must be reachable from a branch or a tag")
     }
 
-    /// Asks a server for its refs and fetches what is followed.
-    fn poll_remote(&self, remote: &Remote, mark: Option<&str>) -> Result<Poll> {
+    /// Requests the refs of a server, and fetches the commit to follow.
+    fn poll_remote(&self, remote: &Remote, cursor: Option<&str>) -> Result<Poll> {
         if let Want::Commit(id) = self.want
             && let Some(tree) = self.cached(id)
         {
@@ -198,7 +198,7 @@ impl Git {
         }
         let mut session = remote.connect()?;
         let id = self.choose(&session.refs)?;
-        if mark == Some(id.to_string().as_str()) {
+        if cursor == Some(id.to_string().as_str()) {
             return Ok(Poll::Unchanged);
         }
         if let Some(tree) = self.cached(id) {
@@ -207,7 +207,7 @@ impl Git {
         if self.pack_files() >= PACK_FILES_MAX {
             self.forget()?;
         }
-        let have = mark.and_then(|mark| ObjectId::from_hex(mark.as_bytes()).ok());
+        let have = cursor.and_then(|cursor| ObjectId::from_hex(cursor.as_bytes()).ok());
         let was_empty = !self.cache.join("objects").exists();
         let first = if session.gives(id) {
             let have = have.filter(|have| self.cached(*have).is_some());
@@ -219,12 +219,12 @@ impl Git {
             Ok(tree) => tree,
             Err(Fetch::Failed(error)) => return Err(error),
             Err(Fetch::Unusable(why)) => {
-                // The cache may be what is wrong: without it, and for a single commit with everything that may have it.
+                // the cache may be broken: retry without it, and for a single commit with everything that may have it
                 let is_commit = matches!(self.want, Want::Commit(_));
                 if was_empty && !is_commit {
                     return Err(self.unusable(&why));
                 }
-                log::debug!("{}: {why}; fetching anew", self.name);
+                log::debug!("{}: {why}; fetching again", self.name);
                 self.forget()?;
                 drop(session);
                 let mut session = remote.connect()?;
@@ -245,7 +245,7 @@ impl Git {
             .help("try `git clone --depth 1` with the same address, and check the space on this host")
     }
 
-    /// Fetches what is in `wants` and nothing else into the cache.
+    /// Fetches the commits in `wants` into the cache.
     fn fetch(
         &self,
         session: &mut Session<'_>,
@@ -263,13 +263,13 @@ impl Git {
                 Some(objects),
                 Kind::Sha1,
                 WriteOptions {
-                    // One object can't be more than a whole answer, however well it was packed.
+                    // one object can't be larger than a whole answer
                     alloc_limit_bytes: usize::try_from(RECEIVED_MAX).ok(),
                     ..WriteOptions::default()
                 },
             )
             .map_err(|why| first_words(&why))?;
-            // It would keep a garbage collection away that never comes.
+            // it only prevents a garbage collection, which never runs
             if let Some(keep) = written.keep_path {
                 let _ = fs::remove_file(keep);
             }
@@ -277,12 +277,12 @@ impl Git {
         })
     }
 
-    /// The tree of a commit that was fetched. The cache is opened anew, so that the last pack is seen.
+    /// The tree of a fetched commit. This opens the cache again, so that it sees the last pack.
     fn fetched(&self, id: ObjectId) -> Result<GitTree, Fetch> {
         GitTree::new(self.objects()?, id, &self.name, Some(self.cache.clone())).map_err(Fetch::Unusable)
     }
 
-    /// The fetched objects; the directory for them is made when it is missing.
+    /// The fetched objects; a missing directory is created.
     fn objects(&self) -> Result<Objects, Fetch> {
         fs::create_dir_all(self.cache.join("objects/pack"))
             .context(code::GIT, || format!("making {}", self.cache.display()))
@@ -290,7 +290,7 @@ impl Git {
         tree::objects(self.cache.join("objects")).map_err(Fetch::Unusable)
     }
 
-    /// The tree of a commit, if all of it is in the cache.
+    /// The tree of a commit, if the cache has all of it.
     fn cached(&self, id: ObjectId) -> Option<GitTree> {
         if !self.cache.join("objects").exists() {
             return None;
@@ -312,12 +312,12 @@ impl Git {
 }
 
 fn other_format(name: &str) -> Error {
-    Error::new(code::GIT, format!("{name} has objects named by SHA-256"))
+    Error::new(code::GIT, format!("{name} has SHA-256 object names"))
         .because("kpull reads repositories with the object format sha1 only")
         .help("push the site to one of `git init --object-format=sha1`; files are checked by SHA-256 all the same, against the signed release.toml. Or publish it with `kpull publish`")
 }
 
-/// Removes what is in a cache. The directory itself stays: a process in a sandbox can't make it anew.
+/// Empties a cache. The directory itself stays: a sandboxed process can't create it again.
 fn empty(cache: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(cache) {
         Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -339,21 +339,21 @@ impl Source for Git {
         self.full_name.clone()
     }
 
-    fn poll(&mut self, mark: Option<&str>) -> Result<Poll> {
-        // A commit never changes, so there is nothing to ask.
+    fn poll(&mut self, cursor: Option<&str>) -> Result<Poll> {
+        // a commit never changes, so there is nothing to poll
         if let Want::Commit(id) = self.want
-            && mark == Some(id.to_string().as_str())
+            && cursor == Some(id.to_string().as_str())
         {
             return Ok(Poll::Unchanged);
         }
         match &self.location {
-            Location::Local(path) => self.poll_local(path, mark),
-            Location::Remote(remote) => self.poll_remote(remote, mark),
+            Location::Local(path) => self.poll_local(path, cursor),
+            Location::Remote(remote) => self.poll_remote(remote, cursor),
         }
     }
 }
 
-/// What an error of gix comes from, in a line.
+/// The first line of the root cause of an error of gix.
 fn first_words(why: &(dyn std::error::Error + 'static)) -> String {
     let root = chain(why).last().map(ToString::to_string).unwrap_or_default();
     root.lines().next().unwrap_or_default().to_owned()
@@ -372,10 +372,10 @@ mod tests {
         let fixture = Fixture::new();
         let server = fixture.serve();
         let mut source = fixture.over(&server, "");
-        let (tree, mark) = news(&mut source, None);
+        let (tree, cursor) = news(&mut source, None);
         assert_eq!(release(&*tree), "first");
         let before = server.seen().len();
-        assert!(matches!(source.poll(Some(&mark)).unwrap(), Poll::Unchanged));
+        assert!(matches!(source.poll(Some(&cursor)).unwrap(), Poll::Unchanged));
         let seen = server.seen();
         assert_eq!(seen.len(), before + 1);
         assert_eq!((seen[before].method.as_str(), seen[before].path.as_str()), ("GET", "/site/info/refs"));
@@ -386,11 +386,11 @@ mod tests {
         let fixture = Fixture::new();
         let server = fixture.serve();
         let mut source = fixture.over(&server, "branch = 'main'");
-        let (_, mark) = news(&mut source, None);
+        let (_, cursor) = news(&mut source, None);
         let id = fixture.commit("roles/etcd/role.toml", "role");
         let before = server.seen().len();
-        let (tree, mark) = news(&mut source, Some(&mark));
-        assert_eq!(mark, id);
+        let (tree, cursor) = news(&mut source, Some(&cursor));
+        assert_eq!(cursor, id);
         assert_eq!(server.seen().len(), before + 2);
         assert_eq!(tree.list().unwrap().unwrap(), ["release.toml", "roles/etcd/role.toml"]);
         assert_eq!(tree.read("roles/etcd/role.toml", 4).unwrap().as_deref(), Some(&b"role"[..]));
@@ -404,7 +404,7 @@ mod tests {
         fixture.commit("big", &noise);
         let server = fixture.serve();
         let mut source = fixture.over(&server, "");
-        let (_, mark) = news(&mut source, None);
+        let (_, cursor) = news(&mut source, None);
         let size = || -> u64 {
             let packs = fs::read_dir(fixture.cache().join("objects/pack")).unwrap();
             packs
@@ -415,7 +415,7 @@ mod tests {
         };
         let first = size();
         fixture.commit("release.toml", "second");
-        let (tree, _) = news(&mut source, Some(&mark));
+        let (tree, _) = news(&mut source, Some(&cursor));
         assert_eq!(release(&*tree), "second");
         assert!(size() < first + 2000, "{} after {first}", size());
         let objects = tree::objects(fixture.cache().join("objects")).unwrap();
@@ -429,10 +429,10 @@ mod tests {
         fixture.commit("release.toml", "second");
         let server = fixture.serve();
         let mut source = fixture.over(&server, "");
-        let (_, mark) = news(&mut source, None);
+        let (_, cursor) = news(&mut source, None);
         // The server's history has this blob, but the cache never had it.
         fixture.commit("release.toml", "first");
-        let (tree, _) = news(&mut source, Some(&mark));
+        let (tree, _) = news(&mut source, Some(&cursor));
         assert_eq!(release(&*tree), "first");
     }
 
@@ -442,10 +442,10 @@ mod tests {
         fixture.commit("release.toml", "second");
         let server = fixture.serve();
         let mut source = fixture.over(&server, "");
-        let (_, mark) = news(&mut source, None);
+        let (_, cursor) = news(&mut source, None);
         fixture.git(&["reset", "-q", "--hard", "HEAD^"]);
         fixture.git(&["commit", "-q", "--amend", "-m", "rewritten"]);
-        let (tree, after) = news(&mut source, Some(&mark));
+        let (tree, after) = news(&mut source, Some(&cursor));
         assert_eq!((release(&*tree).as_str(), after), ("first", fixture.git(&["rev-parse", "HEAD"])));
     }
 
@@ -479,10 +479,10 @@ mod tests {
         fixture.git(&["config", "uploadpack.allowReachableSHA1InWant", "true"]);
         let server = fixture.serve();
         let mut source = fixture.over(&server, &format!("commit = '{first}'"));
-        let (tree, mark) = news(&mut source, None);
-        assert_eq!((release(&*tree).as_str(), mark.as_str()), ("first", first.as_str()));
+        let (tree, cursor) = news(&mut source, None);
+        assert_eq!((release(&*tree).as_str(), cursor.as_str()), ("first", first.as_str()));
         assert_eq!(server.seen().len(), 2);
-        assert!(matches!(source.poll(Some(&mark)).unwrap(), Poll::Unchanged));
+        assert!(matches!(source.poll(Some(&cursor)).unwrap(), Poll::Unchanged));
         assert_eq!(release(&*news(&mut source, None).0), "first");
         assert_eq!(server.seen().len(), 2, "a commit that is there already needs no request");
     }
@@ -517,15 +517,13 @@ mod tests {
         ] {
             let said = error.to_string();
             assert!(
-                said.ends_with(
-                    "has objects named by SHA-256: kpull reads repositories with the object format sha1 only"
-                ),
+                said.ends_with("has SHA-256 object names: kpull reads repositories with the object format sha1 only"),
                 "{said}"
             );
             assert!(error.advice().unwrap_or_default().contains("`git init --object-format=sha1`"), "{said}");
         }
         let config: Config = toml::from_str(&format!("git = '{path}'\ncommit = '{id}'")).unwrap();
-        assert!(config.check().unwrap_err().to_string().contains("with objects named by SHA-256"));
+        assert!(config.check().unwrap_err().to_string().contains("with SHA-256 object names"));
     }
 
     #[test]
@@ -564,19 +562,19 @@ mod tests {
     fn a_broken_cache_is_made_anew() {
         let fixture = Fixture::new();
         let server = fixture.serve();
-        let (_, mark) = news(&mut fixture.over(&server, ""), None);
+        let (_, cursor) = news(&mut fixture.over(&server, ""), None);
         fixture.commit("other", "more");
         for entry in fs::read_dir(fixture.cache().join("objects/pack")).unwrap() {
             let path = entry.unwrap().path();
             fs::remove_file(&path).unwrap();
             fs::write(&path, "rubbish").unwrap();
         }
-        let (tree, mark) = news(&mut fixture.over(&server, ""), Some(&mark));
+        let (tree, cursor) = news(&mut fixture.over(&server, ""), Some(&cursor));
         assert_eq!(release(&*tree), "first");
         fixture.commit("other", "even more");
         fs::write(fixture.cache().join("config"), "[[[").unwrap();
         fs::write(fixture.cache().join("HEAD"), "").unwrap();
-        let (tree, _) = news(&mut fixture.over(&server, ""), Some(&mark));
+        let (tree, _) = news(&mut fixture.over(&server, ""), Some(&cursor));
         assert_eq!(release(&*tree), "first");
     }
 
@@ -585,12 +583,12 @@ mod tests {
         let fixture = Fixture::new();
         let server = fixture.serve();
         let mut source = fixture.over(&server, "");
-        let (_, mut mark) = news(&mut source, None);
+        let (_, mut cursor) = news(&mut source, None);
         for n in 0..PACK_FILES_MAX / 2 + 2 {
             fixture.commit("release.toml", &n.to_string());
-            let (tree, now) = news(&mut source, Some(&mark));
+            let (tree, now) = news(&mut source, Some(&cursor));
             assert_eq!(release(&*tree), n.to_string());
-            mark = now;
+            cursor = now;
         }
         assert!(source.pack_files() < PACK_FILES_MAX, "{}", source.pack_files());
     }

@@ -1,4 +1,4 @@
-//! Releases from a web server or CDN: plain files below one address, or what `kpull publish` has written there.
+//! Releases from a web server or CDN: plain files below one address, or the layout of `kpull publish`.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use crate::error::{Error, Exit, Result, code};
 use crate::magic::{Container, NO_GZIP, NO_PAGE, PAGE};
 use crate::net::{self, Client, Conditions, Kind, Reply};
 
-/// What a mark begins with when it is one of a published site.
+/// The start of a cursor of a published site.
 const PUBLISHED: &str = "published ";
 
 /// A place on a web server.
@@ -29,34 +29,34 @@ struct Files {
     client: Client,
 }
 
-/// How releases lie on the server.
+/// The layout of releases on the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Layout {
-    /// As in the site's directory.
+    /// The files of the site's directory.
     Plain,
-    /// By digest, with a pointer to the newest.
+    /// Files by digest, with a pointer to the newest release.
     Published,
 }
 
-/// A state of which `release.toml` was fetched; the other files are fetched when they are read.
+/// A state with its `release.toml`; the other files are fetched when they are read.
 struct HttpTree {
     files: Files,
-    /// The bytes that the mark stands for, even when the server has newer ones by now.
+    /// The bytes that the cursor is for, even if the server has newer ones now.
     release: Vec<u8>,
-    /// What the pointer led to, where there is one.
+    /// What the pointer led to, if there is one.
     published: Option<Published>,
 }
 
-/// What lies by digest.
+/// A release with files by digest.
 struct Published {
     pointer: Pointer,
     signatures: Vec<u8>,
-    /// The digests that `release.toml` lists; nobody may have looked at the signatures yet.
+    /// The digests in `release.toml`, whose signatures may not be verified yet.
     listed: HashMap<String, String>,
 }
 
 impl Layout {
-    /// The one file that tells of news, and the most bytes it may have.
+    /// The file that changes with every release, and its size limit.
     fn head(self) -> (&'static str, u64) {
         match self {
             Self::Plain => (MANIFEST, LARGEST_MANIFEST),
@@ -72,7 +72,7 @@ impl Layout {
     }
 }
 
-/// What an earlier poll saw: the layout, which bytes its head had, and the server's own name for them if it gave one.
+/// The state of an earlier poll: the layout, the digest of its head, and the `ETag` if the server sent one.
 #[derive(Debug, PartialEq, Eq)]
 struct Cursor {
     layout: Layout,
@@ -97,7 +97,7 @@ impl Cursor {
     }
 }
 
-/// What to call the directory at `base`.
+/// The name of the source at `base`.
 pub(super) fn name(base: &Url) -> String {
     format!("http {}", net::shown(base))
 }
@@ -115,7 +115,7 @@ impl Files {
         self.client.get(url.as_str(), &Conditions { etag, ..Conditions::default() })
     }
 
-    /// A whole file; `None` when it is not there.
+    /// A whole file; `None` if it doesn't exist.
     fn whole(&self, names: &[&str], max: u64) -> Result<Option<Vec<u8>>> {
         let reply = self.get(names, None)?;
         if reply.kind == Kind::Missing { Ok(None) } else { net::read_all(reply, max).map(Some) }
@@ -133,18 +133,18 @@ impl Files {
         Pointer::parse(&self.url(POINTER)?, bytes)
     }
 
-    /// The pointer as it is now, if it is another one than `before`.
+    /// The current pointer, if it differs from `before`.
     fn pointer_after(&self, before: &Pointer) -> Result<Option<(Pointer, Cursor)>> {
         let reply = self.get(&[POINTER], None)?;
         if reply.kind == Kind::Missing {
             return Ok(None);
         }
-        let (mark, bytes) = take(Layout::Published, reply)?;
+        let (cursor, bytes) = read_head(Layout::Published, reply)?;
         let pointer = self.pointer(&bytes)?;
-        Ok((pointer != *before).then_some((pointer, mark)))
+        Ok((pointer != *before).then_some((pointer, cursor)))
     }
 
-    /// The release that a pointer leads to; `None` when it is not there.
+    /// The release of a pointer; `None` if it doesn't exist.
     fn follow(&self, pointer: &Pointer) -> Result<Option<HttpTree>> {
         let Some(release) = self.blob(&pointer.manifest, LARGEST_MANIFEST)? else { return Ok(None) };
         let Some(signatures) = self.blob(&pointer.signatures, LARGEST_SIGNATURES)? else { return Ok(None) };
@@ -152,37 +152,34 @@ impl Files {
         Ok(Some(HttpTree { files: self.clone(), release, published: Some(published) }))
     }
 
-    /// [`Files::follow`], once more if the release was replaced meanwhile.
-    fn news(&self, mut pointer: Pointer, mut mark: Cursor) -> Result<(HttpTree, Cursor)> {
+    /// [`Files::follow`], repeated if the release was replaced meanwhile.
+    fn news(&self, mut pointer: Pointer, mut cursor: Cursor) -> Result<(HttpTree, Cursor)> {
         let mut found = self.follow(&pointer)?;
         if found.is_none()
             && let Some(next) = self.pointer_after(&pointer)?
         {
-            (pointer, mark) = next;
+            (pointer, cursor) = next;
             found = self.follow(&pointer)?;
         }
         let tree = found.ok_or_else(|| {
-            Error::refused(
-                code::HTTP,
-                format!("{}: the release that {POINTER} leads to is not there", net::shown(&self.base)),
-            )
-            .help("publish it again with `kpull publish`; was the copy complete?")
+            let what = format!("{}: the release that {POINTER} leads to is not there", net::shown(&self.base));
+            Error::refused(code::HTTP, what).help("publish it again with `kpull publish`; was the copy complete?")
         })?;
-        Ok((tree, mark))
+        Ok((tree, cursor))
     }
 }
 
-/// The head of a layout, and the mark of it.
-fn take(layout: Layout, reply: Reply) -> Result<(Cursor, Vec<u8>)> {
+/// Reads the head of a layout, and makes its cursor.
+fn read_head(layout: Layout, reply: Reply) -> Result<(Cursor, Vec<u8>)> {
     let (etag, url) = (reply.etag.clone(), net::shown(reply.url()));
     let page = || Error::new(code::HTTP, format!("{url} is no release: {PAGE}")).help(NO_PAGE);
     let is_page = reply.header(&CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/html"));
     let bytes = match net::read_all(reply, layout.head().1) {
-        // a long one is not read to its end
+        // a long page is not read to its end
         Err(error) if is_page && error.exit_code() == Exit::Refused => return Err(page()),
         read => read?,
     };
-    // neither is a release, whoever has signed it
+    // neither can be a release
     match Container::of(bytes.get(..Container::HEAD).unwrap_or(&bytes)) {
         Some(Container::Page) => return Err(page()),
         Some(Container::Gzip) => {
@@ -199,8 +196,8 @@ impl Source for Http {
         name(&self.files.base)
     }
 
-    fn poll(&mut self, mark: Option<&str>) -> Result<Poll> {
-        let known = mark.map(Cursor::parse);
+    fn poll(&mut self, cursor: Option<&str>) -> Result<Poll> {
+        let known = cursor.map(Cursor::parse);
         let first = known.as_ref().map_or(Layout::Published, |known| known.layout);
         for layout in [first, first.other()] {
             let known = known.as_ref().filter(|known| known.layout == layout);
@@ -210,23 +207,23 @@ impl Source for Http {
                 Kind::Missing => continue,
                 Kind::Ok | Kind::Partial | Kind::Changed | Kind::NoPart => {}
             }
-            let (mark, bytes) = take(layout, reply)?;
-            if known.is_some_and(|known| known.digest == mark.digest) {
+            let (cursor, bytes) = read_head(layout, reply)?;
+            if known.is_some_and(|known| known.digest == cursor.digest) {
                 return Ok(Poll::Unchanged);
             }
-            let (tree, mark) = match layout {
-                Layout::Plain => (HttpTree { files: self.files.clone(), release: bytes, published: None }, mark),
-                Layout::Published => self.files.news(self.files.pointer(&bytes)?, mark)?,
+            let (tree, cursor) = match layout {
+                Layout::Plain => (HttpTree { files: self.files.clone(), release: bytes, published: None }, cursor),
+                Layout::Published => self.files.news(self.files.pointer(&bytes)?, cursor)?,
             };
-            return Ok(Poll::News(Box::new(tree), mark.to_text()));
+            return Ok(Poll::News(Box::new(tree), cursor.to_text()));
         }
         Err(Error::new(code::HTTP, format!("there is neither {} nor {MANIFEST}", self.files.url(POINTER)?))
             .help("publish a release there, or correct `http`: it is the address of the directory"))
     }
 }
 
-/// Digests by path, of the lines that are written as `kpull sign` writes them: one for each file. Cheap for whatever somebody
-/// else may have written; what it makes of that is checked by `trust` like everything here.
+/// Digests by path, from lines in the form that `kpull sign` writes, one for each file. This is cheap for any input, and `trust`
+/// verifies the result like everything from a source.
 fn listed(release: &[u8]) -> HashMap<String, String> {
     let line = |line: &str| {
         let (path, rest) = line.split_once(" = { sha256 = \"")?;
@@ -259,11 +256,9 @@ impl Tree for HttpTree {
         }
         let Some((next, _)) = self.files.pointer_after(pointer)? else { return Ok(None) };
         let (base, was) = (net::shown(&self.files.base), pointer.serial);
-        Err(Error::new(
-            code::HTTP,
-            format!("{base}: release {was} was replaced by {} while it was fetched", next.serial),
-        )
-        .help("the next run takes the new one; `kpull publish --grace` says how long old ones stay"))
+        let what = format!("{base}: release {was} was replaced by {} while it was fetched", next.serial);
+        Err(Error::new(code::HTTP, what)
+            .help("the next run selects the new one; `kpull publish --grace` sets how long old ones stay"))
     }
 
     fn list(&self) -> Result<Option<Vec<String>>> {
@@ -305,9 +300,9 @@ mod tests {
         Http::new(&server.url(path), &options.load().unwrap()).unwrap()
     }
 
-    fn news(source: &mut Http, mark: Option<&str>) -> (Box<dyn Tree>, String) {
-        match source.poll(mark).unwrap() {
-            Poll::News(tree, mark) => (tree, mark),
+    fn news(source: &mut Http, cursor: Option<&str>) -> (Box<dyn Tree>, String) {
+        match source.poll(cursor).unwrap() {
+            Poll::News(tree, cursor) => (tree, cursor),
             Poll::Unchanged => panic!("no news"),
         }
     }
@@ -316,15 +311,15 @@ mod tests {
     fn an_unchanged_poll_is_one_request_and_no_body() {
         let (server, release) = server(true);
         let mut source = source(&server, "sites/a");
-        let (tree, mark) = news(&mut source, None);
-        assert!(matches!(source.poll(Some(&mark)).unwrap(), Poll::Unchanged));
+        let (tree, cursor) = news(&mut source, None);
+        assert!(matches!(source.poll(Some(&cursor)).unwrap(), Poll::Unchanged));
         let seen = server.seen();
         let paths: Vec<&str> = seen.iter().map(|seen| seen.path.as_str()).collect();
         assert_eq!(paths, ["/sites/a/current.toml", "/sites/a/release.toml", "/sites/a/release.toml"]);
         assert_eq!(seen[2].header("if-none-match"), Some("\"first\""));
         *release.lock().unwrap() = "second".into();
         assert_eq!(tree.read(MANIFEST, 9).unwrap().as_deref(), Some(&b"first"[..]), "a tree is one state");
-        let (tree, _) = news(&mut source, Some(&mark));
+        let (tree, _) = news(&mut source, Some(&cursor));
         assert_eq!(tree.read(MANIFEST, 9).unwrap().as_deref(), Some(&b"second"[..]));
         let error = tree.read(MANIFEST, 5).unwrap_err();
         assert!(error.to_string().ends_with("release.toml has more than 5 bytes"), "{error}");
@@ -334,10 +329,10 @@ mod tests {
     fn a_server_without_etags_has_no_news_either_when_the_bytes_are_the_same() {
         let (server, release) = server(false);
         let mut source = source(&server, "sites/a/");
-        let (_, mark) = news(&mut source, None);
-        assert!(matches!(source.poll(Some(&mark)).unwrap(), Poll::Unchanged));
+        let (_, cursor) = news(&mut source, None);
+        assert!(matches!(source.poll(Some(&cursor)).unwrap(), Poll::Unchanged));
         *release.lock().unwrap() = "second".into();
-        news(&mut source, Some(&mark));
+        news(&mut source, Some(&cursor));
     }
 
     #[test]
@@ -354,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_release_says_where_it_should_be() {
+    fn a_missing_release_is_reported_with_its_address() {
         let (server, _) = server(true);
         let error = source(&server, "sites/b").poll(None).err().unwrap();
         assert_eq!(
@@ -440,7 +435,7 @@ mod tests {
         let (server, files) = serving();
         publish(&files, 1, "one");
         let mut source = source(&server, "");
-        let (tree, mark) = news(&mut source, None);
+        let (tree, cursor) = news(&mut source, None);
         assert_eq!(tree.read("site.toml", 3).unwrap().unwrap(), b"one");
         let error = tree.read("site.toml", 2).unwrap_err();
         assert!(error.to_string().ends_with(" has more than 2 bytes"), "{error}");
@@ -451,11 +446,11 @@ mod tests {
         let error = tree.read("../blobs", 64).unwrap_err();
         assert_eq!(error.to_string(), "`../blobs` is not a path inside a site");
         let before = server.seen().len();
-        assert!(matches!(source.poll(Some(&mark)).unwrap(), Poll::Unchanged));
+        assert!(matches!(source.poll(Some(&cursor)).unwrap(), Poll::Unchanged));
         assert_eq!(server.seen().len(), before + 1);
         assert_eq!(server.seen()[before].path, "/current.toml");
         publish(&files, 2, "two");
-        let (tree, _) = news(&mut source, Some(&mark));
+        let (tree, _) = news(&mut source, Some(&cursor));
         assert_eq!(tree.read("site.toml", 3).unwrap().unwrap(), b"two");
     }
 
@@ -486,8 +481,8 @@ mod tests {
         assert!(published.starts_with(PUBLISHED));
         files.lock().unwrap().clear();
         files.lock().unwrap().insert("/release.toml".into(), b"plain".to_vec());
-        let (tree, mark) = news(&mut source, Some(&published));
-        assert_eq!((tree.read(MANIFEST, 9).unwrap().unwrap().as_slice(), mark), (&b"plain"[..], plain));
+        let (tree, cursor) = news(&mut source, Some(&published));
+        assert_eq!((tree.read(MANIFEST, 9).unwrap().unwrap().as_slice(), cursor), (&b"plain"[..], plain));
     }
 
     #[test]
@@ -512,13 +507,13 @@ mod tests {
         });
         drop(server);
         let mut source = source(&between, "");
-        let (tree, mark) = news(&mut source, None);
+        let (tree, cursor) = news(&mut source, None);
         assert_eq!(tree.read("site.toml", 3).unwrap().unwrap(), b"two");
-        assert!(matches!(source.poll(Some(&mark)).unwrap(), Poll::Unchanged), "the mark is that of the new one");
+        assert!(matches!(source.poll(Some(&cursor)).unwrap(), Poll::Unchanged), "the cursor is that of the new one");
     }
 
     #[test]
-    fn a_file_that_went_says_whether_its_release_was_replaced() {
+    fn a_missing_file_is_reported_with_whether_its_release_was_replaced() {
         let (server, files) = serving();
         publish(&files, 1, "one");
         let (tree, _) = news(&mut source(&server, ""), None);

@@ -1,4 +1,4 @@
-//! Where releases come from. Nothing that a source hands out is believed: `trust` decides.
+//! Sources of releases. Everything from a source is untrusted until `trust` has verified it.
 
 mod below;
 mod dir;
@@ -19,25 +19,25 @@ use crate::document::Tree;
 use crate::error::{Error, Result, code};
 use crate::net;
 
-/// What a source answers when asked for news.
+/// The result of polling a source.
 pub enum Poll {
-    /// Nothing has changed since the state that the mark stands for.
+    /// Nothing has changed since the state of the cursor.
     Unchanged,
-    /// Another state, and the mark to ask with next time.
+    /// A new state, and the cursor for the next poll.
     News(Box<dyn Tree>, String),
 }
 
-/// A place that hands out releases.
+/// A source of releases.
 pub trait Source {
-    /// What to call it in a message: its kind and address, without credentials.
+    /// Its name in messages: its kind and address, without credentials.
     fn name(&self) -> String;
 
-    /// Asks for the present state. `mark` is what an earlier poll of the same source gave with its news. When nothing
-    /// has changed this costs one round trip.
-    fn poll(&mut self, mark: Option<&str>) -> Result<Poll>;
+    /// Polls the current state. `cursor` is what an earlier poll of the same source returned with its state. If nothing has changed, this
+    /// costs one round trip.
+    fn poll(&mut self, cursor: Option<&str>) -> Result<Poll>;
 }
 
-/// The present state of a source, for whoever has not asked it before.
+/// The current state of a source, for a first poll.
 pub fn state(source: &mut dyn Source) -> Result<Box<dyn Tree>> {
     match source.poll(None)? {
         Poll::News(tree, _) => Ok(tree),
@@ -45,8 +45,8 @@ pub fn state(source: &mut dyn Source) -> Result<Box<dyn Tree>> {
     }
 }
 
-/// `[[source]]` in `kpull.toml`; exactly one of `git`, `http` and `dir` is set. How to connect stands beside it in the
-/// same table, see [`net::Options`].
+/// `[[source]]` in `kpull.toml`; exactly one of `git`, `http` and `dir` is set. The options for connections are in the same table, see
+/// [`net::Options`].
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -81,7 +81,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// How to connect, for `git` over HTTP and for `http`.
+    /// The options for connections, for `git` over HTTP and for `http`.
     pub fn net(&self) -> net::Options {
         net::Options {
             ca: self.ca.clone(),
@@ -94,46 +94,46 @@ impl Config {
         }
     }
 
-    /// Every path that is set, so that a relative one can be given its base.
+    /// All paths, so that relative ones can be resolved.
     pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         [&mut self.dir, &mut self.ca, &mut self.client_cert, &mut self.client_key, &mut self.bearer, &mut self.basic]
             .into_iter()
             .flatten()
     }
 
-    /// Finds what can't be meant: not exactly one kind of source, two states of a repository, half of a client
-    /// certificate, credentials inside an address.
+    /// Refuses invalid settings: not exactly one kind of source, two states of a repository, half of a client certificate, credentials
+    /// in an address.
     pub fn check(&self) -> Result<()> {
+        let refuse = |what: &str, help: &str| Err(Error::new(code::SOURCE, what).help(help));
         let kinds = set(&[("git", self.git.is_some()), ("http", self.http.is_some()), ("dir", self.dir.is_some())]);
         match kinds[..] {
             [_] => {}
             [] => {
-                return Err(Error::new(code::SOURCE, "a source says neither `git`, nor `http`, nor `dir`")
-                    .help("give the source one address, such as git = \"https://HOST/site.git\""));
+                let help = "give the source one address, such as git = \"https://HOST/site.git\"";
+                return refuse("a source says neither `git`, nor `http`, nor `dir`", help);
             }
             _ => {
-                return Err(Error::new(code::SOURCE, format!("a source says {} at once", kinds.join(" and ")))
-                    .help("write one [[source]] table for each address"));
+                let what = format!("a source says {} at once", kinds.join(" and "));
+                return refuse(&what, "write one [[source]] table for each address");
             }
         }
         let states =
             set(&[("branch", self.branch.is_some()), ("tag", self.tag.is_some()), ("commit", self.commit.is_some())]);
         if let Some(state) = states.first().filter(|_| self.git.is_none()) {
-            return Err(Error::new(code::SOURCE, format!("a source says `{state}` without `git`"))
-                .help("only a git repository has branches, tags and commits: remove it"));
+            let what = format!("a source says `{state}` without `git`");
+            return refuse(&what, "only a git repository has branches, tags and commits: remove it");
         }
         if states.len() > 1 {
-            return Err(Error::new(code::SOURCE, format!("a git source says {} at once", states.join(" and ")))
-                .help("keep one"));
+            return refuse(&format!("a git source says {} at once", states.join(" and ")), "keep one");
         }
         if let Some(path) = &self.path {
             if self.git.is_none() {
-                return Err(Error::new(code::SOURCE, "a source says `path` without `git`")
-                    .help("add it to the address: `http` and `dir` name the site's directory themselves"));
+                let help = "add it to the address: `http` and `dir` name the site's directory themselves";
+                return refuse("a source says `path` without `git`", help);
             }
             if segments(path).is_err() {
-                return Err(Error::new(code::SOURCE, format!("`{path}` is not a directory inside a repository"))
-                    .help("write it like `clusters/blue`: relative, with `/` between names, and none at its end"));
+                let help = "write it like `clusters/blue`: relative, with `/` between names, and none at its end";
+                return refuse(&format!("`{path}` is not a directory inside a repository"), help);
             }
         }
         if let Some(git) = &self.git {
@@ -151,7 +151,7 @@ fn set(names: &[(&'static str, bool)]) -> Vec<&'static str> {
     names.iter().filter(|(_, is_set)| *is_set).map(|(name, _)| *name).collect()
 }
 
-/// What to call the source that `config` describes: its kind and address, without credentials.
+/// The name of a source: its kind and address, without credentials.
 pub fn name(config: &Config) -> Result<String> {
     Ok(match config {
         Config { git: Some(url), path: Some(path), .. } => below::name(&git::name(url, config), path),
@@ -162,12 +162,12 @@ pub fn name(config: &Config) -> Result<String> {
     })
 }
 
-/// How a source is reached: who has to do it depends on that.
+/// How a source is reached, which decides which process does it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// Everything is on this host.
     Local,
-    /// By our own client: git over HTTP(S), and HTTP(S).
+    /// By kpull's own client: git over HTTP(S), and HTTP(S).
     Http,
     /// By the system's ssh client.
     Ssh,
@@ -184,13 +184,13 @@ impl Config {
     }
 }
 
-/// Opens the source that `config` describes; `cache` is a directory of its own that may be emptied at any time.
+/// Opens a source; `cache` is a directory of its own that may be emptied at any time.
 /// Nothing is connected to yet.
 pub fn open(config: &Config, cache: &Path) -> Result<Box<dyn Source>> {
     open_with(config, &config.net().load()?, cache)
 }
 
-/// [`open`] with the files that are needed to connect read already.
+/// [`open`] with the files for connections read already.
 pub fn open_with(config: &Config, net: &net::LoadedOptions, cache: &Path) -> Result<Box<dyn Source>> {
     config.check()?;
     let source: Box<dyn Source> = match config {
@@ -205,8 +205,7 @@ pub fn open_with(config: &Config, net: &net::LoadedOptions, cache: &Path) -> Res
     })
 }
 
-/// The names that make up `path`. An error when it isn't relative or has `.` or `..` in it: a path that leaves the tree
-/// is never asked for by mistake.
+/// The names in `path`. An error if it isn't relative or has `.` or `..` in it, so that no path can leave the tree.
 fn segments(path: &str) -> Result<Vec<&str>> {
     let names: Vec<&str> = path.split('/').collect();
     if names.iter().any(|name| matches!(*name, "" | "." | "..") || name.contains(['\0', '\\'])) {
@@ -216,13 +215,13 @@ fn segments(path: &str) -> Result<Vec<&str>> {
     Ok(names)
 }
 
-/// A file with more bytes than were announced, or than any such file may have: the release is refused.
+/// The error for a file that is larger than announced or allowed: the release is refused.
 pub(crate) fn too_big(source: &str, path: &str, max: u64) -> Error {
     Error::refused(code::SOURCE, format!("{source}: {path} has more than {max} bytes"))
         .help("it is not read to its end: was it changed after signing?")
 }
 
-/// A name for a state that only changes when the bytes of one of `files` do, or one appears or goes.
+/// A digest of a state, which changes only if the bytes of one of `files` do, or if one appears or disappears.
 fn digest(files: &[Option<&[u8]>]) -> String {
     let mut all = Sha256::new();
     for file in files {
@@ -300,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scheme_that_nobody_speaks_is_refused() {
+    fn an_unknown_scheme_is_refused() {
         assert!(problem("git = 'git://h/s'").starts_with("`git://h/s` is not"), "{}", problem("git = 'git://h/s'"));
         assert!(problem("http = 'ftp://h/s'").starts_with("`ftp://h/s` is not"));
         assert!(problem("git = 'here/there'").starts_with("`here/there` is not"));

@@ -1,4 +1,4 @@
-//! What is remembered of the addresses that a host asks: which of them failed, and when every source was asked last.
+//! Remembers which addresses failed, and when all sources were last polled.
 
 use std::collections::BTreeMap;
 
@@ -8,48 +8,48 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::store::Store;
 
-/// Where it is kept.
+/// The file in the state directory.
 const FILE: &str = "addresses.json";
-/// How long an address that failed is asked after the others.
+/// How long an address that failed is tried after the others.
 const LATER: SignedDuration = SignedDuration::from_hours(1);
-/// The most of them that are remembered.
+/// Failed addresses that are remembered at most.
 const MOST: usize = 64;
 
-/// What is remembered of addresses.
+/// The remembered addresses.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(default)]
 pub struct Addresses {
-    /// When an address failed last, or was too slow.
+    /// When an address last failed or was too slow.
     failed: BTreeMap<String, Timestamp>,
-    /// When every source was asked last.
+    /// When all sources were last polled.
     all_asked: Option<Timestamp>,
 }
 
 impl Addresses {
-    /// When this address failed, if it is asked after the others because of that. Sorted by it, addresses come in the order in
-    /// which to ask them: first those that did not fail, then the one that failed longest ago.
+    /// When this address failed, if that is recent. Sorting by this gives the order in which to try addresses: first those that did
+    /// not fail, then the one that failed longest ago.
     pub fn failed(&self, address: &str, now: Timestamp) -> Option<Timestamp> {
         self.failed.get(address).copied().filter(|at| is_within(*at, LATER, now))
     }
 
-    /// Whether every source was asked less than `every` ago.
+    /// Whether all sources were polled less than `every` ago.
     pub fn all_were_asked(&self, every: SignedDuration, now: Timestamp) -> bool {
         self.all_asked.is_some_and(|at| is_within(at, every, now))
     }
 }
 
-/// Whether something was less than `span` ago; what is to come, by a clock that was set back, was not.
-fn is_within(at: Timestamp, span: SignedDuration, now: Timestamp) -> bool {
-    at <= now && now.duration_since(at) < span
+/// Whether something was less than `duration` ago. A future time, after the clock was set back, doesn't count.
+fn is_within(at: Timestamp, duration: SignedDuration, now: Timestamp) -> bool {
+    at <= now && now.duration_since(at) < duration
 }
 
 impl Store {
-    /// What is remembered of addresses.
+    /// The remembered addresses.
     pub fn addresses(&self) -> Addresses {
         self.read(FILE).ok().flatten().unwrap_or_default()
     }
 
-    /// Remembers whether an address did what it was asked for.
+    /// Records whether an address worked.
     pub fn note_address(&self, address: &str, is_good: bool) -> Result<()> {
         self.note(|known| {
             if is_good {
@@ -66,7 +66,7 @@ impl Store {
         })
     }
 
-    /// Remembers that every source was asked just now.
+    /// Records that all sources were polled just now.
     pub fn note_all_asked(&self) -> Result<()> {
         self.note(|known| known.all_asked = Some(Timestamp::now()))
     }
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_failed_comes_after_the_others_for_an_hour_the_one_longest_ago_first() {
+    fn an_address_that_failed_is_tried_after_the_others_for_an_hour() {
         let (_dir, store) = store();
         for address in ["a", "b"] {
             store.note_address(address, false).unwrap();
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_are_asked_again_after_the_span_and_whenever_the_clock_says_that_it_was_tomorrow() {
+    fn sources_are_polled_again_after_the_interval_or_if_the_clock_was_ahead() {
         let (_dir, store) = store();
         let hour = SignedDuration::from_hours(1);
         let before = Timestamp::now();

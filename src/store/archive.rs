@@ -1,9 +1,9 @@
-//! Hands out the named members of an upstream archive as bounded streams; writes nothing and uses no name as a path.
+//! Hands out the named members of an upstream archive as bounded streams. It writes nothing and uses no name as a path.
 //!
-//! What is read is a pinned file: what its publisher wrote into it is what was reviewed, so it is not searched for tricks. What counts is
-//! that a member is one regular file, and what all of it takes: one that is read while it comes in is as hostile as the network, and
-//! may take no more memory, disk and time than [`Limits`] allow. Whatever is taken out of it is worth nothing until the file's
-//! digest is right. An archive is read to its end, so that a checksum or a second entry that comes late still counts.
+//! The file is pinned, so what its publisher wrote into it has been reviewed and is not searched for tricks. A member has to be one
+//! regular file. An archive that is read while it is downloaded is as hostile as the network: it may take no more memory, disk and
+//! time than [`Limits`] allow, and nothing from it counts until the digest of the file is verified. An archive is read to its end,
+//! so that a late checksum or a late second entry still counts.
 
 mod stream;
 mod tarball;
@@ -33,7 +33,7 @@ pub struct Limits {
     pub member: u64,
     /// Unpacked bytes for each byte of the archive.
     pub ratio: u64,
-    /// Unpacked bytes of which no ratio is asked.
+    /// Unpacked bytes to which the ratio does not apply.
     pub free: u64,
 }
 
@@ -48,80 +48,124 @@ impl Default for Limits {
 pub struct Member {
     /// The name, spelled as the caller wanted it.
     pub name: String,
-    /// Its size in bytes, when the archive says it in advance; then exactly so many are handed out.
+    /// Its size in bytes, when the archive states it in advance; then exactly as many are handed out.
     pub size: Option<u64>,
-    /// Whether anybody may execute it, as far as the archive says.
+    /// Whether anybody may execute it, as far as the archive states that.
     pub executable: bool,
-    /// What it is; [`Kind::Regular`], unless all is [handed out](walk).
+    /// What it is; [`Kind::Regular`], except in [`Archive::walk`].
     pub kind: Kind,
 }
 
-/// Hands each of the `wanted` members of `input` to `sink` as a bounded reader, in the archive's order.
-///
-/// `archive` is what messages call it: a name without credentials. Names are compared byte for byte after one leading
-/// `./` is taken off. For a format that [is no archive](Format::is_archive) the file itself is handed out under the one wanted name,
-/// whatever that is. What `sink` does not read is read and thrown away. **What `sink` got counts only once this returns `Ok`**: a
-/// checksum, or a second entry of the same name, comes after the bytes.
-///
-/// # Errors
-/// When a wanted member is missing, not a regular file, or there twice; when the archive is damaged or truncated; when a limit is
-/// passed; and whatever `sink` fails with.
-pub fn extract(
-    archive: &str,
-    input: impl Read + Seek,
-    format: Format,
-    wanted: &BTreeSet<String>,
-    limits: &Limits,
-    sink: &mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>,
-) -> Result<()> {
-    let mut pass = Pass::new(archive, wanted, limits, sink)?;
-    pass.read(input, format)?;
-    pass.finish()
+/// Receives each member with its content.
+pub type Sink<'a> = &'a mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>;
+
+/// An upstream file that may have members.
+#[derive(Clone, Copy, Debug)]
+pub struct Archive<'a> {
+    /// What messages call it: a name without credentials.
+    pub name: &'a str,
+    /// Its format.
+    pub format: Format,
+    /// How much may come out of it.
+    pub limits: Limits,
 }
 
-/// [`extract`] from a stream, of a format that [streams](Format::streams).
-pub fn extract_stream(
-    archive: &str,
-    input: impl BufRead,
-    format: Format,
-    wanted: &BTreeSet<String>,
-    limits: &Limits,
-    sink: &mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>,
-) -> Result<()> {
-    let mut pass = Pass::new(archive, wanted, limits, sink)?;
-    pass.stream(input, format, None)?;
-    pass.finish()
-}
+impl<'a> Archive<'a> {
+    /// An archive with the default limits.
+    pub fn new(name: &'a str, format: Format) -> Self {
+        Self { name, format, limits: Limits::default() }
+    }
 
-/// Hands out every member of an archive, whatever it is, as [`extract`] does the wanted ones. Of what is no regular file there is
-/// no content; of a link there is where it leads. Whether names are good as paths, and fit together, is for `sink` to see.
-pub fn walk(
-    archive: &str,
-    input: impl Read + Seek,
-    format: Format,
-    limits: &Limits,
-    sink: &mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>,
-) -> Result<()> {
-    let nothing = BTreeSet::new();
-    let mut pass = Pass::new(archive, &nothing, limits, sink)?;
-    pass.wants_all = true;
-    pass.read(input, format)
-}
+    /// Hands each of the `wanted` members of `input` to `sink` as a bounded reader, in the archive's order.
+    ///
+    /// Names are compared byte for byte after one leading `./` is stripped. If the format [is no archive](Format::is_archive), the
+    /// file itself is handed out under the one wanted name, whatever that is. What `sink` does not read is discarded. **What `sink`
+    /// got counts only once this returns `Ok`**: a checksum, or a second entry of the same name, comes after the bytes.
+    ///
+    /// # Errors
+    /// When a wanted member is missing, not a regular file, or there twice; when the archive is damaged or truncated; when a limit is
+    /// exceeded; and whatever `sink` fails with.
+    pub fn extract(&self, input: impl Read + Seek, wanted: &BTreeSet<String>, sink: Sink<'_>) -> Result<()> {
+        let mut pass = Pass::new(self, wanted, sink)?;
+        pass.read(input)?;
+        pass.finish()
+    }
 
-/// The names of the regular files in `input`, in its order; none for what is no archive. Errors as for
-/// [`extract`]. Of very many names, only the first mebibyte is given.
-pub fn list(archive: &str, input: impl Read + Seek, format: Format, limits: &Limits) -> Result<Vec<String>> {
-    let (nothing, mut sink) = (BTreeSet::new(), |_: &Member, _: &mut dyn Read| Ok(()));
-    let mut pass = Pass::new(archive, &nothing, limits, &mut sink)?;
-    pass.read(input, format)?;
-    Ok(pass.names)
+    /// [`Archive::extract`] from a stream, for a format that [streams](Format::streams).
+    pub fn extract_stream(&self, input: impl BufRead, wanted: &BTreeSet<String>, sink: Sink<'_>) -> Result<()> {
+        let mut pass = Pass::new(self, wanted, sink)?;
+        pass.stream(input, None)?;
+        pass.finish()
+    }
+
+    /// Hands out every member, whatever it is, as [`Archive::extract`] does the wanted ones. What is no regular file has no content; a
+    /// link has its target. `sink` decides whether names are valid as paths and fit together.
+    pub fn walk(&self, input: impl Read + Seek, sink: Sink<'_>) -> Result<()> {
+        let nothing = BTreeSet::new();
+        Pass { wants_all: true, ..Pass::new(self, &nothing, sink)? }.read(input)
+    }
+
+    /// The names of the regular files in `input`, in its order; none if the format is no archive. Errors as for [`Archive::extract`].
+    /// Of very many names, only the first mebibyte is returned.
+    pub fn list(&self, input: impl Read + Seek) -> Result<Vec<String>> {
+        let (nothing, mut sink) = (BTreeSet::new(), |_: &Member, _: &mut dyn Read| Ok(()));
+        let mut pass = Pass::new(self, &nothing, &mut sink)?;
+        pass.read(input)?;
+        Ok(pass.names)
+    }
+
+    /// The error that something is wrong with the archive.
+    fn wrong(&self, what: impl AsRef<str>) -> Error {
+        Error::new(code::ARTIFACT, format!("{}: {}", self.name, what.as_ref()))
+    }
+
+    /// The error that something is wrong with a member.
+    fn wrong_member(&self, member: &str, what: impl AsRef<str>) -> Error {
+        self.wrong(format!("member `{}` {}", short(member), what.as_ref()))
+    }
+
+    /// Turns a failure to read the archive into an error with advice, unless it is one already.
+    fn fault(&self, member: Option<&str>, error: io::Error) -> Error {
+        let place = member.map(|name| format!(" in member `{}`", short(name))).unwrap_or_default();
+        match error.downcast::<Error>() {
+            Ok(error) => error,
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
+                self.wrong(format!("needs more than {} MiB of memory to be unpacked", WINDOW >> 20)).help(NARROW)
+            }
+            // the operating system's own errors are not about what is in the file
+            Err(error) if error.raw_os_error().is_some() => {
+                Error::new(code::ARTIFACT, format!("{} can't be read", self.name)).because(error)
+            }
+            Err(error) => self.wrong(format!("is damaged{place}")).because(error).help(PUBLISHER),
+        }
+    }
+
+    /// The first bytes of `input`, which have to be of `format`, or of none that is known.
+    fn head(&self, input: &mut impl Read, format: Format) -> Result<Vec<u8>> {
+        let mut head = Vec::with_capacity(Container::HEAD);
+        input.take(Container::HEAD as u64).read_to_end(&mut head).map_err(|error| self.fault(None, error))?;
+        let Some(found) = Container::of(&head) else { return Ok(head) };
+        if format == Format::File || format.container() == Some(found) {
+            return Ok(head);
+        }
+        Err(self.wrong(format!("is {found}, and its name does not say so")).help(match found {
+            Container::Page => {
+                "open the address in a browser: is it a login or an error page, or the page about the file instead of the file?"
+            }
+            Container::Other(_) => READABLE,
+            _ => {
+                "say what it is beside its pin in artifacts.toml: `format = \"tar.gz\"` or alike, `format = \"file\"` if it is to be \
+                 installed as it is"
+            }
+        }))
+    }
 }
 
 /// Bytes that are read at once.
 const BUFFER: usize = 64 << 10;
 /// Bytes of names that are kept for the message about a missing member.
 const KEPT_NAMES: usize = 1 << 20;
-/// Bytes that unpacking may keep in memory to look back at: what `xz -9` and `zstd --long` want, and no more.
+/// Bytes that unpacking may keep in memory as its window: what `xz -9` and `zstd --long` need, and no more.
 const WINDOW: u64 = 128 << 20;
 
 /// Advice about an archive that is wrong although its digest is right.
@@ -129,33 +173,33 @@ const PUBLISHER: &str = "the file has the pinned digest, so fetching it again gi
     pin a version that is in order";
 /// Advice about an archive that holds too much.
 const RAISE: &str = "a small file that unpacks to very much is a known attack; if this size is right, raise the limit";
-/// Advice about an archive that is packed better than files are.
+/// Advice about an archive whose ratio is too high.
 const REPACK: &str = "a small file that unpacks to very much is a known attack; if this one is in order, repack it without what is empty in \
     it, pin that, and hand it out from a mirror of yours";
 /// Advice about an archive that takes too much memory.
 const NARROW: &str = "it was packed with a very large window (`zstd --long=28` and above, `xz --lzma2=dict=…`): repack it with `zstd -19` or \
     `xz -9`, pin that, and hand it out from a mirror of yours";
 
-/// What an entry is.
+/// The type of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A file.
     Regular,
     /// A directory.
     Directory,
-    /// A symbolic link, and where it leads, if that was read.
+    /// A symbolic link with its target, if that was read.
     Symlink(Option<String>),
     /// Another name of a member.
     HardLink(String),
-    /// A device or alike.
+    /// A device or pipe.
     Special(&'static str),
     /// A file with holes.
     Sparse,
-    /// A file for which one needs a password.
+    /// A file that needs a password.
     Encrypted,
-    /// A file that is compressed in an unusual way.
+    /// A file with an unusual compression.
     Method(CompressionMethod),
-    /// Something else.
+    /// Anything else.
     Unknown(u8),
 }
 
@@ -193,112 +237,76 @@ pub(super) fn short(name: &str) -> String {
     shortened(name, MOST)
 }
 
-/// Takes the one leading `./` off that archives of a directory have.
+/// Strips the one leading `./` that archives of a directory have.
 fn plain(name: &str) -> &str {
     name.strip_prefix("./").unwrap_or(name)
 }
 
-/// That something is wrong with an archive.
-fn wrong(archive: &str, what: impl AsRef<str>) -> Error {
-    Error::new(code::ARTIFACT, format!("{archive}: {}", what.as_ref()))
-}
-
-/// That something is wrong with a member of one.
-fn wrong_member(archive: &str, name: &str, what: impl AsRef<str>) -> Error {
-    wrong(archive, format!("member `{}` {}", short(name), what.as_ref()))
-}
-
-/// One reading of one archive.
+/// One pass over an archive.
 struct Pass<'a> {
-    archive: &'a str,
-    limits: &'a Limits,
-    /// How each is spelled by the caller and whether it was found, by the name without its leading `./`.
+    archive: &'a Archive<'a>,
+    /// The caller's spelling and whether the member was found, by the name without its leading `./`.
     wanted: BTreeMap<&'a str, (&'a str, bool)>,
     /// Whether every entry is handed out.
     wants_all: bool,
-    sink: &'a mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>,
+    sink: Sink<'a>,
     members: u64,
     /// Regular files that were seen, for the message about a missing one.
     names: Vec<String>,
-    names_length: usize,
+    /// Bytes that there is still room for in `names`.
+    names_left: usize,
 }
 
 impl<'a> Pass<'a> {
-    fn new(
-        archive: &'a str,
-        names: &'a BTreeSet<String>,
-        limits: &'a Limits,
-        sink: &'a mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>,
-    ) -> Result<Self> {
+    fn new(archive: &'a Archive<'a>, names: &'a BTreeSet<String>, sink: Sink<'a>) -> Result<Self> {
         let mut wanted = BTreeMap::new();
         for name in names {
             if let Some((other, _)) = wanted.insert(plain(name), (name.as_str(), false)) {
-                let message = format!("`{other}` and `{name}` are the same member of {archive}");
+                let message = format!("`{other}` and `{name}` are the same member of {}", archive.name);
                 return Err(Error::new(code::ARTIFACT, message).help("name it once"));
             }
         }
-        Ok(Self { archive, limits, wanted, wants_all: false, sink, members: 0, names: Vec::new(), names_length: 0 })
+        Ok(Self { archive, wanted, wants_all: false, sink, members: 0, names: Vec::new(), names_left: KEPT_NAMES })
     }
 
-    /// Goes through the whole archive.
-    fn read(&mut self, mut input: impl Read + Seek, format: Format) -> Result<()> {
-        let what = || format!("{} can't be read", self.archive);
-        let length = input.seek(SeekFrom::End(0)).context(code::ARTIFACT, what)?;
-        input.rewind().context(code::ARTIFACT, what)?;
+    /// Reads the whole archive.
+    fn read(&mut self, mut input: impl Read + Seek) -> Result<()> {
+        let length = input.seek(SeekFrom::End(0)).and_then(|length| input.rewind().map(|()| length));
+        let length = length.context(code::ARTIFACT, || format!("{} can't be read", self.archive.name))?;
         let mut input = BufReader::with_capacity(BUFFER, input);
-        if format != Format::Zip {
-            return self.stream(input, format, Some(length));
+        if self.archive.format != Format::Zip {
+            return self.stream(input, Some(length));
         }
-        self.look(&head(self.archive, &mut input)?, format)?;
-        let meter = Meter::new(self.archive, self.limits);
-        meter.took(length);
+        self.archive.head(&mut input, Format::Zip)?;
+        let meter = Meter::new(self.archive);
+        meter.add_packed(length);
         self.zip(input, &meter)
     }
 
-    /// Goes through a whole archive from its beginning on; `length` is the file's, if it is known.
-    fn stream(&mut self, mut input: impl BufRead, format: Format, length: Option<u64>) -> Result<()> {
-        let start = head(self.archive, &mut input)?;
-        self.look(&start, format)?;
-        let meter = Meter::new(self.archive, self.limits);
+    /// Reads a whole archive from its beginning; `length` is the file's, if it is known.
+    fn stream(&mut self, mut input: impl BufRead, length: Option<u64>) -> Result<()> {
+        let (archive, format) = (self.archive, self.archive.format);
+        let start = archive.head(&mut input, format)?;
+        let meter = Meter::new(archive);
         let packed = Packed { inner: Cursor::new(start).chain(input), meter: &meter };
         let mut stream = Unpacked { inner: unpacker(format, packed), meter: &meter };
         match format {
             Format::Tar | Format::TarGz | Format::TarXz | Format::TarZst => self.tar(stream, &meter),
             Format::Gz | Format::Xz | Format::Zst => {
-                let start = head(self.archive, &mut stream)?;
-                self.look(&start, Format::Plain)?;
+                let start = archive.head(&mut stream, Format::Plain)?;
                 self.whole(Cursor::new(start).chain(stream), None)
             }
             Format::Plain | Format::File => self.whole(stream, length),
-            Format::Zip => Err(wrong(self.archive, "is a zip, which can't be read while it comes in")),
+            Format::Zip => Err(archive.wrong("is a zip, which can't be read while it is downloaded")),
         }
     }
 
-    /// Refuses what is not what its name says, by its first bytes.
-    fn look(&self, head: &[u8], format: Format) -> Result<()> {
-        let Some(found) = Container::of(head) else { return Ok(()) };
-        if format == Format::File || format.container() == Some(found) {
-            return Ok(());
-        }
-        let error = wrong(self.archive, format!("is {found}, and its name does not say so"));
-        Err(error.help(match found {
-            Container::Page => {
-                "open the address in a browser: is it a login or an error page, or the page about the file instead of the file?"
-            }
-            Container::Other(_) => READABLE,
-            _ => {
-                "say what it is beside its pin in artifacts.toml: `format = \"tar.gz\"` or alike, `format = \"file\"` if it is to be \
-                 installed as it is"
-            }
-        }))
-    }
-
-    /// Counts an entry, and says under which spelling it is wanted.
+    /// Counts an entry, and returns the spelling under which it is wanted.
     fn admit(&mut self, raw: &[u8], kind: &Kind) -> Result<Option<String>> {
+        let most = self.archive.limits.members;
         self.members += 1;
-        if self.members > self.limits.members {
-            let what = format!("has more than {} members", self.limits.members);
-            return Err(wrong(self.archive, what).help(RAISE));
+        if self.members > most {
+            return Err(self.archive.wrong(format!("has more than {most} members")).help(RAISE));
         }
         let name = String::from_utf8_lossy(raw);
         let name = plain(&name);
@@ -306,8 +314,8 @@ impl<'a> Pass<'a> {
             return Ok(Some(name.to_owned()));
         }
         let Some((spelling, is_found)) = self.wanted.get_mut(name) else {
-            if *kind == Kind::Regular && self.names_length + name.len() <= KEPT_NAMES {
-                self.names_length += name.len();
+            if let Some(left) = self.names_left.checked_sub(name.len()).filter(|_| *kind == Kind::Regular) {
+                self.names_left = left;
                 self.names.push(name.into());
             }
             return Ok(None);
@@ -319,7 +327,7 @@ impl<'a> Pass<'a> {
             Some(problem) => problem,
             None => return Ok(Some((*spelling).to_owned())),
         };
-        Err(wrong_member(self.archive, name, why).help(help))
+        Err(self.archive.wrong_member(name, why).help(help))
     }
 
     /// Gives one member to the sink, and reads what the sink left.
@@ -327,15 +335,16 @@ impl<'a> Pass<'a> {
         if member.kind != Kind::Regular {
             return (self.sink)(member, &mut io::empty());
         }
-        let most = member.size.unwrap_or(self.limits.member);
-        if most > self.limits.member {
-            let what = format!("has {most} bytes, and {} are allowed", self.limits.member);
-            return Err(wrong_member(self.archive, &member.name, what).help(RAISE));
+        let allowed = self.archive.limits.member;
+        let most = member.size.unwrap_or(allowed);
+        if most > allowed {
+            let what = format!("has {most} bytes, and {allowed} are allowed");
+            return Err(self.archive.wrong_member(&member.name, what).help(RAISE));
         }
         let mut content = Content { archive: self.archive, member, content, most, read: 0, fault: None };
         let taken = (self.sink)(member, &mut content);
         if taken.is_ok() {
-            // A failure stays in `fault`, in better words.
+            // `fault` keeps the failure with more detail
             let _ = io::copy(&mut content, &mut io::sink());
         }
         content.fault.map_or(taken, Err)
@@ -346,7 +355,9 @@ impl<'a> Pass<'a> {
         if self.wanted.len() > 1 {
             let names: Vec<_> = self.wanted.values().map(|(spelling, _)| format!("`{spelling}`")).collect();
             let what = format!("is one file, and {} are wanted: {}", names.len(), names.join(", "));
-            return Err(wrong(self.archive, what)
+            return Err(self
+                .archive
+                .wrong(what)
                 .help("name one, or say `format` beside its pin in artifacts.toml, if it is an archive"));
         }
         let Some((spelling, is_found)) = self.wanted.values_mut().next() else { return Ok(()) };
@@ -355,10 +366,10 @@ impl<'a> Pass<'a> {
         self.hand(&Member { name, size, executable: false, kind: Kind::Regular }, &mut stream)
     }
 
-    /// Tells of every wanted member that was not there.
+    /// Reports every wanted member that was not there.
     fn finish(self) -> Result<()> {
         let missing = self.wanted.iter().filter(|(_, (_, is_found))| !is_found).map(|(name, (spelling, _))| {
-            let error = wrong(self.archive, format!("has no member `{spelling}`"));
+            let error = self.archive.wrong(format!("has no member `{spelling}`"));
             match nearest(name, &self.names) {
                 near if near.is_empty() => error.help("it holds no files; is it the right file, and the right format?"),
                 near => error.help(format!("nearest to it are {}", near.join(", "))),
@@ -376,30 +387,6 @@ fn nearest(word: &str, names: &[String]) -> Vec<String> {
         names.iter().map(|name| (!elsewhere(name), strsim::levenshtein(word, name), name)).collect();
     ranked.sort_unstable();
     ranked.into_iter().take(SHOWN).map(|(_, _, name)| format!("`{}`", short(name))).collect()
-}
-
-/// The first bytes of a file, for [`Container::of`].
-fn head(archive: &str, input: &mut impl Read) -> Result<Vec<u8>> {
-    let mut head = Vec::with_capacity(Container::HEAD);
-    let read = input.take(Container::HEAD as u64).read_to_end(&mut head);
-    read.map_err(|error| fault(archive, None, error))?;
-    Ok(head)
-}
-
-/// A failure to read the archive in our words, unless it already is.
-fn fault(archive: &str, member: Option<&str>, error: io::Error) -> Error {
-    let place = member.map(|name| format!(" in member `{}`", short(name))).unwrap_or_default();
-    match error.downcast::<Error>() {
-        Ok(ours) => ours,
-        Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
-            wrong(archive, format!("needs more than {} MiB of memory to be unpacked", WINDOW >> 20)).help(NARROW)
-        }
-        // The operating system's own errors say nothing about what is in the file.
-        Err(error) if error.raw_os_error().is_some() => {
-            Error::new(code::ARTIFACT, format!("{archive} can't be read")).because(error)
-        }
-        Err(error) => wrong(archive, format!("is damaged{place}")).because(error).help(PUBLISHER),
-    }
 }
 
 #[cfg(test)]
@@ -434,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_is_not_executable_is_not_said_to_be() {
+    fn a_member_that_is_not_executable_is_reported_as_such() {
         let mut plain = header(b"a", EntryType::Regular, 0);
         plain.set_mode(0o644);
         plain.set_cksum();
@@ -464,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_what_its_name_says_is_named_and_not_handed_out() {
+    fn what_does_not_match_its_name_is_reported_and_not_handed_out() {
         let tar = tarball(&[file("a", TOOL)]);
         let bzip2 = b"BZh91AY&SY and so on".to_vec();
         let page = b"<!DOCTYPE html><html>Log in</html>".to_vec();
@@ -581,14 +568,14 @@ mod tests {
             // The tail of a tar is zeros, of which one block is enough.
             let length = if format == Format::Tar { bytes.len() - 1023 } else { bytes.len() };
             for end in (0..16).map(|part| length * part / 16).chain([length - 1]) {
-                let told = refusal(take(format, &bytes[..end], &["r/tool"]));
-                assert!(told.contains("damaged") || told.contains("cut off"), "{format:?} at {end}: {told}");
+                let message = refusal(take(format, &bytes[..end], &["r/tool"]));
+                assert!(message.contains("damaged") || message.contains("cut off"), "{format:?} at {end}: {message}");
             }
         }
     }
 
     #[test]
-    fn a_missing_member_is_told_with_the_nearest_that_are_there() {
+    fn a_missing_member_is_reported_with_similar_names() {
         let names = ["etcd-v3.2.9/etcd", "etcd-v3.2.9/etcdctl", "etcd-v3.2.9/README", "z"];
         let tar = tarball(&names.map(|name| file(name, b"")));
         assert_eq!(
@@ -616,9 +603,9 @@ mod tests {
     fn a_file_that_is_not_of_its_format_is_refused() {
         for format in [Format::Tar, Format::TarGz, Format::TarXz, Format::TarZst, Format::Zip, Format::Gz, Format::Xz] {
             for bytes in [b"".as_slice(), b"<!DOCTYPE html>", &[b'x'; 2000]] {
-                let told = refusal(take(format, bytes, &["a"]));
+                let message = refusal(take(format, bytes, &["a"]));
                 let named = ["damaged", "cut off", "a web page"];
-                assert!(named.iter().any(|words| told.contains(words)), "{format:?}: {told}");
+                assert!(named.iter().any(|words| message.contains(words)), "{format:?}: {message}");
             }
         }
     }
@@ -628,19 +615,21 @@ mod tests {
         let tar = tarball(&[file("a", TOOL), file("b", TOOL)]);
         let mut asked = 0;
         let wanted = names(["a", "b"]);
-        let error = extract("x", Cursor::new(&tar), Format::Tar, &wanted, &Limits::default(), &mut |_, _| {
-            asked += 1;
-            Err(Error::new(code::ARTIFACT, "the disk is full"))
-        })
-        .unwrap_err();
+        let error = Archive::new("x", Format::Tar)
+            .extract(Cursor::new(&tar), &wanted, &mut |_, _| {
+                asked += 1;
+                Err(Error::new(code::ARTIFACT, "the disk is full"))
+            })
+            .unwrap_err();
         assert_eq!((error.to_string().as_str(), asked), ("the disk is full", 1));
 
         let cut = &tar[..512 + 10];
-        let error = extract("x", Cursor::new(cut), Format::Tar, &wanted, &Limits::default(), &mut |_, content| {
-            let _ = content.read_to_end(&mut Vec::new());
-            Ok(())
-        })
-        .unwrap_err();
+        let error = Archive::new("x", Format::Tar)
+            .extract(Cursor::new(cut), &wanted, &mut |_, content| {
+                let _ = content.read_to_end(&mut Vec::new());
+                Ok(())
+            })
+            .unwrap_err();
         assert_eq!(error.to_string(), format!("x: member `a` is cut off after 10 of {} bytes", TOOL.len()));
     }
 
@@ -649,19 +638,20 @@ mod tests {
         for (format, bytes) in in_every_format() {
             let mut met = Vec::new();
             let wanted = names(["r/README", "r/tool"]);
-            extract("x", Cursor::new(&bytes), format, &wanted, &Limits::default(), &mut |member, _| {
-                met.push(member.name.clone());
-                Ok(())
-            })
-            .unwrap();
+            Archive::new("x", format)
+                .extract(Cursor::new(&bytes), &wanted, &mut |member, _| {
+                    met.push(member.name.clone());
+                    Ok(())
+                })
+                .unwrap();
             assert_eq!(met, ["r/README", "r/tool"], "{format:?}");
         }
     }
 
     #[test]
     fn a_name_from_the_archive_cannot_fill_or_write_to_the_terminal() {
-        let told = refusal(take(Format::Tar, &tarball(&[file("\u{1b}[2J/a", b"")]), &["a"]));
-        assert!(told.contains("\\u{1b}[2J"), "{told:?}");
+        let message = refusal(take(Format::Tar, &tarball(&[file("\u{1b}[2J/a", b"")]), &["a"]));
+        assert!(message.contains("\\u{1b}[2J"), "{message:?}");
         let long = [entry(b"l", EntryType::GNULongName, "é".repeat(2000).as_bytes()), file("a", b"")];
         assert!(refusal(take(Format::Tar, &tarball(&long), &["b"])).len() < 1000);
     }

@@ -1,4 +1,4 @@
-//! Pinned upstream files: downloaded once, checked against their digest before a byte of them is used, kept by digest.
+//! Pinned upstream files: downloaded once, verified against their digests before use, and stored by digest.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,37 +13,38 @@ use crate::host::root::Fingerprint;
 use crate::net::download::{DownloadRequest, Listener, Piece, Progress, download_any, hash, hash_heard};
 use crate::net::server_of;
 use crate::store::Store;
-use crate::store::unpack::{Extracted, Job, Unpacking};
+use crate::store::archive::Archive;
+use crate::store::unpack::{Extracted, Unpacking};
 
-/// How long a file has to be unchanged until its times tell it apart from one that is changed right now.
+/// How long a file has to be unchanged before its times can detect another change.
 const SETTLED: SignedDuration = SignedDuration::from_secs(2);
-/// The most members that are unpacked and wait for their places, over all artifacts: each is an open file.
+/// Members of all artifacts that may be unpacked in advance: each is an open file.
 pub const OPEN_FILES: usize = 256;
-/// Where stamps are kept.
+/// The file of the cached digests.
 const STAMPS: &str = "stamps.json";
 
-/// The digests of installed files that were read, each with what tells whether somebody has touched the file since.
+/// The digests of installed files, each with the fingerprint of the file.
 #[derive(Debug)]
 pub(super) struct DigestCache {
     known: BTreeMap<PathBuf, (Fingerprint, String)>,
-    /// Whether there are any that are not kept yet.
+    /// Whether some are not stored yet.
     is_new: bool,
 }
 
 impl Store {
-    /// The digests of what was taken out of an artifact before, by member.
+    /// The digests of members that were extracted from an artifact before.
     pub fn members(&self, pin: &Pin) -> Result<BTreeMap<String, String>> {
         Ok(self.read(&format!("artifacts/{}.members.json", pin.sha256))?.unwrap_or_default())
     }
 
-    /// Remembers the digests of what was taken out of an artifact.
+    /// Records the digests of members that were extracted from an artifact.
     pub fn add_members(&self, pin: &Pin, members: impl Iterator<Item = (String, String)>) -> Result<()> {
         let mut known = self.members(pin)?;
         known.extend(members);
         self.write(&format!("artifacts/{}.members.json", pin.sha256), &known)
     }
 
-    /// SHA-256 of an installed file, in hex. A file that was read before and has not been touched since is not read again.
+    /// SHA-256 of an installed file, in hex. A file that is unchanged since it was last read is not read again.
     pub fn digest_of(&self, path: &Path, mut file: File) -> Result<String> {
         let what = || format!("can't read {}", path.display());
         let seen = Fingerprint::from(nix::sys::stat::fstat(&file).context(code::ARTIFACT, what)?);
@@ -63,12 +64,12 @@ impl Store {
         Ok(digest)
     }
 
-    /// Lets [`Store::digest_of`] read every file again, since `stat` does not tell all that becomes of one.
+    /// Makes [`Store::digest_of`] read every file again, since `stat` does not show every change.
     pub fn forget_stamps(&self) {
         self.stamps.replace(Some(DigestCache { known: BTreeMap::new(), is_new: true }));
     }
 
-    /// Keeps what [`Store::digest_of`] has learned, so that the next run need not read it again.
+    /// Stores the cache of [`Store::digest_of`] for the next run.
     pub(super) fn keep_stamps(&self) -> Result<()> {
         let mut stamps = self.stamps.borrow_mut();
         let Some(stamps) = stamps.as_mut().filter(|stamps| stamps.is_new) else { return Ok(()) };
@@ -76,30 +77,30 @@ impl Store {
         self.write_quickly(STAMPS, &stamps.known)
     }
 
-    /// An empty file without a name, for what is not known to be good yet.
+    /// An empty file without a name, for content that is not verified yet.
     pub fn blank(&self) -> Result<File> {
         let dir = self.artifacts_dir()?;
         tempfile::tempfile_in(&dir).context(code::ARTIFACT, || format!("can't write in {}", dir.display()))
     }
 
-    /// Takes members out of the pinned file, which is downloaded if it isn't here yet. All is read once: fetched, hashed,
+    /// Extracts members from the pinned file, which is downloaded if it isn't stored yet. All is read once: fetched, hashed,
     /// inflated and written at the same time. `blank` makes an empty file for each member that is wanted, or none for one of
-    /// which only the digest is; it is asked again when another address has to be tried. Nothing is handed out
-    /// unless the pinned file has its digest and is a whole archive; until then, no file has a name.
+    /// which only the digest is; it is called again when another address has to be tried. Nothing is returned
+    /// unless the pinned file has its digest and is a complete archive; until then, no file has a name.
     pub fn unpack(
         &self,
         pin: &Pin,
         blank: &dyn Fn() -> Result<BTreeMap<String, Option<File>>>,
         progress: Progress<'_>,
     ) -> Result<BTreeMap<String, Extracted>> {
-        let format = pin.format;
-        let job = || Ok::<_, Error>(Job { archive: pin.name.clone(), format, files: blank()? });
+        let archive = Archive::new(&pin.name, pin.format);
         std::thread::scope(|scope| {
             let mut unpacking = None;
             let file = self.artifact(pin, progress, &mut |piece| match piece {
-                // what an earlier address has led to ends with this
+                // drops what came from an earlier address
                 Piece::Start => {
-                    unpacking = format.streams().then(|| Unpacking::stream(scope, job()?));
+                    let stream = || Unpacking::stream(scope, archive, blank()?);
+                    unpacking = pin.format.streams().then(stream);
                 }
                 Piece::Bytes(bytes) => {
                     if let Some(Ok(unpacking)) = &mut unpacking {
@@ -107,11 +108,11 @@ impl Store {
                     }
                 }
             })?;
-            unpacking.unwrap_or_else(|| Ok(Unpacking::file(scope, job()?, file)))?.finish()
+            unpacking.unwrap_or_else(|| Ok(Unpacking::file(scope, archive, blank()?, file)))?.finish()
         })
     }
 
-    /// The pinned file, downloaded if it isn't here yet, its digest checked now.
+    /// The pinned file, downloaded if it isn't stored yet, with its digest verified.
     pub fn fetch(&self, pin: &Pin, progress: Progress<'_>) -> Result<File> {
         self.artifact(pin, progress, &mut |_| {})
     }
@@ -122,7 +123,7 @@ impl Store {
         Ok(dir)
     }
 
-    /// The pinned file, downloaded if it isn't here yet, its digest checked now. `listener` hears it.
+    /// The pinned file, downloaded if it isn't stored yet, with its digest verified. `listener` gets its bytes.
     fn artifact(&self, pin: &Pin, progress: Progress<'_>, listener: Listener<'_>) -> Result<File> {
         let path = self.artifacts_dir()?.join(&pin.sha256);
         let what = || format!("can't read {}", path.display());
@@ -131,7 +132,7 @@ impl Store {
                 file.rewind().context(code::ARTIFACT, what)?;
                 return Ok(file);
             }
-            // the disk has lost it: fetch it again
+            // damaged on the disk: download it again
             std::fs::remove_file(&path).context(code::ARTIFACT, || format!("can't remove {}", path.display()))?;
         }
         let part = path.with_extension("part");
@@ -147,22 +148,22 @@ impl Store {
             if let (Some(error), Some(mirror)) = (error, self.mirrors.iter().find(is_mirror)) {
                 self.passed_mirrors.borrow_mut().push((mirror.clone(), error.clone()));
             }
-            // one that lacks a single file is as good as before for all others
-            let is_good = error.is_none_or(|error| error.code() == code::MISSING);
-            if has_choice && let Err(error) = self.note_address(&server_of(url), is_good) {
+            // a mirror that lacks a single file still works for others
+            let works = error.is_none_or(|error| error.code() == code::MISSING);
+            if has_choice && let Err(error) = self.note_address(&server_of(url), works) {
                 log::debug!("{error}");
             }
         };
         download_any(&*self.net, &urls, &part, &wanted, progress, listener, &mut tried).map_err(|error| {
             error.help(
-                "nothing was changed; add a mirror to `urls` in artifacts.toml, or look at the network and at [artifacts] in kpull.toml",
+                "nothing was changed; add a mirror to `urls` in artifacts.toml, or check the network and [artifacts] in kpull.toml",
             )
         })?;
         std::fs::rename(&part, &path).context(code::ARTIFACT, || format!("can't write {}", path.display()))?;
         File::open(&path).context(code::ARTIFACT, what)
     }
 
-    /// The mirrors that did not have an artifact since this was asked last, and why.
+    /// The mirrors that failed to provide an artifact since the last call, and why.
     pub fn take_passed_mirrors(&self) -> Vec<(String, Error)> {
         self.passed_mirrors.take()
     }
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pinned_file_that_is_damaged_is_told_of_as_such() {
+    fn a_damaged_pinned_file_is_reported_as_such() {
         let (mut archive, _) = archive();
         let middle = archive.len() / 2;
         archive[middle..middle + 100].fill(0x5a);
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_told_of_as_such() {
+    fn a_full_disk_is_reported_as_such() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let (archive, _) = archive();

@@ -1,4 +1,4 @@
-//! What applies left on the host, numbered; the releases that they came from; and which release the host stays with.
+//! Numbered generations, the releases that they came from, and the release that the host stays on.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::store::{CachedRelease, Store};
 
 const HOLD: &str = "hold.json";
 
-/// What one apply left on the host.
+/// The result of one apply.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Generation {
     /// Counts from 1.
@@ -32,17 +32,17 @@ pub struct Generation {
     /// The number of the key set that has them.
     #[serde(default)]
     pub keys: u64,
-    /// Ids of every resource of the host.
+    /// Ids of all resources of the host.
     pub resources: Vec<String>,
-    /// Ids and summaries of what was changed to get here.
+    /// Ids and summaries of the changes.
     pub changes: BTreeMap<String, String>,
-    /// Whether every unit and probe was well.
+    /// Whether all units and probes were healthy.
     #[serde(default)]
     pub good: bool,
-    /// Probes and slots that answered then, by id, with a digest of what the role says of each.
+    /// Probes and slots that passed, by id, with a digest of their definitions.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub checks: BTreeMap<String, String>,
-    /// Why, when it is not the newest release that was applied.
+    /// Why an older release than the newest was applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub back: Option<String>,
 }
@@ -51,29 +51,29 @@ fn never() -> Timestamp {
     Timestamp::UNIX_EPOCH
 }
 
-/// That a host stays with a release although there is a newer one.
+/// Makes a host stay on a release although there is a newer one.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 pub struct StayOn {
-    /// The release that it stays with, as [`Generation::release`].
+    /// The release that it stays on, as [`Generation::release`].
     pub release: String,
     /// That release's serial.
     pub serial: u64,
-    /// No release up to this serial is followed; a newer one is.
+    /// Releases up to this serial are skipped; a newer one is applied.
     pub not: u64,
     /// Why.
     pub why: String,
     /// Since when.
     pub since: Timestamp,
-    /// How often `not` has been tried.
+    /// How often `not` was tried.
     #[serde(default)]
     pub tries: u32,
-    /// When it is tried once more; never by itself when `None`.
+    /// When it is tried again; not automatically if `None`.
     #[serde(default)]
     pub again: Option<Timestamp>,
 }
 
 impl StayOn {
-    /// Whether it is time to try again. Not to wait for a clock that was ahead when this was written, and is right since.
+    /// Whether it is time to try again. This also covers a clock that was ahead when this was written and has been corrected.
     pub fn is_over(&self, now: Timestamp) -> bool {
         self.again.is_some_and(|again| now >= again || now < self.since)
     }
@@ -85,7 +85,7 @@ impl StayOn {
 pub struct Keep {
     /// Generations, at least 2; 10 when left out.
     pub generations: usize,
-    /// Days after which a generation goes, unless it is one of the last two good ones; 90 when left out.
+    /// Days after which a generation is deleted, unless it is one of the last two good ones; 90 when left out.
     pub days: u32,
 }
 
@@ -96,7 +96,7 @@ impl Default for Keep {
 }
 
 impl Keep {
-    /// What is older is too old.
+    /// Generations before this are too old.
     fn oldest(&self) -> Timestamp {
         Timestamp::now().saturating_sub(SignedDuration::from_hours(24 * i64::from(self.days))).unwrap_or(Timestamp::MIN)
     }
@@ -115,7 +115,7 @@ impl Store {
         }
     }
 
-    /// Every generation that is kept, the oldest first.
+    /// All generations, the oldest first.
     pub fn generations(&self) -> Result<Vec<Generation>> {
         let names = self.generation_names()?;
         let read = |name: &String| self.read(&format!("generations/{name}")).transpose();
@@ -128,7 +128,7 @@ impl Store {
         Ok(names)
     }
 
-    /// Records a generation, and keeps its release.
+    /// Records a generation, and stores its release.
     pub fn add_generation(&self, generation: &Generation) -> Result<()> {
         self.root().together(|| {
             self.keep_release(&generation.release)?;
@@ -136,12 +136,12 @@ impl Store {
         })
     }
 
-    /// Records what has become of a generation.
+    /// Updates a generation.
     pub fn set_generation(&self, generation: &Generation) -> Result<()> {
         self.write(&format!("generations/{:08}.json", generation.number), generation)
     }
 
-    /// The last generation that was well, of another release than `digest`.
+    /// The last good generation of another release than `digest`.
     pub fn last_good(&self, digest: &str) -> Result<Option<Generation>> {
         self.last_good_that(digest, |_| true)
     }
@@ -158,7 +158,7 @@ impl Store {
         Ok(None)
     }
 
-    /// Keeps the last release that was taken under its digest too: a second name of one file.
+    /// Hard-links the last selected release to a name with its digest.
     #[expect(clippy::disallowed_methods, reason = "below the state directory, which is nobody's but ours")]
     fn keep_release(&self, digest: &str) -> Result<()> {
         let path = release_path(digest);
@@ -170,17 +170,17 @@ impl Store {
         std::fs::hard_link(from, &to).context(code::STORE, || format!("can't keep the release as {}", to.display()))
     }
 
-    /// A release of a generation, still to be verified like any other.
+    /// The release of a generation, unverified.
     pub fn kept_release(&self, digest: &str) -> Result<Option<CachedRelease>> {
         Ok(self.root().read(Path::new(&release_path(digest)))?.map(|(_, bytes)| CachedRelease::new(bytes)))
     }
 
-    /// Whether the host stays with an older release.
+    /// The release that the host stays on, if any.
     pub fn hold(&self) -> Result<Option<StayOn>> {
         self.read(HOLD)
     }
 
-    /// Makes it stay; `None` lets it follow the newest again.
+    /// Makes the host stay on a release; `None` makes it follow the newest again.
     pub fn set_hold(&self, hold: Option<&StayOn>) -> Result<()> {
         match hold {
             Some(hold) => self.write(HOLD, hold),
@@ -188,22 +188,22 @@ impl Store {
         }
     }
 
-    /// Whether there are generations for [`Store::drop_generations`].
+    /// Whether [`Store::drop_generations`] would delete something.
     pub fn has_generations_to_drop(&self, keep: &Keep) -> Result<bool> {
         let names = self.generation_names()?;
         let Some(first) = names.first() else { return Ok(false) };
-        // all of them are read only when there may be one
+        // reads all of them only if there may be one
         let may_be = names.len() > keep.generations.max(2)
             || self.read(&format!("generations/{first}"))?.is_some_and(|one: Generation| one.time < keep.oldest());
         Ok(may_be && !self.sorted_generations(keep)?.0.is_empty())
     }
 
-    /// Deletes generations that are too many or too old, and releases that none of the rest has. The last one and the last two
-    /// good ones stay. How many generations went.
+    /// Deletes generations that are too many or too old, and releases of no remaining generation. The last one and the last two good
+    /// ones stay. Returns the number of deleted generations.
     pub fn drop_generations(&self, keep: &Keep) -> Result<usize> {
-        let (going, staying) = self.sorted_generations(keep)?;
-        let wanted: HashSet<String> = staying.iter().map(|one| format!("{}.tar", one.release)).collect();
-        for one in &going {
+        let (expired, kept) = self.sorted_generations(keep)?;
+        let wanted: HashSet<String> = kept.iter().map(|one| format!("{}.tar", one.release)).collect();
+        for one in &expired {
             self.root().remove(Path::new(&format!("/generations/{:08}.json", one.number)))?;
         }
         for name in self.root().names(Path::new("/releases"))? {
@@ -211,10 +211,10 @@ impl Store {
                 self.root().remove(&Path::new("/releases").join(&name))?;
             }
         }
-        Ok(going.len())
+        Ok(expired.len())
     }
 
-    /// Generations to be deleted, and those that stay.
+    /// The generations to delete, and those to keep.
     fn sorted_generations(&self, keep: &Keep) -> Result<(Vec<Generation>, Vec<Generation>)> {
         let all = self.generations()?;
         let good: Vec<u64> = all.iter().rev().filter(|one| one.good).map(|one| one.number).take(2).collect();
@@ -222,15 +222,15 @@ impl Store {
         let oldest = keep.oldest();
         let first = all.len().saturating_sub(keep.generations.max(2));
         let last = all.last().map(|one| one.number);
-        let goes = |(index, one): &(usize, Generation)| {
+        let is_expired = |(index, one): &(usize, Generation)| {
             (*index < first || one.time < oldest)
                 && !good.contains(&one.number)
                 && Some(one.number) != last
                 && hold.as_ref() != Some(&one.release)
         };
-        let (going, staying): (Vec<_>, Vec<_>) = all.into_iter().enumerate().partition(goes);
+        let (expired, kept): (Vec<_>, Vec<_>) = all.into_iter().enumerate().partition(is_expired);
         let values = |numbered: Vec<(usize, Generation)>| numbered.into_iter().map(|(_, one)| one).collect();
-        Ok((values(going), values(staying)))
+        Ok((values(expired), values(kept)))
     }
 }
 
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hold_is_over_when_its_time_has_come_or_the_clock_was_ahead_and_without_one_never() {
+    fn staying_on_a_release_ends_at_its_time_or_if_the_clock_was_ahead() {
         let at = |second| Timestamp::from_second(second).unwrap();
         let is_over = |again: Option<i64>, now| {
             let again = again.map(at);

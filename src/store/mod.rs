@@ -1,4 +1,4 @@
-//! Everything under the state directory: the last good release, what was seen, what is owed, generations, artifacts.
+//! Everything in the state directory: the last good release, records of runs, pending actions, generations, artifacts.
 
 mod addresses;
 pub mod archive;
@@ -34,9 +34,9 @@ use crate::host::root::{Access, Root};
 use crate::host::systemd::Trigger;
 use crate::net;
 
-/// What to do when the state directory or what it remembers is lost or damaged.
-pub const ENROLL: &str = "`kpull enroll` says what this host would trust, and takes it up again";
-const RIGHTS: &str = "run as root, or say `--root DIR` for a tree of your own";
+/// Advice when the state directory or a record in it is lost or damaged.
+pub const ENROLL: &str = "`kpull enroll` shows what this host would trust, and enrolls it again";
+const RIGHTS: &str = "run as root, or use `--root DIR` for a tree of your own";
 const PRIVATE: Access = Access { mode: 0o600, uid: None, gid: None };
 const DIRECTORY: Access = Access { mode: 0o700, uid: None, gid: None };
 
@@ -47,71 +47,71 @@ pub struct Store {
     root: Root,
     /// How artifacts are downloaded.
     pub net: Box<dyn net::Get>,
-    /// Where artifacts are looked for first, see [`crate::config::Artifacts`].
+    /// Mirrors that are tried first for artifacts, see [`crate::config::Artifacts`].
     pub mirrors: Vec<String>,
-    /// Whether they are looked for nowhere else.
+    /// Whether artifacts come only from mirrors.
     pub only_mirrors: bool,
-    /// How many members of artifacts may still be unpacked before their turn.
+    /// How many more members of artifacts may be unpacked in advance.
     pub may_stage: Cell<usize>,
     passed_mirrors: RefCell<Vec<(String, Error)>>,
     stamps: RefCell<Option<artifact::DigestCache>>,
 }
 
-/// Held while a run goes on; let go when it is dropped, or when the process ends, however it ends.
+/// The lock of a run. It is released when it is dropped, or when the process ends in any way.
 #[derive(Debug)]
 pub struct Lock(#[allow(dead_code, reason = "the lock is the open file")] File);
 
-/// Restarts and reloads that are due because something was changed. Written down before the change, taken back when
-/// they are done, so that a run that dies in between doesn't lose them.
+/// Actions that are due because something was changed. They are recorded before the change and removed when they are done, so that a
+/// run that dies in between doesn't lose them.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 pub struct PendingActions {
-    /// Ids of unit resources, and what they are owed.
+    /// Pending restarts and reloads by the ids of unit resources.
     #[serde(default)]
     pub kicks: BTreeMap<String, Trigger>,
-    /// Whether systemd has to read its unit files again.
+    /// Whether systemd has to reload its unit files.
     #[serde(default)]
     pub unit_files: bool,
-    /// Whether firewalld has to read its files again.
+    /// Whether firewalld has to reload its files.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub firewall_files: bool,
     /// Whether the probes have not all passed since the last change.
     #[serde(default)]
     pub probes: bool,
-    /// The release that a run has begun to make of this host, and not come to an end with.
+    /// The release that a run has started to apply and not completed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<String>,
-    /// Whether something that no role wants any more is held, or could not be restored, and is to be looked at again.
+    /// Whether an orphan is paused or could not be restored, and has to be checked again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub gone: bool,
-    /// Until when a source has to be reached again, after a change that can cut this host off.
+    /// Until when a source has to be reached, after a change that can disconnect this host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contact: Option<jiff::Timestamp>,
 }
 
-/// How the last run went.
+/// The result of the last run.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct LastRun {
     /// When it ended.
     pub time: jiff::Timestamp,
     /// Its exit code.
     pub exit: u8,
-    /// What went wrong.
+    /// The error, if it failed.
     pub error: Option<String>,
-    /// Whether this host is to blame for that, and no release.
+    /// Whether the error is caused by this host and not by a release.
     #[serde(default)]
     pub of_host: bool,
     /// How many resources it changed.
     pub changed: usize,
-    /// Why it did not take the newest release, when it was not this host's turn.
+    /// Why it did not select the newest release, if it was waiting for its position in the rollout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits: Option<String>,
-    /// How many of those had moved away from a release that was applied before.
+    /// How many of those had drifted from a release that was applied before.
     #[serde(default)]
     pub drifted: usize,
     /// How long it took, in seconds.
     #[serde(default)]
     pub took: f64,
-    /// When a run has ended well last: this one, or one before it.
+    /// When a run last succeeded: this one, or an earlier one.
     #[serde(default)]
     pub good: Option<jiff::Timestamp>,
     /// The last run that failed, this one or an earlier one.
@@ -119,32 +119,32 @@ pub struct LastRun {
     pub failed: Option<Failure>,
 }
 
-/// That a run failed.
+/// A failed run.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Failure {
     /// When.
     pub time: jiff::Timestamp,
-    /// What went wrong.
+    /// The error.
     pub error: String,
-    /// Its class, which `kpull help CODE` explains.
+    /// Its code, which `kpull help CODE` explains.
     #[serde(default)]
     pub code: String,
 }
 
-/// Where a request for a certificate is below the state directory.
+/// The path of a certificate request in the state directory.
 fn request(name: &str) -> String {
     format!("csr/{name}.csr")
 }
 
 impl Drop for Store {
     fn drop(&mut self) {
-        // without them, the next run reads a few files more
+        // without them, the next run only reads a few more files
         let _ = self.keep_stamps();
     }
 }
 
 impl Store {
-    /// Opens the state directory, made when it is missing, for root's eyes only.
+    /// Opens the state directory; a missing one is created, readable only for root.
     pub fn open(dir: &Path) -> Result<Self> {
         let path = std::path::absolute(dir).context(code::STORE, || format!("can't find {}", dir.display()))?;
         let machine = Root::open(Path::new("/"))?;
@@ -157,7 +157,7 @@ impl Store {
         }
         let root = machine.private(&path)?;
         nix::unistd::access(dir, AccessFlags::R_OK | AccessFlags::X_OK)
-            .context(code::STORE, || format!("can't look into the state directory {}", dir.display()))
+            .context(code::STORE, || format!("can't access the state directory {}", dir.display()))
             .map_err(|error| error.or_help(RIGHTS))?;
         Ok(Self {
             dir: dir.to_owned(),
@@ -176,51 +176,51 @@ impl Store {
         &self.dir
     }
 
-    /// Takes the lock, or fails with exit code 75 when another run has it.
+    /// Acquires the lock, or fails with exit code 75 if another run has it.
     pub fn lock(&self) -> Result<Lock> {
         let file = self.root.lock_file(Path::new("/lock")).map_err(|error| error.or_help(RIGHTS))?;
         match file.try_lock() {
             Ok(()) => Ok(Lock(file)),
-            Err(TryLockError::WouldBlock) => Err(Error::new(code::BUSY, "another kpull is at work on this host")
+            Err(TryLockError::WouldBlock) => Err(Error::new(code::BUSY, "another kpull is running on this host")
                 .exit(Exit::Busy)
-                .help("it ends by itself; `kpull status` tells how it went")),
+                .help("wait until it ends; `kpull status` shows its result")),
             Err(TryLockError::Error(error)) => {
                 Err(error).context(code::STORE, || format!("can't lock {}", self.dir.join("lock").display()))
             }
         }
     }
 
-    /// A directory for a source's own use, which may be deleted at any time.
+    /// The cache directory of a source, which may be deleted at any time.
     pub fn source_cache(&self, index: usize) -> PathBuf {
         self.dir.join("cache").join(format!("source-{index}"))
     }
 
-    /// The marks of the sources' last news, by source name.
+    /// The cursors of the sources' last states, by source name.
     pub fn marks(&self) -> BTreeMap<String, String> {
         self.read("sources.json").ok().flatten().unwrap_or_default()
     }
 
-    /// Keeps the marks; without them, everything is news once more.
+    /// Stores the cursors; without them, every state counts as new.
     pub fn set_marks(&self, marks: &BTreeMap<String, String>) -> Result<()> {
         self.write_quickly("sources.json", marks)
     }
 
-    /// Writes a request for a certificate, for somebody to fetch: `csr/NAME.csr`.
+    /// Writes a certificate request to `csr/NAME.csr`, for an operator to fetch.
     pub fn write_request(&self, name: &str, pem: &str) -> Result<()> {
         self.root.write(&Path::new("/").join(request(name)), pem.as_bytes(), PRIVATE)
     }
 
-    /// The request that is there.
+    /// The stored request.
     pub fn read_request(&self, name: &str) -> Result<Option<Vec<u8>>> {
         Ok(self.root.read(&Path::new("/").join(request(name)))?.map(|(_, pem)| pem))
     }
 
-    /// Where [`Store::write_request`] writes it.
+    /// The path that [`Store::write_request`] writes.
     pub fn request_path(&self, name: &str) -> PathBuf {
         self.dir.join(request(name))
     }
 
-    /// The key set with this number, as it was adopted.
+    /// The key set with this number.
     pub fn key_set(&self, number: u64) -> Result<Vec<u8>> {
         let path = format!("/{}", layout::key_set(number));
         let (_, bytes) = self.root.read(Path::new(&path))?.ok_or_else(|| {
@@ -229,69 +229,68 @@ impl Store {
         Ok(bytes)
     }
 
-    /// Keeps a key set.
+    /// Stores a key set.
     pub fn add_key_set(&self, number: u64, bytes: &[u8]) -> Result<()> {
         self.root.write(Path::new(&format!("/{}", layout::key_set(number))), bytes, PRIVATE)
     }
 
-    /// The last good release, still to be verified like any other.
+    /// The last good release, unverified.
     pub fn release(&self) -> Result<Option<CachedRelease>> {
         Ok(self.root.read(Path::new("/release.tar"))?.map(|(_, bytes)| CachedRelease::new(bytes)))
     }
 
-    /// Keeps a release as the last good one.
+    /// Stores a release as the last good one.
     pub fn set_release(&self, manifest: &[u8], signatures: &[u8], files: &Files) -> Result<()> {
         let pack = |file: &mut File| release::pack(manifest, signatures, files, file);
         self.root.write_with(Path::new("/release.tar"), PRIVATE, pack)
     }
 
-    /// What is owed.
+    /// The pending actions.
     pub fn owed(&self) -> Result<PendingActions> {
         Ok(self.read("owed.json")?.unwrap_or_default())
     }
 
-    /// Writes down what is owed; nothing owed, no file.
+    /// Records the pending actions; without any, the file is removed.
     pub fn set_owed(&self, owed: &PendingActions) -> Result<()> {
-        if *owed == PendingActions::default() {
-            self.root.remove(Path::new("/owed.json"))
-        } else {
-            self.write("owed.json", owed)
+        match *owed == PendingActions::default() {
+            true => self.root.remove(Path::new("/owed.json")),
+            false => self.write("owed.json", owed),
         }
     }
 
-    /// How the last run went; `None` before the first.
+    /// The result of the last run; `None` before the first.
     pub fn last_run(&self) -> Result<Option<LastRun>> {
         self.read("last-run.json")
     }
 
-    /// Keeps how this run went.
+    /// Stores the result of this run.
     pub fn set_last_run(&self, run: &LastRun) -> Result<()> {
         self.write_quickly("last-run.json", run)
     }
 
-    /// Keeps a record as JSON that is worth nothing after a crash: it is not synced to the disk.
+    /// Stores a record as JSON without syncing it, for what is not needed after a crash.
     pub fn write_quickly<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
         let bytes = serde_json::to_vec(value).context(code::STORE, || format!("can't write {name}"))?;
         self.root.write_quickly(&Path::new("/").join(name), &bytes, PRIVATE.mode)
     }
 
-    /// A record of another kind, kept as JSON; `None` when there is none.
+    /// Reads a record from JSON; `None` if there is none.
     pub fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let Some((_, bytes)) = self.root.read(&Path::new("/").join(name))? else { return Ok(None) };
         serde_json::from_slice(&bytes).map(Some).map_err(|error| {
             Error::new(code::STORE, format!("{} is damaged", self.dir.join(name).display()))
                 .because(error)
-                .help("it can be removed: the next run makes it anew")
+                .help("remove it: the next run creates it again")
         })
     }
 
-    /// Keeps a record as JSON.
+    /// Stores a record as JSON.
     pub fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
         let bytes = serde_json::to_vec_pretty(value).context(code::STORE, || format!("can't write {name}"))?;
         self.root.write(&Path::new("/").join(name), &bytes, PRIVATE)
     }
 
-    /// The state directory as a root, for what is streamed into it.
+    /// The state directory as a root.
     pub fn root(&self) -> &Root {
         &self.root
     }

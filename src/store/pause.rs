@@ -1,4 +1,4 @@
-//! Resources that are left alone for a while: somebody works on them by hand, and says until when and why.
+//! Paused resources, which an operator works on by hand, with a time limit and a reason.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use crate::store::Store;
 
 const FILE: &str = "held.json";
 
-/// A resource that no run touches until its time is over.
+/// A resource that runs leave alone for some time.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 pub struct Pause {
     /// The resource.
@@ -22,14 +22,14 @@ pub struct Pause {
 }
 
 impl Pause {
-    /// Those whose time is not over.
+    /// All pauses that have not ended.
     pub fn now(store: &Store) -> Result<Vec<Self>> {
         let now = Timestamp::now();
         let all: Vec<Self> = store.read(FILE)?.unwrap_or_default();
         Ok(all.into_iter().filter(|one| one.until > now).collect())
     }
 
-    /// Holds one more back, in place of an earlier word about the same resource.
+    /// Adds a pause, replacing an earlier one of the same resource.
     pub fn save(self, store: &Store) -> Result<()> {
         let mut all = Self::now(store)?;
         all.retain(|one| one.id != self.id);
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_later_word_takes_the_place_of_an_earlier_one_about_the_same_resource_and_of_no_other() {
+    fn a_later_pause_replaces_an_earlier_one_of_the_same_resource_only() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("state")).unwrap();
         let hold = |id: &str, why: &str| {

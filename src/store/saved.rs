@@ -1,4 +1,4 @@
-//! Contents that were on the host and are not any more: by digest, with a list of what was saved when, and why.
+//! Saved contents that are no longer on the host: by digest, with a list of local edits.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -18,31 +18,31 @@ use crate::store::{CachedRelease, PRIVATE, Store};
 const LIST: &str = "saved.json";
 /// Local edits that are kept at most.
 const MOST: usize = 200;
-/// And for how long.
+/// How long they are kept.
 const LONGEST: SignedDuration = SignedDuration::from_hours(90 * 24);
 /// Bytes of all of them together.
 const BYTES: u64 = 256 << 20;
-/// Bytes that a file system keeps together: so many zeros need no space.
+/// The block size of file systems: a block of zeros needs no space.
 const BLOCK: usize = 4096;
 
-/// Somebody's edit of a file, saved before it was overwritten or removed.
+/// A local edit of a file, saved before it was overwritten or removed.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Saved {
     /// When.
     pub time: Timestamp,
-    /// The path that it stood at.
+    /// The path of the file.
     pub path: String,
     /// SHA-256 of the content, in hex: its name in `saved/`.
     pub digest: String,
 }
 
 impl Store {
-    /// Saves a content for good, and returns its name: SHA-256 in hex.
+    /// Saves a content and returns its name: SHA-256 in hex.
     pub fn save(&self, content: &[u8]) -> Result<String> {
         let digest = hex::encode(Sha256::digest(content));
         let path = Path::new("/saved").join(&digest);
         if self.root().meta(&path)?.is_none_or(|meta| meta.size != content.len() as u64) {
-            // what is mostly zeros cost whoever made it no space, and costs none here
+            // a sparse file needs no space for its zeros, and neither does this
             match content.chunks(BLOCK).any(|block| block.len() == BLOCK && is_zero(block)) {
                 true => self.root().write_with(&path, PRIVATE, |file| {
                     write_sparse(file, content).map_err(|error| failed_io("write", &path, error))
@@ -53,17 +53,16 @@ impl Store {
         Ok(digest)
     }
 
-    /// A content that was saved.
+    /// A saved content.
     pub fn saved(&self, digest: &str) -> Result<Vec<u8>> {
         let found = self.root().read(&Path::new("/saved").join(digest))?.map(|(_, content)| content);
         found.filter(|content| hex::encode(Sha256::digest(content)) == digest).ok_or_else(|| {
-            Error::new(code::STORE, format!("what was saved as {digest} is lost or damaged"))
-                .help("put the file back by hand; `kpull disown` makes kpull forget what stood there")
+            Error::new(code::STORE, format!("the saved content {digest} is lost or damaged"))
+                .help("restore the file by hand; `kpull disown` makes kpull forget its earlier content")
         })
     }
 
-    /// Saves a local edit of the file at `path`. The contents of edits that are not kept any longer for it go at once, unless they are among
-    /// `wanted`.
+    /// Saves a local edit of the file at `path`. The contents of edits that this displaces are deleted, unless they are among `wanted`.
     pub fn save_edit(&self, path: &str, content: &[u8], wanted: impl FnOnce() -> HashSet<String>) -> Result<()> {
         let digest = self.save(content)?;
         let mut edits = self.edits()?;
@@ -75,18 +74,18 @@ impl Store {
         self.drop_largest(&mut edits)?;
         self.write(LIST, &edits)?;
         let kept: HashSet<&String> = edits.iter().map(|edit| &edit.digest).collect();
-        let gone: Vec<&String> = before.iter().filter(|digest| !kept.contains(digest)).collect();
-        if !gone.is_empty() {
+        let dropped: Vec<&String> = before.iter().filter(|digest| !kept.contains(digest)).collect();
+        if !dropped.is_empty() {
             let wanted = wanted();
-            for digest in gone.into_iter().filter(|digest| !wanted.contains(*digest)) {
+            for digest in dropped.into_iter().filter(|digest| !wanted.contains(*digest)) {
                 self.root().remove(&Path::new("/saved").join(digest))?;
             }
         }
         Ok(())
     }
 
-    /// Drops edits until the rest has no more than [`BYTES`]: the oldest of the path that has the most, so that whoever edits
-    /// much loses no edits of others.
+    /// Drops edits until the rest has at most [`BYTES`]: the oldest of the path with the most bytes, so that large edits don't displace
+    /// those of other files.
     fn drop_largest(&self, edits: &mut Vec<Saved>) -> Result<()> {
         let size =
             |edit: &Saved| Ok(self.root().meta(&Path::new("/saved").join(&edit.digest))?.map_or(0, |meta| meta.size));
@@ -104,12 +103,12 @@ impl Store {
         Ok(())
     }
 
-    /// Every local edit that is still kept, the oldest first.
+    /// All saved edits, the oldest first.
     pub fn edits(&self) -> Result<Vec<Saved>> {
         Ok(self.read(LIST)?.unwrap_or_default())
     }
 
-    /// Deletes contents that are neither a kept edit nor among `wanted`. How many.
+    /// Deletes contents that are neither a saved edit nor among `wanted`, and returns their number.
     pub fn drop_saved(&self, wanted: &HashSet<String>) -> Result<usize> {
         let edits: HashSet<String> = self.edits()?.into_iter().map(|edit| edit.digest).collect();
         let mut dropped = 0;
@@ -122,7 +121,7 @@ impl Store {
         Ok(dropped)
     }
 
-    /// Deletes artifacts that neither the newest release nor a kept one pins. How many files.
+    /// Deletes artifacts that neither the newest release nor a stored one pins, and returns the number of files.
     pub fn drop_artifacts(&self) -> Result<usize> {
         let kept = self.root().names(Path::new("/releases"))?.into_iter().map(|name| format!("/releases/{name}"));
         let mut pins = String::new();
@@ -133,7 +132,7 @@ impl Store {
         }
         let mut dropped = 0;
         for name in self.root().names(Path::new("/artifacts"))? {
-            // with what belongs to it: part of a download, what is in it
+            // including partial downloads and lists of members
             let digest = name.split('.').next().unwrap_or(&name);
             if is_sha256(digest) && !pins.contains(digest) {
                 self.root().remove(&Path::new("/artifacts").join(&name))?;
@@ -144,7 +143,7 @@ impl Store {
     }
 }
 
-/// Writes a content without the blocks of it that are zeros.
+/// Writes a content without its blocks of zeros.
 fn write_sparse(file: &mut File, content: &[u8]) -> io::Result<()> {
     for block in content.chunks(BLOCK) {
         match is_zero(block) {
@@ -208,7 +207,7 @@ mod tests {
         assert_eq!(store.saved(&wanted).unwrap(), b"an origin");
         let gone = hex::encode(Sha256::digest("0"));
         let error = store.saved(&gone).unwrap_err();
-        assert_eq!(error.to_string(), format!("what was saved as {gone} is lost or damaged"));
+        assert_eq!(error.to_string(), format!("the saved content {gone} is lost or damaged"));
     }
 
     #[test]

@@ -1,15 +1,15 @@
-//! What an archive has below a directory of it: listed once, held against what could lead out of the directory that it is put into.
+//! What an archive has below one of its directories: listed once, and refused if it could lead out of the directory it is extracted into.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek};
 
 use serde::{Deserialize, Serialize};
 
-use crate::document::{Format, Pin};
+use crate::document::Pin;
 use crate::error::{Error, Result, code};
 use crate::net::download::{Progress, hash};
 use crate::store::Store;
-use crate::store::archive::{Kind, Limits, Member, short, walk};
+use crate::store::archive::{Archive, Kind, Member, Sink, short};
 
 /// No file on Linux has a longer name, in bytes.
 const LONGEST_NAME: usize = 255;
@@ -49,24 +49,24 @@ pub fn prefix_problem(prefix: &str) -> Option<&'static str> {
     (!is_plain).then_some("a directory of an archive is written like `dir/sub/`, and the whole archive is `/`")
 }
 
-/// Lists what the archive `name` has below each of `prefixes`.
+/// Lists what an archive has below each of `prefixes`.
 ///
 /// # Errors
-/// As for [`walk`]. When there is nothing below one; and when there is something that can't be extracted: a device, a link that leads
-/// out of the directory, a path twice or below a file or link, a name that no file can have.
+/// As for [`Archive::walk`]. When there is nothing below one; and when there is something that can't be extracted: a device, a link
+/// that leads out of the directory, a path twice or below a file or link, a name that no file can have.
 pub fn list(
-    name: &str,
+    archive: &Archive<'_>,
     input: impl Read + Seek,
-    format: Format,
     prefixes: &BTreeSet<String>,
-    limits: &Limits,
 ) -> Result<BTreeMap<String, Listing>> {
+    let name = archive.name;
     let mut listings: BTreeMap<String, Listing> =
         prefixes.iter().map(|prefix| (prefix.clone(), Listing::new())).collect();
     let mut tops = BTreeSet::new();
-    walk(name, input, format, limits, &mut |member, content| {
+    archive.walk(input, &mut |member, content| {
+        let refuse = |why: &str| refuse(name, &format!("member `{}` {why}", short(&member.name)));
         if let Some(why) = name_problem(&member.name) {
-            return Err(refuse(name, member, why));
+            return Err(refuse(why));
         }
         let path = plain(&member.name);
         if let Some(top) = path.split('/').next().filter(|_| tops.len() < SHOWN) {
@@ -76,14 +76,12 @@ pub fn list(
         for (prefix, listing) in &mut listings {
             let Some(below) = below(&path, prefix) else { continue };
             if member.kind == Kind::Regular && digest.is_none() {
-                let read = hash(&mut { &mut *content });
-                digest = Some(read.map_err(|error| refuse(name, member, &error.to_string()))?.sha256);
+                digest = Some(hash(&mut { &mut *content }).map_err(|error| refuse(&error.to_string()))?.sha256);
             }
-            let entry =
-                entry(member, below, prefix, listing, digest.clone()).map_err(|why| refuse(name, member, &why))?;
+            let entry = entry(member, below, prefix, listing, digest.clone()).map_err(|why| refuse(&why))?;
             let is_directory = entry == Entry::Directory;
             if listing.insert(below.to_owned(), entry).is_some_and(|first| !is_directory || first != Entry::Directory) {
-                return Err(refuse(name, member, "is there twice, and only one can be meant"));
+                return Err(refuse("is there twice, and only one can be meant"));
             }
         }
         Ok(())
@@ -121,8 +119,8 @@ fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     (!rest.is_empty()).then_some(rest)
 }
 
-fn refuse(archive: &str, member: &Member, why: &str) -> Error {
-    Error::new(code::ARTIFACT, format!("{archive}: member `{}` {why}", short(&member.name))).help(REFUSED)
+fn refuse(archive: &str, what: &str) -> Error {
+    Error::new(code::ARTIFACT, format!("{archive}: {what}")).help(REFUSED)
 }
 
 /// What a member is to become at `path`, or why it can't be extracted.
@@ -158,13 +156,13 @@ fn entry(member: &Member, path: &str, prefix: &str, others: &Listing, digest: Op
     }
 }
 
-/// Whether a character is none for a name: one that a terminal obeys, or that stands for what is no text.
+/// Whether a character must not be in a name: a control character, or one that replaces invalid UTF-8.
 fn is_odd(c: char) -> bool {
     c.is_control() || c == char::REPLACEMENT_CHARACTER
 }
 
-/// Whether a link at `path` may lead out of the top. It can go up only at its beginning, where it is in real directories: behind a name,
-/// which may be a link again, nobody knows what `..` is.
+/// Whether a link at `path` may lead out of the top. It can go up only at its beginning, where it is in real directories: after a name,
+/// which may be a link itself, `..` can be anywhere.
 fn leads_out(path: &str, target: &str) -> bool {
     let mut parts = target.split('/').filter(|part| !matches!(*part, "" | ".")).peekable();
     let mut up = 0;
@@ -188,11 +186,7 @@ fn settle(name: &str, listing: &mut Listing) -> Result<()> {
                 None | Some(Entry::Directory) => above.insert(directory.to_owned()),
                 Some(_) => {
                     let (path, directory) = (short(path), short(directory));
-                    return Err(Error::new(
-                        code::ARTIFACT,
-                        format!("{name}: `{path}` is below `{directory}`, which is no directory"),
-                    )
-                    .help(REFUSED));
+                    return Err(refuse(name, &format!("`{path}` is below `{directory}`, which is no directory")));
                 }
             };
         }
@@ -216,19 +210,14 @@ impl Store {
     pub fn learn_listings(&self, pin: &Pin, prefixes: &BTreeSet<String>, progress: Progress<'_>) -> Result<()> {
         let archive = self.fetch(pin, progress)?;
         let mut known = self.listings(pin)?;
-        known.extend(list(&pin.name, archive, pin.format, prefixes, &Limits::default())?);
+        known.extend(list(&Archive::new(&pin.name, pin.format), archive, prefixes)?);
         self.write(&file(pin), &known)
     }
 
-    /// Hands out the content of each of `members` of the pinned file, which are called as in its listings.
-    pub fn extract(
-        &self,
-        pin: &Pin,
-        members: &dyn Fn(&str) -> bool,
-        sink: &mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>,
-    ) -> Result<()> {
+    /// Hands out the content of each of `members` of the pinned file, by their names in its listings.
+    pub fn extract(&self, pin: &Pin, members: &dyn Fn(&str) -> bool, sink: Sink<'_>) -> Result<()> {
         let archive = self.fetch(pin, &|_, _, _| {})?;
-        walk(&pin.name, archive, pin.format, &Limits::default(), &mut |member, content| {
+        Archive::new(&pin.name, pin.format).walk(archive, &mut |member, content| {
             if member.kind == Kind::Regular && members(&member.name) { sink(member, content) } else { Ok(()) }
         })
     }
@@ -241,10 +230,12 @@ mod tests {
     use tar::EntryType;
 
     use super::*;
+    use crate::document::Format;
+    use crate::store::archive::Limits;
     use crate::store::archive::testing::{self as made, Stored, pax, stored_zip, tarball};
 
     #[test]
-    fn a_link_may_lead_anywhere_in_the_directory_by_a_way_that_no_other_link_can_turn_out_of_it() {
+    fn a_link_may_lead_anywhere_in_the_directory_but_not_through_other_links() {
         for (path, target) in [
             ("x", "y"),
             ("x", "./y/"),
@@ -298,7 +289,8 @@ mod tests {
     fn what_holds_too_much_is_refused() {
         let listed = |limits: Limits| {
             let prefixes = BTreeSet::from(["/".to_owned()]);
-            let listed = list("x", Cursor::new(archive([10, 20])), Format::Tar, &prefixes, &limits);
+            let listed =
+                list(&Archive { limits, ..Archive::new("x", Format::Tar) }, Cursor::new(archive([10, 20])), &prefixes);
             listed.map(|listed| listed["/"].len()).map_err(|error| error.to_string())
         };
         // headers and what fills a block count too
@@ -313,9 +305,9 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_not_there_is_told_with_what_is() {
+    fn a_missing_directory_is_reported_with_what_is_there() {
         let prefixes = BTreeSet::from(["e/".to_owned()]);
-        let error = list("x", Cursor::new(archive([1, 1])), Format::Tar, &prefixes, &Limits::default()).unwrap_err();
+        let error = list(&Archive::new("x", Format::Tar), Cursor::new(archive([1, 1])), &prefixes).unwrap_err();
         assert_eq!(error.to_string(), "x: has nothing below `e/`");
         assert_eq!(error.advice(), Some("at its top it has `d`; `/` is all of it"));
     }
@@ -323,12 +315,12 @@ mod tests {
     /// What is said of an archive that has this beside a file that is in order.
     fn refused(format: Format, archive: &[u8]) -> String {
         let prefixes = BTreeSet::from(["good/".to_owned()]);
-        let listed = list("x", Cursor::new(archive), format, &prefixes, &Limits::default());
+        let listed = list(&Archive::new("x", format), Cursor::new(archive), &prefixes);
         listed.expect_err("this must be refused").to_string()
     }
 
     #[test]
-    fn a_name_that_leads_out_refuses_all_of_an_archive_that_is_extracted_wherever_and_however_it_stands_there() {
+    fn a_name_that_leads_out_refuses_the_whole_archive_in_every_form() {
         let good = made::file("good/a", b"good");
         let long =
             |kind, content: &[u8]| [made::entry(b"././@LongLink", kind, content), made::file("short", b"")].concat();
@@ -355,13 +347,13 @@ mod tests {
         }
         for name in [&b"good/a\xff"[..], b"good/a\x1b[2J", b"good/a\0b"] {
             let odd = long(EntryType::GNULongName, &[name, b"\0"].concat());
-            let told = refused(Format::Tar, &tarball(&[good.clone(), odd]));
-            assert!(told.ends_with("has a name that no file should have"), "{told}");
+            let message = refused(Format::Tar, &tarball(&[good.clone(), odd]));
+            assert!(message.ends_with("has a name that no file should have"), "{message}");
         }
         for long_one in ["a".repeat(256), "a/".repeat(2100)] {
             let name = format!("good/{long_one}\0");
-            let told = refused(Format::Tar, &tarball(&[long(EntryType::GNULongName, name.as_bytes())]));
-            assert!(told.ends_with("has a name that no file should have"), "{told}");
+            let message = refused(Format::Tar, &tarball(&[long(EntryType::GNULongName, name.as_bytes())]));
+            assert!(message.ends_with("has a name that no file should have"), "{message}");
         }
     }
 }

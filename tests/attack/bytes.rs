@@ -96,7 +96,7 @@ fn a_symlink_out_of_the_source_is_not_followed() {
         (
             Via::Dir,
             "/source/roles/base/files/more is not a regular file inside the directory",
-            "symlinks, directories and special files are not part of a site: put the file itself there",
+            "symlinks, directories and special files can't be part of a site: put the file itself there",
         ),
         (
             Via::Git,
@@ -128,7 +128,7 @@ fn a_manifest_that_is_a_symlink_is_refused() {
         (
             Via::Dir,
             "/source/release.toml is not a regular file inside the directory",
-            "symlinks, directories and special files are not part of a site: put the file itself there",
+            "symlinks, directories and special files can't be part of a site: put the file itself there",
         ),
         (
             Via::Git,

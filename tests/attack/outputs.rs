@@ -277,7 +277,7 @@ fn a_directory_of_root_that_a_user_moves_stays_owned_by_root() {
     };
     let refused = |path: &str, mode: u32, code: i32| {
         let output = world.tree.kpull("apply --json").exits(code);
-        let why = format!("/home/u/{path} is not given to others, with what is in it");
+        let why = format!("/home/u/{path} and its content are not given to others");
         assert!(output.stdout.contains(&why), "{output:?}");
         assert_eq!(uid_and_mode(&home.join(path)), (0, mode), "{path}");
     };

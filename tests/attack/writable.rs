@@ -30,7 +30,7 @@ fn is_refused_and_mended(what: &str, tree: &Tree, why: &str) {
     let error = output.error();
     let text = error["error"].as_str().unwrap();
     assert_eq!(error["code"], "host.config", "{what}: {error}");
-    assert!(text.starts_with("root does not go by ") && text.ends_with(why), "{what}: {error}");
+    assert!(text.starts_with("root can't rely on ") && text.ends_with(why), "{what}: {error}");
     assert!(!tree.at("etc/a").exists(), "{what}");
     let command = error["help"].as_str().unwrap().split('`').nth(1).unwrap().to_owned();
     let mended = Command::new("sh").args(["-c", &command]).status().unwrap();
@@ -52,13 +52,13 @@ fn root_follows_no_configuration_that_another_user_can_write() {
         is_refused_and_mended(
             path,
             &tree,
-            &format!("its group may write it (its mode is {:04o})", own & 0o7777 | 0o020),
+            &format!("its group can write it (its mode is {:04o})", own & 0o7777 | 0o020),
         );
         mode(&at, own | 0o002);
         is_refused_and_mended(
             path,
             &tree,
-            &format!("everybody may write it (its mode is {:04o})", own & 0o7777 | 0o002),
+            &format!("everybody can write it (its mode is {:04o})", own & 0o7777 | 0o002),
         );
         if is_dir {
             // as /tmp is: nobody can replace what is root's there
@@ -99,7 +99,7 @@ fn root_starts_no_hook_that_another_user_can_write() {
     mode(&hook, 0o777);
     let source = site.path().display();
     tree.configure(&format!("[[source]]\ndir = \"{source}\"\n[[hook]]\non = [\"change\"]\ncommand = [{hook:?}]\n"));
-    is_refused_and_mended("a hook", &tree, "everybody may write it (its mode is 0777)");
+    is_refused_and_mended("a hook", &tree, "everybody can write it (its mode is 0777)");
 }
 
 #[test]

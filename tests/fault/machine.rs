@@ -12,8 +12,8 @@ const FREE_SPACE: &str = "free some space there, or inodes (`df -h` and `df -i` 
                           changed at this path";
 const QUOTA: &str = "a quota is used up there: raise it, or remove what counts for it, then run again";
 const DISK: &str = "the disk or the file system there fails: `dmesg` says more; run again when that is mended";
-const IMMUTABLE: &str = "it, or its directory, may be immutable or append-only: `lsattr -d` shows that, `chattr -i -a` takes \
-                         it away";
+const IMMUTABLE: &str =
+    "it, or its directory, may be immutable or append-only: `lsattr -d` shows that, `chattr -i -a` removes it";
 
 /// A small ext4 on a loop device, whose directory is one block, and which has no other block left. In the directory there is room
 /// for names of as many bytes as `names` leave.
@@ -161,11 +161,7 @@ fn a_file_system_without_modes_is_named_with_the_mode_of_its_files() {
         "can't set the mode of /srv/",
         "write `mode = \"0600\"` in the role, with the owner and the group",
     );
-    of_a_file(
-        &told,
-        "the mode and owner that its mount gives (vfat, exFAT, NTFS, a network share)",
-        "`findmnt -T /srv/",
-    );
+    of_a_file(&told, "the mode and owner of its mount (vfat, exFAT, NTFS, a network share)", "`findmnt -T /srv/");
 }
 
 #[test]

@@ -46,7 +46,7 @@ const FAULTS: [(&str, &str, &str); 6] = [
     ("rm $P; mkdir $P; touch $P/mine", "rm -r $P", "is a directory or a device"),
     ("rm $P; mkfifo $P", "rm $P", "is a directory or a device"),
     ("rm $P; truncate -s 8T $P", "rm $P", "at most 256 MiB (`ls -ls` shows its size): move it away"),
-    ("echo mine > $P; chattr +i $P", "chattr -i $P", "`chattr -i -a` takes it away"),
+    ("echo mine > $P; chattr +i $P", "chattr -i $P", "`chattr -i -a` removes it"),
     (
         "echo mine > $P; systemd-run -q --unit=lease python3 /srv/lease; until [ -e /run/leased ]; do sleep 0.1; done",
         "systemctl stop lease",

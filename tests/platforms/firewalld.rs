@@ -149,15 +149,15 @@ fn a_feature_that_an_older_firewalld_lacks_is_reported_before_any_change() {
         ),
         (
             "[[firewall]]\nzone = \"storage\"\ntarget = \"DROP\"\nforward = true\n".to_owned(),
-            ["firewalld has no `forward`, which the zone storage is to have", "leave `forward` out for this host"],
+            ["firewalld has no `forward`, which the zone storage is to have", "omit `forward` on this host"],
         ),
         (
             format!("{public}rich = [\"rule priority=5 service name=ntp accept\"]\n"),
-            ["INVALID_RULE: 'priority' outside of any element", "`priority` takes firewalld 0.7 or newer"],
+            ["INVALID_RULE: 'priority' outside of any element", "`priority` needs firewalld 0.7 or newer"],
         ),
         (
             format!("{public}rich = [\"rule family=ipv4 tcp-mss-clamp value=pmtu\"]\n"),
-            ["firewalld refuses", "`tcp-mss-clamp` takes firewalld 1.0 or newer"],
+            ["firewalld refuses", "`tcp-mss-clamp` needs firewalld 1.0 or newer"],
         ),
         (
             format!("{public}services = [\"own\"]\n[firewall.define_services.own]\nincludes = [\"ssh\"]\n"),

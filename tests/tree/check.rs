@@ -328,7 +328,7 @@ fn what_a_host_would_refuse_is_an_error_of_check_if_its_facts_are_recorded() {
     let ostree = "can't change the package socat: this host's system is an image of ostree";
     let image = "can't change the package socat: /usr is read-only on this host, as that of a system that is an image";
     let usr = "/usr/share/app/x can't be written: /usr is read-only on this host";
-    let without = "leave that out for this host, with `when` for instance";
+    let without = "omit it on this host, for example with `when`";
     for (facts, role, what, help) in [
         (&coreos, package, ostree, "layer it (`rpm-ostree install socat`, then reboot) or build it into the image"),
         (&bootc, package, ostree, "`when = \"not facts.image\"` leaves the package out here"),
@@ -345,9 +345,14 @@ fn what_a_host_would_refuse_is_an_error_of_check_if_its_facts_are_recorded() {
         (&read_only, below_usr, usr, "`base.bin`"),
         (&flatcar, linked, "/lib/app can't be written: /lib is read-only on this host", "dmesg"),
         (&old, forward, "firewalld 0.6.3 has no `forward` in its zones", without),
-        (&centos_7, forward, "the firewalld of centos 7 has no `forward` in its zones", "it takes 0.9 or newer"),
-        (&centos_7, priority, "the firewalld of centos 7 has no `priority` in its rich rules", "it takes 0.7 or newer"),
-        (&old, helpers, "firewalld 0.6.3 has no `helpers` in its services", "it takes 0.8 or newer"),
+        (&centos_7, forward, "the firewalld of centos 7 has no `forward` in its zones", "this needs 0.9 or newer"),
+        (
+            &centos_7,
+            priority,
+            "the firewalld of centos 7 has no `priority` in its rich rules",
+            "this needs 0.7 or newer",
+        ),
+        (&old, helpers, "firewalld 0.6.3 has no `helpers` in its services", "this needs 0.8 or newer"),
         (&ubuntu, forward, "the firewalld of ubuntu 20.04 has no `forward` in its zones", without),
     ] {
         let site = Site::new("test");

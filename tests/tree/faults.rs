@@ -62,10 +62,10 @@ fn a_second_concurrent_run_is_busy_and_the_next_run_finishes_a_killed_one() {
 
     for name in ["apply --json", "plan --json"] {
         let error = tree.kpull(name).exits(75).error();
-        assert_eq!(error["error"], "another kpull is at work on this host");
+        assert_eq!(error["error"], "another kpull is running on this host");
         assert_eq!(
             (&error["help"], &error["exit"]),
-            (&format!("it ends by itself; `kpull status --root {root}` tells how it went").into(), &75.into())
+            (&format!("wait until it ends; `kpull status --root {root}` shows its result").into(), &75.into())
         );
     }
     tree.kpull("status").exits(0);
@@ -151,7 +151,7 @@ fn a_read_only_disk_is_reported_and_nothing_is_changed_on_it() {
     let (output, after) = on_own_file_system(&tree, mount, &remount("ro"), &remount("rw"));
     let error = output.exits(1).error();
     assert_eq!(error["error"], "/srv/old can't be written: /srv is read-only on this host");
-    assert!(error["help"].as_str().unwrap().contains("with a disk that fails"), "{error}");
+    assert!(error["help"].as_str().unwrap().contains("does when a disk fails"), "{error}");
     assert_eq!(after, "old\nold\n");
 }
 
@@ -190,7 +190,7 @@ fn without_permission_for_the_state_directory_the_message_says_what_to_do() {
     let why = format!("can't make the directory {}: Permission denied", tree.at("var").display());
     let says = format!("can't make the state directory {}: {why}", state.display());
     assert_eq!(error["error"], says);
-    assert_eq!(error["help"], "run as root, or say `--root DIR` for a tree of your own");
+    assert_eq!(error["help"], "run as root, or use `--root DIR` for a tree of your own");
     open_to_all(tree.path());
     assert!(!tree.at("var").exists());
 }
@@ -208,9 +208,9 @@ fn the_state_directory_of_root_is_closed_to_others_and_the_message_says_so() {
     for command in ["apply", "plan", "status"] {
         let output = as_nobody(&program, &[command, "--json", "--root", tree.path().to_str().unwrap()]).exits(1);
         let error = output.error();
-        let says = format!("can't look into the state directory {}: ", tree.at("var/lib/kpull").display());
+        let says = format!("can't access the state directory {}: ", tree.at("var/lib/kpull").display());
         assert!(error["error"].as_str().unwrap().starts_with(&says), "{error}");
-        assert_eq!(error["help"], "run as root, or say `--root DIR` for a tree of your own");
+        assert_eq!(error["help"], "run as root, or use `--root DIR` for a tree of your own");
     }
     fs::set_permissions(tree.at("var/lib/kpull"), fs::Permissions::from_mode(0o700)).unwrap();
 }

@@ -9,7 +9,7 @@ use crate::document::{Artifact, Doc, Files, Pin};
 use crate::error::{Context, Error, Place, Result, code};
 use crate::net::download::{DownloadRequest, Progress, download, hash};
 use crate::net::{self, Client, Conditions, Kind, Options};
-use crate::store::archive::{self, Limits};
+use crate::store::archive::Archive;
 use crate::store::tree;
 
 /// How to check.
@@ -95,11 +95,12 @@ pub fn check(
 /// That the members are in an artifact, and that all below a name that ends with `/` can be extracted.
 fn has(name: &str, file: &File, pin: &Pin, members: &BTreeSet<String>) -> Result<()> {
     let (trees, files): (BTreeSet<_>, BTreeSet<_>) = members.iter().cloned().partition(|member| member.ends_with('/'));
+    let archive = Archive::new(name, pin.format);
     if !files.is_empty() {
-        archive::extract(name, file, pin.format, &files, &Limits::default(), &mut |_, _| Ok(()))?;
+        archive.extract(file, &files, &mut |_, _| Ok(()))?;
     }
     if !trees.is_empty() {
-        tree::list(name, file, pin.format, &trees, &Limits::default())?;
+        tree::list(&archive, file, &trees)?;
     }
     Ok(())
 }

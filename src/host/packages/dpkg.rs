@@ -1,11 +1,11 @@
-//! What dpkg has in its database.
+//! dpkg's database.
 
 use std::path::Path;
 
 use crate::error::Result;
 use crate::host::root::Root;
 
-/// What dpkg knows of one package.
+/// An entry of dpkg's database.
 #[derive(Debug)]
 pub(super) struct Status {
     pub name: String,
@@ -24,7 +24,7 @@ impl Dpkg {
         Ok(Self(text.split("\n\n").map(Status::of).collect()))
     }
 
-    /// What is on the host, and whether all of it is done.
+    /// The packages on the host, and whether each is completely installed.
     pub fn there(&self) -> impl Iterator<Item = (&Status, bool)> {
         self.0.iter().filter_map(|status| match &*status.state {
             "installed" | "triggers-awaited" | "triggers-pending" => Some((status, true)),
@@ -33,7 +33,7 @@ impl Dpkg {
         })
     }
 
-    /// What a package goes by: its bare name only when it is of the host's own architecture, which is that of dpkg itself.
+    /// The names of a package. The one without an architecture is only for the host's own architecture, which is that of dpkg itself.
     pub fn names(&self, status: &Status) -> Vec<String> {
         let native = self.0.iter().find(|one| one.name == "dpkg").map(|dpkg| &*dpkg.arch);
         let is_native = status.arch == "all" || native.is_none_or(|native| native == status.arch);
@@ -43,7 +43,7 @@ impl Dpkg {
 }
 
 impl Status {
-    /// That of a paragraph of dpkg's.
+    /// Parses a paragraph of the database.
     fn of(paragraph: &str) -> Self {
         let value = |field: &str| {
             let value = paragraph.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(": "));

@@ -1,4 +1,4 @@
-//! What package managers say when something fails, and what to do about it.
+//! Interprets the messages of failing package managers, and adds advice.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::read;
 pub(super) const INTERRUPTED: &str = "dpkg was interrupted";
 const HELD: &str = "Held packages were changed";
 const FULL: &str = "No space left on device";
-/// What all but apt say when something can't be had from where it should be.
+/// Messages of all but apt when a download fails.
 pub(super) const NOT_FETCHED: [&str; 7] = [
     "rror downloading packages",
     "Failed to download",
@@ -24,7 +24,7 @@ pub(super) const NOT_FETCHED: [&str; 7] = [
     "Download (curl) error",
     "not found on medium",
 ];
-/// What they say of a package that no source has; yum says it on its standard output.
+/// Messages about a package that no source has; yum writes it to its standard output.
 const NO_SUCH: [&str; 6] = [
     "Unable to locate package",
     "Unable to find a match",
@@ -35,36 +35,34 @@ const NO_SUCH: [&str; 6] = [
 ];
 
 impl Manager {
-    /// The error that the program failed, with advice by what it said.
+    /// The error for a failure of the program, with advice from its messages.
     pub(super) fn failure(self, output: &Output, what: String) -> Error {
         let says = |words: &str| says(output, words);
         let error = output.failure(what);
         if is_locked(output) {
             let holder = lock_holder(output).unwrap_or_else(|| "another program".to_owned());
-            error
-                .passing()
-                .help(format!("{holder} has the package manager's lock; the next run goes on when it has ended"))
+            let help = format!("{holder} has the package manager's lock; the next run goes on when it has ended");
+            error.passing().help(help)
         } else if says(HELD) {
             let held = held(output).join(" ");
-            error
-                .of_host()
-                .help(format!("somebody has put that on hold here: `apt-mark unhold {held}` lets it be changed"))
+            let help = format!("a package is on hold on this host: run `apt-mark unhold {held}` to allow the change");
+            error.of_host().help(help)
         } else if prints(output, "remove lock to allow") {
-            error
-                .of_host()
-                .help("somebody has locked that here: `zypper locks` lists it, `zypper removelock` lets it be changed")
+            error.of_host().help(
+                "a package is locked on this host: `zypper locks` lists it, `zypper removelock` allows the change",
+            )
         } else if says("but remove is disabled") {
-            error.help("a package that is installed is in the way: say with a [[package]] that it is absent")
+            error.help("an installed package conflicts with it: remove that with a [[package]] that is absent")
         } else if NO_SUCH.iter().any(|words| says(words) || prints(output, words)) {
             error.help("check the name, and that the repository which has it is set up on this host")
         } else if let Some(name) = not_there(output).filter(|_| self == Self::Apt) {
             error.help(format!(
-                "`apt-cache policy {name}` tells which versions there are, and whether a pin in /etc/apt/preferences.d forbids them"
+                "`apt-cache policy {name}` shows which versions are available, and whether a pin in /etc/apt/preferences.d forbids them"
             ))
         } else if says(FULL) {
             error.with_code(code::SPACE).help("free some space and run again")
         } else {
-            error.help(format!("run the same with `{}` by hand to see all that it says", self.program()))
+            error.help(format!("run `{}` by hand with the same arguments to see its whole output", self.program()))
         }
     }
 }
@@ -77,7 +75,7 @@ pub(super) fn prints(output: &Output, words: &str) -> bool {
     String::from_utf8_lossy(&output.stdout).contains(words)
 }
 
-/// Who has the lock that apt could not get: `process 4711 (apt-get)`. apt itself does not always say.
+/// The process that holds the lock that apt could not get: `process 4711 (apt-get)`. apt itself does not always name it.
 pub(super) fn lock_holder(output: &Output) -> Option<String> {
     const LOCKS: [&str; 4] = [
         "/var/lib/dpkg/lock-frontend",
@@ -94,7 +92,7 @@ pub(super) fn lock_holder(output: &Output) -> Option<String> {
     Some(format!("process {pid} ({})", name.trim_end()))
 }
 
-/// Whether another program has the package manager's lock.
+/// Whether another program holds the package manager's lock.
 pub(super) fn is_locked(output: &Output) -> bool {
     [
         "Could not get lock",
@@ -106,7 +104,7 @@ pub(super) fn is_locked(output: &Output) -> bool {
     .any(|words| says(output, words))
 }
 
-/// What is on hold, of what apt was to change.
+/// The packages on hold among those that apt was to change.
 pub(super) fn held(output: &Output) -> Vec<String> {
     let text = String::from_utf8_lossy(&output.stdout);
     let lines = text.lines().skip_while(|line| !line.starts_with("The following held packages")).skip(1);
@@ -114,7 +112,7 @@ pub(super) fn held(output: &Output) -> Vec<String> {
     names.map(|name| name.trim_end_matches('*').to_owned()).collect()
 }
 
-/// The package of which apt knows no version that it may take, or not the one that was asked for.
+/// The package for which apt has no allowed version, or not the requested one.
 pub(super) fn not_there(output: &Output) -> Option<String> {
     let text = String::from_utf8_lossy(&output.stderr);
     let line =
@@ -122,12 +120,12 @@ pub(super) fn not_there(output: &Output) -> Option<String> {
     line.rsplit('\'').nth(1).map(str::to_owned)
 }
 
-/// Whether lists of now may help.
+/// Whether updating the lists of packages may help.
 pub(super) fn may_be_stale(output: &Output) -> bool {
     !is_locked(output) && ![HELD, FULL, "but remove is disabled"].iter().any(|words| says(output, words))
 }
 
-/// Whether a source was reached, or is described, in a way that this host refuses: no later run changes that.
+/// Whether this host refuses a source, or its configuration is invalid: a later run won't change that.
 pub(super) fn is_mistaken(output: &Output) -> bool {
     [
         "GPG",
@@ -157,12 +155,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_package_manager_says_decides_what_to_do() {
+    fn the_messages_of_a_package_manager_decide_the_advice() {
         // zypper 1.14.42 as it ran; the others as they are written in the sources of yum 3.4.3, microdnf 3.10 and dnf5
         let advice = |manager: Manager, code: i32, stdout: &str, stderr: &str| {
             let (stdout, stderr) = (stdout.as_bytes().to_vec(), stderr.as_bytes().to_vec());
             let output = exited(code, stdout, stderr);
-            assert!(!manager.has_done(&output));
+            assert!(!manager.has_succeeded(&output));
             let error = manager.failure(&output, "can't install x".into());
             (
                 error.advice().unwrap().to_owned(),
@@ -204,8 +202,8 @@ mod tests {
             b"x (lab): Signature verification failed [6-File is unsigned]".into()
         )));
         for code in [102, 103, 106, 107] {
-            assert!(Manager::Zypper.has_done(&exited(code, Vec::new(), Vec::new())), "{code}");
-            assert!(!Manager::Dnf.has_done(&exited(code, Vec::new(), Vec::new())), "{code}");
+            assert!(Manager::Zypper.has_succeeded(&exited(code, Vec::new(), Vec::new())), "{code}");
+            assert!(!Manager::Dnf.has_succeeded(&exited(code, Vec::new(), Vec::new())), "{code}");
         }
     }
 }

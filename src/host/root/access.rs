@@ -1,4 +1,4 @@
-//! Who has what is at a path: owners, modes, access lists and other extended attributes, SELinux contexts.
+//! Access to what is at a path: owners, modes, access lists and other extended attributes, SELinux contexts.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -15,7 +15,7 @@ use super::{Access, FileType, Meta, Root, entries, through};
 use crate::error::{Error, Result, code};
 use crate::host::label;
 
-/// An extended attribute: its name, and what is in it.
+/// An extended attribute: its name and its value.
 type Attribute = (String, Vec<u8>);
 
 /// File systems whose files have the mode and owner of their mount: vfat, exFAT, NTFS, FUSE, SMB.
@@ -28,26 +28,26 @@ pub(super) const WITHOUT_MODES: [FsType; 6] = [
     FsType(0xfe53_4d42),
 ];
 
-/// Who may read or write a file besides its owner and group.
+/// The access list of a file.
 const ACL: &str = "system.posix_acl_access";
 
-/// What new files of a directory have as [`ACL`].
+/// The access list of new files in a directory.
 const DEFAULT_ACL: &str = "system.posix_acl_default";
 
-/// What a file keeps besides what users noted (`user.*`). Others are of its content (`security.ima`) or of the file system.
+/// Attributes that a replaced file keeps, besides `user.*`. Others belong to its content (`security.ima`) or to the file system.
 const KEPT: [&str; 3] = [label::ATTRIBUTE, "security.capability", ACL];
 
 /// The kernel's limit for a value, and for the list of names.
 const ATTRIBUTE_MAX: usize = 64 * 1024;
 
-/// Whom an entry of an access list is for.
+/// Tags of entries in an access list.
 const ACL_OWNER: u16 = 0x01;
 const ACL_GROUP: u16 = 0x04;
 const ACL_MASK: u16 = 0x10;
 const ACL_OTHER: u16 = 0x20;
 
 impl Root {
-    /// [`Root::give_access`]; an error where that is refused.
+    /// [`Root::give_access`]; an error if that is refused.
     pub fn set_access(&self, path: &Path, access: Access) -> Result<()> {
         match self.give_access(path, access)? {
             true => Ok(()),
@@ -55,23 +55,21 @@ impl Root {
         }
     }
 
-    /// Sets mode and owners of the file or directory at `path`. `false`, and nothing is changed, where it [lets](Root::lets_in) somebody in.
+    /// Sets mode and owners of the file or directory at `path`. Returns `false` without a change if that [gives](Root::exposes) others access.
     pub fn give_access(&self, path: &Path, access: Access) -> Result<bool> {
         let (parent, name) = self.writable_parent(path)?;
-        // through one descriptor, so that no link is followed and nothing else can take its place meanwhile
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let fd = nix::fcntl::openat(&parent, &*name, flags, Mode::empty())
-            .map_err(|errno| self.failed("open", path, errno))?;
+        // through one descriptor, so that no link is followed and it can't be replaced meanwhile
+        let fd = self.open_at((&parent, &name), OFlag::O_RDONLY, "open", path)?;
         let own = self.own(&fd, &parent, path)?;
-        if self.lets_in(&fd, &own, &parent, path, access)? {
+        if self.exposes(&fd, &own, &parent, path, access)? {
             return Ok(false);
         }
         self.give(&fd, own, path, access).map(|()| true)
     }
 
-    /// Whether `access` lets somebody into what is open whom its owner, root or we, keeps out, where others could have moved it there. Nothing
-    /// is in an empty directory.
-    pub(super) fn lets_in(
+    /// Whether `access` gives others access to something private of root's or kpull's user that others could have moved there. An empty
+    /// directory exposes nothing.
+    pub(super) fn exposes(
         &self,
         fd: &OwnedFd,
         own: &FileStat,
@@ -83,7 +81,7 @@ impl Root {
         let is_wider = is_new(access.uid, own.st_uid).is_some_and(|uid| !self.trusts(uid))
             || is_new(access.gid, own.st_gid).is_some() && access.mode & 0o070 != 0
             || access.mode & !own.st_mode & 0o077 != 0;
-        // with the sticky bit of the directory above, its owner alone can move it
+        // with the sticky bit of the directory above, only its owner can move it
         if !is_wider || !self.trusts(own.st_uid) || !self.others_write_in(parent, path, 0o1000)? {
             return Ok(false);
         }
@@ -91,31 +89,31 @@ impl Root {
         Ok(!is_directory || !entries(fd).map_err(|errno| self.failed("list", path, errno))?.is_empty())
     }
 
-    /// That nobody is [let in](Root::lets_in).
+    /// The error that nothing is [exposed](Root::exposes).
     pub(super) fn not_given(&self, path: &Path) -> Error {
         let shown = self.shown(path);
         let shown = shown.display();
-        Error::new(code::FILE, format!("{shown} is not given to others, with what is in it"))
-            .because("its owner keeps them out, and others can write in the directory above it, and may have moved it there")
+        Error::new(code::FILE, format!("{shown} and its content are not given to others"))
+            .because("it is private to its owner, and others can write in the directory above it, and may have moved it there")
             .help(format!(
-                "if they may have it, give it owner and mode by hand (`ls -ld {shown}`); else move it away, and the next run makes a new one"
+                "if they may access it, set its owner and mode by hand (`ls -ld {shown}`); otherwise move it away, and the next run creates a new one"
             ))
             .of_path()
     }
 
-    /// Whether somebody who is not trusted can change what has which name in a directory, unless it has one of the bits in `kept`.
+    /// Whether an untrusted user can change names in a directory, unless it has one of the bits in `kept`.
     fn others_write_in(&self, parent: &OwnedFd, path: &Path, kept: u32) -> Result<bool> {
         let above = Meta::from(self.stat_of(parent, path)?);
         Ok(!self.trusts(above.uid) || above.mode & 0o022 != 0 && above.mode & kept == 0)
     }
 
-    /// What `fstat` tells of what is open at `path`; an error when that may be somebody's file by a second name.
+    /// `fstat` of what is open at `path`; an error if it may be another user's file by a second name.
     pub(super) fn own(&self, fd: &OwnedFd, parent: &OwnedFd, path: &Path) -> Result<FileStat> {
         let own = self.stat_of(fd, path)?;
         if own.st_nlink > 1 && Meta::from(own).what == FileType::File && self.others_write_in(parent, path, 0)? {
             return Err(Error::new(code::FILE, format!("{} is the same file as another path", path.display()))
-                .because("others can write in its directory, and may have put a second name of somebody's file there")
-                .help("remove it: the next run makes it anew"));
+                .because("others can write in its directory, and may have made a hard link to another user's file")
+                .help("remove it: the next run creates it again"));
         }
         Ok(own)
     }
@@ -124,15 +122,15 @@ impl Root {
     pub(super) fn give(&self, fd: &OwnedFd, old: FileStat, path: &Path, access: Access) -> Result<()> {
         self.give_owner(fd, path, access)?;
         if access.uid.is_some_and(|uid| uid != old.st_uid) && !self.trusts(old.st_uid) {
-            // whom the last owner let in is not whom the next one lets in
+            // the old owner's access list doesn't apply to the new owner
             for name in [ACL, DEFAULT_ACL] {
                 match rustix::fs::fremovexattr(fd, name) {
                     Ok(()) | Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => {}
-                    Err(errno) => return Err(self.failed_io("take the access list of", path, errno.into())),
+                    Err(errno) => return Err(self.failed_io("remove the access list of", path, errno.into())),
                 }
             }
         }
-        // after the owner: chown takes setuid and setgid away
+        // after the owner: chown clears setuid and setgid
         self.give_mode(fd, path, access.mode)
     }
 
@@ -144,18 +142,23 @@ impl Root {
             .map_err(|errno| self.refused("owner", path, errno, &fd))
     }
 
+    /// Sets the mode of what is open, which some file systems ignore.
+    pub(super) fn change_mode(&self, fd: impl AsFd, path: &Path, mode: u32) -> Result<()> {
+        let changed = nix::sys::stat::fchmod(&fd, Mode::from_bits_truncate(mode));
+        changed.map_err(|errno| self.refused("mode", path, errno, &fd))
+    }
+
     pub(super) fn give_mode(&self, fd: impl AsFd, path: &Path, mode: u32) -> Result<()> {
-        nix::sys::stat::fchmod(&fd, Mode::from_bits_truncate(mode))
-            .map_err(|errno| self.refused("mode", path, errno, &fd))?;
-        // some say that they have taken it
+        self.change_mode(&fd, path, mode)?;
+        // some file systems ignore it without an error
         match nix::sys::stat::fstat(&fd) {
             Ok(now) if now.st_mode & 0o7777 != mode => Err(self.without("mode", path, &now)),
             _ => Ok(()),
         }
     }
 
-    /// What to tell of a mode or an owner that could not be set.
-    pub(super) fn refused(&self, what: &str, path: &Path, errno: Errno, fd: impl AsFd) -> Error {
+    /// The error for a mode or an owner that could not be set.
+    fn refused(&self, what: &str, path: &Path, errno: Errno, fd: impl AsFd) -> Error {
         let kind = nix::sys::statfs::fstatfs(&fd).map(|fs| fs.filesystem_type());
         match nix::sys::stat::fstat(&fd) {
             Ok(now) if errno == Errno::EPERM && kind.is_ok_and(|kind| WITHOUT_MODES.contains(&kind)) => {
@@ -165,10 +168,10 @@ impl Root {
         }
     }
 
-    /// That a file system has no modes and owners of its own.
+    /// The error that a file system has no modes and owners of its own.
     fn without(&self, what: &str, path: &Path, now: &FileStat) -> Error {
         Error::new(code::FILE, format!("can't set the {what} of {}", self.shown(path).display()))
-            .because("every file of this file system has the mode and owner that its mount gives (vfat, exFAT, NTFS, a network share)")
+            .because("every file of this file system has the mode and owner of its mount (vfat, exFAT, NTFS, a network share)")
             .help(format!(
                 "write `mode = \"{:04o}\"` in the role, with the owner and the group that have the numbers {} and {}, or mount it \
                  with another `umask=`, `uid=` and `gid=` (`findmnt -T {}`)",
@@ -180,11 +183,11 @@ impl Root {
             .of_path()
     }
 
-    /// The extended attributes of the file at `path` that a new one in its place keeps: its SELinux context, its
-    /// capabilities, who else may read it within the new mode, and what users noted. Nothing of somebody's who is neither
-    /// trusted nor the owner of the new file: an access list of theirs would let them read it.
+    /// The extended attributes of the file at `path` that a new one in its place keeps: its SELinux context, its capabilities, its
+    /// access list within the new mode, and `user.*`. None if its owner is neither trusted nor the owner of the new file: the access
+    /// list would let that user read it.
     pub(super) fn kept(&self, path: &Path, access: Access) -> Vec<Attribute> {
-        // what can't be read is left out like what is not there
+        // an unreadable file counts as missing
         let Ok(Some((meta, old))) = self.file(path) else { return Vec::new() };
         if !self.trusts(meta.uid) && access.uid != Some(meta.uid) {
             return Vec::new();
@@ -211,7 +214,7 @@ impl Root {
         if !self.is_live() || !self.labels.is_on() {
             return None;
         }
-        // a policy knows the paths that no link is part of
+        // a policy has paths without links
         let parent = nix::fcntl::readlink(&through(parent)).ok()?;
         let mut context = self.labels.of(&Path::new(&parent).join(name), what)?.into_bytes();
         context.push(0);
@@ -223,13 +226,13 @@ impl Root {
         self.attribute_is_set(set, path, name)
     }
 
-    /// Whether an attribute that could not be set is an error. Where SELinux is on, a file without its context may be one that no
-    /// daemon can read; elsewhere what may not be set here, by an unprivileged user for instance, is left out.
+    /// Decides whether an attribute that could not be set is an error. If SELinux is on, daemons may be unable to read a file without its
+    /// context; otherwise attributes that may not be set, such as by an unprivileged user, are skipped.
     pub(super) fn attribute_is_set(&self, set: rustix::io::Result<()>, path: &Path, name: &str) -> Result<()> {
         use rustix::io::Errno as Raw;
 
         match set {
-            // file systems without them have one context for all that is in them
+            // file systems without attributes have one context for all their files
             Ok(()) | Err(Raw::OPNOTSUPP) => Ok(()),
             Err(Raw::PERM | Raw::ACCESS) if !self.is_live() || !self.labels.is_on() => Ok(()),
             Err(errno) => Err(self.failed_io(&format!("set the attribute {name} of"), path, errno.into())),
@@ -237,8 +240,8 @@ impl Root {
     }
 }
 
-/// Limits an access list, as the kernel keeps it, to what a mode allows, as chmod does: the list can be given to a file before its
-/// mode, and lets nobody in meanwhile.
+/// Limits an access list in the kernel's format to a mode, as chmod does, so that the list can be set before the mode without giving
+/// anybody access meanwhile.
 fn limit(list: &mut [u8], mode: u32) {
     // entries of a tag, rights and an id, after the version
     const ENTRY: usize = 8;

@@ -1,4 +1,4 @@
-//! Where a path of a root is: the way there, name by name or by the kernel, and never out of the root.
+//! Resolves paths of a root, name by name or by the kernel, and never out of the root.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -14,14 +14,14 @@ use nix::sys::stat::Mode;
 use super::{Access, FileType, Meta, PLACE, Root, split};
 use crate::error::{Error, Result, code};
 
-/// How many links are followed on the way to one path, as by the kernel.
+/// Links that are followed for one path at most, as by the kernel.
 const LINKS_MAX: usize = 40;
 
-/// How many directories are kept open: well below the 1024 files that a process may have open.
+/// Directories that are kept open: well below the 1024 files that a process may have open.
 const PARENTS_MAX: usize = 256;
 
 impl Root {
-    /// The directory at `path`, links inside the root followed; `None` when there is none.
+    /// The directory at `path`, following links inside the root; `None` if there is none.
     pub(super) fn directory(&self, path: &Path) -> Result<Option<Rc<OwnedFd>>> {
         if let Some(fd) = self.parents.borrow().get(path) {
             return Ok(Some(fd.clone()));
@@ -30,7 +30,7 @@ impl Root {
         let inner = if inner.as_os_str().is_empty() { Path::new(".") } else { inner };
         let plain = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS;
         let opened = match open_within(&self.top, inner, PLACE, plain) {
-            // there are links; or the kernel has no such call
+            // there are links, or the kernel has no such call
             None | Some(Err(Errno::ELOOP)) => self.follow(path)?,
             Some(opened) => opened,
         };
@@ -49,15 +49,15 @@ impl Root {
         }
     }
 
-    /// Whether what this user does in the tree is as good as ours: root, ourselves, and whoever the tree belongs to.
+    /// Whether a user is trusted in the tree: root, kpull's own user, and the owner of the tree.
     pub(super) fn trusts(&self, uid: u32) -> bool {
         uid == 0
             || uid == nix::unistd::geteuid().as_raw()
             || nix::sys::stat::fstat(&self.top).is_ok_and(|top| top.st_uid == uid)
     }
 
-    /// Opens the directory at `path` name by name. Links are followed inside the root, but only those of users that are trusted:
-    /// somebody else's could send what is written to any place.
+    /// Opens the directory at `path` name by name. Links are followed inside the root, but only those of trusted users: other links
+    /// could redirect writes to any place.
     fn follow(&self, path: &Path) -> Result<Result<OwnedFd, Errno>> {
         let open = |at: &OwnedFd, name: &OsStr, flags: OFlag| {
             nix::fcntl::openat(at, name, flags | OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
@@ -78,7 +78,7 @@ impl Root {
                             way.push(fd);
                             continue;
                         }
-                        // a link, or something that leads nowhere
+                        // a link, or something that is no directory
                         Err(Errno::ENOTDIR) => {}
                         Err(errno) => return Ok(Err(errno)),
                     }
@@ -96,7 +96,7 @@ impl Root {
                     }
                     if !self.trusts(meta.uid) {
                         return Err(Error::new(code::FILE, format!("{} goes through a link that belongs to user {}", path.display(), meta.uid))
-                            .help("its owner could send what is written to any place: let root own the link, or name the path that it leads to"));
+                            .help("its owner could redirect writes to any place: make root the owner of the link, or use the path that it leads to"));
                     }
                     let target = nix::fcntl::readlinkat(&fd, "")
                         .map_err(|errno| self.failed("read the link in", path, errno))?;
@@ -107,13 +107,13 @@ impl Root {
         Ok(way.pop().map_or_else(|| nix::fcntl::openat(&self.top, ".", PLACE, Mode::empty()), Ok))
     }
 
-    /// The directory that holds `path`, and the last name; `None` when there is no such directory.
+    /// The directory of `path`, and the last name; `None` if there is no such directory.
     pub(super) fn parent(&self, path: &Path) -> Result<Option<(Rc<OwnedFd>, PathBuf)>> {
         let (parent, name) = split(path)?;
         Ok(self.directory(parent)?.map(|fd| (fd, name)))
     }
 
-    /// [`Root::parent`], made when it is missing.
+    /// [`Root::parent`], created if it is missing.
     pub(super) fn writable_parent(&self, path: &Path) -> Result<(Rc<OwnedFd>, PathBuf)> {
         let (parent, name) = split(path)?;
         if let Some(fd) = self.directory(parent)? {
@@ -127,7 +127,7 @@ impl Root {
     }
 }
 
-/// Opens `path` from `at` with `openat2`; `None` where the kernel has no such call (Linux before 5.6), or may not be asked for it.
+/// Opens `path` from `at` with `openat2`; `None` if the kernel has no such call (Linux before 5.6), or a filter forbids it.
 pub(super) fn open_within(
     at: &OwnedFd,
     path: &Path,
@@ -139,7 +139,7 @@ pub(super) fn open_within(
         return None;
     }
     match openat2(at, path, OpenHow::new().flags(flags).resolve(resolve)) {
-        // filters for system calls that are older than this one answer EPERM, which no directory does
+        // old system call filters return EPERM for new calls; no directory does
         Err(Errno::ENOSYS | Errno::EPERM) => {
             IS_ABSENT.store(true, Ordering::Relaxed);
             None

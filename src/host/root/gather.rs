@@ -1,4 +1,4 @@
-//! Files that are written together: whole, synced at once, and given their places then.
+//! Batches of files: written completely, synced together, and then linked to their places.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -13,20 +13,20 @@ use super::{Access, Root, reopen};
 use crate::error::{Error, Result};
 use crate::host::sync;
 
-/// How many files and directories may wait for the disk together: each is an open file. (A service may have 1024 of them, unless it is told else.)
+/// Files and directories in a batch at most: each is an open file, of which a service may have 1024 by default.
 const BATCH: usize = 256;
 
-/// What was written and is not on the disk yet.
+/// What was written and is not synced yet.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     files: Vec<Staged>,
-    /// Directories in which names have changed, by one path in each.
+    /// Directories in which names have changed, with one path in each.
     directories: Vec<(Rc<OwnedFd>, PathBuf)>,
-    /// How many may wait, if that is known.
+    /// How many may wait, once that is known.
     most: Option<usize>,
 }
 
-/// A file that is whole, and has no name until its content is on the disk.
+/// A complete file that has no name until its content is synced.
 #[derive(Debug)]
 struct Staged {
     path: PathBuf,
@@ -36,13 +36,13 @@ struct Staged {
 }
 
 impl Root {
-    /// From now on, what [`Root::write`] writes keeps its old content, and what changes in directories may be lost with the power,
-    /// until [`Root::settle`].
+    /// Starts a batch: until [`Root::settle`], files that [`Root::write`] writes keep their old content, and changes of directories may
+    /// be lost in a power failure.
     pub fn gather(&self) {
         self.batch.borrow_mut().get_or_insert_default();
     }
 
-    /// Whether no more should wait for [`Root::settle`].
+    /// Whether the batch should be [settled](Root::settle) now.
     pub fn has_gathered_enough(&self) -> bool {
         let mut batch = self.batch.borrow_mut();
         let Some(batch) = batch.as_mut() else { return false };
@@ -50,8 +50,8 @@ impl Root {
         count >= 16 && count >= batch.most()
     }
 
-    /// Has everything that was gathered on the disk, and then each file in its place: all of its content, or the old one. The
-    /// first failure, with the path that it is about; the other files have their places all the same.
+    /// Syncs the batch, and then puts each file in its place, with either all of its content or the old one. Returns the first failure
+    /// with its path; the other files are put in their places all the same.
     pub fn settle(&self) -> Result<(), (PathBuf, Error)> {
         let Some(Batch { files, mut directories, .. }) = self.batch.take() else { return Ok(()) };
         let mut first = Ok(());
@@ -72,18 +72,18 @@ impl Root {
         first
     }
 
-    /// Gives a file its name, in place of whatever file or link has it.
+    /// Gives a file its name, replacing any file or link.
     fn give_place(&self, Staged { path, parent, name, file }: &Staged) -> Result<()> {
         let named = |name: &Path| give_name(file, parent, name);
         let failed = |errno| self.failed("replace", path, errno);
         match named(name) {
-            // a link can't take the place of another, a rename can
+            // linking can't replace a name, renaming can
             Err(Errno::EEXIST) => self.replace((parent, name), path, |temporary| named(temporary).map_err(failed)),
             done => done.map_err(failed),
         }
     }
 
-    /// Has all that `work` writes on the disk at its end, together. Meanwhile old content is what is read.
+    /// Syncs all that `work` writes together at its end. Meanwhile, reads return the old content.
     pub fn together<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         self.gather();
         let done = work();
@@ -92,7 +92,7 @@ impl Root {
         done.and_then(|done| settled.map(|()| done))
     }
 
-    /// Writes a file that waits for [`Root::settle`]; `false` when the file system has no files without a name.
+    /// Adds a file to the batch; `false` if the file system doesn't support files without a name.
     pub(super) fn stage(&self, path: &Path, content: &[u8], access: Access) -> Result<bool> {
         let (parent, name) = self.writable_parent(path)?;
         let Some(mut file) = self.nameless(path)? else { return Ok(false) };
@@ -105,12 +105,12 @@ impl Root {
         Ok(true)
     }
 
-    /// Has the names in a directory on the disk; with all others, when there will be a [`Root::settle`].
+    /// Syncs the names in a directory, now or with the batch.
     pub(super) fn sync(&self, directory: &Rc<OwnedFd>, path: &Path) -> Result<()> {
         let mut batch = self.batch.borrow_mut();
         let Some(batch) = batch.as_mut() else { return self.sync_directory(directory, path) };
         batch.touched(directory, path);
-        // one path may have more new directories above it than there may be open files
+        // one path may have more new directories than there may be open files
         if batch.directories.len() > batch.most().max(16) {
             for (directory, path) in std::mem::take(&mut batch.directories) {
                 self.sync_directory(&directory, &path)?;
@@ -137,7 +137,7 @@ impl Batch {
         *self.most.get_or_insert_with(|| open_files().unwrap_or(BATCH).min(BATCH))
     }
 
-    /// Remembers that names in a directory have changed.
+    /// Records that names in a directory have changed.
     fn touched(&mut self, directory: &Rc<OwnedFd>, path: &Path) {
         if self.directories.last().is_none_or(|(last, _)| !Rc::ptr_eq(last, directory)) {
             self.directories.push((directory.clone(), path.to_owned()));
@@ -148,7 +148,7 @@ impl Batch {
 /// Gives a file that has no name one in a directory.
 pub(super) fn give_name(file: &File, parent: &OwnedFd, name: &Path) -> nix::Result<()> {
     match nix::unistd::linkat(file, "", parent, name, AtFlags::AT_EMPTY_PATH) {
-        // for which one has to be root, or it has to be Linux 6.10
+        // this needs root, or Linux 6.10
         Err(Errno::ENOENT) => {
             let nameless = format!("/proc/self/fd/{}", file.as_raw_fd());
             nix::unistd::linkat(AT_FDCWD, &*nameless, parent, name, AtFlags::AT_SYMLINK_FOLLOW)
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gathered_file_that_can_t_have_its_place_is_told_and_the_others_have_theirs() {
+    fn a_file_of_a_batch_that_can_t_be_placed_is_reported_and_the_others_are_placed() {
         let (dir, root) = tree();
         root.gather();
         for path in ["/a", "/b", "/c"] {

@@ -1,4 +1,4 @@
-//! Taking away what stands at a path, without following a link or leaving a file system.
+//! Removes paths without following a link or leaving a file system.
 
 use std::cell::OnceCell;
 use std::collections::HashSet;
@@ -17,7 +17,7 @@ use crate::error::{Error, Result, code};
 use crate::read;
 
 impl Root {
-    /// Takes away the file, link or empty directory at `path`; fine when nothing stands there.
+    /// Removes the file, link or empty directory at `path`; it is no error if nothing is there.
     pub fn remove(&self, path: &Path) -> Result<()> {
         let Some(meta) = self.meta(path)? else { return Ok(()) };
         let Some((parent, name)) = self.parent(path)? else { return Ok(()) };
@@ -30,8 +30,8 @@ impl Root {
         self.sync(&parent, path)
     }
 
-    /// Takes away whatever stands at `path`; a directory with everything in it. No link is followed, and a directory
-    /// that something is mounted in is refused before anything is removed.
+    /// Removes whatever is at `path`; a directory with its content. No link is followed, and a directory with a mount point in it is
+    /// refused before anything is removed.
     pub fn remove_all(&self, path: &Path) -> Result<()> {
         if self.meta(path)?.is_none_or(|meta| meta.what != FileType::Directory) {
             return self.remove(path);
@@ -43,18 +43,18 @@ impl Root {
     }
 }
 
-/// A directory on the way of [`walk`].
+/// A directory on the path of [`walk`].
 struct Level {
     /// Its name in the one above.
     name: OsString,
     /// Device and inode.
     id: (u64, u64),
-    /// Directories in it that are still to be gone through.
+    /// Directories in it that are not visited yet.
     left: Vec<OsString>,
 }
 
-/// Goes through everything in the directory `name` of `parent`, and takes it away when `remove` is set; without, only
-/// looks whether it could. `path` is what the directory is called in messages. However deep it is, one level of it is open at a time.
+/// Visits everything in the directory `name` of `parent`, and removes it if `remove` is set; otherwise only checks whether it could.
+/// `path` is the directory's name in messages. Only one level is open at a time, however deep it is.
 fn walk(parent: &OwnedFd, name: &Path, path: &Path, remove: bool) -> Result<()> {
     let mut path = path.to_owned();
     let mounts = OnceCell::new();
@@ -67,7 +67,7 @@ fn walk(parent: &OwnedFd, name: &Path, path: &Path, remove: bool) -> Result<()> 
             let place = nix::fcntl::readlink(&through(&dir)).unwrap_or_default();
             mounts.get_or_init(mount_points).contains(Path::new(&place))
         };
-        // a directory can be mounted elsewhere on its own file system, too
+        // bind mounts can be on the same file system
         if identity(&dir)?.0 != identity(above)?.0 || is_mount() {
             return Err(Errno::EXDEV);
         }
@@ -77,7 +77,7 @@ fn walk(parent: &OwnedFd, name: &Path, path: &Path, remove: bool) -> Result<()> 
         let dir = open(above, name).map_err(|errno| match errno {
             Errno::EXDEV => {
                 Error::new(code::FILE, format!("can't remove {}: something is mounted there", path.display()))
-                    .help("unmount it first (findmnt shows it); nothing of it was removed")
+                    .help("unmount it first (findmnt shows it); nothing was removed")
             }
             _ => failed("open", path, errno),
         })?;
@@ -109,8 +109,8 @@ fn walk(parent: &OwnedFd, name: &Path, path: &Path, remove: bool) -> Result<()> 
         let Some(above) = way.last() else { break };
         dir = nix::fcntl::openat(&dir, "..", DIRECTORY, Mode::empty()).map_err(|errno| failed("open", &path, errno))?;
         if identity(&dir).map_err(|errno| failed("look at", &path, errno))? != above.id {
-            return Err(Error::new(code::FILE, format!("{} was moved while it was looked through", path.display()))
-                .help("run again when nobody changes it any more")
+            return Err(Error::new(code::FILE, format!("{} was moved while it was being removed", path.display()))
+                .help("run again when it is no longer being changed")
                 .of_path());
         }
         if remove {
@@ -122,7 +122,7 @@ fn walk(parent: &OwnedFd, name: &Path, path: &Path, remove: bool) -> Result<()> 
     Ok(())
 }
 
-/// Where something is mounted, as far as this process can see that.
+/// The mount points that this process can see.
 fn mount_points() -> HashSet<PathBuf> {
     let table = read::up_to(Path::new("/proc/self/mountinfo"), read::MOST).unwrap_or_default();
     let places = table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));

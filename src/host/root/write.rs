@@ -1,4 +1,4 @@
-//! Writing files, directories and links: whole or not at all, under a temporary name beside their places first.
+//! Writes files, directories and links atomically, under a temporary name beside their places first.
 
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
@@ -13,13 +13,13 @@ use rustix::fs::XattrFlags;
 
 use super::access::WITHOUT_MODES;
 use super::gather::give_name;
-use super::{Access, DIRECTORY, FileType, Root, split, through};
+use super::{AS_IT_IS, Access, DIRECTORY, FileType, Root, split, through};
 use crate::error::{Context as _, Error, Result, code};
 use crate::host::label;
 
 impl Root {
-    /// Writes a file whole or not at all: a temporary file beside it, its access, fsync, rename, fsync of the directory. It
-    /// keeps the extended attributes of the file that it replaces; a new one gets its SELinux context.
+    /// Writes a file atomically: a temporary file beside it, its access, fsync, rename, fsync of the directory. It keeps the extended
+    /// attributes of the file that it replaces; a new one gets its SELinux context.
     pub fn write(&self, path: &Path, content: &[u8], access: Access) -> Result<()> {
         if self.batch.borrow().is_some() && self.stage(path, content, access)? {
             return Ok(());
@@ -29,13 +29,13 @@ impl Root {
         })
     }
 
-    /// Writes a file whole or not at all, as [`Root::write`] does it, in a directory that has to be there and may be somebody else's. It is
-    /// not synced, and keeps nothing of the file that it replaces: for what is worth nothing after a crash.
+    /// Writes a file atomically like [`Root::write`], in a directory that has to exist and may belong to another user. It is not synced,
+    /// and keeps nothing of the file that it replaces: for what is not needed after a crash.
     pub fn write_quickly(&self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
         self.write_new(path, content, mode, false)
     }
 
-    /// The same, for what is to be there after a crash. Where files have the mode of their mount, that is not an error.
+    /// The same, but synced.
     pub fn write_lasting(&self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
         self.write_new(path, content, mode, true)
     }
@@ -45,15 +45,14 @@ impl Root {
         self.replace((&parent, &name), path, |temporary| {
             let mut file = self.create(&parent, temporary, path)?;
             file.write_all(content).map_err(|error| self.failed_io("write", path, error))?;
-            nix::sys::stat::fchmod(&file, Mode::from_bits_truncate(mode))
-                .map_err(|errno| self.refused("mode", path, errno, &file))?;
+            self.change_mode(&file, path, mode)?;
             if is_lasting { file.sync_all().map_err(|error| self.failed_io("write", path, error)) } else { Ok(()) }
         })?;
         if is_lasting { self.sync(&parent, path) } else { Ok(()) }
     }
 
-    /// Has `make` make something under a temporary name beside `path`, and gives it its place in one step. When that fails, what stands at
-    /// `path` stays, and nothing else does.
+    /// Calls `make` with a temporary name beside `path`, and moves the result to its place in one step. If that fails, `path` is unchanged
+    /// and the temporary name is removed.
     pub(super) fn replace(
         &self,
         (parent, name): (&OwnedFd, &Path),
@@ -71,34 +70,31 @@ impl Root {
         replaced
     }
 
-    /// Gives a file of ours its mode and the place of `to`, in the same directory. Refuses what is another's, or has a second name.
+    /// Sets the mode of a file and moves it to `to`, in the same directory. Refuses another user's file, or one with a second name.
     pub fn publish(&self, path: &Path, to: &Path, mode: u32) -> Result<()> {
         let Some((parent, name)) = self.parent(path)? else { return Err(self.failed("open", path, Errno::ENOENT)) };
         let Some((stat, file)) = self.open_file(path)? else { return Err(self.failed("open", path, Errno::ENOENT)) };
         let has_owners =
             nix::sys::statfs::fstatfs(&file).is_ok_and(|fs| !WITHOUT_MODES.contains(&fs.filesystem_type()));
         if has_owners && (stat.st_uid != nix::unistd::geteuid().as_raw() || stat.st_nlink > 1) {
-            return Err(Error::new(
-                code::FILE,
-                format!("{} is not the file that was written there", self.shown(path).display()),
-            )
-            .help("somebody else has put it there, who can write in its directory: run again"));
+            let what = format!("{} is not the file that was written there", self.shown(path).display());
+            return Err(Error::new(code::FILE, what)
+                .help("another user who can write in its directory has replaced it: run again"));
         }
-        nix::sys::stat::fchmod(&file, Mode::from_bits_truncate(mode))
-            .map_err(|errno| self.refused("mode", path, errno, &file))?;
+        self.change_mode(&file, path, mode)?;
         let (_, last) = split(to)?;
         nix::fcntl::renameat(&parent, &*name, &parent, &*last).map_err(|errno| self.failed("replace", to, errno))?;
         self.sync(&parent, to)
     }
 
-    /// [`Root::write_quickly`] of a file for everybody to read, in a directory that an operator has named in `kpull.toml`: of the machine,
-    /// also where a run works in a tree.
+    /// [`Root::write_quickly`] of a world-readable file in a directory from `kpull.toml`, which is one of the machine even if a run works
+    /// in a tree.
     pub fn write_output(dir: &Path, name: &str, content: &[u8]) -> Result<()> {
         let dir = std::path::absolute(dir).context(code::FILE, || format!("can't find {}", dir.display()))?;
         Self::open(Path::new("/"))?.write_quickly(&dir.join(name), content, 0o644)
     }
 
-    /// [`Root::write`] with content that `fill` streams into the file.
+    /// [`Root::write`] with content that `fill` writes into the file.
     pub fn write_with(&self, path: &Path, access: Access, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
         let check = |_: &Path| Ok(());
         self.put(path, access, check, |parent, temporary| {
@@ -108,10 +104,10 @@ impl Root {
         })
     }
 
-    /// An empty file that has no name yet, where one at `path` would be made; `None` when there can't be such a file. What is
-    /// written to it is gone with this process, unless it is [given its place](Root::place).
+    /// An empty file without a name, on the file system of `path`; `None` if that is not supported. It ends with this process unless it
+    /// is [put in its place](Root::place).
     pub fn nameless(&self, path: &Path) -> Result<Option<File>> {
-        // what is above it may have to be made first
+        // directories above it may be missing
         for parent in path.ancestors().skip(1) {
             let Some(dir) = self.directory(parent)? else { continue };
             let flags = OFlag::O_RDWR | OFlag::O_TMPFILE | OFlag::O_CLOEXEC;
@@ -120,9 +116,9 @@ impl Root {
         Ok(None)
     }
 
-    /// Puts a file that [has no name](Root::nameless) at `path`, as [`Root::write`] does it; one of another file system is copied. `check`
-    /// looks at the new file, at a path that only this process knows, before it takes its place; a child can have the directory of that
-    /// path for its own. When `check` fails, the old file stays.
+    /// Puts a file [without a name](Root::nameless) at `path` like [`Root::write`]; one of another file system is copied. `check` gets a
+    /// temporary path of the new file, which only this process and its children can use, before it takes its place. If `check` fails,
+    /// the old file stays.
     pub fn place(
         &self,
         path: &Path,
@@ -135,7 +131,7 @@ impl Root {
                 return Ok(file);
             }
             let mut copy = self.create(parent, temporary, path)?;
-            // shares the blocks where the file system can do that
+            // shares the blocks if the file system supports that
             file.rewind()
                 .and_then(|()| std::io::copy(&mut file, &mut copy))
                 .map_err(|error| self.failed_io("write", path, error))?;
@@ -143,7 +139,7 @@ impl Root {
         })
     }
 
-    /// Has `make` make a file under a temporary name beside `path`, and gives it its access and its place.
+    /// Calls `make` for a file with a temporary name beside `path`, sets its access, and moves it to its place.
     fn put(
         &self,
         path: &Path,
@@ -156,14 +152,14 @@ impl Root {
             let file = make(&parent, temporary)?;
             self.furnish(&file, (&parent, &name), path, access)?;
             file.sync_all().map_err(|error| self.failed_io("write", path, error))?;
-            // a program that somebody has open for writing can't be run
+            // a program that is open for writing can't be executed
             drop(file);
             check(&through(&parent).join(temporary))
         })?;
         self.sync(&parent, path)
     }
 
-    /// Gives a new file, for the name in a directory, its owner, attributes and mode.
+    /// Sets owner, attributes and mode of a new file for a name in a directory.
     pub(super) fn furnish(
         &self,
         file: &File,
@@ -172,7 +168,7 @@ impl Root {
         access: Access,
     ) -> Result<()> {
         self.give_owner(file, path, access)?;
-        // after the content and the owner: a change of either takes capabilities away
+        // after the content and the owner: a change of either clears capabilities
         let mut kept = self.kept(path, access);
         if !kept.iter().any(|(name, _)| name == label::ATTRIBUTE) {
             kept.extend(self.label(parent, name, FileType::File));
@@ -183,8 +179,8 @@ impl Root {
         self.give_mode(file, path, access.mode)
     }
 
-    /// Makes the directory at `path`, and those above it (0755, ours) that are missing. A new one has its access and its
-    /// SELinux context from the moment that it has its name.
+    /// Creates the directory at `path`, and missing ones above it (0755). A new one has its access and SELinux context before it gets its
+    /// name.
     pub fn make_directory(&self, path: &Path, access: Access) -> Result<()> {
         let (parent, name) = self.writable_parent(path)?;
         match self.meta(path)?.map(|meta| meta.what) {
@@ -198,14 +194,13 @@ impl Root {
         self.replace((&parent, &name), path, |temporary| {
             nix::sys::stat::mkdirat(&parent, temporary, Mode::S_IRWXU)
                 .map_err(|errno| self.failed("make the directory", path, errno))?;
-            let fd = nix::fcntl::openat(&parent, temporary, DIRECTORY, Mode::empty())
-                .map_err(|errno| self.failed("open", path, errno))?;
+            let fd = self.open_at((&parent, temporary), DIRECTORY, "open", path)?;
             if let Some(context) = self.label(&parent, &name, FileType::Directory) {
                 self.set_attribute(&fd, path, &context)?;
             }
             let own = self.stat_of(&fd, path)?;
-            // somebody may have put another one in its place
-            if self.lets_in(&fd, &own, &parent, path, access)? {
+            // another user may have replaced it
+            if self.exposes(&fd, &own, &parent, path, access)? {
                 return Err(self.not_given(path));
             }
             self.give(&fd, own, path, access)
@@ -213,7 +208,7 @@ impl Root {
         self.sync(&parent, path)
     }
 
-    /// Makes the link at `path`, in place of whatever file or link stands there.
+    /// Creates the link at `path`, replacing any file or link.
     pub fn make_link(&self, path: &Path, target: &Path) -> Result<()> {
         let (parent, name) = self.writable_parent(path)?;
         self.replace((&parent, &name), path, |temporary| {
@@ -224,26 +219,24 @@ impl Root {
             let set = rustix::fs::lsetxattr(link, &attribute, &context, XattrFlags::empty());
             self.attribute_is_set(set, path, &attribute)
         })?;
-        // what was opened through the link that it replaces
+        // they may go through the replaced link
         self.parents.borrow_mut().clear();
         self.sync(&parent, path)
     }
 
-    /// Writes into the regular file at `path` as it stands, for one that can't be replaced: a run that dies meanwhile leaves a part of it.
-    /// `false` when there is no such file.
+    /// Writes into the regular file at `path` in place, for one that can't be replaced: a run that dies meanwhile leaves it incomplete.
+    /// `false` if there is no such file.
     pub fn write_into(&self, path: &Path, content: &[u8], access: Access) -> Result<bool> {
         if self.meta(path)?.is_none_or(|meta| meta.what != FileType::File) {
             return Ok(false);
         }
         let Some((parent, name)) = self.parent(path)? else { return Ok(false) };
-        let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let fd = nix::fcntl::openat(&parent, &*name, flags, Mode::empty())
-            .map_err(|errno| self.failed("write", path, errno))?;
+        let fd = self.open_at((&parent, &name), OFlag::O_WRONLY, "write", path)?;
         let own = self.own(&fd, &parent, path)?;
-        if self.lets_in(&fd, &own, &parent, path, access)? {
+        if self.exposes(&fd, &own, &parent, path, access)? {
             return Err(self.not_given(path));
         }
-        // before the content, which may be for fewer eyes than the old one
+        // before the content, which may be more private than the old one
         self.give(&fd, own, path, access)?;
         let mut file = File::from(fd);
         file.write_all(content)
@@ -253,14 +246,12 @@ impl Root {
         Ok(true)
     }
 
-    /// Writes into the file at `path` as it stands, without a temporary one beside it: for the files of the kernel.
-    /// `false` when there is no such file.
+    /// Writes into the file at `path` in place, without a temporary one: for kernel files. `false` if there is no such file.
     pub fn overwrite(&self, path: &Path, content: &[u8]) -> Result<bool> {
         let Some((parent, name)) = self.parent(path)? else { return Ok(false) };
-        let flags = OFlag::O_WRONLY | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        match nix::fcntl::openat(&parent, &*name, flags, Mode::empty()) {
+        match nix::fcntl::openat(&parent, &*name, OFlag::O_WRONLY | OFlag::O_TRUNC | AS_IT_IS, Mode::empty()) {
             Ok(fd) => {
-                // the kernel takes a setting from one write, so a short one is not continued
+                // the kernel reads a setting from one write, so a short one is not continued
                 nix::unistd::write(&fd, content).map_err(|errno| self.failed("write", path, errno))?;
                 Ok(true)
             }
@@ -269,20 +260,18 @@ impl Root {
         }
     }
 
-    /// Opens the file at `path` for a lock, and makes it (0600, ours) when it is missing.
+    /// Opens the file at `path` for a lock, and creates it (0600) if it is missing.
     pub fn lock_file(&self, path: &Path) -> Result<File> {
         let (parent, name) = self.writable_parent(path)?;
         let is_new = self.meta(path)?.is_none();
-        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let fd = nix::fcntl::openat(&parent, &*name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
-            .map_err(|errno| self.failed("open", path, errno))?;
+        let fd = self.open_at((&parent, &name), OFlag::O_RDWR | OFlag::O_CREAT, "open", path)?;
         if is_new && let Some(context) = self.label(&parent, &name, FileType::File) {
             self.set_attribute(&fd, path, &context)?;
         }
         Ok(File::from(fd))
     }
 
-    /// Makes the new file `temporary` in `parent`, for what is to be at `path`.
+    /// Creates the new file `temporary` in `parent` for `path`.
     fn create(&self, parent: &OwnedFd, temporary: &Path, path: &Path) -> Result<File> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let created = nix::fcntl::openat(parent, temporary, flags, Mode::S_IRUSR | Mode::S_IWUSR).map(File::from);
@@ -295,12 +284,12 @@ impl Root {
 
 fn temporary_name(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // a long name has to stay below the 255 bytes that file systems allow
+    // file systems allow names of 255 bytes
     let short: String = name.chars().take(50).collect();
     format!(".{short}.kpull-new").into()
 }
 
-/// Takes away whatever a killed run left behind under a temporary name.
+/// Removes what a killed run left behind under a temporary name.
 fn clear(parent: &OwnedFd, temporary: &Path) {
     for flag in [UnlinkatFlags::NoRemoveDir, UnlinkatFlags::RemoveDir] {
         let _ = nix::unistd::unlinkat(parent, temporary, flag);
@@ -346,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_run_left_is_in_nobodys_way() {
+    fn what_a_killed_run_left_behind_is_replaced() {
         let (dir, root) = tree();
         std::fs::create_dir(dir.path().join(".f.kpull-new")).unwrap();
         std::fs::write(dir.path().join(".d.kpull-new"), "x").unwrap();

@@ -1,4 +1,4 @@
-//! Holds what a git pack unpacks to against what was received of it.
+//! Limits the unpacked size of a git pack in relation to its received size.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,10 +14,10 @@ const FREE: u64 = 64 << 20;
 /// What gix calls its count of the bytes that it has unpacked.
 const UNPACKED: Id = *b"IWDB";
 
-/// Hears how gix gets on, and ends it when too much comes out of too little.
+/// Receives the progress of gix, and stops it when the ratio is too high.
 #[derive(Clone)]
 pub(super) struct Gauge {
-    /// What this part of the work is.
+    /// The id of this part of the work.
     id: Id,
     totals: Arc<Totals>,
 }
@@ -27,7 +27,7 @@ struct Totals {
     free: u64,
     received: AtomicU64,
     unpacked: AtomicU64,
-    /// Whether gix has to end.
+    /// Whether gix has to stop.
     ended: AtomicBool,
 }
 
@@ -40,12 +40,12 @@ impl Gauge {
         Self { id: UNKNOWN, totals: Arc::new(Totals { free, ..Totals::default() }) }
     }
 
-    /// Counts what was received.
+    /// Counts received bytes.
     pub fn receive(&self, bytes: u64) {
         self.totals.received.fetch_add(bytes, Ordering::SeqCst);
     }
 
-    /// The error, if too much has come out of what the repository `name` sends.
+    /// An error if the pack of the repository `name` has exceeded the ratio.
     pub fn check(&self, name: &str) -> Result<()> {
         if !self.totals.ended.load(Ordering::SeqCst) {
             return Ok(());
@@ -54,7 +54,7 @@ impl Gauge {
             .help("a small pack that unpacks to very much is a known attack; keep such files out of the site"))
     }
 
-    /// What gix looks at to know whether it has to end.
+    /// The flag that stops gix.
     pub fn ended(&self) -> &AtomicBool {
         &self.totals.ended
     }

@@ -1,6 +1,6 @@
-//! The part of git's protocol that a release needs: a server lists its refs, and sends commits without their history.
-//! Version 1 does that in one request and one answer. Packet lines, side bands and ssh are gix's; HTTP is ours, so that
-//! everything about connections is the same for every source.
+//! The part of git's protocol that a release needs: listing refs, and fetching commits without their history. Version 1 does that in one
+//! request and one answer. gix handles packet lines, side bands and ssh; kpull handles HTTP, so that connections work the same for every
+//! source.
 
 use std::cell::RefCell;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -22,16 +22,16 @@ use super::{Refs, first_words, other_format};
 use crate::error::{Error, Result, code};
 use crate::net::{self, Client, Failure, Kind, Reply, Request, Retryable};
 
-/// Web servers may tell git's requests from others by how this begins.
+/// Web servers may recognize git's requests by the start of this.
 const AGENT: &str = concat!("git/kpull-", env!("CARGO_PKG_VERSION"));
-/// Why ssh failed where trying again doesn't help.
+/// A failure of ssh for which a retry doesn't help.
 const DENIED: &str = "permission denied";
 
 /// A repository on another host.
 pub(super) struct Remote {
-    /// What to call it in a message.
+    /// Its name in messages.
     pub name: String,
-    /// The most that is received in one answer, in bytes.
+    /// Bytes of one answer at most.
     pub max: u64,
     pub link: Link,
 }
@@ -39,7 +39,7 @@ pub(super) struct Remote {
 /// How a repository on another host is reached.
 pub(super) enum Link {
     Http {
-        /// The server that the credentials are for.
+        /// The server that gets the credentials.
         home: Url,
         client: Client,
     },
@@ -49,9 +49,9 @@ pub(super) enum Link {
 
 /// Why a fetch failed.
 pub(super) enum Fetch {
-    /// A failure that fetching anew wouldn't change.
+    /// A failure that fetching again wouldn't change.
     Failed(Error),
-    /// What came, or what was there before, is of no use.
+    /// The answer, or the cache, is unusable.
     Unusable(String),
 }
 
@@ -86,7 +86,7 @@ impl From<client::Error> for Fetch {
 /// A connection whose server has listed its refs.
 pub(super) struct Session<'a> {
     remote: &'a Remote,
-    /// Full names, and what they lead to past annotated tags.
+    /// Full names with their peeled targets.
     pub refs: Refs,
     capabilities: Capabilities,
     transport: Box<dyn Transport>,
@@ -96,7 +96,7 @@ impl Remote {
     /// Connects, and reads the refs.
     pub fn connect(&self) -> Result<Session<'_>> {
         match &self.link {
-            // The client tries again by itself.
+            // the client retries by itself
             Link::Http { home, client } => self.over_http(home, client).map_err(|failure| {
                 failure.or(|why| {
                     Error::new(code::GIT, format!("{} is not a git repository", self.name))
@@ -106,14 +106,14 @@ impl Remote {
             }),
             Link::Ssh { url, command, retries } => net::retry(*retries, None, || {
                 let options = ssh::connect::Options {
-                    command: Some(with_marked_words(command).into()),
+                    command: Some(with_marked_output(command).into()),
                     disallow_shell: false,
                     kind: Some(ssh::ProgramKind::Ssh),
                 };
                 let connected = ssh::connect(url.clone(), Protocol::V1, options, false);
-                let connected = connected.map_err(|why| Failure::hopeless(self.ssh_failed(&first_words(&why))))?;
+                let connected = connected.map_err(|why| Failure::permanent(self.ssh_failed(&first_words(&why))))?;
                 self.session(connected).map_err(|failure| match failure {
-                    Fetch::Failed(error) => Failure::hopeless(error),
+                    Fetch::Failed(error) => Failure::permanent(error),
                     Fetch::Unusable(why) => {
                         let again = if why == DENIED { Retryable::Never } else { Retryable::Later(None) };
                         Failure { error: self.ssh_failed(&why), again }
@@ -133,7 +133,7 @@ impl Remote {
     fn over_http(&self, home: &Url, client: &Client) -> Result<Session<'_>, Fetch> {
         let exchange = Exchange::open(home, client).map_err(Fetch::Failed)?;
         let web = Web(Rc::new(RefCell::new(exchange)));
-        // As one that is started for this only: nothing is said before the refs.
+        // like a process that is started for this only: the server sends the refs first
         let mode = ConnectMode::Process;
         self.session(Connection::new(web.clone(), web, Protocol::V1, "", None::<(&str, _)>, mode, false))
     }
@@ -162,13 +162,13 @@ impl Remote {
     }
 }
 
-/// A command line for a shell that starts the ssh client, and marks what that says, and the server through it: a mark at the start of each line, and
-/// nothing that a terminal acts on. The client's other arguments are the shell's.
-fn with_marked_words(command: &str) -> String {
+/// A shell command that starts the ssh client and marks each line of its error output, which includes the server's, and removes control
+/// characters. The client's other arguments are those of the shell.
+fn with_marked_output(command: &str) -> String {
     format!("{{ {command} \"$@\" 2>&1 >&3 3>&- | LC_ALL=C sed -e 's/[^ -~]/?/g' -e 's/^/  | /' >&2; }} 3>&1")
 }
 
-/// The next line, without the end of it; `None` where a section of lines ends.
+/// The next line without its end; `None` at the end of a section.
 fn next<R: ReadlineBufRead + ?Sized>(lines: &mut Box<R>) -> Result<Option<String>, Fetch> {
     let Some(line) = lines.readline() else { return Ok(None) };
     let line = line?.map_err(|why| Fetch::Unusable(first_words(&why)))?;
@@ -181,14 +181,14 @@ fn too_much(max: u64) -> Error {
 }
 
 impl Session<'_> {
-    /// Whether the server sends this commit when asked for it by id.
+    /// Whether the server sends this commit by its id.
     pub fn gives(&self, id: ObjectId) -> bool {
         self.refs.iter().any(|(_, known)| *known == id)
             || self.capabilities.contains("allow-reachable-sha1-in-want")
             || self.capabilities.contains("allow-tip-sha1-in-want")
     }
 
-    /// Every branch and tag, each commit once.
+    /// The commits of all branches and tags, each once.
     pub fn tips(&self) -> Vec<ObjectId> {
         let is_named = |name: &str| name.starts_with("refs/heads/") || name.starts_with("refs/tags/");
         let mut tips: Vec<ObjectId> = self.refs.iter().filter(|(name, _)| is_named(name)).map(|(_, id)| *id).collect();
@@ -197,8 +197,8 @@ impl Session<'_> {
         tips
     }
 
-    /// Fetches the commits `wants` and gives the pack to `write`: without their history if `newest`, and without what
-    /// `have` has, whose own history isn't here.
+    /// Fetches the commits `wants` and passes the pack to `write`: without their history if `newest`, and without the objects of `have`,
+    /// whose own history isn't in the cache.
     pub fn fetch(
         &mut self,
         wants: &[ObjectId],
@@ -214,13 +214,13 @@ impl Session<'_> {
         if let Some(missing) = needed.iter().find(|needed| !is_able(needed)) {
             return Err(Fetch::Unusable(format!("the server does not support `{missing}`")));
         }
-        let wishes: Vec<&str> =
+        let capabilities: Vec<&str> =
             ["side-band-64k", "ofs-delta", "thin-pack", "no-progress"].into_iter().filter(is_able).collect();
         let mode = WriteMode::OneLfTerminatedLinePerWriteCall;
         let mut request = self.transport.request(mode, MessageKind::Text(b"done"), false)?;
         for (index, want) in wants.iter().enumerate() {
-            let wishes = if index == 0 { format!(" {}", wishes.join(" ")) } else { String::new() };
-            request.write_all(format!("want {want}{wishes}").as_bytes())?;
+            let capabilities = if index == 0 { format!(" {}", capabilities.join(" ")) } else { String::new() };
+            request.write_all(format!("want {want}{capabilities}").as_bytes())?;
         }
         if let Some(id) = have {
             request.write_all(format!("shallow {id}").as_bytes())?;
@@ -235,7 +235,7 @@ impl Session<'_> {
         let mut refusal = None;
         let mut answer = request.into_read()?;
         if newest {
-            // Where the history ends is known: nothing here has one.
+            // skip the list of shallow commits: the cache has no history
             while next(&mut answer)?.is_some() {}
             answer.reset(Protocol::V1);
         }
@@ -269,33 +269,33 @@ impl Session<'_> {
 
 impl Drop for Session<'_> {
     fn drop(&mut self) {
-        // Good manners towards a server that is still there; one over HTTP isn't, and is sent nothing.
+        // end the conversation politely; over HTTP, nothing is sent
         if let Ok(mut request) = self.transport.request(WriteMode::Binary, MessageKind::Flush, false) {
             let _ = request.write_message(MessageKind::Flush);
         }
     }
 }
 
-/// The reading and the writing end of a conversation over HTTP: what is written is sent when its answer is read.
+/// The reading and writing end of a conversation over HTTP: written bytes are sent when the answer is read.
 #[derive(Clone)]
 struct Web(Rc<RefCell<Exchange>>);
 
 struct Exchange {
     client: Client,
     home: Url,
-    /// The service beside the refs, to which a redirect may have led.
+    /// The address of the service, after redirects.
     url: Url,
     unsent: Vec<u8>,
     answer: Reply,
 }
 
 impl Exchange {
-    /// Asks for the refs.
+    /// Requests the refs.
     fn open(home: &Url, client: &Client) -> Result<Self> {
         let mut url = net::below(home, ["info", "refs"])?;
         url.set_query(Some("service=git-upload-pack"));
         let answer = ask(client, home, &url, None, "advertisement")?;
-        // What follows goes to where the answer came from.
+        // further requests go to where the answer came from
         let mut there = answer.url().clone();
         let path = there.path().strip_suffix("/info/refs").map(|base| format!("{base}/git-upload-pack"));
         let Some(path) = path.filter(|_| there.query() == url.query()) else {
@@ -304,7 +304,7 @@ impl Exchange {
         };
         there.set_query(None);
         there.set_path(&path);
-        // The name of the service stands before what every other connection begins with.
+        // over HTTP, the name of the service comes first
         let mut lines = StreamingPeekableIter::new(answer, &[PacketLineRef::Flush], false);
         while let Some(Ok(Ok(_))) = lines.read_line() {}
         Ok(Self {
@@ -317,7 +317,7 @@ impl Exchange {
     }
 }
 
-/// Sends a request and takes only the answer of a git server to it.
+/// Sends a request, and accepts only the answer of a git server.
 fn ask(client: &Client, home: &Url, url: &Url, body: Option<Vec<u8>>, answer: &str) -> Result<Reply> {
     let mut headers = HeaderMap::from_iter([(USER_AGENT, HeaderValue::from_static(AGENT))]);
     let mut method = Method::GET;
@@ -359,7 +359,7 @@ impl Write for Web {
     }
 }
 
-/// Ends with an error, not silently, where more than `max` bytes come; keeps failures, of which gix has only the text.
+/// Fails after more than `max` bytes, and keeps failures, of which gix has only the text.
 struct Limited<R> {
     inner: R,
     left: u64,

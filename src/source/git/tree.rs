@@ -13,7 +13,7 @@ use crate::document::Tree;
 use crate::error::{Error, Result, code};
 use crate::source::{segments, too_big};
 
-/// The most files a tree may have: a few kilobytes of git can claim billions.
+/// Files of a tree at most: a few kilobytes of git objects can claim billions.
 const FILES_MAX: usize = 100_000;
 
 /// The objects of a repository.
@@ -24,7 +24,7 @@ pub(super) fn objects(dir: PathBuf) -> Result<Objects, String> {
     gix_odb::at(dir, Kind::Sha1).map_err(|why| why.to_string())
 }
 
-/// Opens the repository at `path` on this host: its objects, and its refs with what they lead to past annotated tags.
+/// Opens the repository at `path` on this host: its objects, and its refs with their peeled targets.
 pub(super) fn open(path: &Path, name: &str) -> Result<(Objects, Refs)> {
     let not_one = |why: String| {
         Error::new(code::GIT, format!("{name} is not a git repository"))
@@ -37,7 +37,7 @@ pub(super) fn open(path: &Path, name: &str) -> Result<(Objects, Refs)> {
     let (dir, _) = gix_discover::repository::Path::from_dot_git_dir(dir, kind, path)
         .ok_or_else(|| not_one("it leads out of the file system".into()))?
         .into_repository_and_work_tree_directories();
-    // a worktree beside the repository's own shares its objects and branches
+    // a linked worktree shares objects and branches with the repository
     let store = match gix_discover::path::from_plain_file_relative_to_file(&dir.join("commondir")) {
         Some(common) => {
             let common = common.map_err(|why| not_one(why.to_string()))?;
@@ -58,7 +58,7 @@ pub(super) fn open(path: &Path, name: &str) -> Result<(Objects, Refs)> {
     let mut refs = Refs::new();
     for mut reference in head.into_iter().chain(others.flatten()) {
         let name = reference.name.as_bstr().to_string();
-        // One that leads nowhere is as good as none.
+        // ignore a dangling ref
         if let Ok(id) = reference.peel_to_id(&store, &objects) {
             refs.push((name, id));
         }
@@ -71,12 +71,12 @@ pub(super) struct GitTree {
     objects: Objects,
     root: ObjectId,
     name: String,
-    /// What to remove when an object in it turns out to be broken, so that the next run makes it anew.
+    /// The cache, which is emptied if an object in it is broken, so that the next run fetches it again.
     cache: Option<PathBuf>,
 }
 
 impl GitTree {
-    /// The tree of the commit `id`; an error when part of it is missing.
+    /// The tree of the commit `id`; an error if part of it is missing.
     pub fn new(objects: Objects, id: ObjectId, name: &str, cache: Option<PathBuf>) -> Result<Self, String> {
         let mut buffer = Vec::new();
         let root = objects.find_commit(&id, &mut buffer).map_err(|why| first_words(&why))?.tree();
@@ -90,7 +90,7 @@ impl GitTree {
         Ok(tree)
     }
 
-    /// Shows every entry that isn't a tree, with the path of its parent, which ends in `/` or is empty.
+    /// Visits every entry that isn't a tree, with the path of its parent, which ends in `/` or is empty.
     fn walk(&self, mut visit: impl FnMut(&[u8], &EntryRef<'_>) -> Result<(), String>) -> Result<(), String> {
         let mut left = FILES_MAX;
         let mut below = vec![(Vec::new(), self.root)];
@@ -114,9 +114,9 @@ impl GitTree {
         match &self.cache {
             Some(cache) => {
                 let _ = empty(cache);
-                error.help("the local copy was broken and is removed: run kpull again to fetch it anew")
+                error.help("the local copy was broken and is removed: run kpull again to fetch it")
             }
-            None => error.help("`git fsck` in the repository tells more"),
+            None => error.help("`git fsck` in the repository shows more"),
         }
     }
 }
@@ -133,8 +133,8 @@ impl Tree for GitTree {
             id = entry.oid.to_owned();
             if entry.mode.is_commit() {
                 return Err(Error::refused(code::GIT, format!("{}: {path} is in a submodule", self.name))
-                    .because("that is another repository, of which this one has a link only")
-                    .help("commit the files themselves: `git rm --cached` it, remove its .git and `git add` it; or take roles of other sites with `kpull vendor`"));
+                    .because("that is another repository, and this one has only a link to it")
+                    .help("commit the files themselves: `git rm --cached` it, remove its .git and `git add` it; or copy roles of other sites with `kpull vendor`"));
             }
             if names.peek().is_some() && !entry.mode.is_tree() {
                 return Ok(None);
@@ -144,7 +144,7 @@ impl Tree for GitTree {
                     .help("symlinks, submodules and directories are not read: commit the file itself"));
             }
         }
-        // The header tells the size before anything is unpacked.
+        // the header has the size, before anything is unpacked
         let size = self.objects.header(id).map_err(|why| broken(&why))?.size();
         if size > max {
             return Err(too_big(&self.name, path, max));
@@ -157,7 +157,7 @@ impl Tree for GitTree {
     fn list(&self) -> Result<Option<Vec<String>>> {
         let mut found = Vec::new();
         self.walk(|prefix, entry| {
-            // a submodule is no file, and whoever reads one is told
+            // a submodule is no file, and reading one is an error
             if !entry.mode.is_commit() {
                 found.push([prefix, entry.filename].concat());
             }

@@ -1,4 +1,4 @@
-//! What comes out of a compressed stream, held against the limits while it comes.
+//! Unpacks compressed streams within the limits.
 
 use std::cell::Cell;
 use std::io::{self, BufRead, Read};
@@ -8,14 +8,13 @@ use lzma_rust2::XzReader;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-use super::{Limits, Member, PUBLISHER, RAISE, REPACK, WINDOW, fault, wrong, wrong_member};
+use super::{Archive, Limits, Member, PUBLISHER, RAISE, REPACK, WINDOW};
 use crate::document::Format;
 use crate::error::{Error, Result};
 
 /// Counts what goes into an unpacker and what comes out of it.
 pub(super) struct Meter<'a> {
-    archive: &'a str,
-    limits: &'a Limits,
+    archive: &'a Archive<'a>,
     packed: Cell<u64>,
     unpacked: Cell<u64>,
     /// Unpacked bytes that a parser may read until [`Meter::allow`] is called again.
@@ -24,41 +23,39 @@ pub(super) struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    pub fn new(archive: &'a str, limits: &'a Limits) -> Self {
-        let (packed, unpacked) = (Cell::new(0), Cell::new(0));
-        Self { archive, limits, packed, unpacked, allowed: Cell::new(u64::MAX), has_ended: Cell::new(false) }
+    pub fn new(archive: &'a Archive<'a>) -> Self {
+        let (packed, unpacked, allowed) = (Cell::new(0), Cell::new(0), Cell::new(u64::MAX));
+        Self { archive, packed, unpacked, allowed, has_ended: Cell::new(false) }
     }
 
-    /// Lets a parser read so many bytes, and no more until this is called again: what it reads of headers, it keeps in memory.
+    /// Lets a parser read this many bytes, and no more until this is called again: it keeps the headers that it reads in memory.
     pub fn allow(&self, bytes: u64) {
         self.allowed.set(bytes);
     }
 
-    /// Whether the end of what is unpacked was seen.
+    /// Whether the end of the unpacked stream was reached.
     pub fn has_ended(&self) -> bool {
         self.has_ended.get()
     }
 
-    /// So many packed bytes were read.
-    pub fn took(&self, bytes: u64) {
+    /// Counts packed bytes that were read.
+    pub fn add_packed(&self, bytes: u64) {
         self.packed.set(self.packed.get().saturating_add(bytes));
     }
 
-    /// So many bytes came out; an error when that is more than allowed.
-    pub fn gave(&self, bytes: u64) -> Result<()> {
-        let Limits { bytes: most, ratio, free, .. } = self.limits;
+    /// Counts bytes that came out; an error when they exceed a limit.
+    pub fn add_unpacked(&self, bytes: u64) -> Result<()> {
+        let Limits { bytes: most, ratio, free, .. } = self.archive.limits;
         let unpacked = self.unpacked.get().saturating_add(bytes);
         self.unpacked.set(unpacked);
-        if unpacked > *most {
-            return Err(wrong(self.archive, format!("unpacks to more than {most} bytes")).help(RAISE));
+        if unpacked > most {
+            return Err(self.archive.wrong(format!("unpacks to more than {most} bytes")).help(RAISE));
         }
-        if unpacked > free.saturating_add(self.packed.get().saturating_mul(*ratio)) {
-            return Err(wrong(self.archive, format!("unpacks to more than {ratio} times its size")).help(REPACK));
+        if unpacked > free.saturating_add(self.packed.get().saturating_mul(ratio)) {
+            return Err(self.archive.wrong(format!("unpacks to more than {ratio} times its size")).help(REPACK));
         }
-        match self.allowed.get().checked_sub(bytes) {
-            Some(left) => self.allowed.set(left),
-            None => return Err(wrong(self.archive, "has headers without end").help(PUBLISHER)),
-        }
+        let left = self.allowed.get().checked_sub(bytes);
+        self.allowed.set(left.ok_or_else(|| self.archive.wrong("has headers without end").help(PUBLISHER))?);
         Ok(())
     }
 }
@@ -75,7 +72,7 @@ impl<R: BufRead> BufRead for Packed<'_, R> {
     }
 
     fn consume(&mut self, count: usize) {
-        self.meter.took(count as u64);
+        self.meter.add_packed(count as u64);
         self.inner.consume(count);
     }
 }
@@ -103,12 +100,12 @@ impl<R: Read> Read for Unpacked<'_, R> {
             }
         };
         self.meter.has_ended.set(count == 0 && !buffer.is_empty());
-        self.meter.gave(count as u64).map_err(io::Error::other)?;
+        self.meter.add_unpacked(count as u64).map_err(io::Error::other)?;
         Ok(count)
     }
 }
 
-/// What is in a stream of this format, with every checksum checked; the stream itself where it is not compressed.
+/// The content of a stream of this format, with every checksum verified; the stream itself if it is not compressed.
 pub(super) fn unpacker<'a>(format: Format, stream: impl BufRead + 'a) -> Box<dyn Read + 'a> {
     // in KiB; beside the window there is little
     const LIMIT: u32 = (WINDOW >> 10) as u32 + 4096;
@@ -133,7 +130,7 @@ impl<R: BufRead> Zstd<R> {
         Self { stream, decoder }
     }
 
-    /// Goes to the next frame; false at the end of the stream.
+    /// Starts the next frame; `false` at the end of the stream.
     fn begin(&mut self) -> io::Result<bool> {
         while !self.stream.fill_buf()?.is_empty() {
             match self.decoder.reset(&mut self.stream) {
@@ -161,7 +158,7 @@ impl<R: BufRead> Read for Zstd<R> {
                 return self.decoder.read(buffer);
             }
             if self.decoder.is_finished() {
-                // the decoder itself does not check it
+                // the decoder itself does not verify it
                 let stored = self.decoder.get_checksum_from_data();
                 if stored.is_some() && stored != self.decoder.get_calculated_checksum() {
                     return Err(io::Error::other("a Zstandard frame has the wrong checksum"));
@@ -180,7 +177,7 @@ impl<R: BufRead> Read for Zstd<R> {
 
 /// A member's bytes as the sink sees them: never more than announced, never fewer without an error.
 pub(super) struct Content<'a> {
-    pub archive: &'a str,
+    pub archive: &'a Archive<'a>,
     pub member: &'a Member,
     pub content: &'a mut dyn Read,
     pub most: u64,
@@ -192,15 +189,14 @@ pub(super) struct Content<'a> {
 impl Content<'_> {
     fn next(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let (archive, name) = (self.archive, &*self.member.name);
-        let count = self.content.read(buffer).map_err(|error| fault(archive, Some(name), error))?;
+        let count = self.content.read(buffer).map_err(|error| archive.fault(Some(name), error))?;
         self.read = self.read.saturating_add(count as u64);
         if self.read > self.most {
-            let what = format!("unpacks to more than {} bytes", self.most);
-            return Err(wrong_member(archive, name, what).help(RAISE));
+            return Err(archive.wrong_member(name, format!("unpacks to more than {} bytes", self.most)).help(RAISE));
         }
         if count == 0 && !buffer.is_empty() && self.member.size.is_some_and(|size| self.read < size) {
             let what = format!("is cut off after {} of {} bytes", self.read, self.most);
-            return Err(wrong_member(archive, name, what).help(PUBLISHER));
+            return Err(archive.wrong_member(name, what).help(PUBLISHER));
         }
         Ok(count)
     }
@@ -224,7 +220,6 @@ mod tests {
 
     use tar::EntryType;
 
-    use super::super::extract;
     use super::super::testing::*;
     use super::*;
     use crate::error::{Context as _, code};
@@ -294,8 +289,8 @@ mod tests {
                 if wanted.is_empty() && !format.is_archive() {
                     continue;
                 }
-                let told = refusal(take_within(&limits, *format, bomb, wanted));
-                assert!(told.contains("x: unpacks to more than 200 times its size"), "{format:?}: {told}");
+                let message = refusal(take_within(&limits, *format, bomb, wanted));
+                assert!(message.contains("x: unpacks to more than 200 times its size"), "{format:?}: {message}");
             }
             // the same, where that much is free
             assert!(take(*format, bomb, &["a"]).is_ok(), "{format:?}");
@@ -305,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_behind_much_that_does_not_compress_is_as_large_as_that_allows_and_no_larger() {
+    fn incompressible_data_allows_a_bomb_only_within_the_ratio() {
         let limits = Limits { free: 0, ratio: 10, ..Limits::default() };
         let mut state = 1_u32;
         let mut noise = || {
@@ -342,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_archive_says_of_sizes_costs_neither_memory_nor_time() {
+    fn sizes_in_an_archive_cost_neither_memory_nor_time() {
         let sized = |size: [u8; 12]| {
             let mut header = header(b"d", EntryType::Regular, 0);
             header.as_old_mut().size = size;
@@ -420,8 +415,8 @@ mod tests {
     fn a_wrong_checksum_is_seen_although_the_sink_reads_no_further_than_the_last_byte() {
         let wrong = Stored { crc: 1, ..Stored::new("a", b"abc") };
         let zip = stored_zip(&[wrong]);
-        let error =
-            extract("x", Cursor::new(zip), Format::Zip, &names(["a"]), &Limits::default(), &mut |_, content| {
+        let error = Archive::new("x", Format::Zip)
+            .extract(Cursor::new(zip), &names(["a"]), &mut |_, content| {
                 content.read_exact(&mut [0; 3]).context(code::ARTIFACT, || "sink".into())
             })
             .unwrap_err();
@@ -429,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_a_compressed_stream_is_damage_and_what_follows_the_end_of_a_tar_is_not_read() {
+    fn data_after_a_compressed_stream_is_damage_and_after_a_tar_is_ignored() {
         let tar = tarball(&[file("a", b"a")]);
         for rest in [b"x".as_slice(), b"\x1f", b"\x1f\x8b", &[0; 512], &[0xff; 4096]] {
             assert_refused(take(Format::TarGz, &[&gz(&tar), rest].concat(), &["a"]), "damaged");

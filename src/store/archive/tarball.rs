@@ -5,17 +5,17 @@ use std::io::{self, Read};
 use tar::{Archive, Entry, EntryType as Type};
 
 use super::stream::Meter;
-use super::{Kind, Member, PUBLISHER, Pass, fault, wrong};
+use super::{Kind, Member, PUBLISHER, Pass};
 use crate::error::Result;
 
 /// Bytes that the headers of one member may take, since they are held in memory.
 const HEADERS: u64 = 1 << 20;
 
 impl Pass<'_> {
-    /// Goes through a tar archive.
+    /// Reads a tar archive.
     pub(super) fn tar(&mut self, stream: impl Read, meter: &Meter<'_>) -> Result<()> {
-        let called = self.archive;
-        let damaged = |error| fault(called, None, error);
+        let source = self.archive;
+        let damaged = |error| source.fault(None, error);
         let mut archive = Archive::new(stream);
         let mut entries = archive.entries().map_err(damaged)?;
         let mut unread = 0;
@@ -25,16 +25,17 @@ impl Pass<'_> {
             let mut entry = entry.map_err(damaged)?;
             let kind = entry.header().entry_type();
             unread = match kind {
-                // its own size counts the holes, which are never read
+                // its own size includes the holes, which are never read
                 Type::GNUSparse => entry.header().entry_size().map_err(damaged)?,
                 _ => entry.size(),
             };
             if kind == Type::XGlobalHeader {
                 continue;
             }
-            let sparse = sparse_name(&mut entry).map_err(damaged)?;
-            let name = sparse.as_ref().map_or_else(|| entry.path_bytes().into_owned(), Clone::clone);
-            let kind = if sparse.is_some() { Kind::Sparse } else { kind_of(&entry, &name) };
+            let (name, kind) = match sparse_name(&mut entry).map_err(damaged)? {
+                Some(name) => (name, Kind::Sparse),
+                None => (entry.path_bytes().into_owned(), kind_of(&entry)),
+            };
             if let Some(name) = self.admit(&name, &kind)? {
                 let executable = entry.header().mode().map_err(damaged)? & 0o111 != 0;
                 meter.allow(u64::MAX);
@@ -43,13 +44,13 @@ impl Pass<'_> {
         }
         meter.allow(u64::MAX);
         if meter.has_ended() {
-            return Err(wrong(self.archive, "is cut off: the archive's end is missing").help(PUBLISHER));
+            return Err(source.wrong("is cut off: the archive's end is missing").help(PUBLISHER));
         }
         io::copy(&mut archive.into_inner(), &mut io::sink()).map(drop).map_err(damaged)
     }
 }
 
-/// The real name of a file whose holes POSIX's extension leaves out: as any other one, it would have the table of them in it.
+/// The real name of a file that POSIX's extension stores without its holes: its content starts with a table of them.
 fn sparse_name(entry: &mut Entry<'_, impl Read>) -> io::Result<Option<Vec<u8>>> {
     let (name, mut sparse) = (entry.path_bytes().into_owned(), None);
     for record in entry.pax_extensions()?.into_iter().flatten() {
@@ -63,11 +64,11 @@ fn sparse_name(entry: &mut Entry<'_, impl Read>) -> io::Result<Option<Vec<u8>>> 
     Ok(sparse)
 }
 
-fn kind_of(entry: &Entry<'_, impl Read>, name: &[u8]) -> Kind {
+fn kind_of(entry: &Entry<'_, impl Read>) -> Kind {
     let target = || entry.link_name_bytes().map(|to| String::from_utf8_lossy(&to).into_owned());
     match entry.header().entry_type() {
-        // Before ustar, a directory was a file whose name ends so.
-        Type::Regular if name.ends_with(b"/") => Kind::Directory,
+        // before ustar, a directory was a file whose name ends with a slash
+        Type::Regular if entry.path_bytes().ends_with(b"/") => Kind::Directory,
         Type::Regular => Kind::Regular,
         Type::Directory => Kind::Directory,
         Type::Symlink => Kind::Symlink(target()),
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn extended_headers_that_can_t_be_read_are_refused_and_those_about_all_others_name_none() {
+    fn invalid_extended_headers_are_refused_and_global_ones_name_no_member() {
         let malformed = tarball(&[entry(b"pax", EntryType::XHeader, b"99 path=b\n"), file("a", TOOL)]);
         assert_refused(take(Format::Tar, &malformed, &[]), "malformed pax extension");
         let global = |records: &[(&str, &str)]| tarball(&[pax(b'g', records), file("a", TOOL)]);

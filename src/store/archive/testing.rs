@@ -9,7 +9,7 @@ use tar::EntryType;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
-use super::{Limits, Member, extract};
+use super::{Archive, Limits, Member};
 use crate::document::Format;
 use crate::error::{Context, Result, code};
 
@@ -30,12 +30,16 @@ pub fn names<'a>(wanted: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> 
 pub fn take_within(limits: &Limits, format: Format, bytes: &[u8], wanted: &[&str]) -> Result<Contents> {
     let mut taken = Vec::new();
     let wanted = names(wanted.iter().copied());
-    extract("x", Cursor::new(bytes), format, &wanted, limits, &mut |member, content| {
-        let mut all = Vec::new();
-        content.read_to_end(&mut all).context(code::ARTIFACT, || "sink".into())?;
-        taken.push((member.clone(), all));
-        Ok(())
-    })?;
+    Archive { limits: *limits, ..Archive::new("x", format) }.extract(
+        Cursor::new(bytes),
+        &wanted,
+        &mut |member, content| {
+            let mut all = Vec::new();
+            content.read_to_end(&mut all).context(code::ARTIFACT, || "sink".into())?;
+            taken.push((member.clone(), all));
+            Ok(())
+        },
+    )?;
     Ok(taken)
 }
 
@@ -53,8 +57,8 @@ pub fn refusal(result: Result<Contents>) -> String {
 
 #[track_caller]
 pub fn assert_refused(result: Result<Contents>, words: &str) {
-    let told = refusal(result);
-    assert!(told.contains(words), "{told:?} does not say {words:?}");
+    let message = refusal(result);
+    assert!(message.contains(words), "{message:?} does not say {words:?}");
 }
 
 pub fn padded(mut bytes: Vec<u8>) -> Vec<u8> {

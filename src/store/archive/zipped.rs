@@ -1,4 +1,4 @@
-//! Zip archives, which are read when they are whole and their digest is right.
+//! Zip archives, which are read once they are complete and their digest is verified.
 
 use std::io::{self, Read, Seek};
 
@@ -7,23 +7,23 @@ use zip::read::{ZipArchive, ZipFileEntry};
 use zip::result::ZipError;
 
 use super::stream::Meter;
-use super::{Kind, Member, PUBLISHER, Pass, fault, wrong};
+use super::{Archive, Kind, Member, PUBLISHER, Pass};
 use crate::error::{Error, Result};
 
 /// Bytes of a link's target that are read: no path on Linux is longer.
 const LONGEST_TARGET: u64 = 4096;
 
 impl Pass<'_> {
-    /// Goes through a zip archive.
+    /// Reads a zip archive.
     pub(super) fn zip(&mut self, input: impl Read + Seek, meter: &Meter<'_>) -> Result<()> {
-        let called = self.archive;
-        let damaged = |error| zip_fault(called, error);
+        let source = self.archive;
+        let damaged = |error| zip_fault(source, error);
         let mut archive = ZipArchive::new(input).map_err(damaged)?;
         archive.validate_header_consistency().map_err(damaged)?;
         let directory = archive.metadata();
         for index in 0..directory.len() {
             let entry = directory.entry(index).map_err(damaged)?;
-            meter.gave(entry.size())?;
+            meter.add_unpacked(entry.size())?;
             let mut kind = kind_of(&entry);
             let Some(name) = self.admit(entry.name_raw(), &kind)? else { continue };
             let mut content: Box<dyn Read> = match kind {
@@ -33,7 +33,7 @@ impl Pass<'_> {
             if let Kind::Symlink(to) = &mut kind {
                 let mut target = Vec::new();
                 let read = (&mut content).take(LONGEST_TARGET + 1).read_to_end(&mut target);
-                read.map_err(|error| fault(self.archive, Some(&name), error))?;
+                read.map_err(|error| source.fault(Some(&name), error))?;
                 *to = Some(String::from_utf8_lossy(&target).into_owned());
             }
             let executable = mode(&entry) & 0o111 != 0;
@@ -43,7 +43,7 @@ impl Pass<'_> {
     }
 }
 
-/// The Unix type and permissions of an entry; 0 when whoever wrote it had none.
+/// The Unix type and permissions of an entry; 0 if it was written on a system without them.
 fn mode(entry: &ZipFileEntry<'_>) -> u32 {
     entry.external_attributes() >> 16
 }
@@ -63,10 +63,10 @@ fn kind_of(entry: &ZipFileEntry<'_>) -> Kind {
     }
 }
 
-fn zip_fault(archive: &str, error: ZipError) -> Error {
+fn zip_fault(archive: &Archive<'_>, error: ZipError) -> Error {
     match error {
-        ZipError::Io(error) => fault(archive, None, error),
-        error => wrong(archive, "is damaged").because(error).help(PUBLISHER),
+        ZipError::Io(error) => archive.fault(None, error),
+        error => archive.wrong("is damaged").because(error).help(PUBLISHER),
     }
 }
 
@@ -97,8 +97,8 @@ mod tests {
         for size in [0, 4, 6, u32::MAX] {
             let liar = Stored { size, ..Stored::new("a", b"12345") };
             let limits = Limits { bytes: u64::MAX, member: u64::MAX, free: u64::MAX, ..Limits::default() };
-            let told = refusal(take_within(&limits, Format::Zip, &stored_zip(&[liar]), &["a"]));
-            assert!(told.contains("damaged in member `a`") || told.contains("is cut off"), "{size}: {told}");
+            let message = refusal(take_within(&limits, Format::Zip, &stored_zip(&[liar]), &["a"]));
+            assert!(message.contains("damaged in member `a`") || message.contains("is cut off"), "{size}: {message}");
         }
         // A deflated bomb that says to be small.
         let mut zip = zipped(&[("a", &[0; 100_000])]);
