@@ -161,7 +161,7 @@ fn a_feature_that_an_older_firewalld_lacks_is_reported_before_any_change() {
         ),
         (
             format!("{public}services = [\"own\"]\n[firewall.define_services.own]\nincludes = [\"ssh\"]\n"),
-            ["firewalld 0.4.4.4 has no `includes` in its services", "it takes 0.7 or newer"],
+            ["firewalld 0.4.4.4 has no `includes` in its services", "this needs 0.7 or newer"],
         ),
     ] {
         world.release(&role);

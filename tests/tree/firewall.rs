@@ -244,12 +244,12 @@ fn a_feature_too_new_for_the_firewalld_of_a_tree_is_refused_before_any_change() 
         tree.write("etc/firewalld/zones/public.xml", "<zone>\n</zone>\n");
         // by the system, whose firewalld is to come
         tree.write("etc/os-release", "ID=centos\nID_LIKE=\"rhel fedora\"\nVERSION_ID=7\n");
-        refuses(&tree, &format!("the firewalld of centos 7 has no {what}"), &format!("it takes {needs} or newer"));
+        refuses(&tree, &format!("the firewalld of centos 7 has no {what}"), &format!("this needs {needs} or newer"));
         // by the firewalld that is there
         let program = "usr/lib/python3.6/site-packages/firewall/config/__init__.py";
         tree.write("usr/sbin/firewalld", "").write(program, "DAEMON = 'x'\nVERSION = '0.6.3'\n");
         tree.write("etc/os-release", "ID=fedora\nVERSION_ID=41\n");
-        refuses(&tree, &format!("firewalld 0.6.3 has no {what}"), &format!("it takes {needs} or newer"));
+        refuses(&tree, &format!("firewalld 0.6.3 has no {what}"), &format!("this needs {needs} or newer"));
         // and what is there already is no change
         tree.write(program, "VERSION = '2.1.1'\n");
         tree.kpull("apply").exits(0);
