@@ -1,4 +1,4 @@
-//! What can go wrong, said so that a person can act on it: what, where, why, and what to do.
+//! Errors that a person can act on: what failed, where, why, and what to do.
 
 pub mod advice;
 pub mod code;
@@ -18,13 +18,13 @@ use nix::errno::Errno;
 use crate::text::leading;
 pub use code::Code;
 
-/// The result of everything in this crate that can fail.
+/// The result of fallible functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// How a run of `kpull` ends; the number is the process's exit code.
+/// The exit codes of `kpull`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Nothing (left) to do, or all applied.
+    /// Nothing to do, or everything applied.
     Done = 0,
     /// An error; nothing is lost.
     Failed = 1,
@@ -38,14 +38,14 @@ pub enum Exit {
     Busy = 75,
 }
 
-/// A place in a text that a person wrote.
+/// A place in a file that a person wrote.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// The file's path inside the site, as a person knows it.
+    /// The file's path in the site.
     pub file: String,
     /// The whole text of the file.
     pub text: Arc<str>,
-    /// The bytes that are meant.
+    /// The range of bytes.
     pub span: Range<usize>,
 }
 
@@ -57,8 +57,7 @@ impl Place {
         (before.matches('\n').count() + 1, line.chars().count() + 1)
     }
 
-    /// Whether the lines that are meant, and those around them, are such as a person reads. What draws them ends the program at 65,536
-    /// columns.
+    /// Whether the lines of the place and around it are short enough to show. The library that renders them panics at 65,536 columns.
     pub fn can_be_shown(&self) -> bool {
         const LONGEST: usize = 4000;
         let before = self.text.get(..self.span.start).unwrap_or_default().rsplit('\n').take(2);
@@ -67,14 +66,14 @@ impl Place {
         before.chain(own).chain(behind).all(|part| part.len() <= LONGEST)
     }
 
-    /// The same place with `*` for every byte that is meant, for what nobody may read over a shoulder.
+    /// The same place with `*` for every byte of it, for secrets.
     #[must_use]
     pub fn without_text(self) -> Self {
         Self { text: starred(&self.text, std::slice::from_ref(&self.span)).into(), ..self }
     }
 }
 
-/// The text with `*` for every byte of each character that has a part in some pieces of it, line breaks aside; as long as before.
+/// The text with `*` for every byte of the characters in `pieces`, except line breaks. Its length stays the same.
 pub fn starred(text: &str, pieces: &[Range<usize>]) -> String {
     let mut out = String::with_capacity(text.len());
     for (start, c) in text.char_indices() {
@@ -94,7 +93,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// One failure: what happened, where in a person's text, why, and what to do about it.
+/// An error: what happened, where in a file, why, and what to do.
 #[derive(Clone, Debug)]
 pub struct Error(Box<Inner>);
 
@@ -105,22 +104,22 @@ struct Inner {
     what: String,
     cause: Option<String>,
     help: Option<String>,
-    /// The first sentence of the help: what mends it, whoever else has it.
+    /// The first sentence of the help, which identifies the fix.
     remedy: Option<String>,
     label: Option<String>,
     place: Option<Place>,
     passes: bool,
-    /// Whether it is a path on this host that refuses, whatever is to be there.
+    /// Whether a path on this host refuses any content.
     is_of_path: bool,
-    /// Whether this host is to blame for it, and no release.
+    /// Whether the host caused it, not the release.
     is_of_host: bool,
-    /// The place's text as it is shown, made when somebody looks: many failures may be in one long text.
+    /// The text of the place as shown, created on demand, since many errors can be in one long text.
     source: OnceLock<NamedSource<Arc<str>>>,
     others: Vec<Error>,
 }
 
 impl Error {
-    /// A failure of a class, with exit code 1. Control characters in `what` are made visible, since names come from outside.
+    /// An error of a class, with exit code 1. Control characters in `what` are made visible, since names come from outside.
     pub fn new(code: &'static Code, what: impl AsRef<str>) -> Self {
         Self(Box::new(Inner {
             code,
@@ -139,8 +138,7 @@ impl Error {
         }))
     }
 
-    /// A failure because of an error of something underneath. A number of the kernel's in that error (no space, no rights) decides the
-    /// class in place of `code`, and what to do.
+    /// An error with an underlying one. An errno in that one (no space, no permission) overrides the class and sets the advice.
     pub fn of(code: &'static Code, what: impl AsRef<str>, why: &(dyn StdError + 'static)) -> Self {
         let number = number(why);
         let error = Self::new(number.and_then(class).unwrap_or(code), what).because(causes(why));
@@ -155,7 +153,7 @@ impl Error {
         Self::new(code, what).exit(Exit::Refused)
     }
 
-    /// What failed because of this one. The advice stays.
+    /// Wraps this error in another one, and keeps the advice.
     #[must_use]
     pub fn wrapped(self, code: &'static Code, what: impl AsRef<str>) -> Self {
         let mut error = Self::new(code, what).because(&self);
@@ -164,7 +162,7 @@ impl Error {
         error
     }
 
-    /// Sets another class, where what failed underneath turns out to be of a closer one.
+    /// Sets a more specific class.
     #[must_use]
     pub fn with_code(mut self, code: &'static Code) -> Self {
         self.0.code = code;
@@ -183,26 +181,26 @@ impl Error {
         self
     }
 
-    /// Says that it passes by itself, and that no release is to blame for it: the next run goes on from here.
+    /// Marks it as temporary and not caused by a release: the next run continues from here.
     #[must_use]
     pub fn passing(mut self) -> Self {
         self.0.passes = true;
         self
     }
 
-    /// Whether it passes by itself.
+    /// Whether it is temporary.
     pub fn passes(&self) -> bool {
         self.0.passes
     }
 
-    /// Says that a path on this host refuses, whatever is to be there: an immutable file, a directory in place of a file.
+    /// Marks it as a path on this host that refuses any content: an immutable file, a directory in place of a file.
     #[must_use]
     pub fn of_path(mut self) -> Self {
         self.0.is_of_path = true;
         self
     }
 
-    /// Whether a path on this host refuses, and not because the host as a whole lacks something.
+    /// Whether a path on this host refuses any content, not because the host as a whole lacks something.
     pub fn is_of_path(&self) -> bool {
         self.0.is_of_path && !self.is_of_machine()
     }
@@ -212,26 +210,26 @@ impl Error {
         [code::SPACE, code::DISK, code::LIMIT].contains(&self.code())
     }
 
-    /// Says that this host is to blame for it, and no release: the last good release fails there in the same way.
+    /// Marks it as caused by the host, not by the release: the last good release fails in the same way.
     #[must_use]
     pub fn of_host(mut self) -> Self {
         self.0.is_of_host = true;
         self
     }
 
-    /// Whether this host is to blame for it, and no release.
+    /// Whether the host caused it, not the release.
     pub fn is_of_host(&self) -> bool {
         self.0.is_of_host
     }
 
-    /// Adds why it happened, in the words of whatever failed underneath.
+    /// Adds the cause.
     #[must_use]
     pub fn because(mut self, cause: impl fmt::Display) -> Self {
         self.0.cause = Some(visible(&cause.to_string()));
         self
     }
 
-    /// Adds what the reader can do about it. Commands in it can be pasted, see [`advice::complete`].
+    /// Adds advice. Commands in it can be pasted, see [`advice::complete`].
     #[must_use]
     pub fn help(mut self, help: impl AsRef<str>) -> Self {
         self.0.help = Some(visible(&advice::complete(help.as_ref())));
@@ -239,13 +237,13 @@ impl Error {
         self
     }
 
-    /// Adds what the reader can do, unless what failed underneath has said it.
+    /// Adds advice, unless there is some already.
     #[must_use]
     pub fn or_help(self, help: impl AsRef<str>) -> Self {
         if self.0.help.is_some() { self } else { self.help(help) }
     }
 
-    /// Adds the name in `known` that was probably meant by `word` to what the reader can do; `otherwise`, if none was.
+    /// Adds the name in `known` nearest to `word` as advice, or `otherwise` if none is near.
     #[must_use]
     pub fn help_nearest<'a>(
         self,
@@ -259,7 +257,7 @@ impl Error {
         }
     }
 
-    /// Adds another sentence to what the reader can do.
+    /// Adds another sentence to the advice.
     #[must_use]
     pub fn help_more(mut self, more: &str) -> Self {
         let more = visible(&advice::complete(more));
@@ -267,8 +265,7 @@ impl Error {
         self
     }
 
-    /// Adds the place in the text that is meant, and a few words to stand beside it. Credentials in addresses near there
-    /// are not shown.
+    /// Adds the place in a file, with a label. Credentials in addresses near it are not shown.
     #[must_use]
     pub fn at(mut self, place: Place, label: impl AsRef<str>) -> Self {
         self.0.label = Some(visible(label.as_ref()));
@@ -277,43 +274,43 @@ impl Error {
         self
     }
 
-    /// Joins several failures into one that tells of all; `None` when there are none.
+    /// Joins several errors into one; `None` if there are none.
     pub fn all(errors: Vec<Error>) -> Option<Self> {
-        // some tell of several already
+        // some of them may be joined already
         let mut each = errors.into_iter().flat_map(Error::each);
         let mut first = each.next()?;
         first.0.others = each.collect();
         Some(first)
     }
 
-    /// Fails with [`Error::all`] of these failures, if there are any.
+    /// Fails with [`Error::all`] of these errors, if there are any.
     pub fn check(errors: Vec<Error>) -> Result<()> {
         Self::all(errors).map_or(Ok(()), Err)
     }
 
-    /// [`Error::all`] of each failure once: a mistake in a role is there for every host that has the role.
+    /// [`Error::all`] without duplicates: a mistake in a role occurs on every host with the role.
     pub fn distinct(errors: Vec<Error>) -> Option<Self> {
         let mut seen = HashSet::new();
         let key = |error: &Error| (error.to_string(), error.place().map(ToString::to_string));
         Self::all(errors.into_iter().flat_map(Error::each).filter(|error| seen.insert(key(error))).collect())
     }
 
-    /// What a person is told: of failures with one cause the first, which names the others. They have one where the same command mends
-    /// them, or where why they happened and what to do are the same.
-    pub fn told(&self) -> Vec<Self> {
+    /// The errors to show: of those with one root cause, the first, which names the others. Errors have one root cause if the same
+    /// command fixes them, or if their cause and advice are the same.
+    pub fn grouped(&self) -> Vec<Self> {
         let mut known: HashMap<String, usize> = HashMap::new();
-        let mut told: Vec<(&Self, Vec<&Self>)> = Vec::new();
+        let mut groups: Vec<(&Self, Vec<&Self>)> = Vec::new();
         for error in std::iter::once(self).chain(self.others()) {
-            let index = *known.entry(error.root()).or_insert(told.len());
-            match told.get_mut(index) {
+            let index = *known.entry(error.root()).or_insert(groups.len());
+            match groups.get_mut(index) {
                 Some((_, alike)) => alike.push(error),
-                None => told.push((error, Vec::new())),
+                None => groups.push((error, Vec::new())),
             }
         }
-        told.into_iter().map(|(error, alike)| error.clone().naming(&alike)).collect()
+        groups.into_iter().map(|(error, alike)| error.clone().naming(&alike)).collect()
     }
 
-    /// What failures with one cause have in common.
+    /// What errors with one root cause have in common.
     fn root(&self) -> String {
         match (&self.0.remedy, &self.0.cause) {
             (Some(remedy), _) if remedy.contains(advice::MARK) => remedy.clone(),
@@ -322,7 +319,7 @@ impl Error {
         }
     }
 
-    /// With the names of others that have the same cause.
+    /// Adds the names of other errors with the same cause.
     fn naming(self, others: &[&Self]) -> Self {
         const SOME: usize = 3;
         let mut names: Vec<String> = Vec::new();
@@ -345,33 +342,33 @@ impl Error {
         }
     }
 
-    /// This failure and those that were found together with it, one by one.
+    /// This error and those joined with it.
     pub fn each(mut self) -> impl Iterator<Item = Self> {
         let others = std::mem::take(&mut self.0.others);
         std::iter::once(self).chain(others)
     }
 
-    /// The failures that were found together with this one.
+    /// The errors joined with this one.
     pub fn others(&self) -> &[Error] {
         &self.0.others
     }
 
-    /// The exit code that a process ends with because of this.
+    /// The exit code for this error.
     pub fn exit_code(&self) -> Exit {
         self.0.exit
     }
 
-    /// Where in the site's text it is, if it is there.
+    /// The place in a file, if there is one.
     pub fn place(&self) -> Option<&Place> {
         self.0.place.as_ref()
     }
 
-    /// The few words beside the place.
+    /// The label of the place.
     pub fn label(&self) -> Option<&str> {
         self.0.label.as_deref()
     }
 
-    /// What to do about it, if that is known.
+    /// The advice, if there is some.
     pub fn advice(&self) -> Option<&str> {
         self.0.help.as_deref()
     }
@@ -407,9 +404,9 @@ impl Diagnostic for Error {
     }
 }
 
-/// Gives a failure of something underneath the words of what was being done.
+/// Adds what was being done to an underlying error.
 pub trait Context<T> {
-    /// Turns any error into ours: `what` says what was being done, the error itself becomes the cause.
+    /// Converts any error: `what` says what was being done, the error itself becomes the cause.
     fn context(self, code: &'static Code, what: impl FnOnce() -> String) -> Result<T>;
 }
 
@@ -419,15 +416,19 @@ impl<T, E: StdError + 'static> Context<T> for Result<T, E> {
     }
 }
 
-/// What to do about an error of the kernel's, whatever was being done; `None` when it depends on that.
+/// Advice for an errno that does not depend on what was being done.
 pub fn advice(errno: Errno) -> Option<&'static str> {
     Some(match errno {
-        Errno::ENOSPC => "free some space there, or inodes (`df -h` and `df -i` tell which), then run again",
-        Errno::EDQUOT => "a quota is used up there: raise it, or remove what counts for it, then run again",
+        Errno::ENOSPC => "free some space or inodes there (`df -h` and `df -i` show which), then run again",
+        Errno::EDQUOT => {
+            "the quota there is exhausted: raise it, or remove files that count towards it, then run again"
+        }
         Errno::EROFS => "the file system is mounted read-only; the kernel does that too when its disk fails (`dmesg`)",
-        Errno::EIO => "the disk or the file system there fails: `dmesg` says more; run again when that is mended",
-        Errno::EMFILE => "kpull may not open as many files as it needs: raise `ulimit -n`, or LimitNOFILE= of its unit",
-        Errno::ENFILE => "this host has no more open files to give: raise fs.file-max, or end what has them",
+        Errno::EIO => "the disk or the file system there fails: see `dmesg`, and run again once it is repaired",
+        Errno::EMFILE => "kpull can't open as many files as it needs: raise `ulimit -n`, or LimitNOFILE= of its unit",
+        Errno::ENFILE => {
+            "this host has reached its limit of open files: raise fs.file-max, or stop the processes that have them"
+        }
         Errno::ENOMEM => {
             "there is not enough memory, for this host or for kpull's unit (MemoryMax=): run again with more"
         }
@@ -435,7 +436,7 @@ pub fn advice(errno: Errno) -> Option<&'static str> {
     })
 }
 
-/// The class of an error of the kernel's, whatever was being done; `None` when it depends on that.
+/// The class of an errno that does not depend on what was being done.
 fn class(errno: Errno) -> Option<&'static Code> {
     Some(match errno {
         Errno::ENOSPC | Errno::EDQUOT => code::SPACE,
@@ -446,7 +447,7 @@ fn class(errno: Errno) -> Option<&'static Code> {
     })
 }
 
-/// An error and everything behind it, also what an [`io::Error`] hides inside.
+/// An error and all its sources, including the one inside an [`io::Error`].
 pub fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |&error| match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(hidden) => Some(hidden as &(dyn StdError + 'static)),
@@ -454,7 +455,7 @@ pub fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'
     })
 }
 
-/// The kernel's number in an error or behind it.
+/// The errno in an error or its sources.
 fn number(error: &(dyn StdError + 'static)) -> Option<Errno> {
     chain(error).find_map(|error| match error.downcast_ref::<Errno>() {
         Some(errno) => Some(*errno),
@@ -462,7 +463,7 @@ fn number(error: &(dyn StdError + 'static)) -> Option<Errno> {
     })
 }
 
-/// An error and everything behind it, joined with colons, each said once.
+/// An error and its sources, joined with colons, without repetition.
 fn causes(error: &(dyn StdError + 'static)) -> String {
     let mut text = String::new();
     for cause in chain(error) {
@@ -476,12 +477,12 @@ fn causes(error: &(dyn StdError + 'static)) -> String {
     text
 }
 
-/// A number of things, with an `s` where there are several.
+/// A number of things, with an `s` for the plural.
 pub fn counted(count: usize, thing: &str) -> String {
     format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Makes control characters visible, so that a name from outside can't write to somebody's terminal, and hides secrets.
+/// Makes control characters visible, so that names from outside can't control the terminal, and hides secrets.
 pub fn visible(text: &str) -> String {
     let text = &*mask::hide(text);
     let mut out = String::with_capacity(text.len());
@@ -495,18 +496,18 @@ pub fn visible(text: &str) -> String {
     out
 }
 
-/// [`visible`] for a text of which kpull may have written no more than the first line: each other one is marked, so that what a program
-/// said, or a server, looks like no line of kpull's own.
+/// [`visible`] for a text whose later lines may come from a program or server: they are marked, so that none looks like a line of
+/// kpull.
 pub fn quoted(text: &str) -> String {
     visible(text.trim_end()).replace('\n', "\n  | ")
 }
 
-/// [`visible`] for what has one line: a line break, which would begin a line that nobody has written, is made visible too.
+/// [`visible`] for one line: line breaks are made visible too.
 pub fn one_line(text: &str) -> String {
     visible(text).replace('\n', "\\n").replace('\t', "\\t")
 }
 
-/// [`visible`] for a text that spans point into: each character keeps its length in bytes.
+/// [`visible`] for a text with spans: each character keeps its length in bytes.
 fn masked(text: &Arc<str>) -> Arc<str> {
     let text = &match mask::hide_in_place(text) {
         Cow::Borrowed(_) => text.clone(),
@@ -525,9 +526,8 @@ fn masked(text: &Arc<str>) -> Arc<str> {
     text.chars().map(mask).collect::<String>().into()
 }
 
-/// Whether a character would do something to a terminal, or turn the order of what is read, instead of being seen; or is not seen at
-/// all, so that two names look the same: what Unicode has as ignorable, and blanks that are no spaces. (Joiners, which change how
-/// letters look, are for people.)
+/// Whether a character controls the terminal, changes the direction of the text, or is invisible, so that two names can look the same:
+/// characters that Unicode lists as ignorable, and blanks other than spaces. Joiners, which change how letters look, are allowed.
 pub fn is_hidden(c: char) -> bool {
     let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{206f}');
     let is_nothing = matches!(c, '\u{ad}' | '\u{34f}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{200b}' | '\u{2060}'..='\u{2065}'
@@ -536,7 +536,7 @@ pub fn is_hidden(c: char) -> bool {
     turns || is_nothing || is_blank || c.is_control() && c != '\n' && c != '\t'
 }
 
-/// The text with `*` for what stands in an address before its host, or behind a `?`; as long as before, in bytes.
+/// The text with `*` for credentials and queries in addresses. Its length in bytes stays the same.
 fn without_credentials(text: &Arc<str>) -> Arc<str> {
     if !text.contains("://") {
         return text.clone();
@@ -561,9 +561,9 @@ fn without_credentials(text: &Arc<str>) -> Arc<str> {
     out.into()
 }
 
-/// The name in `known` that was probably meant by `word`: never the word itself.
+/// The name in `known` nearest to `word`, but never `word` itself.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // comparing takes time and memory by the product of both lengths, and nobody misspells what is so long
+    // comparing takes time and memory proportional to the product of both lengths
     const LONGEST: usize = 256;
     known
         .into_iter()
@@ -611,7 +611,7 @@ mod tests {
             Error::new(code::OTHER, "y").because("there is no key"),
             Error::new(code::OTHER, "y").because("there is no key"),
         ];
-        let told = Error::all(errors).unwrap().told();
+        let told = Error::all(errors).unwrap().grouped();
         let said: Vec<_> =
             told.iter().map(|error| (error.to_string(), error.advice().unwrap_or_default().to_owned())).collect();
         let said: Vec<_> = said.iter().map(|(what, help)| (what.as_str(), help.as_str())).collect();

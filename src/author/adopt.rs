@@ -1,5 +1,5 @@
-//! A role out of what is on a host already: files, links, directories, units, firewall zones, kernel settings, packages. A
-//! host that such a role is applied to stays as it is.
+//! Writes a role from what exists on a host: files, links, directories, units, firewall zones, kernel settings, packages.
+//! Applying the role to that host changes nothing.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -21,16 +21,15 @@ use crate::kind::sysctl;
 use crate::read;
 use crate::resolve::is_template;
 
-/// The most bytes of a file that goes into a site: what is larger is an artifact.
+/// The maximum size of a file in a site, in bytes. Larger files are artifacts.
 const LARGEST: u64 = 1 << 20;
-/// The most things in a directory that is taken over with all that is in it.
+/// The maximum number of files in adopted directories.
 const MOST: usize = 500;
-/// The most levels of directories that are looked through for what somebody has made.
+/// The maximum depth of directories to search for candidates.
 const DEEPEST: usize = 40;
-/// How long looking through every package may take.
+/// The timeout for verifying all packages.
 const VERIFY: Duration = Duration::from_secs(300);
-/// What systems write by themselves, or keep for one machine alone, below /etc: a path with all below it, or all that begins like
-/// that (`*`).
+/// What systems generate below /etc, or what is specific to one machine: paths with everything below them, or prefixes (`*`).
 const NOISE: [&str; 31] = [
     "adjtime",
     "alternatives",
@@ -65,14 +64,14 @@ const NOISE: [&str; 31] = [
     "udev/hwdb.bin",
 ];
 
-/// What somebody wants to have in a role.
+/// Something to adopt in a role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdoptTarget {
-    /// What stands at a path, a directory with all that is in it.
+    /// A path; a directory with its contents.
     Path(PathBuf),
     /// A unit.
     Unit(String),
-    /// A zone of firewalld, as it is kept.
+    /// The permanent configuration of a zone of firewalld.
     Zone(String),
     /// A kernel setting.
     Sysctl(String),
@@ -102,11 +101,11 @@ impl std::str::FromStr for AdoptTarget {
     }
 }
 
-/// A role in the making.
+/// The role being written.
 struct Adoption<'a> {
     root: &'a Root,
     name: &'a str,
-    /// Whether files may be taken over that not everybody on the host can read.
+    /// Whether to include files that not everyone on the host can read.
     private: bool,
     accounts: Accounts,
     toml: String,
@@ -114,9 +113,9 @@ struct Adoption<'a> {
     count: usize,
 }
 
-/// The files of a role that leaves `things` as they are, by their paths in a site.
+/// The files of a role with these `things`, by their paths in a site.
 pub fn role(root: &Root, name: &str, things: &[AdoptTarget], private: bool) -> Result<Files> {
-    let toml = "summary = \"What was on a host already, taken over by `kpull adopt`\"\n".to_owned();
+    let toml = "summary = \"Adopted from a host by `kpull adopt`\"\n".to_owned();
     let mut adoption =
         Adoption { root, name, private, accounts: Accounts::read(root)?, toml, files: Files::default(), count: 0 };
     let errors: Vec<Error> = things.iter().filter_map(|thing| adoption.add(thing).err()).collect();
@@ -153,12 +152,13 @@ impl Adoption<'_> {
         self.count += 1;
         let shown = path.display().to_string();
         if self.count > MOST {
-            return Err(Error::new(code::ADOPT, format!("there are more than {MOST} things in what is to be adopted"))
-                .help("name the files that matter; what a program writes by itself is no part of a role"));
+            return Err(Error::new(code::ADOPT, format!("the directories have more than {MOST} files"))
+                .help("name the files that matter; files that programs generate don't belong in a role"));
         }
         let Some(meta) = self.root.meta(path)? else {
-            return Err(Error::new(code::ADOPT, format!("there is nothing at {shown}"))
-                .help("leave it out, or correct the path"));
+            return Err(
+                Error::new(code::ADOPT, format!("there is nothing at {shown}")).help("omit it, or correct the path")
+            );
         };
         let at = ("path", quoted(&shown));
         match meta.what {
@@ -166,7 +166,7 @@ impl Adoption<'_> {
                 let target = self.root.link(path)?.unwrap_or_default();
                 let target = target.to_str().ok_or_else(|| {
                     Error::new(code::ADOPT, format!("{shown} leads to {}, which is not UTF-8", target.display()))
-                        .help("leave the link out, or make it anew")
+                        .help("omit the link, or create it again")
                 })?;
                 self.table("symlink", &[at, ("target", quoted(target))])?;
             }
@@ -186,13 +186,13 @@ impl Adoption<'_> {
             }
             FileType::Special => {
                 return Err(Error::new(code::ADOPT, format!("{shown} is a device, a socket or a pipe"))
-                    .help("no role makes those: leave it out"));
+                    .help("roles can't create those: omit it"));
             }
         }
         Ok(())
     }
 
-    /// Mode and owners, as far as they are not what a kind takes by itself.
+    /// Mode and owners, unless they are the defaults of a kind.
     fn access(&self, meta: &Meta, default: u32, shown: &str) -> Result<Vec<(&'static str, String)>> {
         let mut fields = Vec::new();
         if meta.mode != default {
@@ -208,40 +208,43 @@ impl Adoption<'_> {
                         code::ADOPT,
                         format!("{shown} belongs to {field} {number}, which has no name"),
                     )
-                    .help("give it to somebody with a name, or leave it out"));
+                    .help("change the owner to one with a name, or omit it"));
                 }
             }
         }
         Ok(fields)
     }
 
-    /// Puts a file of the host into the role's `files/`; what it is called there, and what was found of the file that was read.
+    /// Copies a file of the host to the role's `files/`; returns its name there and its metadata.
     fn source(&mut self, path: &Path) -> Result<(String, Meta)> {
         let shown = path.display();
         let name = shown.to_string().trim_start_matches('/').to_owned();
         if is_version_controls(&name) {
             return Err(Error::new(code::ADOPT, format!("{shown} is part of a repository"))
-                .because("git would take the settings and programs in it for those of the site's own")
-                .help("name what stands beside it"));
+                .because("git would use its settings and hooks as those of the site")
+                .help("name the files beside it"));
         }
         if name.contains(|c: char| c.is_control() || c == '\\') {
-            return Err(Error::new(code::ADOPT, format!("no site has a file that is called {}", one_line(&name)))
-                .help("leave it out, or rename it"));
+            return Err(Error::new(code::ADOPT, format!("a site can't have a file with the name {}", one_line(&name)))
+                .help("omit it, or rename it"));
         }
-        // what is checked is what is read: whoever owns the directory may put another file there at any time
+        // check the open file, since the owner of the directory can replace it at any time
         let Some((meta, file)) = self.root.file(path)? else {
-            return Err(Error::new(code::ADOPT, format!("{shown} can't be read")).help("see what it is: `ls -l`"));
+            return Err(Error::new(code::ADOPT, format!("{shown} can't be read")).help("check its type with `ls -l`"));
         };
         if meta.size > LARGEST {
-            return Err(Error::new(code::ADOPT, format!("{shown} has {} bytes, which is much for a site", meta.size))
-                .help("a program or an archive goes into artifacts.toml: `kpull pin`"));
+            return Err(Error::new(
+                code::ADOPT,
+                format!("{shown} has {} bytes, which is too much for a site", meta.size),
+            )
+            .help("pin programs and archives in artifacts.toml: `kpull pin`"));
         }
         if meta.mode & 0o004 == 0 && !self.private {
             return Err(Error::new(
                 code::ADOPT,
-                format!("{shown} is not for everybody here, and a site can be read by many"),
+                format!("not everyone on the host can read {shown}, but many can read a site"),
             )
-            .help("what is secret in it goes into `kpull secret`; if nothing is, say --private"));
+            .help("store secrets in it with `kpull secret`; if it has none, add --private"));
         }
         let content = read::whole(&file, meta.size, LARGEST).context(code::ADOPT, || format!("can't read {shown}"))?;
         self.files.extend([(format!("roles/{}/files/{name}", self.name), content.into())]);
@@ -256,7 +259,7 @@ impl Adoption<'_> {
             }
             Found::Missing => {
                 return Err(Error::new(code::ADOPT, format!("there is no unit {name}"))
-                    .help("`systemctl list-unit-files` tells which there are"));
+                    .help("`systemctl list-unit-files` lists them"));
             }
             Found::File(file) => file,
         };
@@ -272,8 +275,8 @@ impl Adoption<'_> {
                 is_enabled &= link.is_there(self.root)?;
             }
             fields.push(("enable", is_enabled.to_string()));
-            if is_enabled && self.root.is_live() && said(&["systemctl", "is-active", name])?.trim() != "active" {
-                // it has done its work, or waits for something
+            if is_enabled && self.root.is_live() && output_of(&["systemctl", "is-active", name])?.trim() != "active" {
+                // it has finished, or waits for something
                 fields.push(("state", quoted("any")));
             }
         }
@@ -295,7 +298,7 @@ impl Adoption<'_> {
     fn zone(&mut self, zone: &str) -> Result<()> {
         let (path, text) = kept_zone(self.root, zone)?.ok_or_else(|| {
             Error::new(code::ADOPT, format!("firewalld has no zone {zone} here"))
-                .help("`firewall-cmd --permanent --get-zones` tells which there are")
+                .help("`firewall-cmd --permanent --get-zones` lists them")
         })?;
         let settings = ZoneFile::parse(text)
             .map_err(|why| Error::new(code::ADOPT, format!("{} can't be read", path.display())).because(why))?
@@ -309,19 +312,20 @@ impl Adoption<'_> {
             Element::Masquerade => ("masquerade", "true".to_owned()),
             Element::Forward => ("forward", "true".to_owned()),
         };
-        let said: Vec<_> = settings.elements().iter().map(field_of).collect();
+        let elements: Vec<_> = settings.elements().iter().map(field_of).collect();
         let mut fields = vec![("zone", quoted(zone))];
         if settings.target != Target::Default || path.starts_with("/etc") && !PACKAGED.contains(&zone) {
-            // another machine has to make the zone
+            // other machines must create the zone
             fields.push(("target", quoted(&settings.target.to_string())));
         }
         for name in ["services", "ports", "rich", "sources", "interfaces"] {
-            let texts: Vec<&str> = said.iter().filter(|(field, _)| *field == name).map(|(_, text)| &**text).collect();
+            let texts: Vec<&str> =
+                elements.iter().filter(|(field, _)| *field == name).map(|(_, text)| &**text).collect();
             if !texts.is_empty() {
                 fields.push((name, format!("[{}]", texts.join(", "))));
             }
         }
-        fields.extend(said.into_iter().filter(|(field, _)| matches!(*field, "masquerade" | "forward")));
+        fields.extend(elements.into_iter().filter(|(field, _)| matches!(*field, "masquerade" | "forward")));
         self.table("firewall", &fields)
     }
 
@@ -333,12 +337,12 @@ impl Adoption<'_> {
         }
         if value.is_empty() || value.contains('\n') {
             return Err(Error::new(code::ADOPT, format!("there is no kernel setting {name} here"))
-                .help("`sysctl -a` tells which there are"));
+                .help("`sysctl -a` lists them"));
         }
         self.table("sysctl", &[("name", quoted(name)), ("value", quoted(&value))])
     }
 
-    /// The value that the files for the next boot give a setting: the last one counts.
+    /// The value of a setting in the files for the next boot, where the last one applies.
     fn kept_sysctl(&self, name: &str) -> Result<Option<String>> {
         let dir = Path::new("/etc/sysctl.d");
         let mut paths: Vec<PathBuf> = self.root.names(dir)?.iter().map(|name| dir.join(name)).collect();
@@ -359,15 +363,13 @@ impl Adoption<'_> {
         let manager = Manager::detect(self.root)?;
         let known = manager.query(self.root, &BTreeSet::from([name.to_owned()]))?;
         if known.get(name).is_none_or(Vec::is_empty) {
-            return Err(
-                Error::new(code::ADOPT, format!("the package {name} is not installed here")).help("leave it out")
-            );
+            return Err(Error::new(code::ADOPT, format!("the package {name} is not installed here")).help("omit it"));
         }
         self.table("package", &[("name", quoted(name))])
     }
 }
 
-/// Refuses a text that a role would render instead of taking it as it is.
+/// Refuses a text that a role would render as a template.
 fn no_template(text: &str, what: &str) -> Result<()> {
     match is_template(text) {
         true => Err(Error::new(code::ADOPT, format!("{what} looks like a template")).help("write this one by hand")),
@@ -375,14 +377,13 @@ fn no_template(text: &str, what: &str) -> Result<()> {
     }
 }
 
-/// What somebody has made or changed below /etc, as far as the package manager tells: files that no package has, and files that
-/// are not as their package brought them.
+/// What was created or changed below /etc, by the package manager: files of no package, and files that differ from their package.
 pub fn candidates(root: &Root) -> Result<Vec<PathBuf>> {
     let is_dpkg = matches!(Manager::detect(root), Ok(Manager::Apt));
     let dir = root.dir().display().to_string();
     let (list, verify) = match is_dpkg {
         true => (Vec::new(), vec!["dpkg", "--root", &dir, "--verify"]),
-        // a package may bring a script that verifies it, and the tree may be anybody's
+        // a package can have a verification script, and the tree may be untrusted
         false => (vec!["rpm", "--root", &dir, "-qal"], vec!["rpm", "--root", &dir, "-Va", "--nomtime", "--noscripts"]),
     };
     let mut owned = BTreeSet::new();
@@ -392,19 +393,19 @@ pub fn candidates(root: &Root) -> Result<Vec<PathBuf>> {
             owned.extend(root.text(&info.join(name))?.lines().map(PathBuf::from));
         }
     } else {
-        owned.extend(said(&list)?.lines().map(PathBuf::from));
+        owned.extend(output_of(&list)?.lines().map(PathBuf::from));
     }
     let mut found = BTreeSet::new();
     walk(root, Path::new("/etc"), DEEPEST, &owned, &mut found)?;
-    // `??5?????? c /etc/file`: the third sign is that of the digest
-    let verified = said(&verify)?;
+    // `??5?????? c /etc/file`: the third character is about the digest
+    let verified = output_of(&verify)?;
     let changed = verified.lines().filter(|line| line.as_bytes().get(2) == Some(&b'5'));
     found.extend(changed.filter_map(|line| Some(PathBuf::from(format!("/etc/{}", line.split_once(" /etc/")?.1)))));
     Ok(found.into_iter().filter(|path| !is_noise(path)).collect())
 }
 
-/// What a program says; nothing when there is no such program.
-fn said(words: &[&str]) -> Result<String> {
+/// The output of a program; empty if the program is missing.
+fn output_of(words: &[&str]) -> Result<String> {
     let argv = argv(words.iter().copied());
     let output = run_if_there(&Command::new(&argv, VERIFY))?;
     Ok(output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default())
@@ -413,7 +414,7 @@ fn said(words: &[&str]) -> Result<String> {
 fn is_noise(path: &Path) -> bool {
     let Ok(rest) = path.strip_prefix("/etc") else { return true };
     let rest = rest.to_string_lossy();
-    // where the administrator's units are, only these are anybody's doing
+    // among the administrator's units, only regular unit files count
     let is_own_unit = rest.starts_with("systemd/system/") && rest.matches('/').count() == 2;
     !is_own_unit
         && NOISE.iter().any(|noise| match noise.strip_suffix('*') {
@@ -422,7 +423,7 @@ fn is_noise(path: &Path) -> bool {
         })
 }
 
-/// Files and links below a directory that no package has. A directory with more than so many levels is named itself.
+/// Files and links below a directory that belong to no package. A directory that is too deep is listed itself.
 fn walk(
     root: &Root,
     dir: &Path,

@@ -1,4 +1,4 @@
-//! What two states of a site make of each host, and where they differ: for whoever reviews a change.
+//! Compares two states of a site on each host, for reviewing a change.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -22,7 +22,7 @@ pub struct SiteState {
 }
 
 impl SiteState {
-    /// The site, with the facts that are recorded in `dir`.
+    /// The site, with the facts recorded in `dir`.
     pub fn new(site: Site, dir: &Path) -> Result<Self> {
         let facts =
             site.hosts.iter().map(|(name, host)| Ok((name.clone(), Facts::recorded(Some(dir), name, host.address)?)));
@@ -30,7 +30,7 @@ impl SiteState {
         Ok(Self { site: Arc::new(site), facts, views: Arc::default() })
     }
 
-    /// What makes a host, by name; `None` when the site has no such host.
+    /// The parts of a host by name; `None` if the site has no such host.
     fn host(&self, name: &str) -> Option<Result<Parts>> {
         let facts = self.facts.get(name)?;
         Some(show(&self.site, name, facts, &SecretStore::expected(), &self.views).map(|(catalog, shown)| {
@@ -45,7 +45,7 @@ impl SiteState {
     }
 }
 
-/// What makes a host: by the ids of its resources.
+/// The parts of a host by the ids of its resources.
 type Parts = BTreeMap<String, Part>;
 
 #[derive(PartialEq)]
@@ -54,7 +54,7 @@ struct Part {
     text: String,
 }
 
-/// An entry as lines of text: its fields, then what else it is made of.
+/// An entry as lines of text: its fields, then its other parts.
 fn part(shown: Shown) -> (String, Part) {
     let mut text = String::new();
     for (key, value) in shown.fields.as_object().into_iter().flatten() {
@@ -70,20 +70,20 @@ fn part(shown: Shown) -> (String, Part) {
     for (name, content) in shown.parts {
         let _ = writeln!(text, "{name}:\n{}", content.trim_end());
     }
-    // what makes no resource is told apart by what it says
+    // an entry without resources is identified by its fields
     let name = if shown.ids.is_empty() { format!("{} {}", shown.kind, shown.fields) } else { shown.ids.join(" ") };
     (name, Part { role: Some(shown.role), text })
 }
 
-/// What becomes of the hosts of `old` in `new`.
+/// The changes of all hosts.
 pub struct Comparison {
-    /// Hosts with what changes on each, in Markdown; those with the same stand together.
+    /// Groups of hosts with the same changes, in Markdown.
     pub groups: Vec<(Vec<String>, String)>,
-    /// Hosts that stay as they are.
+    /// The number of unchanged hosts.
     pub same: usize,
 }
 
-/// Compares two states. An error when a host of the new one can't be made; one of the old need not.
+/// Compares two states. Fails if a host of the new state can't be resolved; hosts of the old state may fail.
 pub fn compare(old: &SiteState, new: &SiteState) -> Result<Comparison> {
     let mut groups: Vec<(Vec<String>, String)> = Vec::new();
     let mut same = 0;
@@ -92,11 +92,11 @@ pub fn compare(old: &SiteState, new: &SiteState) -> Result<Comparison> {
     names.dedup();
     for name in names {
         let text = match (old.host(name), new.host(name)) {
-            (_, None) => "The host is gone from the site: it gets no more releases.\n".to_owned(),
+            (_, None) => "The host was removed from the site: it gets no more releases.\n".to_owned(),
             (None, Some(after)) => format!("A new host.\n\n{}", changes(&Parts::new(), &after?)),
             (Some(Err(before)), Some(after)) => {
                 format!(
-                    "Before, it could not be made ({}).\n\n{}",
+                    "Before, it could not be resolved ({}).\n\n{}",
                     code(&before.to_string()),
                     changes(&Parts::new(), &after?)
                 )
@@ -114,7 +114,7 @@ pub fn compare(old: &SiteState, new: &SiteState) -> Result<Comparison> {
     Ok(Comparison { groups, same })
 }
 
-/// What is added, removed and changed, in Markdown; empty when nothing is.
+/// Additions, removals and changes in Markdown; empty if there are none.
 fn changes(before: &Parts, after: &Parts) -> String {
     let mut text = String::new();
     let mut names: Vec<&String> = before.keys().chain(after.keys()).collect();
@@ -144,7 +144,7 @@ fn changes(before: &Parts, after: &Parts) -> String {
     text
 }
 
-/// A name as code in Markdown, from which nothing in it leads out: neither a backtick nor a line break.
+/// A name as code in Markdown, safe for backticks and line breaks in it.
 fn code(name: &str) -> String {
     let name = one_line(name);
     match longest_ticks(&name) {
@@ -161,7 +161,7 @@ fn longest_ticks(text: &str) -> usize {
 }
 
 impl Comparison {
-    /// All of it, in Markdown; of each group at most `most` bytes.
+    /// The comparison in Markdown, with at most `most` bytes for each group.
     pub fn markdown(&self, most: usize) -> String {
         let changed: usize = self.groups.iter().map(|(hosts, _)| hosts.len()).sum();
         let mut text = format!("**{changed}** of {} hosts change.\n", changed + self.same);
@@ -177,9 +177,9 @@ impl Comparison {
                 None => text.push_str(what.trim_end()),
                 Some(end) => {
                     let start = what.get(..end).unwrap_or_default();
-                    // an empty line is before and behind a fence, and never within: there each line has a sign
+                    // empty lines are only outside of fences: inside, every line starts with a sign
                     let whole = start.rsplit_once("\n\n").map_or("", |(whole, _)| whole);
-                    let _ = write!(text, "{}\n\n… and more: it is too long to be shown here.", whole.trim_end());
+                    let _ = write!(text, "{}\n\n… truncated: it is too long to show here.", whole.trim_end());
                 }
             }
             text.push_str("\n\n</details>\n");

@@ -1,4 +1,4 @@
-//! What one release says of a host against what another one says. Neither is compared with the host itself.
+//! Compares two releases for a host, without checking the host itself.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -9,20 +9,20 @@ use crate::kind::diff::Diff;
 use crate::kind::{Change, Item};
 use crate::resolve::Catalog;
 
-/// Fields whose text is that of the resource, or of another one that comes with it.
+/// Fields that are shown as the content of the resource, or of another one.
 const CONTENT: [&str; 2] = ["content", "dropins"];
 
-/// A resource that two releases do not have in the same way.
+/// A resource that differs between two releases.
 #[derive(Debug)]
 pub struct Difference<'a> {
-    /// The resource, as the newer release has it if it does.
+    /// The resource, as in the newer release if it has it.
     pub item: &'a Item,
-    /// What became of it, without secrets: only the newer release has it, only the older one, or both and not the same.
+    /// The difference, without secrets: an addition, a removal or a change.
     pub change: Change,
 }
 
-/// Every difference, in the newer catalog's order; then what it lacks. In text that has a secret in it nothing is shown, nor in
-/// what a role calls sensitive.
+/// All differences, in the order of the newer catalog, then what it lacks. Texts with secrets, and those that a role marks as
+/// sensitive, are not shown.
 pub fn differences<'a>(old: &'a Catalog, new: &'a Catalog) -> Vec<Difference<'a>> {
     let before: HashMap<&str, &Item> = old.items.iter().map(|item| (item.id.as_str(), item)).collect();
     let mut found: Vec<Difference<'_>> = Vec::new();
@@ -39,7 +39,7 @@ pub fn differences<'a>(old: &'a Catalog, new: &'a Catalog) -> Vec<Difference<'a>
     found
 }
 
-/// A resource that only one of the two has.
+/// A resource that only one release has.
 fn whole(item: &Item, is_old: bool) -> Change {
     let own = text(item);
     let (change, old, new): (_, &[u8], &[u8]) = match is_old {
@@ -49,7 +49,7 @@ fn whole(item: &Item, is_old: bool) -> Change {
     Change { diff: Diff::of(old, new, hides(item)), ..change }
 }
 
-/// The change of one that both have.
+/// The change of a resource that both have.
 fn changed(old: &Item, new: &Item) -> Option<Change> {
     let mut parts = Vec::new();
     if old.role != new.role {
@@ -67,15 +67,15 @@ fn changed(old: &Item, new: &Item) -> Option<Change> {
         let (old, new) = (fields(&old.fields, Some(&names)), fields(&new.fields, Some(&names)));
         diffs.extend(Diff::of(old.as_bytes(), new.as_bytes(), is_hidden));
     }
-    // that nothing is shown is said once
-    let is_said = is_hidden && !diffs.is_empty();
-    if is_content && !is_said {
+    // one note about hidden text is enough
+    let is_noted = is_hidden && !diffs.is_empty();
+    if is_content && !is_noted {
         diffs.extend(Diff::of(&*content(old), &*content(new), is_hidden));
     }
     Change::of(parts).map(|change| Change { diff: Diff::together(diffs), ..change })
 }
 
-/// Whether nothing of its fields and its content is shown.
+/// Whether to hide its fields and content.
 fn hides(item: &Item) -> bool {
     item.is_sensitive() || item.fields.get("sensitive") == Some(&Value::Bool(true))
 }
@@ -84,12 +84,12 @@ fn content(item: &Item) -> Cow<'_, [u8]> {
     item.resource.content().unwrap_or_default()
 }
 
-/// What it is, as a text: its content, or else its fields.
+/// A resource as text: its content, or else its fields.
 fn text(item: &Item) -> Cow<'_, [u8]> {
     item.resource.content().unwrap_or_else(|| fields(&item.fields, None).into_bytes().into())
 }
 
-/// The names of the fields that are not the same.
+/// The names of the fields that differ.
 fn differing(old: &Value, new: &Value) -> Vec<String> {
     let names = |value: &Value| value.as_object().map(|fields| fields.keys().cloned().collect()).unwrap_or_default();
     let mut all: Vec<String> = names(old);
@@ -100,7 +100,7 @@ fn differing(old: &Value, new: &Value) -> Vec<String> {
     all
 }
 
-/// Fields as TOML, all or these; a list has a line for each of its values.
+/// All fields, or these, as TOML, with one line for each value of a list.
 fn fields(value: &Value, names: Option<&[String]>) -> String {
     let wanted = |name: &String| names.map_or(!CONTENT.contains(&name.as_str()), |names| names.contains(name));
     let shown: serde_json::Map<String, Value> = value

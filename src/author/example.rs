@@ -1,4 +1,4 @@
-//! Examples of roles, for `kpull test`: with these variables and facts, a host has these resources.
+//! Examples of roles for `kpull test`: with these variables and facts, a host has these resources.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -65,7 +65,7 @@ pub fn paths(files: &Files, role: &str) -> Vec<String> {
 }
 
 impl Example {
-    /// Reads the example of `role` at a path of a site.
+    /// Reads the example of `role` at a path in a site.
     pub fn load(files: &Files, role: &str, path: &str) -> Result<Self> {
         let doc = files.doc(path)?.ok_or_else(|| Error::new(code::EDIT, format!("there is no {path}")))?;
         let file: ExampleFile = doc.read()?;
@@ -82,7 +82,7 @@ impl Example {
         Ok(Self { role: role.to_owned(), doc, file })
     }
 
-    /// Holds the role to it; how many expectations were met. All that are not are told together.
+    /// Tests the role; returns the number of expectations. All that are not met are reported together.
     pub fn run(&self, files: &Files) -> Result<usize> {
         let mut errors = Vec::new();
         let shown = self.shown(files).map_err(|error| self.ours(error))?;
@@ -101,7 +101,7 @@ impl Example {
         Ok(each(&self.file.expect).chain(each(&self.file.without)).count())
     }
 
-    /// What the host has: that of a site with the roles and pins of `files`, and nothing else but what the example says.
+    /// The resources of the host, in a site with the roles and pins of `files` and the settings of the example.
     fn shown(&self, files: &Files) -> Result<Vec<Shown>> {
         let file = &self.file;
         let roles = files.iter().filter(|(path, _)| path.starts_with("roles/") || *path == "artifacts.toml");
@@ -113,10 +113,10 @@ impl Example {
         made.extend(hosts.iter().map(|(name, vars)| (format!("host_vars/{name}.toml"), vars.clone())));
         for (path, value) in made {
             let text = toml::to_string(&value)
-                .map_err(|error| Error::new(code::EDIT, "the example can't be made a site").because(error))?;
+                .map_err(|error| Error::new(code::EDIT, "the example can't be converted to a site").because(error))?;
             site.extend([(path, text.into_bytes().into())]);
         }
-        // what `kpull pki init` makes of these: certificates, and the public halves of pairs of keys
+        // stand-ins for what `kpull pki init` creates: certificates and public keys
         let made = |name: &String| ["pem", "pub"].map(|end| (format!("pki/{name}.{end}"), CERTIFICATE.into()));
         site.extend(file.pki.keys().flat_map(made));
         let site = Arc::new(Site::load(site)?);
@@ -126,7 +126,7 @@ impl Example {
         Ok(show(&site, name, &facts, &SecretStore::expected(), &Arc::default())?.1)
     }
 
-    /// An error about the site that was made of the example, as one about the example.
+    /// Moves an error about the generated site to its place in the example.
     fn ours(&self, error: Error) -> Error {
         let moved = |error: Error| {
             let Some(at) = error.place().and_then(|place| match place.file.as_str() {
@@ -142,10 +142,10 @@ impl Example {
             error.at(self.doc.place(&at), label)
         };
         Error::all(error.each().map(moved).collect())
-            .unwrap_or_else(|| Error::new(code::EDIT, "the example can't be made a site"))
+            .unwrap_or_else(|| Error::new(code::EDIT, "the example can't be converted to a site"))
     }
 
-    /// An error when none of the host's resources is as it is wanted.
+    /// The error if none of the host's resources matches.
     fn missing(&self, shown: &[Shown], kind: &str, index: usize, wanted: &Map<String, Value>) -> Option<Error> {
         let at = |field: Option<&str>| {
             let way = ["expect", kind].map(str::to_owned).into_iter().chain([index.to_string()]);
@@ -169,7 +169,7 @@ impl Example {
     }
 }
 
-/// What stands for a certificate: an example has none.
+/// The stand-in for certificates, which examples don't have.
 const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
 
 /// An address for documentation.
@@ -185,7 +185,7 @@ fn of<'a>(shown: &'a [Shown], kind: &str) -> impl Iterator<Item = &'a Shown> {
     shown.iter().filter(move |one| one.kind == kind)
 }
 
-/// One field that is not as it is wanted.
+/// A field that differs from the expectation.
 struct Difference<'a> {
     field: &'a str,
     wanted: String,
@@ -231,13 +231,13 @@ fn has(one: &Shown, text: &str) -> bool {
     texts_of(one).any(|whole| whole.contains(text))
 }
 
-/// What it writes: rendered templates, files, contents.
+/// The texts that it writes: rendered templates, files, contents.
 fn texts_of(one: &Shown) -> impl Iterator<Item = &str> {
     let content = one.fields.get("content").and_then(Value::as_str);
     one.parts.iter().map(|(_, text)| text.as_str()).chain(content)
 }
 
-/// Whether everything that is wanted is so; a table may have more.
+/// Whether a value matches; a table can have more entries.
 fn is_part(wanted: &Value, is: &Value) -> bool {
     match (wanted, is) {
         (Value::Object(wanted), Value::Object(is)) => {

@@ -1,28 +1,28 @@
-//! One way to write a TOML file: blanks, indents and commas, while comments, order and line breaks stay.
+//! Formats TOML files: spaces, indents and commas. Comments, order and line breaks stay.
 
 use toml_edit::{Array, Decor, DocumentMut, InlineTable, Item, Table, Value};
 
 use crate::document::Doc;
 use crate::error::{Error, Result, code};
 
-/// One step of an indent.
+/// One level of indentation.
 const STEP: &str = "  ";
 
-/// The text of a TOML file as `kpull fmt` writes it. What it says stays the same, and formatting it again changes nothing.
-/// `file` is what the file is called in messages.
+/// Formats the text of a TOML file. Its values stay the same, and formatting it again changes nothing. `file` is its name in
+/// messages.
 pub fn format(file: &str, text: &str) -> Result<String> {
     let before = Doc::parse(file, text.as_bytes())?;
     let mut doc: DocumentMut =
         text.parse().map_err(|error| Error::new(code::EDIT, format!("{file} can't be formatted")).because(error))?;
     table(doc.as_table_mut());
-    // its last line has no end of its own
+    // the last line has no line break
     let trailing = above(&format!("{}\n", doc.trailing().as_str().unwrap_or_default()), "");
     doc.set_trailing(trailing);
     let formatted = format!("{}\n", doc.to_string().trim());
     let after = Doc::parse(file, formatted.as_bytes())?;
     if before.value() != after.value() {
         return Err(Error::new(code::EDIT, format!("{file} would say something else once it is formatted"))
-            .help("leave it as it is, and report this: it is a mistake in kpull"));
+            .help("leave it as it is, and report this bug in kpull"));
     }
     Ok(formatted)
 }
@@ -36,10 +36,6 @@ fn table(table: &mut Table) {
                 decorate(key.leaf_decor_mut(), |prefix| above(prefix, ""), |_| " ".into());
                 value(one, 1);
                 decorate(one.decor_mut(), |_| " ".into(), beside);
-            }
-            Item::Table(below) if below.is_dotted() => {
-                key.leaf_decor_mut().clear();
-                self::table(below);
             }
             Item::Table(below) => {
                 key.leaf_decor_mut().clear();
@@ -112,14 +108,14 @@ fn decorate(decor: &mut Decor, prefix: impl Fn(&str) -> String, suffix: impl Fn(
     decor.set_suffix(behind);
 }
 
-/// The lines above something: comments, each at the indent, and at most one empty line in a row.
+/// The lines above an item: indented comments, and at most one empty line in a row.
 fn above(text: &str, indent: &str) -> String {
     let mut out = String::new();
     let mut lines = text.split('\n').map(str::trim).peekable();
     let mut was_empty = false;
     while let Some(line) = lines.next() {
         if lines.peek().is_none() && line.is_empty() {
-            // what stands before the thing itself on its own line
+            // the indentation of the item itself
             out.push_str(indent);
         } else if !line.is_empty() {
             out.push_str(&format!("{indent}{line}\n"));
@@ -132,13 +128,13 @@ fn above(text: &str, indent: &str) -> String {
     out
 }
 
-/// [`above`] for what starts behind something on the line before: a comment there stays there.
+/// [`above`] for text that starts on the line of the previous item: a comment there stays there.
 fn broken(text: &str, indent: &str) -> String {
     let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
     format!("{}\n{}", beside(first), above(rest, indent))
 }
 
-/// What stands behind something on its line: a comment stays where it is, with a blank before it.
+/// The text after an item on its line: a comment stays there, with a space before it.
 fn beside(text: &str) -> String {
     let text = text.trim_end();
     match text.starts_with('#') {

@@ -1,4 +1,4 @@
-//! What only people who write a site do, on a machine of theirs: nothing that a host runs imports from here.
+//! What only operators do, on their own machines. Nothing that a host runs imports from here.
 #![expect(clippy::disallowed_methods, reason = "an operator's own commands")]
 
 pub mod adopt;

@@ -1,4 +1,4 @@
-//! JSON Schemas of the TOML files, for editors: made of the very types that read the files.
+//! JSON Schemas of the TOML files, for editors, generated from the types that read the files.
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
@@ -12,17 +12,17 @@ use crate::kind::{KINDS, Kind};
 use crate::resolve::Facts;
 use crate::site::{Common, Head, HostFile, SiteFile};
 
-/// A sort of file, and its schema.
+/// A kind of file, and its schema.
 #[derive(Debug)]
 pub struct FileKind {
-    /// What `kpull schema` calls it.
+    /// Its name for `kpull schema`.
     pub name: &'static str,
-    /// Which files of a site it is, as a glob; none for what is on hosts.
+    /// The files of a site, as a glob; `None` for files of hosts.
     pub glob: Option<&'static str>,
     make: fn(&mut SchemaGenerator) -> Value,
 }
 
-/// Every sort of file.
+/// All kinds of files.
 pub const FILES: &[FileKind] = &[
     FileKind { name: "site", glob: Some("site.toml"), make: of::<SiteFile> },
     FileKind { name: "role", glob: Some("roles/*/role.toml"), make: role },
@@ -35,7 +35,7 @@ pub const FILES: &[FileKind] = &[
 ];
 
 impl FileKind {
-    /// Its JSON Schema (draft 7, which editors know).
+    /// Its JSON Schema (draft 7, which editors support).
     pub fn schema(&self) -> Value {
         let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
         let mut schema = (self.make)(&mut settings.into_generator());
@@ -82,7 +82,7 @@ fn role(generator: &mut SchemaGenerator) -> Value {
     schema
 }
 
-/// Of an example: resources by kind, with any of their fields, none of which has to be there.
+/// The schema of examples: resources by kind, with any of their fields, all optional.
 fn example(generator: &mut SchemaGenerator) -> Value {
     let mut schema = of::<ExampleFile>(generator);
     let texts = json!({ "type": "array", "items": { "type": "string" } });
@@ -109,8 +109,8 @@ fn properties(mut schema: Value) -> Map<String, Value> {
     }
 }
 
-/// Lets a text with an expression in it stand for a value of whatever type, at every depth: what it becomes is known
-/// when a host is resolved.
+/// Allows strings with an expression in place of values of any type, at every depth: their type is only known once a host is
+/// resolved.
 fn templated(schema: &mut Value) {
     inside(schema);
     let Some(map) = schema.as_object_mut() else { return };
@@ -125,7 +125,7 @@ fn templated(schema: &mut Value) {
     *map = outer;
 }
 
-/// [`templated`] for what a value has in it.
+/// [`templated`] for the parts of a value.
 fn inside(schema: &mut Value) {
     let Some(map) = schema.as_object_mut() else { return };
     for key in ["items", "additionalProperties"] {
@@ -139,7 +139,7 @@ fn inside(schema: &mut Value) {
     }
 }
 
-/// Takes out what TOML has no word for: `null`.
+/// Removes `null`, which TOML lacks.
 fn plain(schema: &mut Value) {
     match schema {
         Value::Object(map) => {
@@ -159,7 +159,7 @@ fn plain(schema: &mut Value) {
                 map.remove("default");
             }
             map.values_mut().for_each(plain);
-            // one choice is none
+            // a single choice
             if let Some([Value::Object(one)]) = map.get("anyOf").and_then(Value::as_array).map(Vec::as_slice) {
                 let one = one.clone();
                 map.remove("anyOf");
@@ -173,17 +173,17 @@ fn plain(schema: &mut Value) {
     }
 }
 
-/// What Taplo, and so VS Code's "Even Better TOML", reads to find the schemas below `schemas/`.
+/// The configuration of Taplo (and VS Code's "Even Better TOML") for the schemas below `schemas/`.
 pub fn taplo() -> String {
     let rule = |kind: &FileKind| {
         let glob = kind.glob?;
         Some(format!("\n[[rule]]\ninclude = [\"{glob}\"]\n[rule.schema]\npath = \"schemas/{}.json\"\n", kind.name))
     };
     let rules: String = FILES.iter().filter_map(rule).collect();
-    format!("# For editors: `kpull schema --write schemas` makes what this names.\n{rules}")
+    format!("# For editors: `kpull schema --write schemas` creates these files.\n{rules}")
 }
 
-/// A schema as the text of a file.
+/// The text of a schema file.
 pub fn text(schema: &Value) -> String {
     format!("{schema:#}\n")
 }

@@ -6,7 +6,7 @@ use clap::Args;
 use jiff::Timestamp;
 
 use crate::agent::{hook, metrics, status};
-use crate::cli::{HostArgs, Run, TalkArgs};
+use crate::cli::{HostArgs, Run, VerbosityArgs};
 use crate::engine::{Agent, RunOptions, converge};
 use crate::error::{Error, Exit, Result};
 use crate::report::{self, Event, Journal, Note, Notes, Report, Text};
@@ -18,77 +18,73 @@ pub struct Apply {
     #[command(flatten)]
     host: HostArgs,
     #[command(flatten)]
-    talk: TalkArgs,
+    verbosity: VerbosityArgs,
     /// Show the change of each file
     #[arg(long)]
     diff: bool,
-    /// Try a release again that was not good for this host, or follow the newest again after `rollback`
+    /// Try a release again that failed on this host, or follow the newest one again after `rollback`
     #[arg(long)]
     retry: bool,
-    /// Look into everything, also what nobody has touched since the last run
+    /// Run a full check, including what is unchanged since the last run
     #[arg(long)]
     full: bool,
-    /// Take a new release at once, also while it is not this host's turn
+    /// Apply a new release now, even before it has reached this host in the rollout
     #[arg(long)]
     now: bool,
 }
 
 impl Run for Apply {
     fn run(&self) -> Result<Exit> {
-        let report = listener(self.host.json, self.diff, self.talk);
+        let report = listener(self.host.json, self.diff, self.verbosity);
         let agent = self.host.agent(&report)?;
-        tell_exposed(&agent);
+        report_exposed(&agent);
         run(&agent, &report, RunOptions { retry: self.retry, full: self.full, now: self.now }).map(|_| Exit::Done)
-    }
-
-    fn json(&self) -> bool {
-        self.host.json
     }
 }
 
-/// Tells which secrets of the host's configuration everybody on it can read.
-pub(super) fn tell_exposed(agent: &Agent<'_>) {
+/// Reports secrets in the host's configuration that everyone on the host can read.
+pub(super) fn report_exposed(agent: &Agent<'_>) {
     for error in agent.config.exposed(&agent.config_path) {
         agent.report.event(&Event::Exposed(&error));
     }
 }
 
-/// Who is told what happens to the host.
-pub(super) fn listener(json: bool, diffs: bool, talk: TalkArgs) -> Notes<'static> {
+/// Where the events of a run go.
+pub(super) fn listener(json: bool, diffs: bool, verbosity: VerbosityArgs) -> Notes<'static> {
     let to: Box<dyn Report> = match Journal::connect() {
-        // under the timer: records with fields, nothing twice
+        // under the timer: journal records with fields instead of text
         Some(journal) if !json => Box::new(journal),
         _ if json => Box::new(report::Json),
-        _ => Box::new(Text::new(diffs || talk.verbose).at(talk.level())),
+        _ => Box::new(Text::new(diffs || verbosity.verbose).at(verbosity.level())),
     };
     Notes::new(to)
 }
 
-/// One whole run, alone on the host, and the record of how it went.
+/// Runs once, holding the lock, and records the result.
 pub(super) fn run(agent: &Agent<'_>, notes: &Notes<'_>, how: RunOptions) -> Result<report::Summary> {
     recorded(agent, notes, || converge(agent, how))
 }
 
-/// Does something that changes the host, alone on it, with a record of how it went. `notes` is who listens to `agent`.
+/// Changes the host while holding the lock, and records the result. `notes` receives the events of `agent`.
 pub(super) fn recorded(
     agent: &Agent<'_>,
     notes: &Notes<'_>,
-    what: impl FnOnce() -> Result<report::Summary>,
+    change: impl FnOnce() -> Result<report::Summary>,
 ) -> Result<report::Summary> {
     let _lock = agent.store.lock()?;
     let clock = Instant::now();
-    let result = what();
+    let result = change();
     let note = notes.note();
     let last = last_run(agent, &result, &note, clock);
-    let kept = agent.store.set_last_run(&last);
-    let told = [status::write(agent, &last), metrics::write(agent, &last)];
-    let unheard = hook::fire(agent, &last, &note, result.as_ref().err());
-    for error in told.iter().filter_map(|told| told.as_ref().err()).chain(&unheard) {
+    let saved = agent.store.set_last_run(&last);
+    let reported = [status::write(agent, &last), metrics::write(agent, &last)];
+    let failed_hooks = hook::fire(agent, &last, &note, result.as_ref().err());
+    for error in reported.iter().filter_map(|reported| reported.as_ref().err()).chain(&failed_hooks) {
         agent.report.event(&Event::NotReported(error));
     }
-    // what failed first says why
+    // the error of the run is the more important one
     let summary = result?;
-    kept?;
+    saved?;
     agent.report.event(&Event::Ended(&summary));
     Ok(summary)
 }
@@ -96,7 +92,7 @@ pub(super) fn recorded(
 fn last_run(agent: &Agent<'_>, result: &Result<report::Summary>, note: &Note, clock: Instant) -> LastRun {
     let (time, error) = (Timestamp::now(), result.as_ref().err().map(ToString::to_string));
     let failure = |error: &Error| Failure { time, error: error.to_string(), code: error.code().name.to_owned() };
-    // what can't be read is not worth failing for
+    // an unreadable earlier record is no reason to fail
     let earlier = agent.store.last_run().ok().flatten();
     LastRun {
         time,

@@ -14,7 +14,7 @@ use crate::author::secret::admin::{SecretAdmin, Users};
 use crate::author::secret::scan::scan;
 use crate::author::supply::check::{Asked, Checking, check};
 use crate::author::vendor;
-use crate::cli::{Run, SiteArgs, TlsArgs, keys, print, print_json, print_line};
+use crate::cli::{Run, SiteSource, TlsArgs, keys, print, print_json, print_line, print_result};
 use crate::document::layout;
 use crate::error::advice::complete;
 use crate::error::{Error, Exit, Result, counted, quoted};
@@ -29,14 +29,14 @@ use crate::trust::KeySet;
 #[derive(Args, Debug)]
 pub struct Check {
     #[command(flatten)]
-    site: SiteArgs,
-    /// Ask for every address in artifacts.toml too, and look for what roles install in the files that are here
+    site: SiteSource,
+    /// Also query every address in artifacts.toml, and check local files for the members that roles install
     #[arg(long)]
     artifacts: bool,
-    /// Download all artifacts, and compare their digests
+    /// Download all artifacts and compare their digests
     #[arg(long, requires = "artifacts")]
     download: bool,
-    /// Look for artifacts in this mirror too [the state directory of this host is looked into anyway]
+    /// Also look for artifacts in this mirror, besides the state directory of this host
     #[arg(long, value_name = "DIR", requires = "artifacts")]
     mirror: Option<PathBuf>,
     #[command(flatten)]
@@ -63,19 +63,17 @@ impl Run for Check {
                 }
             };
             let (resources, roles) = (catalog.items.len(), site.hosts.get(name).map_or(0, |host| host.roles.len()));
-            if self.json {
-                print_json(
-                    &json!({ "event": "checked", "version": crate::report::VERSION, "host": name, "resources": resources }),
-                );
-            } else {
-                print_line(&format!("✓ {name:<16} {} of {}", counted(resources, "resource"), counted(roles, "role")));
-            }
+            print_result(
+                self.json,
+                json!({ "event": "checked", "host": name, "resources": resources }),
+                &format!("✓ {name:<16} {} of {}", counted(resources, "resource"), counted(roles, "role")),
+            );
             found.extend(lint_facts(&catalog, &facts).map(|error| (name, error)));
             users.add(&catalog);
             catalogs.push(catalog);
         }
         errors.extend(once(found));
-        // of a site that can't be resolved it is not known who uses what
+        // without all catalogs, it is unknown who uses what
         let is_resolved = errors.is_empty();
         errors.extend(lint_hosts(&site));
         for role in site.roles.keys().filter(|role| !site.hosts.values().any(|host| host.roles.contains(role))) {
@@ -107,37 +105,33 @@ impl Run for Check {
             None => Ok(Exit::Done),
         }
     }
-
-    fn json(&self) -> bool {
-        self.json
-    }
 }
 
 impl Check {
-    /// Tells of certificates that need attention; those that are no good any more are errors.
+    /// Warns about certificates that need attention; those that are no longer valid are errors.
     fn certificates(&self, site: &Arc<Site>) -> Result<Vec<Error>> {
         let now = Timestamp::now();
-        let standings = survey(site, self.site.dir().as_deref(), now)?;
-        // what one command renews is told once
-        let is_due = |standing: &&CertificateStatus| standing.is_due();
-        let first = standings.iter().filter(is_due).min_by_key(|standing| standing.left(now));
-        let more = standings.iter().filter(is_due).count().saturating_sub(1);
-        for standing in &standings {
-            let Some(mut warning) = standing.warning(now) else { continue };
-            if standing.is_due() && !self.json {
-                if first.is_none_or(|first| !std::ptr::eq(first, standing)) {
+        let statuses = survey(site, self.site.dir().as_deref(), now)?;
+        // one command renews all of them, so one warning is enough
+        let is_due = |status: &&CertificateStatus| status.is_due();
+        let first = statuses.iter().filter(is_due).min_by_key(|status| status.left(now));
+        let more = statuses.iter().filter(is_due).count().saturating_sub(1);
+        for status in &statuses {
+            let Some(mut warning) = status.warning(now) else { continue };
+            if status.is_due() && !self.json {
+                if first.is_none_or(|first| !std::ptr::eq(first, status)) {
                     continue;
                 }
                 if more > 0 {
                     warning.push_str(&format!("; {more} more are due"));
                 }
             }
-            self.warn(Some(&standing.host), &warning);
+            self.warn(Some(&status.host), &warning);
         }
-        Ok(standings.iter().filter_map(CertificateStatus::error).collect())
+        Ok(statuses.iter().filter_map(CertificateStatus::error).collect())
     }
 
-    /// Warns of thresholds of the newest key set that its keys will not reach soon; those that they do not reach now are errors.
+    /// Warns about thresholds of the newest key set that its keys will soon not reach; those that they don't reach now are errors.
     fn keys(&self, site: &Site) -> Vec<Error> {
         let now = Timestamp::now();
         let newest = match KeySet::newest(&site.files) {
@@ -150,15 +144,11 @@ impl Check {
         errors.into_iter().map(|found| found.error).collect()
     }
 
-    /// Tells of something that is no error, about a host or about the site.
+    /// Prints a warning about a host or the site.
     fn warn(&self, host: Option<&str>, warning: &str) {
-        if self.json {
-            print_json(
-                &json!({ "event": "warning", "version": crate::report::VERSION, "host": host, "warning": complete(warning) }),
-            );
-        } else {
-            print(&format!("! {}", complete(warning)));
-        }
+        let warning = complete(warning);
+        let object = json!({ "event": "warning", "host": host, "warning": warning });
+        print_result(self.json, object, &format!("! {warning}"));
     }
 
     fn check_artifacts(&self, site: &Arc<Site>) -> Result<()> {
@@ -177,10 +167,8 @@ impl Check {
             let error = answer.as_ref().err().map(ToString::to_string);
             let size = answer.as_ref().ok().copied().flatten();
             if self.json {
-                print_json(
-                    &json!({ "event": "artifact", "version": crate::report::VERSION, "name": pin.name, "arch": arch,
-                    "url": url, "place": place.to_string(), "ok": error.is_none(), "size": size, "error": error }),
-                );
+                print_json(json!({ "event": "artifact", "name": pin.name, "arch": arch,
+                    "url": url, "place": place.to_string(), "ok": error.is_none(), "size": size, "error": error }));
             } else {
                 print(&match error {
                     None => format!("✓ {:<16} {arch} {url}", pin.name),
@@ -191,15 +179,15 @@ impl Check {
     }
 }
 
-/// What roles take out of artifacts, by digest: for every host, whichever architecture it may have.
+/// The members of artifacts that roles install, by digest: for every host, on every architecture.
 fn installed(site: &Arc<Site>, dir: Option<&Path>) -> BTreeMap<String, BTreeSet<String>> {
     let mut members: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (name, host) in &site.hosts {
-        // other errors were told
+        // other errors have been reported
         let Ok(facts) = Facts::recorded(dir, name, host.address) else { continue };
         for arch in ["amd64", "arm64"] {
             let facts = Facts { arch: arch.to_owned(), ..facts.clone() };
-            // a host that has no such pins can't be of this architecture
+            // a host without pins for this architecture doesn't have it
             let Ok(catalog) = resolve(site, name, &facts, &SecretStore::sealed()) else { continue };
             for item in &catalog.items {
                 let Some(artifact) = item.as_kind::<Artifact>() else { continue };

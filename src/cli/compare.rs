@@ -1,14 +1,14 @@
 //! `kpull compare`.
 
 use std::io::{Seek as _, Write as _};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 use std::process::Stdio;
 
 use clap::Args;
 use serde_json::json;
 
 use crate::author::compare::{SiteState, compare};
-use crate::cli::{Run, print, print_as_is, print_json};
+use crate::cli::{Run, SiteArgs, print, print_as_is, print_json};
 use crate::document::{Files, PARTS};
 use crate::error::{Context, Error, Exit, Result, code};
 use crate::host::process::at_terminal;
@@ -17,19 +17,15 @@ use crate::site::Site;
 /// Arguments of `compare`.
 #[derive(Args, Debug)]
 pub struct Compare {
-    /// What to compare with: a directory with a site, or a revision in the git repository of the site
+    /// The old state: a directory with a site, or a revision in the git repository of the site
     old: String,
-    /// The state to look at, likewise [default: the site's directory as it is]
+    /// The new state, likewise [default: the site's directory as it is]
     new: Option<String>,
-    /// The site's directory
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    site: PathBuf,
-    /// Show at most so many bytes of each difference
+    /// Show at most this many bytes of each difference
     #[arg(long, value_name = "BYTES", default_value_t = 20_000)]
     most: usize,
-    /// Write one JSON object a line
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    options: SiteArgs,
 }
 
 impl Run for Compare {
@@ -37,19 +33,15 @@ impl Run for Compare {
         let old = self.state(&self.old)?;
         let new = match &self.new {
             Some(new) => self.state(new)?,
-            None => read(&self.site)?,
+            None => read(&self.options.site)?,
         };
         let found = compare(&old, &new)?;
-        if self.json {
+        if self.options.json {
             for (hosts, what) in &found.groups {
-                print_json(
-                    &json!({ "event": "compared", "version": crate::report::VERSION, "hosts": hosts, "markdown": what }),
-                );
+                print_json(json!({ "event": "compared", "hosts": hosts, "markdown": what }));
             }
-            print_json(
-                &json!({ "event": "done", "version": crate::report::VERSION, "command": "compare", "same": found.same,
-                "changed": found.groups.iter().map(|(hosts, _)| hosts.len()).sum::<usize>() }),
-            );
+            print_json(json!({ "event": "done", "command": "compare", "same": found.same,
+                "changed": found.groups.iter().map(|(hosts, _)| hosts.len()).sum::<usize>() }));
         } else {
             for line in found.markdown(self.most).lines() {
                 match line.is_empty() {
@@ -59,10 +51,6 @@ impl Run for Compare {
             }
         }
         Ok(Exit::Done)
-    }
-
-    fn json(&self) -> bool {
-        self.json
     }
 }
 
@@ -79,14 +67,14 @@ impl Compare {
         let unpacked = tempfile::tempdir().context(code::EDIT, what)?;
         self.unpack(name, unpacked.path()).map_err(|error| {
             Error::new(code::EDIT, what()).because(error).help(
-                "say a directory, or a revision of the git repository that the site is in; a shallow clone has few",
+                "name a directory, or a revision of the git repository that contains the site; a shallow clone has few",
             )
         })?;
         read(unpacked.path()).map_err(|error| error.help_more(&format!("this is the state at `{name}`")))
     }
 
-    /// Writes the files of the site as they are in a revision to `dir`. Each as it is stored: `git archive` and `git checkout` would run
-    /// what the repository's configuration says, which may be a stranger's.
+    /// Writes the files of the site in a revision to `dir`, as git stores them. `git archive` and `git checkout` would run commands from
+    /// the configuration of the repository, which may not be trustworthy.
     fn unpack(&self, revision: &str, dir: &Path) -> Result<()> {
         let listed = self.git(&["ls-tree", "-r", "-z", revision], Stdio::null())?;
         let listed = String::from_utf8(listed).context(code::EDIT, || "a name in it is not UTF-8".to_owned())?;
@@ -127,10 +115,10 @@ impl Compare {
         Ok(())
     }
 
-    /// What git says, which looks at nothing but the repository: an object that is missing there is asked of nobody.
+    /// The output of git, which reads only the repository and fetches no missing objects.
     fn git(&self, arguments: &[&str], input: Stdio) -> Result<Vec<u8>> {
         let mut git = at_terminal("git");
-        git.arg("-C").arg(&self.site).args(arguments).stdin(input);
+        git.arg("-C").arg(&self.options.site).args(arguments).stdin(input);
         git.env("GIT_NO_LAZY_FETCH", "1").env("GIT_ALLOW_PROTOCOL", "none");
         let output = git.output().context(code::EDIT, || "can't run git".to_owned())?;
         match output.status.success() {

@@ -9,7 +9,7 @@ use crate::error::{Exit, Result};
 /// Arguments of `completions`.
 #[derive(Args, Debug)]
 pub struct Completions {
-    /// For this shell
+    /// The shell
     #[arg(value_enum)]
     shell: Shell,
 }
@@ -20,9 +20,5 @@ impl Run for Completions {
         clap_complete::generate(self.shell, &mut command(), "kpull", &mut script);
         print_bytes(&script);
         Ok(Exit::Done)
-    }
-
-    fn json(&self) -> bool {
-        false
     }
 }

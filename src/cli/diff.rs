@@ -5,10 +5,10 @@ use serde_json::json;
 
 use crate::author::differences::differences;
 use crate::cli::status::ago;
-use crate::cli::{HostArgs, Run, TalkArgs, print, print_json, print_line};
+use crate::cli::{HostArgs, Run, VerbosityArgs, print, print_json, print_result};
 use crate::engine::Agent;
 use crate::error::{Error, Exit, Result, code};
-use crate::report::{Text, VERSION};
+use crate::report::Text;
 use crate::resolve::Catalog;
 use crate::secret::name::path_of;
 use crate::site::Site;
@@ -20,19 +20,19 @@ pub struct Diff {
     #[command(flatten)]
     host: HostArgs,
     #[command(flatten)]
-    talk: TalkArgs,
-    /// The older generation [default: the last but one]
+    verbosity: VerbosityArgs,
+    /// The older generation [default: the second last]
     from: Option<u64>,
     /// The newer one [default: the last]
     to: Option<u64>,
-    /// Leave the changes of texts out
+    /// Omit the changes of texts
     #[arg(long)]
     no_diff: bool,
 }
 
 impl Run for Diff {
     fn run(&self) -> Result<Exit> {
-        let text = Text::new(!self.no_diff).at(self.talk.level());
+        let text = Text::new(!self.no_diff).at(self.verbosity.level());
         let agent = self.host.agent(&text)?;
         let (from, to) = self.generations(&agent)?;
         if !self.host.json {
@@ -43,16 +43,12 @@ impl Run for Diff {
             false => self.releases(&agent.read_generation(&from)?, &agent.read_generation(&to)?, &text),
         };
         if self.host.json {
-            print_json(&json!({ "event": "done", "version": VERSION, "command": "diff", "host": agent.name,
+            print_json(json!({ "event": "done", "command": "diff", "host": agent.name,
                 "from": brief(&from), "to": brief(&to), "differences": count }));
         } else if count == 0 {
-            print("nothing differs");
+            print("no differences");
         }
         Ok(Exit::Done)
-    }
-
-    fn json(&self) -> bool {
-        self.host.json
     }
 }
 
@@ -65,20 +61,23 @@ impl Diff {
             found.ok_or_else(|| Error::new(code::GENERATION, format!("there is no generation {number}")).help(help))
         };
         let Some(last) = all.last() else {
-            return Err(Error::new(code::GENERATION, "nothing was applied on this host yet")
-                .help("`kpull plan` shows what would be"));
+            return Err(Error::new(code::GENERATION, "nothing has been applied on this host yet")
+                .help("`kpull plan` shows what would change"));
         };
         let to = self.to.map_or_else(|| Ok(last.clone()), find)?;
         let from = match self.from {
             Some(number) => find(number)?,
-            None => all.iter().rev().nth(1).cloned().ok_or_else(|| {
-                Error::new(code::GENERATION, "there is one generation only, and nothing to compare it with").help(help)
-            })?,
+            None => all
+                .iter()
+                .rev()
+                .nth(1)
+                .cloned()
+                .ok_or_else(|| Error::new(code::GENERATION, "there is only one generation").help(help))?,
         };
         Ok((from, to))
     }
 
-    /// What two releases say differently. How much.
+    /// Shows the differences between two releases; returns their number.
     fn releases(
         &self,
         old: &(std::sync::Arc<Site>, Catalog),
@@ -89,7 +88,7 @@ impl Diff {
         for one in &found {
             let (item, change) = (one.item, &one.change);
             if self.host.json {
-                print_json(&json!({ "event": "differs", "version": VERSION, "id": item.id, "role": &*item.role,
+                print_json(json!({ "event": "differs", "id": item.id, "role": &*item.role,
                     "what": change.what, "summary": change.summary, "diff": change.diff }));
                 continue;
             }
@@ -98,36 +97,34 @@ impl Diff {
         text.show();
         let secrets = secrets(old, new);
         for name in &secrets {
-            match self.host.json {
-                true => print_json(&json!({ "event": "secret_differs", "version": VERSION, "name": name })),
-                false => print_line(&format!("~ secret {name}  written anew, or encrypted to others")),
-            }
+            let line = format!("~ secret {name}  changed, or encrypted to other recipients");
+            print_result(self.host.json, json!({ "event": "secret_differs", "name": name }), &line);
         }
         found.len() + secrets.len()
     }
 
-    /// What was mended between two generations of one release. How much.
+    /// Shows what was corrected between two generations of one release; returns the number of corrections.
     fn between(&self, agent: &Agent<'_>, from: &Generation, to: &Generation) -> Result<usize> {
         let (first, last) = (from.number.min(to.number), from.number.max(to.number));
         let mut all = agent.store.generations()?;
         all.retain(|one| one.number > first && one.number <= last);
         if !self.host.json && first != last {
-            print("the release is the same; between them was changed:");
+            print("both have the same release; corrected between them:");
         }
         let mut count = 0;
         for (one, (id, summary)) in all.iter().flat_map(|one| one.changes.iter().map(move |change| (one, change))) {
             count += 1;
-            match self.host.json {
-                true => print_json(&json!({ "event": "changed_between", "version": VERSION,
-                    "generation": one.number, "id": id, "summary": summary })),
-                false => print_line(&format!("~ {id}  {summary}  (generation {})", one.number)),
-            }
+            print_result(
+                self.host.json,
+                json!({ "event": "changed_between", "generation": one.number, "id": id, "summary": summary }),
+                &format!("~ {id}  {summary}  (generation {})", one.number),
+            );
         }
         Ok(count)
     }
 }
 
-/// The names of secrets that both releases have for this host, as other files.
+/// The names of secrets whose files differ between the releases.
 fn secrets(old: &(std::sync::Arc<Site>, Catalog), new: &(std::sync::Arc<Site>, Catalog)) -> Vec<String> {
     let file = |site: &Site, name: &str| site.files.get(&path_of(name)).cloned();
     let both = old.1.secrets.intersection(&new.1.secrets);

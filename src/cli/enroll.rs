@@ -1,4 +1,4 @@
-//! `kpull enroll`: says what a host trusts from now on, and makes it so.
+//! `kpull enroll`: sets which site and which signers a host trusts.
 
 use std::collections::BTreeSet;
 use std::fs::DirBuilder;
@@ -25,35 +25,35 @@ pub struct Enroll {
     #[command(flatten)]
     host: HostArgs,
     /// Where releases come from: a web server's directory, a git repository (…​.git, ssh://, or with --git), a directory
-    /// [default: what kpull.toml says already]
+    /// [default: as in kpull.toml]
     #[arg(value_name = "URL", requires = "site")]
     url: Option<String>,
-    /// The site's name, as its site.toml has it: releases of any other are refused
+    /// The site's name, as in its site.toml; releases of other sites are refused
     #[arg(long, value_name = "NAME", requires = "url")]
     site: Option<String>,
-    /// The address is that of a git repository
+    /// Treat the address as a git repository
     #[arg(long, requires = "url")]
     git: bool,
-    /// The site's directory in a git repository [default: the top of it]
+    /// The site's directory in a git repository [default: the top level]
     #[arg(long, value_name = "DIRECTORY", requires = "url")]
     path: Option<String>,
-    /// Whom to believe: a file in OpenSSH's allowed_signers format, or a key set of the site (keys/N.toml)
+    /// The trusted signers: a file in OpenSSH's allowed_signers format, or a key set of the site (keys/N.toml)
     #[arg(long, value_name = "FILE", requires = "url", conflicts_with = "fingerprint")]
     signers: Option<PathBuf>,
-    /// Whom to believe: the key with this fingerprint (SHA256:…), which has signed the site's first key set, or, where there are no
-    /// sets, its release; once for each key, and as many as that set needs for the next one
+    /// The trusted signer: the key with this fingerprint (SHA256:…), which signed the site's first key set, or its release if there
+    /// are no sets. Repeat it for each key, as many as that set requires for the next one
     #[arg(long, value_name = "FINGERPRINT", requires = "url")]
     fingerprint: Vec<String>,
-    /// How many different keys have to sign a release [default: each with a --fingerprint; 1 with --signers]
+    /// How many different keys must sign a release [default: each --fingerprint; 1 with --signers]
     #[arg(long, value_name = "N", requires = "url")]
     threshold: Option<usize>,
-    /// PEM file with the only authorities that are trusted for the source's TLS
+    /// Trust only the authorities in this PEM file for the source's TLS
     #[arg(long, value_name = "FILE", requires = "url")]
     ca: Option<PathBuf>,
-    /// Replace a kpull.toml that is there
+    /// Replace an existing kpull.toml
     #[arg(long, requires = "url")]
     replace: bool,
-    /// Take a release with this serial or later, although this host has seen newer ones
+    /// Accept a release with this serial or later, even if this host has seen newer ones
     #[arg(long, value_name = "SERIAL")]
     accept_serial: Option<u64>,
 }
@@ -67,24 +67,20 @@ impl Run for Enroll {
         };
         let enrolled = self.enroll();
         if let (Err(_), Some(written)) = (&enrolled, written) {
-            written.take_back();
+            written.restore();
         }
         enrolled.map(|()| Exit::Done)
     }
-
-    fn json(&self) -> bool {
-        self.host.json
-    }
 }
 
-/// Files that were written, and what stood there before.
+/// Files that were written, and their previous content.
 struct Written(Vec<(PathBuf, Option<Vec<u8>>)>);
 
 impl Written {
-    /// As if nothing had happened.
-    fn take_back(self) {
+    /// Restores the previous content.
+    fn restore(self) {
         for (path, before) in self.0 {
-            // what can't be put back is told by what failed before
+            // the error that led here is reported; a failure to restore is not
             let _ = match before {
                 Some(bytes) => std::fs::write(&path, bytes),
                 None => std::fs::remove_file(&path),
@@ -94,11 +90,11 @@ impl Written {
 }
 
 impl Enroll {
-    /// Writes `kpull.toml` and the keys beside it, after having asked the source.
+    /// Writes `kpull.toml` and the keys beside it, after checking the source.
     fn write_configuration(&self, url: &str, site: &str, path: &Path) -> Result<Written> {
         if path.exists() && !self.replace {
             return Err(Error::new(code::ENROLL, format!("{} is there already", path.display()))
-                .help("`kpull enroll` without a URL takes up what it says; --replace writes a new one"));
+                .help("run `kpull enroll` without a URL to use it, or add --replace to write a new one"));
         }
         let config = self.source(url)?;
         let (keys_name, keys, threshold) = match &self.signers {
@@ -110,8 +106,8 @@ impl Enroll {
             None => {
                 let wanted: BTreeSet<&str> = self.fingerprint.iter().map(String::as_str).collect();
                 if wanted.is_empty() {
-                    return Err(Error::new(code::ENROLL, "whom is this host to believe?").help(
-                        "say --signers FILE or --fingerprint SHA256:…, which you know from somewhere else than the source",
+                    return Err(Error::new(code::ENROLL, "no trusted signer was named").help(
+                        "add --signers FILE or --fingerprint SHA256:…, which you got from somewhere other than the source",
                     ));
                 }
                 let cache =
@@ -150,7 +146,7 @@ impl Enroll {
         if let Some(above) = base.parent() {
             std::fs::create_dir_all(above).context(code::ENROLL, what)?;
         }
-        // what is in it says where secrets are, and is nobody else's business
+        // the configuration names files with secrets: only root reads it
         DirBuilder::new().mode(0o700).recursive(true).create(base).context(code::ENROLL, what)?;
         let root = Root::open(base)?;
         let mut written = Written(Vec::new());
@@ -178,7 +174,7 @@ impl Enroll {
         Ok(config)
     }
 
-    /// Verifies what the source has by the keys of `kpull.toml`, says what that means, and remembers it.
+    /// Verifies the release of the source against the keys of `kpull.toml`, and records it as trusted.
     fn enroll(&self) -> Result<()> {
         let report = Text::new(false);
         let agent = self.host.agent(&report)?;
@@ -188,13 +184,13 @@ impl Enroll {
             Ok(anchor) => anchor.filter(|anchor| anchor.site == agent.config.trust.site),
             Err(error) if self.accept_serial.is_none() => {
                 return Err(error.help(
-                    "say --accept-serial SERIAL to forget it, with the serial of a release that you know to be good",
+                    "add --accept-serial SERIAL to discard it, with the serial of a release that you know to be good",
                 ));
             }
             Err(_) => None,
         };
         let mut trust = agent.first_trust(agent.config.trust.start()?);
-        // of the same keys: what others have followed says nothing of these
+        // only for the same keys: other keys have another chain of sets
         let followed =
             anchor.as_ref().filter(|anchor| anchor.start == trust.state.start).map_or(0, |anchor| anchor.keys);
         if self.accept_serial.is_none() {
@@ -210,15 +206,15 @@ impl Enroll {
                     return Err(Error::refused(code::ENROLL, format!(
                         "this host has followed key set {followed}, and the source ends with set {last}"
                     ))
-                    .help("somebody may hide the newer sets to bring back keys that were replaced; if the site starts anew, say whom to believe: `kpull enroll URL --site NAME --replace --signers FILE`"));
+                    .help("someone may be hiding newer sets to bring back replaced keys; if the site starts over, name the signers again: `kpull enroll URL --site NAME --replace --signers FILE`"));
                 }
                 agent.adopt(&mut trust, chain)?;
                 let announced = trust.policy.announce(&*tree, now)?;
                 let (known, serial) = (trust.state.release.as_ref(), announced.manifest().serial);
                 let oldest = self.accept_serial.or(known.map(|known| known.serial)).unwrap_or(0);
                 if serial < oldest {
-                    return Err(Error::refused(code::ENROLL, format!("the source has release {serial}, and this host has seen {oldest}")).help(
-                        "somebody may be replaying an old release; if it is meant, say --accept-serial SERIAL",
+                    return Err(Error::refused(code::ENROLL, format!("the source has release {serial}, but this host has seen {oldest}")).help(
+                        "someone may be replaying an old release; if this is intended, add --accept-serial SERIAL",
                     ));
                 }
                 announced.check_time(known, now)?;
@@ -227,24 +223,24 @@ impl Enroll {
             match found {
                 Ok(announced) => {
                     agent.remember(&mut trust.state, LastSeen::of(&announced))?;
-                    self.tell(&trust.policy.keys, &trust.state, &announced);
+                    self.report(&trust.policy.keys, &trust.state, &announced);
                     return Ok(());
                 }
                 Err(error) => drop(failed.get_or_insert(error)),
             }
         }
-        Err(failed.unwrap_or_else(|| Error::new(code::ENROLL, "no source was asked")))
+        Err(failed.unwrap_or_else(|| Error::new(code::ENROLL, "no source was checked")))
     }
 
-    fn tell(&self, set: &KeySet, memory: &TrustState, announced: &trust::VerifiedManifest) {
+    fn report(&self, set: &KeySet, memory: &TrustState, announced: &trust::VerifiedManifest) {
         let Manifest { serial, created, expires, .. } = announced.manifest();
         if self.host.json {
-            print_json(&json!({ "version": crate::report::VERSION, "host": memory.host, "site": memory.site,
+            print_json(json!({ "host": memory.host, "site": memory.site,
                 "keys": set.number, "serial": serial, "signers": announced.signers }));
             return;
         }
         print(&format!(
-            "{} is enrolled to the site {}\n{}\n  release {serial} is there: signed by {} on {created:.0}, good until {expires:.0}\n\
+            "{} is enrolled to the site {}\n{}\n  release {serial}: signed by {} on {created:.0}, valid until {expires:.0}\n\
              next: {}",
             memory.host,
             memory.site,

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::{Run, SiteArgs, print, print_json, print_line};
+use crate::cli::{Run, SiteSource, print, print_json, print_line};
 use crate::error::{Error, Exit, Place, Result, code, nearest};
 use crate::resolve::{Facts, TemplateContext};
 use crate::secret::SecretStore;
@@ -15,10 +15,10 @@ use crate::template::with_room;
 pub struct Explain {
     /// The host
     host: String,
-    /// The variable: `ROLE.NAME`, or `NAME` for one of the whole site
+    /// The variable: `ROLE.NAME`, or `NAME` for a variable of the whole site
     variable: String,
     #[command(flatten)]
-    site: SiteArgs,
+    site: SiteSource,
     /// Write one JSON object
     #[arg(long)]
     json: bool,
@@ -28,10 +28,6 @@ impl Run for Explain {
     fn run(&self) -> Result<Exit> {
         with_room(|| self.explain())
     }
-
-    fn json(&self) -> bool {
-        self.json
-    }
 }
 
 impl Explain {
@@ -40,33 +36,33 @@ impl Explain {
         let host = site.find_host(&self.host)?;
         let facts = Facts::recorded(dir.as_deref(), &self.host, host.address)?;
         let recorded = facts.live.then(|| Facts::file_of(&self.host));
-        let (role, way) = match self.variable.split_once('.') {
+        let (role, path) = match self.variable.split_once('.') {
             Some((role, rest)) if site.roles.contains_key(role) => (Some(role), rest),
             _ => (None, self.variable.as_str()),
         };
-        let way: Vec<String> = way.split('.').map(str::to_owned).collect();
-        let world = TemplateContext::new(site.clone(), &self.host, &facts, &SecretStore::sealed());
-        let layers = world.layers(&self.host, role);
-        let set_at = |way: &[String]| -> Vec<_> {
-            layers.iter().filter_map(|layer| Some((layer.name.clone(), layer.place(way)?))).collect()
+        let path: Vec<String> = path.split('.').map(str::to_owned).collect();
+        let context = TemplateContext::new(site.clone(), &self.host, &facts, &SecretStore::sealed());
+        let layers = context.layers(&self.host, role);
+        let set_at = |path: &[String]| -> Vec<_> {
+            layers.iter().filter_map(|layer| Some((layer.name.clone(), layer.place(path)?))).collect()
         };
-        // a part of what an expression makes is set where the expression is
+        // a part of the value of an expression is set where the expression is
         let set =
-            (1..=way.len()).rev().map(|parts| set_at(&way[..parts])).find(|set| !set.is_empty()).unwrap_or_default();
+            (1..=path.len()).rev().map(|parts| set_at(&path[..parts])).find(|set| !set.is_empty()).unwrap_or_default();
         let rows = set.last().and_then(|(_, place)| {
-            let table = world.variable(&self.host, role, table_by_systems(place)?)?;
+            let table = context.variable(&self.host, role, table_by_systems(place)?)?;
             let table = serde_json::to_value(&table).ok()?;
             Some(rows(&facts.os).into_iter().filter(|row| table.get(row).is_some()).collect::<Vec<_>>())
         });
-        let Some(value) = world.variable(&self.host, role, &way[0]).filter(|_| !set.is_empty()) else {
-            return Err(self.unknown(&site, role, &way));
+        let Some(value) = context.variable(&self.host, role, &path[0]).filter(|_| !set.is_empty()) else {
+            return Err(self.unknown(&site, role, &path));
         };
         let mut value = serde_json::to_value(&value).map_err(|_| {
-            world.take_failure().unwrap_or_else(|| Error::new(code::EXPLAIN, "the variable can't be made"))
+            context.take_failure().unwrap_or_else(|| Error::new(code::EXPLAIN, "the variable can't be rendered"))
         })?;
-        for (at, key) in way.iter().enumerate().skip(1) {
+        for (at, key) in path.iter().enumerate().skip(1) {
             let Some(part) = value.get_mut(key).map(serde_json::Value::take) else {
-                let whole = self.variable.rsplitn(way.len() - at + 1, '.').last().unwrap_or_default();
+                let whole = self.variable.rsplitn(path.len() - at + 1, '.').last().unwrap_or_default();
                 let names = value.as_object().into_iter().flatten().map(|(name, _)| format!("`{name}`"));
                 return Err(self.unset().help(match names.collect::<Vec<_>>().join(", ") {
                     none if none.is_empty() => format!("{value} has no parts"),
@@ -79,7 +75,7 @@ impl Explain {
             let layers: Vec<_> =
                 set.iter().map(|(name, place)| json!({ "layer": name, "place": place.to_string() })).collect();
             print_json(
-                &json!({ "version": crate::report::VERSION, "host": self.host, "variable": self.variable, "value": value, "layers": layers, "rows": rows, "facts": recorded }),
+                json!({ "host": self.host, "variable": self.variable, "value": value, "layers": layers, "rows": rows, "facts": recorded }),
             );
             return Ok(Exit::Done);
         }
@@ -98,7 +94,7 @@ impl Explain {
     }
 }
 
-/// The table that the expression at a place takes rows from with `for_os`, if it does that.
+/// The table from which the expression at a place selects rows with `for_os`, if it does.
 fn table_by_systems(place: &Place) -> Option<&str> {
     let (before, _) = place.text.get(place.span.clone())?.split_once("for_os")?;
     let before = before.trim_end().strip_suffix('|')?.trim_end();
@@ -110,10 +106,10 @@ impl Explain {
         Error::new(code::EXPLAIN, format!("nothing sets `{}` for {}", self.variable, self.host))
     }
 
-    fn unknown(&self, site: &crate::site::Site, role: Option<&str>, way: &[String]) -> Error {
+    fn unknown(&self, site: &crate::site::Site, role: Option<&str>, path: &[String]) -> Error {
         let error = self.unset();
         let role = role.and_then(|role| site.roles.get(role));
-        match role.and_then(|role| Some((role, nearest(&way[0], role.names())?))) {
+        match role.and_then(|role| Some((role, nearest(&path[0], role.names())?))) {
             Some((role, near)) => error.help(format!("did you mean `{}.{near}`?", role.name)),
             None => error.help("a variable is ROLE.NAME, or NAME for one that site.toml declares"),
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 
-use crate::cli::{Run, print_as_is};
+use crate::cli::{Run, print_as_is, print_json};
 use crate::error::{Context, Exit, Result, code};
 use crate::host::Host;
 use crate::resolve::Facts;
@@ -20,17 +20,13 @@ pub struct FactsOf {
 impl Run for FactsOf {
     fn run(&self) -> Result<Exit> {
         let facts = Facts::of_machine(&Host::open(Path::new("/"))?)?;
-        let what = || "facts can't be told".to_owned();
-        let text = match self.json {
-            true => serde_json::to_string(&serde_json::json!({ "version": crate::report::VERSION, "facts": facts }))
-                .context(code::FACTS, what)?,
-            false => toml::to_string(&facts).context(code::FACTS, what)?,
-        };
-        print_as_is(text.trim_end());
+        match self.json {
+            true => print_json(serde_json::json!({ "facts": facts })),
+            false => {
+                let text = toml::to_string(&facts).context(code::FACTS, || "can't print the facts".to_owned())?;
+                print_as_is(text.trim_end());
+            }
+        }
         Ok(Exit::Done)
-    }
-
-    fn json(&self) -> bool {
-        self.json
     }
 }

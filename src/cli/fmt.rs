@@ -7,24 +7,20 @@ use serde_json::json;
 
 use crate::author::fmt::format;
 use crate::author::vendor;
-use crate::cli::{Run, print, print_json};
+use crate::cli::{Run, SiteArgs, print_result};
 use crate::document::{Files, read_if_there, replace, utf8};
 use crate::error::{Context, Error, Exit, Result, code};
 
 /// Arguments of `fmt`.
 #[derive(Args, Debug)]
 pub struct Fmt {
-    /// TOML files [default: all that people write in the site]
+    /// Format these TOML files [default: all files of the site that people write]
     files: Vec<PathBuf>,
-    /// Change nothing; fail when something would change
+    /// Change nothing; exit with 1 if something would change
     #[arg(long)]
     check: bool,
-    /// The site's directory
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    site: PathBuf,
-    /// Write one JSON object a line
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    options: SiteArgs,
 }
 
 impl Run for Fmt {
@@ -44,13 +40,11 @@ impl Run for Fmt {
             replace(&changed)?;
         }
         for (path, _) in &changed {
-            if self.json {
-                print_json(
-                    &json!({ "event": "formatted", "version": crate::report::VERSION, "path": path, "written": !self.check }),
-                );
-            } else {
-                print(&format!("~ {}", path.display()));
-            }
+            print_result(
+                self.options.json,
+                json!({ "event": "formatted", "path": path, "written": !self.check }),
+                &format!("~ {}", path.display()),
+            );
         }
         match changed.len() {
             left if left > 0 && self.check => {
@@ -60,34 +54,30 @@ impl Run for Fmt {
             _ => Ok(Exit::Done),
         }
     }
-
-    fn json(&self) -> bool {
-        self.json
-    }
 }
 
 impl Fmt {
-    /// The files that were named, or those of the site but for what `kpull` writes itself.
+    /// The named files, or those of the site except what `kpull` writes itself.
     fn files(&self) -> Result<Vec<PathBuf>> {
         if !self.files.is_empty() {
             return Ok(self.files.clone());
         }
         let is_ours = |path: &str| ["keys/", "pki/", "secrets/"].iter().any(|dir| path.starts_with(dir));
         let is_copied = |path: &str| path.starts_with("roles/") && !is_read(path);
-        let files = Files::in_directory(&self.site)?;
-        // what others have signed stays as it is
+        let files = Files::in_directory(&self.options.site)?;
+        // vendored roles are signed as they are
         let is_theirs = |path: &str| {
             let role = path.strip_prefix("roles/").and_then(|path| path.split('/').next());
             role.is_some_and(|role| files.get(&format!("roles/{role}/{}", vendor::ORIGIN)).is_some())
         };
         let wanted = files.iter().map(|(path, _)| path).filter(|path| path.ends_with(".toml"));
         let wanted = wanted.filter(|path| !is_ours(path) && !is_copied(path) && !is_theirs(path));
-        let listed = read_if_there(&self.site, vendor::FILE)?.map(|_| vendor::FILE);
-        Ok(wanted.chain(listed).map(|path| self.site.join(path)).collect())
+        let listed = read_if_there(&self.options.site, vendor::FILE)?.map(|_| vendor::FILE);
+        Ok(wanted.chain(listed).map(|path| self.options.site.join(path)).collect())
     }
 }
 
-/// Whether a file of a role is TOML of kpull's own, and not something that goes to hosts.
+/// Whether kpull reads a TOML file of a role, rather than writing it to hosts.
 fn is_read(path: &str) -> bool {
     matches!(path.split('/').collect::<Vec<_>>()[..], [_, _, "role.toml"] | [_, _, "tests", _])
 }

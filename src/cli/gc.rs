@@ -3,10 +3,10 @@
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::{HostArgs, Run, print, print_json};
+use crate::cli::{HostArgs, Run, print_result};
 use crate::engine::gc::{Freed, collect};
 use crate::error::{Exit, Result};
-use crate::report::{Text, VERSION};
+use crate::report::Text;
 
 /// Arguments of `gc`.
 #[derive(Args, Debug)]
@@ -21,18 +21,11 @@ impl Run for Gc {
         let agent = self.host.agent(&report)?;
         let _lock = agent.store.lock()?;
         let Freed { generations, saved, artifacts } = collect(&agent.store, &agent.config.keep)?;
-        match self.host.json {
-            true => print_json(
-                &json!({ "version": VERSION, "generations": generations, "saved": saved, "artifacts": artifacts }),
-            ),
-            false => print(&format!(
-                "{generations} generations, {saved} saved contents and {artifacts} files of artifacts deleted"
-            )),
-        }
+        print_result(
+            self.host.json,
+            json!({ "generations": generations, "saved": saved, "artifacts": artifacts }),
+            &format!("deleted {generations} generations, {saved} saved contents and {artifacts} artifact files"),
+        );
         Ok(Exit::Done)
-    }
-
-    fn json(&self) -> bool {
-        self.host.json
     }
 }

@@ -10,14 +10,13 @@ use crate::report::terminal;
 /// Arguments of `help`.
 #[derive(Args, Debug)]
 pub struct Help {
-    /// The code of an error, as it stands in `error[CODE]`, or a command; with `codes`, all codes are listed
+    /// An error code, as shown in `error[CODE]`, or a command; `codes` lists all codes
     words: Vec<String>,
 }
 
 impl Run for Help {
     fn run(&self) -> Result<Exit> {
         match self.words.as_slice() {
-            [] => self.command(),
             [word] if word == "codes" => {
                 let longest = code::ALL.iter().map(|code| code.name.len()).max().unwrap_or(0);
                 for (code, section) in code::ALL.iter().filter_map(|code| Some((code, code.section()?))) {
@@ -35,13 +34,9 @@ impl Run for Help {
             _ => self.command(),
         }
     }
-
-    fn json(&self) -> bool {
-        false
-    }
 }
 
-/// All that is known of a code, in lines that fit.
+/// The explanation of a code, wrapped to the terminal.
 fn explained(name: &str, section: &Section) -> String {
     let width = terminal::width(std::io::stdout()).map(|width| width.clamp(40, 100));
     let paragraph = |title: &str, text: &str| terminal::fill(text, width, title, "              ");
@@ -55,7 +50,7 @@ fn explained(name: &str, section: &Section) -> String {
 }
 
 impl Help {
-    /// What clap knows of a command.
+    /// The help of a command.
     fn command(&self) -> Result<Exit> {
         let mut command = command();
         command.build();

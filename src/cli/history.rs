@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::{HostArgs, Run, print, print_json, print_line};
+use crate::cli::{HostArgs, Run, print, print_json, print_result};
 use crate::error::{Error, Exit, Result, code, one_line};
-use crate::report::{Text, VERSION};
+use crate::report::Text;
 use crate::store::Generation;
 
 /// Arguments of `history`.
@@ -15,9 +15,9 @@ use crate::store::Generation;
 pub struct History {
     #[command(flatten)]
     host: HostArgs,
-    /// Show what this generation changed
+    /// Show the changes of this generation
     generation: Option<u64>,
-    /// Show edits by hand that were saved before kpull overwrote or removed them, and where they are
+    /// List manual edits that kpull saved before it overwrote or removed the file
     #[arg(long, conflicts_with = "generation")]
     edits: bool,
 }
@@ -29,12 +29,9 @@ impl Run for History {
         if self.edits {
             for edit in agent.store.edits()? {
                 let file = agent.store.dir().join("saved").join(&edit.digest);
-                match self.host.json {
-                    true => {
-                        print_json(&json!({ "version": VERSION, "time": edit.time, "path": edit.path, "saved": file }))
-                    }
-                    false => print_line(&format!("{:.0}  {}  is in {}", edit.time, edit.path, file.display())),
-                }
+                let object = json!({ "time": edit.time, "path": edit.path, "saved": file });
+                let line = format!("{:.0}  {}  is in {}", edit.time, edit.path, file.display());
+                print_result(self.host.json, object, &line);
             }
             return Ok(Exit::Done);
         }
@@ -44,24 +41,16 @@ impl Run for History {
             all.retain(|one| one.number == number);
             if all.is_empty() {
                 return Err(Error::new(code::GENERATION, format!("there is no generation {number}"))
-                    .help(format!("the oldest that is kept is {oldest}; `kpull history` lists them")));
+                    .help(format!("the oldest kept generation is {oldest}; `kpull history` lists them")));
             }
         }
         for one in &all {
             match self.host.json {
-                true => {
-                    let mut value = serde_json::to_value(one).unwrap_or_default();
-                    value["version"] = VERSION.into();
-                    print_json(&value);
-                }
+                true => print_json(serde_json::to_value(one).unwrap_or_default()),
                 false => print(line(one, self.generation.is_some()).trim_end()),
             }
         }
         Ok(Exit::Done)
-    }
-
-    fn json(&self) -> bool {
-        self.host.json
     }
 }
 
@@ -69,7 +58,7 @@ fn line(one: &Generation, whole: bool) -> String {
     let state = match (&one.back, one.good) {
         (Some(_), _) => "back",
         (None, true) => "good",
-        (None, false) => "not well",
+        (None, false) => "unhealthy",
     };
     let signers = if one.signers.is_empty() { "unknown".to_owned() } else { one.signers.join(", ") };
     let mut line = format!(

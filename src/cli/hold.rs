@@ -1,15 +1,15 @@
-//! `kpull hold`, `kpull unhold` and `kpull disown`: resources that kpull is to leave alone, for a while or for good.
+//! `kpull hold`, `kpull unhold` and `kpull disown`: resources that kpull leaves alone, for a while or for good.
 
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use crate::cli::{HostArgs, Run, print, print_json, print_line};
+use crate::cli::{HostArgs, Run, print, print_result};
 use crate::document::fields::Lifetime;
 use crate::engine::Agent;
 use crate::engine::prior::PriorStates;
 use crate::error::{Error, Exit, Result, code};
-use crate::report::{Text, VERSION};
+use crate::report::Text;
 use crate::store::Pause;
 
 /// Arguments of `hold`.
@@ -17,13 +17,13 @@ use crate::store::Pause;
 pub struct Hold {
     #[command(flatten)]
     host: HostArgs,
-    /// The resource, as `plan` and `graph` call it; all that are held are listed when it is left out
+    /// The id of the resource, as in `plan` and `graph` [default: list held resources]
     #[arg(requires = "reason")]
     resource: Option<String>,
-    /// For how long, like 8h or 3d; at most 30 days
-    #[arg(long = "for", value_name = "TIME", default_value = "8h", value_parser = span)]
+    /// How long, such as 8h or 3d; at most 30 days
+    #[arg(long = "for", value_name = "TIME", default_value = "8h", value_parser = duration)]
     time: SignedDuration,
-    /// Why, for those who look at this host later
+    /// The reason, recorded for later readers
     #[arg(long)]
     reason: Option<String>,
 }
@@ -33,7 +33,7 @@ pub struct Hold {
 pub struct Unhold {
     #[command(flatten)]
     host: HostArgs,
-    /// The resource
+    /// The id of the resource
     resource: String,
 }
 
@@ -42,18 +42,19 @@ pub struct Unhold {
 pub struct Disown {
     #[command(flatten)]
     host: HostArgs,
-    /// The resource
+    /// The id of the resource
     resource: String,
 }
 
-fn span(text: &str) -> Result<SignedDuration, String> {
-    let span = text.parse::<Lifetime>().ok().map(|time| time.0);
-    span.filter(|span| span.is_positive() && *span <= SignedDuration::from_hours(24 * 30))
-        .ok_or_else(|| format!("`{text}` is no time up to 30 days; write it like 90m, 8h or 3d"))
+fn duration(text: &str) -> Result<SignedDuration, String> {
+    let duration = text.parse::<Lifetime>().ok().map(|time| time.0);
+    duration
+        .filter(|duration| duration.is_positive() && *duration <= SignedDuration::from_hours(24 * 30))
+        .ok_or_else(|| format!("`{text}` is not a time up to 30 days; write it like 90m, 8h or 3d"))
 }
 
 /// An error for a resource that this host does not have.
-fn known(agent: &Agent<'_>, id: &str) -> Result<()> {
+fn check_known(agent: &Agent<'_>, id: &str) -> Result<()> {
     let resources = agent.store.generation()?.map(|last| last.resources).unwrap_or_default();
     if resources.iter().any(|one| one == id) {
         return Ok(());
@@ -62,7 +63,7 @@ fn known(agent: &Agent<'_>, id: &str) -> Result<()> {
     Err(error.help_nearest(
         id,
         resources.iter().map(String::as_str),
-        "`kpull history N` and `kpull plan` show how resources are called",
+        "`kpull history N` and `kpull plan` show the ids of resources",
     ))
 }
 
@@ -71,22 +72,19 @@ impl Run for Hold {
         let report = Text::new(false);
         let agent = self.host.agent(&report)?;
         if let (Some(id), Some(why)) = (&self.resource, &self.reason) {
-            known(&agent, id)?;
+            check_known(&agent, id)?;
             let _lock = agent.store.lock()?;
             let since = Timestamp::now();
             Pause { id: id.clone(), since, until: since + self.time, why: why.clone() }.save(&agent.store)?;
         }
         for one in Pause::now(&agent.store)? {
-            match self.host.json {
-                true => print_json(&json!({ "version": VERSION, "paused": one })),
-                false => print_line(&format!("{}  until {:.0}: {}", one.id, one.until, one.why)),
-            }
+            print_result(
+                self.host.json,
+                json!({ "paused": one }),
+                &format!("{}  until {:.0}: {}", one.id, one.until, one.why),
+            );
         }
         Ok(Exit::Done)
-    }
-
-    fn json(&self) -> bool {
-        self.host.json
     }
 }
 
@@ -96,15 +94,10 @@ impl Run for Unhold {
         let agent = self.host.agent(&report)?;
         let _lock = agent.store.lock()?;
         if !Pause::remove(&self.resource, &agent.store)? {
-            return Err(
-                Error::new(code::HELD, format!("`{}` is not held", self.resource)).help("`kpull hold` lists what is")
-            );
+            return Err(Error::new(code::HELD, format!("`{}` is not held", self.resource))
+                .help("`kpull hold` lists held resources"));
         }
         Ok(Exit::Done)
-    }
-
-    fn json(&self) -> bool {
-        self.host.json
     }
 }
 
@@ -114,21 +107,14 @@ impl Run for Disown {
         let agent = self.host.agent(&report)?;
         let _lock = agent.store.lock()?;
         let mut before = PriorStates::load(&agent.store)?;
-        if !before.disown(&self.resource, "somebody said `kpull disown`") {
-            known(&agent, &self.resource)?;
-            return Err(Error::new(
-                code::HELD,
-                format!("`{}` leaves nothing on the host that could come back", self.resource),
-            ));
+        if !before.disown(&self.resource, "manual `kpull disown`") {
+            check_known(&agent, &self.resource)?;
+            return Err(Error::new(code::HELD, format!("`{}` has no prior state to restore", self.resource)));
         }
         before.save(&agent.store)?;
         if !self.host.json {
-            print(&format!("{} stays as it is when its role is gone", self.resource));
+            print(&format!("{} stays as it is when its role is removed", self.resource));
         }
         Ok(Exit::Done)
-    }
-
-    fn json(&self) -> bool {
-        self.host.json
     }
 }

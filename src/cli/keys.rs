@@ -1,4 +1,4 @@
-//! `kpull keys`: the sets of keys of a site.
+//! `kpull keys`: the key sets of a site.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use crate::cli::{DeskArgs, Run, print, print_json};
+use crate::cli::{Run, SiteArgs, print, print_json, print_result};
 use crate::document::{Files, replace};
 use crate::error::advice::complete;
 use crate::error::{Context, Error, Exit, Result, code, quoted};
@@ -24,24 +24,24 @@ pub struct Keys {
     #[command(subcommand)]
     action: Action,
     #[command(flatten)]
-    desk: DeskArgs,
+    options: SiteArgs,
 }
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show every set, who may sign what, and whether each set is signed by enough keys of the one before.
+    /// Show every key set, who may sign what, and whether each set has enough signatures
     Show {
-        /// The keys that hosts were enrolled with, to check the first set against
+        /// Check the first set against these keys, with which hosts were enrolled
         #[arg(long, value_name = "FILE")]
         enrolled: Option<PathBuf>,
-        /// How many of those keys have to sign the first set: `rotate_threshold`, else `threshold`, under [trust] in the hosts'
-        /// kpull.toml [default: 1, where only one of them may sign it]
+        /// How many of those keys must sign the first set: `rotate_threshold`, else `threshold`, under [trust] in the hosts'
+        /// kpull.toml [default: 1, if only one of them may sign it]
         #[arg(long, value_name = "N", requires = "enrolled")]
         threshold: Option<usize>,
     },
-    /// Write the next set, to be signed with `keys sign`.
+    /// Write the next key set, to be signed with `keys sign`
     New(New),
-    /// Add a signature to the newest set.
+    /// Add a signature to the newest key set
     Sign {
         /// Sign with this OpenSSH key: a private key, or the .pub file of one that an agent or a hardware key holds
         #[arg(long, value_name = "FILE")]
@@ -54,33 +54,29 @@ struct New {
     /// The keys of the set, in OpenSSH's allowed_signers format [default: those of the newest set]
     #[arg(long, value_name = "FILE")]
     signers: Option<PathBuf>,
-    /// How many different keys have to sign a release [default: as in the newest set, else 1]
+    /// How many different keys must sign a release [default: as in the newest set, else 1]
     #[arg(long, value_name = "N")]
     release: Option<usize>,
-    /// How many different keys have to sign the next set [default: as in the newest set, else as many as a release]
+    /// How many different keys must sign the next set [default: as in the newest set, else as for a release]
     #[arg(long, value_name = "N")]
     rotate: Option<usize>,
-    /// Take this key out, for what it has signed before too (SHA256:…, as `ssh-keygen -l` prints it)
+    /// Revoke this key, including its earlier signatures (SHA256:…, as `ssh-keygen -l` prints it); repeatable
     #[arg(long, value_name = "FINGERPRINT")]
     revoke: Vec<String>,
-    /// Releases after this one don't count unless they are signed under this set: for when somebody signed some that he
-    /// should not have. Hosts take the next release from this serial on
+    /// Refuse later releases unless they are signed under this set, after unauthorized releases were signed. Hosts accept the
+    /// next release from this serial on
     #[arg(long, value_name = "SERIAL")]
     last_serial: Option<u64>,
 }
 
 impl Run for Keys {
     fn run(&self) -> Result<Exit> {
-        let sets = Sets::load(&self.desk.site)?;
+        let sets = Sets::load(&self.options.site)?;
         match &self.action {
             Action::Show { enrolled, threshold } => self.show(&sets, enrolled.as_deref(), *threshold),
             Action::New(new) => self.new_set(&sets, new),
             Action::Sign { key } => self.sign(&sets, key),
         }
-    }
-
-    fn json(&self) -> bool {
-        self.desk.json
     }
 }
 
@@ -118,7 +114,7 @@ impl Keys {
         for (set, bytes, signatures) in &sets.0 {
             let state = match before {
                 None => {
-                    "signatures not checked: say --enrolled FILE, the keys that hosts were enrolled with".to_owned()
+                    "signatures not checked: add --enrolled FILE, the keys with which hosts were enrolled".to_owned()
                 }
                 Some(before) => match before.next(bytes, signatures, now, None) {
                     Ok(_) => format!("follows set {}", before.number),
@@ -126,13 +122,13 @@ impl Keys {
                 },
             };
             before = Some(set);
-            // of sets that others have replaced nobody needs a signature
+            // replaced sets need no signatures
             let shortfalls = match sets.0.last().is_some_and(|(newest, ..)| newest.number == set.number) {
                 true => set.shortfalls(now, now + SOON),
                 false => Vec::new(),
             };
             let shortfalls: Vec<String> = shortfalls.iter().map(Shortfall::warning).collect();
-            if self.desk.json {
+            if self.options.json {
                 let signers: Vec<_> = set
                     .signers
                     .iter()
@@ -141,7 +137,7 @@ impl Keys {
                             "rotate": signer.may(Purpose::Keys), "after": signer.after, "before": signer.before })
                     })
                     .collect();
-                print_json(&json!({ "version": crate::report::VERSION, "site": set.site, "number": set.number,
+                print_json(json!({ "site": set.site, "number": set.number,
                     "created": set.created, "release": set.release, "rotate": set.rotate, "signers": signers,
                     "revoked": set.revoked, "last_serial": set.last_serial, "state": state, "shortfalls": shortfalls }));
             } else {
@@ -149,33 +145,33 @@ impl Keys {
                 shortfalls.iter().for_each(|line| print(&format!("! {line}")));
             }
         }
-        if sets.0.is_empty() && !self.desk.json {
-            print("the site has no key sets: hosts go by the keys that they were enrolled with");
+        if sets.0.is_empty() && !self.options.json {
+            print("the site has no key sets: hosts trust the keys with which they were enrolled");
         }
         Ok(Exit::Done)
     }
 
-    /// What hosts started from that were enrolled with these keys.
+    /// The initial key set of hosts that were enrolled with these keys.
     fn enrolled(&self, path: &Path, threshold: Option<usize>) -> Result<KeySet> {
         let signers = AllowedSigners::load(path)?;
         let may = signers.count(Purpose::Keys);
         let file = path.display();
         let error = match threshold {
             None if may > 1 => {
-                Error::new(code::KEYS, format!("how many of the {may} keys in {file} have to sign the first key set?"))
+                Error::new(code::KEYS, format!("how many of the {may} keys in {file} must sign the first key set?"))
             }
             Some(wanted) if !(1..=may).contains(&wanted) => Error::new(
                 code::KEYS,
                 format!("`--threshold` is {wanted}, and {may} of the keys in {file} may sign key sets"),
             ),
             _ => {
-                let site = Site::load(Files::in_directory(&self.desk.site)?)?;
+                let site = Site::load(Files::in_directory(&self.options.site)?)?;
                 let threshold = threshold.unwrap_or(1);
                 return Ok(KeySet::start(&site.name, signers, threshold, threshold));
             }
         };
         Err(error.help(
-            "say --threshold N as the hosts have it: `rotate_threshold`, else `threshold`, under [trust] in kpull.toml; 1 when neither is there",
+            "add --threshold N with the hosts' value: `rotate_threshold`, else `threshold`, under [trust] in kpull.toml; 1 if neither is set",
         ))
     }
 
@@ -186,7 +182,7 @@ impl Keys {
             (None, Some(set)) => set.signers.clone(),
             (None, None) => {
                 return Err(Error::new(code::KEYS, "the first key set needs its keys")
-                    .help("say --signers FILE; begin with the file that the hosts were enrolled with"));
+                    .help("add --signers FILE; start with the file with which the hosts were enrolled"));
             }
         };
         let revoke: BTreeSet<String> = new.revoke.iter().cloned().collect();
@@ -197,7 +193,7 @@ impl Keys {
         let release = new.release.or(newest.map(|set| set.release)).unwrap_or(1);
         let rotate = new.rotate.or(newest.map(|set| set.rotate)).unwrap_or(release);
         let set = KeySet {
-            site: Site::load(Files::in_directory(&self.desk.site)?)?.name,
+            site: Site::load(Files::in_directory(&self.options.site)?)?.name,
             number: newest.map_or(1, |set| set.number + 1),
             created: Timestamp::from_second(Timestamp::now().as_second())
                 .context(code::KEYS, || "the clock can't be read".to_owned())?,
@@ -214,11 +210,11 @@ impl Keys {
                 "name keys that are valid with --signers FILE, or lower thresholds with --release and --rotate",
             ));
         }
-        replace(&[(self.desk.site.join(&path), text.into_bytes())])?;
-        self.tell(
+        replace(&[(self.options.site.join(&path), text.into_bytes())])?;
+        self.report(
             &set,
             &format!(
-                "wrote {path}; {} keys of the set before and {} of this one have to sign it: {}",
+                "wrote {path}; {} keys of the previous set and {} of this one must sign it: {}",
                 newest.map_or_else(|| "enough".to_owned(), |set| set.rotate.to_string()),
                 set.rotate,
                 complete("`kpull keys sign --key FILE`")
@@ -244,58 +240,54 @@ impl Keys {
             }
         }
         let counts = match counts.is_empty() {
-            true if before.is_none() => "if hosts were enrolled with that key, it counts there".to_owned(),
+            true if before.is_none() => "it counts on hosts that were enrolled with that key".to_owned(),
             true => {
                 return Err(Error::new(
                     code::KEYS,
-                    "that key is neither in the set before nor in this one, so its signature counts for nothing",
+                    "that key is neither in the previous set nor in this one, so its signature does not count",
                 )
                 .help("`kpull keys show` lists the keys that count"));
             }
             false => format!("counts as one of {}", counts.join(" and of ")),
         };
-        add_signature(&self.desk.site, &KeySet::signatures_path(set.number), &signature)?;
-        // one signer wrote it, and the others are to see what they have put their names to
-        if !self.desk.json {
+        add_signature(&self.options.site, &KeySet::signatures_path(set.number), &signature)?;
+        // signers who did not write the set need to see what they signed
+        if !self.options.json {
             print(&describe(set));
             before.map(|before| changes(before, set)).unwrap_or_default().iter().for_each(|line| print(line));
         }
-        self.tell(set, &format!("signed key set {}: {counts}; sign the site again when it has enough", set.number));
+        self.report(set, &format!("signed key set {}: {counts}; sign the site again once it has enough", set.number));
         Ok(Exit::Done)
     }
 
-    fn tell(&self, set: &KeySet, text: &str) {
-        if self.desk.json {
-            print_json(&json!({ "version": crate::report::VERSION, "number": set.number, "digest": set.digest() }));
-        } else {
-            print(text);
-        }
+    fn report(&self, set: &KeySet, text: &str) {
+        print_result(self.options.json, json!({ "number": set.number, "digest": set.digest() }), text);
     }
 }
 
-/// What a set changes, a line each.
+/// The changes from one set to the next, one line each.
 fn changes(before: &KeySet, set: &KeySet) -> Vec<String> {
     let of = |set: &KeySet| -> BTreeSet<(String, String)> {
         set.signers.iter().map(|signer| (signer.fingerprint(), signer.principal.clone())).collect()
     };
     let (old, new) = (of(before), of(set));
     let mut lines = Vec::new();
-    for (word, keys) in [("gone", old.difference(&new)), ("new", new.difference(&old))] {
+    for (word, keys) in [("removed", old.difference(&new)), ("new", new.difference(&old))] {
         lines.extend(keys.map(|(key, name)| format!("  {word:<8} {name:<16} {key}")));
     }
     for (what, was, is) in [("a release", before.release, set.release), ("the next key set", before.rotate, set.rotate)]
     {
         if was != is {
-            lines.push(format!("  changed  {what} needs {is}, and needed {was}"));
+            lines.push(format!("  changed  {what} needs {is}, before {was}"));
         }
     }
     if !lines.is_empty() {
-        lines.insert(0, format!("what it changes in set {}:", before.number));
+        lines.insert(0, format!("changes from set {}:", before.number));
     }
     lines
 }
 
-/// A set, for a person.
+/// A set, as text.
 pub(super) fn describe(set: &KeySet) -> String {
     let mut text = match set.number {
         0 => format!("{}: the keys of allowed_signers", set.site),
@@ -321,7 +313,7 @@ pub(super) fn describe(set: &KeySet) -> String {
         let _ = write!(text, "\n  revoked          {key}");
     }
     if let Some(serial) = set.last_serial {
-        let _ = write!(text, "\n  no release of the sets before counts after serial {serial}");
+        let _ = write!(text, "\n  no release of earlier sets counts after serial {serial}");
     }
     text
 }

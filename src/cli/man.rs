@@ -10,7 +10,7 @@ use crate::error::{Context as _, Exit, Result, code};
 /// Arguments of `man`.
 #[derive(Args, Debug)]
 pub struct Man {
-    /// Write the pages of all commands into this directory [default: write kpull(1) to standard output]
+    /// Write the pages of all commands to this directory [default: print kpull(1)]
     #[arg(value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -27,14 +27,10 @@ impl Run for Man {
                 let mut page = Vec::new();
                 clap_mangen::Man::new(command().disable_help_subcommand(true))
                     .render(&mut page)
-                    .context(code::OTHER, || "can't make the manual page".to_owned())?;
+                    .context(code::OTHER, || "can't write the manual page".to_owned())?;
                 print_bytes(&page);
             }
         }
         Ok(Exit::Done)
-    }
-
-    fn json(&self) -> bool {
-        false
     }
 }

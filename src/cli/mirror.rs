@@ -6,10 +6,10 @@ use clap::Args;
 use serde_json::json;
 
 use crate::author::supply::mirror::{Done, Filling, Mirror as Dir};
-use crate::cli::{Run, SiteArgs, TlsArgs, print, print_json, print_line};
+use crate::cli::{Run, SiteSource, TlsArgs, print_result};
 use crate::error::{Context, Exit, Result, code};
 use crate::net;
-use crate::report::{Event, Report, Text, VERSION};
+use crate::report::{Event, Report, Text};
 
 /// Arguments of `mirror`.
 #[derive(Args, Debug)]
@@ -17,17 +17,17 @@ pub struct Mirror {
     /// The mirror's directory
     dir: PathBuf,
     #[command(flatten)]
-    site: SiteArgs,
+    site: SiteSource,
     /// Mirror only the files of this architecture
     #[arg(long, value_parser = ["amd64", "arm64"])]
     arch: Option<String>,
-    /// Take files from another mirror, a directory or an address, before their own addresses; may be said again
+    /// Try this other mirror, a directory or address, before the files' own addresses; repeatable
     #[arg(long, value_name = "DIR|URL")]
     from: Vec<String>,
-    /// Read what is there, and fetch what has another digest again
+    /// Read existing files, and download those with a wrong digest again
     #[arg(long)]
     verify: bool,
-    /// Remove the files that no pin names
+    /// Remove files that no pin names
     #[arg(long)]
     prune: bool,
     #[command(flatten)]
@@ -51,32 +51,24 @@ impl Run for Mirror {
             let (sign, word) = match done {
                 Done::Kept => (" ", "kept"),
                 Done::Fetched => ("↓", "fetched"),
-                Done::Mended => ("↓", "mended"),
+                Done::Corrected => ("↓", "mended"),
             };
-            if self.json {
-                print_json(
-                    &json!({ "event": word, "version": VERSION, "name": entry.name, "artifact_version": entry.version,
+            let name = format!("{} {}", entry.name, entry.version);
+            print_result(
+                self.json,
+                json!({ "event": word, "name": entry.name, "artifact_version": entry.version,
                     "arch": entry.arch, "file": entry.file, "size": entry.size }),
-                );
-            } else {
-                let name = format!("{} {}", entry.name, entry.version);
-                print_line(&format!("{sign} {name:<32} {:<6} {:>12}  {}", entry.arch, entry.size, entry.file));
-            }
+                &format!("{sign} {name:<32} {:<6} {:>12}  {}", entry.arch, entry.size, entry.file),
+            );
         })?;
         let removed = if self.prune { mirror.prune(&site.artifacts)? } else { 0 };
-        if self.json {
-            print_json(
-                &json!({ "event": "done", "version": VERSION, "files": files, "bytes": bytes, "removed": removed }),
-            );
-        } else {
-            let gone = if removed == 0 { String::new() } else { format!(", {removed} removed") };
-            print(&format!("{files} files, {bytes} bytes in {}{gone}", self.dir.display()));
-        }
+        let note = if removed == 0 { String::new() } else { format!(", {removed} removed") };
+        print_result(
+            self.json,
+            json!({ "event": "done", "files": files, "bytes": bytes, "removed": removed }),
+            &format!("{files} files, {bytes} bytes in {}{note}", self.dir.display()),
+        );
         Ok(Exit::Done)
-    }
-
-    fn json(&self) -> bool {
-        self.json
     }
 }
 

@@ -47,12 +47,13 @@ mod vendor;
 mod verify;
 
 use std::ffi::OsString;
+use std::fmt::{Debug, Write as _};
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{ArgMatches, Args};
 use miette::{GraphicalReportHandler, GraphicalTheme};
 use textwrap::WordSplitter;
 
@@ -67,120 +68,107 @@ use crate::report::{self, Report};
 use crate::sandbox;
 use crate::site::Site;
 
-/// Pulls this host's signed manifest and makes the host what it says.
-#[derive(Debug, Parser)]
-#[command(
-    name = "kpull",
-    version,
-    arg_required_else_help = true,
-    infer_long_args = true,
-    disable_help_subcommand = true
-)]
-#[command(after_help = "Exit codes: 0 nothing (left) to do · 1 an error, nothing lost · 2 `plan` found changes · \
-                        3 not healthy · 4 the release was refused · 75 another run is at work")]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
+/// What the program is for, in the first line of its help.
+const ABOUT: &str = "Pull a signed release and apply it to this host";
+const EXIT_CODES: &str = "Exit codes: 0 nothing to do, or everything applied · 1 error, nothing lost · 2 `plan` found changes · \
+                          3 unhealthy · 4 release refused · 75 another run is in progress";
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Make this host what its release says.
-    Apply(apply::Apply),
-    /// Show what `apply` would do, and do nothing.
-    Plan(plan::Plan),
-    /// Tell which release this host follows and how the last run went.
-    Status(status::Status),
-    /// Tell which releases were applied here, when, by whom they were signed, and what they changed.
-    History(history::History),
-    /// Show what differs between two generations of this host.
-    Diff(diff::Diff),
-    /// Go back to an earlier release, and stay there until a newer one comes.
-    Rollback(rollback::Rollback),
-    /// Leave a resource alone for a while.
-    Hold(hold::Hold),
-    /// Take care of a held resource again.
-    Unhold(hold::Unhold),
-    /// Leave what a resource has made on the host when its role is gone.
-    Disown(hold::Disown),
-    /// Delete old generations, their releases, and saved contents and artifacts that nothing needs.
-    Gc(gc::Gc),
-    /// Ask every probe of this host once, and tell how long its certificates live.
-    Verify(verify::Verify),
-    /// Tell whether this program can read this host's configuration and release; changes nothing.
-    SelfTest(self_test::SelfTest),
-    /// Tell how every host of a site is, from what they have signed.
-    Fleet(fleet::Fleet),
-    /// Make a site, or a role or host of one.
-    New(new::New),
-    /// Print the JSON Schema of a file, for editors.
-    Schema(schema::Schema),
-    /// Format the TOML files of a site.
-    Fmt(fmt::Fmt),
-    /// Check a site: every host of it, without touching any.
-    Check(check::Check),
-    /// Hold the roles of a site to their examples.
-    Test(test::Test),
-    /// Show what a change of a site becomes on each host, in Markdown.
-    Compare(compare::Compare),
-    /// Tell the facts of this machine, to be recorded beside a site.
-    Facts(facts::FactsOf),
-    /// Tell where the value of a variable comes from.
-    Explain(explain::Explain),
-    /// Show a host's resources in the order in which they have their turn.
-    Graph(graph::Graph),
-    /// Say what this host trusts from now on.
-    Enroll(enroll::Enroll),
-    /// Show, make and sign the sets of keys of a site.
-    Keys(keys::Keys),
-    /// Write, show and encrypt the secrets of a site.
-    Secret(secret::Secret),
-    /// Sign a site as a release.
-    Sign(sign::Sign),
-    /// Write a role out of what is on this host already.
-    Adopt(adopt::Adopt),
-    /// Keep a site's authorities and certificates.
-    Pki(pki::Pki),
-    /// Take roles of other sites into this one, pinned and signed.
-    Vendor(vendor::Vendor),
-    /// Download upstream files, and pin them in a site's artifacts.toml.
-    Pin(pin::Pin),
-    /// Copy every artifact of a site into a directory that hosts can use as a mirror.
-    Mirror(mirror::Mirror),
-    /// Put a signed release where hosts find it: a directory, or a web server that takes PUT.
-    Publish(publish::Publish),
-    /// Show all of it on three hosts in directories, offline.
-    Demo(demo::Demo),
-    /// Write what a shell needs to complete command lines to standard output.
-    Completions(completions::Completions),
-    /// Write the manual pages.
-    Man(man::Man),
-    /// Explain the code of an error, or a command.
-    Help(help::Help),
-}
-
-/// A command: what it does, and how it says that something failed.
-trait Run {
-    /// Does it.
+/// A command: parses into its arguments, and runs.
+trait Run: Debug {
+    /// Runs the command.
     fn run(&self) -> Result<Exit>;
-
-    /// Whether a program reads the output.
-    fn json(&self) -> bool;
 }
 
-/// Which host, and how to talk.
+/// How a command is called, described and parsed.
+struct Entry {
+    name: &'static str,
+    about: &'static str,
+    augment: fn(clap::Command) -> clap::Command,
+    parse: fn(&ArgMatches) -> Result<Box<dyn Run>, clap::Error>,
+}
+
+const fn entry<T: Args + Run + 'static>(name: &'static str, about: &'static str) -> Entry {
+    let parse = |matches: &ArgMatches| Ok(Box::new(T::from_arg_matches(matches)?) as Box<dyn Run>);
+    Entry { name, about, augment: T::augment_args, parse }
+}
+
+/// Every command, by where you run it.
+static COMMANDS: [(&str, &[Entry]); 4] = [
+    (
+        "On a host",
+        &[
+            entry::<apply::Apply>("apply", "Apply the current release to this host"),
+            entry::<plan::Plan>("plan", "Show what `apply` would change, without changing anything"),
+            entry::<status::Status>("status", "Show the release of this host and the result of its last run"),
+            entry::<verify::Verify>("verify", "Run all probes once and show when certificates expire"),
+            entry::<history::History>("history", "List applied releases, their signers and their changes"),
+            entry::<diff::Diff>("diff", "Compare two generations of this host"),
+            entry::<rollback::Rollback>("rollback", "Roll back to an earlier release until a newer one arrives"),
+            entry::<hold::Hold>("hold", "Exclude a resource from changes for a while"),
+            entry::<hold::Unhold>("unhold", "Manage a held resource again"),
+            entry::<hold::Disown>("disown", "Keep what a resource created when its role is removed"),
+            entry::<gc::Gc>("gc", "Delete old generations, and saved contents and artifacts that nothing needs"),
+            entry::<enroll::Enroll>("enroll", "Set which site and which signers this host trusts"),
+            entry::<self_test::SelfTest>("self-test", "Test whether this kpull can read the configuration and release"),
+            entry::<facts::FactsOf>("facts", "Print the facts of this machine, to record them in a site"),
+            entry::<adopt::Adopt>("adopt", "Write a role from what exists on this host"),
+        ],
+    ),
+    (
+        "For a site",
+        &[
+            entry::<new::New>("new", "Create a site, a role or a host"),
+            entry::<check::Check>("check", "Check every host of a site without contacting any"),
+            entry::<test::Test>("test", "Test roles against their examples"),
+            entry::<compare::Compare>("compare", "Show what a change to a site changes on each host, in Markdown"),
+            entry::<explain::Explain>("explain", "Show where the value of a variable comes from"),
+            entry::<graph::Graph>("graph", "Show the resources of a host in order, with their dependencies"),
+            entry::<fmt::Fmt>("fmt", "Format the TOML files of a site"),
+            entry::<schema::Schema>("schema", "Print the JSON Schema of a file, for editors"),
+            entry::<vendor::Vendor>("vendor", "Copy pinned, signed roles from other sites"),
+            entry::<pin::Pin>("pin", "Download upstream files and pin them in artifacts.toml"),
+            entry::<mirror::Mirror>("mirror", "Copy all artifacts of a site to a directory that serves as a mirror"),
+            entry::<sign::Sign>("sign", "Sign a site as a release"),
+            entry::<publish::Publish>("publish", "Publish a signed release to a directory or web server"),
+            entry::<fleet::Fleet>("fleet", "Show the status of every host of a site"),
+        ],
+    ),
+    (
+        "Keys and certificates",
+        &[
+            entry::<keys::Keys>("keys", "Show, create and sign the key sets of a site"),
+            entry::<secret::Secret>("secret", "Write, show and encrypt the secrets of a site"),
+            entry::<pki::Pki>("pki", "Manage the authorities and certificates of a site"),
+        ],
+    ),
+    (
+        "For everybody",
+        &[
+            entry::<demo::Demo>("demo", "Demonstrate the whole flow on three hosts in directories, offline"),
+            entry::<help::Help>("help", "Explain an error code or a command"),
+            entry::<completions::Completions>("completions", "Print the completion script of a shell"),
+            entry::<man::Man>("man", "Write the manual pages"),
+        ],
+    ),
+];
+
+fn entries() -> impl Iterator<Item = &'static Entry> {
+    COMMANDS.iter().flat_map(|(_, entries)| entries.iter())
+}
+
+/// Which host, and how to report.
 #[derive(Args, Debug)]
 struct HostArgs {
-    /// Work in this directory as if it were `/`; units, firewall and kernel are left out
+    /// Use this directory as if it were `/`; units, firewall and kernel are left out
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
-    /// Read this configuration [default: etc/kpull/kpull.toml of the root]
+    /// Read this configuration [default: etc/kpull/kpull.toml below --root]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Be this host of the site
+    /// Act as this host of the site
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
-    /// Write one JSON object a line
+    /// Write one JSON object on each line
     #[arg(long)]
     json: bool,
 }
@@ -196,18 +184,18 @@ impl HostArgs {
     }
 }
 
-/// How much is told.
+/// How much a command reports.
 #[derive(Args, Clone, Copy, Debug)]
-struct TalkArgs {
-    /// Tell only what somebody should look at
+struct VerbosityArgs {
+    /// Report only what needs attention
     #[arg(short, long, conflicts_with = "verbose")]
     quiet: bool,
-    /// Tell where each resource is written, and show whole texts
+    /// Show where each resource is defined, and show texts in full
     #[arg(short, long)]
     verbose: bool,
 }
 
-impl TalkArgs {
+impl VerbosityArgs {
     fn level(self) -> Level {
         match (self.quiet, self.verbose) {
             (true, _) => Level::Quiet,
@@ -217,52 +205,59 @@ impl TalkArgs {
     }
 }
 
-/// Which site: a directory that somebody edits, or the release that this host has.
+/// Which site: a directory, or the release of this host.
 #[derive(Args, Debug)]
-struct SiteArgs {
-    /// The site's directory [default: here if there is a site.toml, else the release that this host has]
+struct SiteSource {
+    /// The site's directory [default: the current one if it has a site.toml, else the release of this host]
     #[arg(long, value_name = "DIR")]
     site: Option<PathBuf>,
 }
 
-impl SiteArgs {
+impl SiteSource {
     fn dir(&self) -> Option<PathBuf> {
         self.site.clone().or_else(|| nix::sys::stat::stat("site.toml").is_ok().then(|| PathBuf::from(".")))
     }
 
     fn load(&self) -> Result<Arc<Site>> {
         match self.dir() {
-            Some(dir) => Ok(Arc::new(Site::load(Files::in_directory(&dir)?)?)),
+            Some(dir) => load_site(&dir),
             None => {
                 let report = report::Text::new(false);
                 let agent = Agent::open(Path::new("/"), Path::new("/etc/kpull/kpull.toml"), None, &report)?;
-                agent.cached_site()?.ok_or_else(|| {
-                    Error::new(code::SITE, "there is no site here, and this host has no release yet")
-                        .help("say --site DIR")
-                })
+                kept_site(&agent)
             }
         }
     }
 }
 
-/// Which site is worked on, and how to talk, for commands that have commands of their own.
+fn load_site(dir: &Path) -> Result<Arc<Site>> {
+    Ok(Arc::new(Site::load(Files::in_directory(dir)?)?))
+}
+
+fn kept_site(agent: &Agent<'_>) -> Result<Arc<Site>> {
+    agent.cached_site()?.ok_or_else(|| {
+        Error::new(code::SITE, "there is no site here, and this host has no release yet").help("add --site DIR")
+    })
+}
+
+/// Which site, and how to report, for commands that work on a site's directory.
 #[derive(Args, Debug)]
-struct DeskArgs {
+struct SiteArgs {
     /// The site's directory
     #[arg(long, value_name = "DIR", default_value = ".", global = true)]
     site: PathBuf,
-    /// Write one JSON object a line
+    /// Write one JSON object on each line
     #[arg(long, global = true)]
     json: bool,
 }
 
-/// How to talk TLS with a server.
+/// How to connect to a TLS server.
 #[derive(Args, Debug)]
 struct TlsArgs {
     /// Trust only the authorities in this PEM file
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Show the client certificate in this PEM file
+    /// Present the client certificate in this PEM file
     #[arg(long, value_name = "FILE", requires = "client_key")]
     client_cert: Option<PathBuf>,
     /// The key of the client certificate
@@ -281,7 +276,7 @@ impl TlsArgs {
     }
 }
 
-/// How to talk with one server, credentials too.
+/// How to connect to one server, with credentials.
 #[derive(Args, Debug)]
 struct NetArgs {
     #[command(flatten)]
@@ -289,7 +284,7 @@ struct NetArgs {
     /// Send the bearer token in this file
     #[arg(long, value_name = "FILE", conflicts_with = "basic")]
     bearer: Option<PathBuf>,
-    /// Send USER:PASSWORD as it stands in this file
+    /// Send the USER:PASSWORD in this file
     #[arg(long, value_name = "FILE")]
     basic: Option<PathBuf>,
 }
@@ -300,156 +295,154 @@ impl NetArgs {
     }
 }
 
-/// Every command and its arguments, as the command line knows them: for manual pages, completions, and the manual's tests.
+/// Every command and its arguments: for parsing, manual pages, completions, and the manual's tests.
 pub fn command() -> clap::Command {
-    Cli::command()
+    let header = *clap::builder::Styles::default().get_header();
+    let mut list = String::new();
+    for (group, entries) in &COMMANDS {
+        let _ = write!(list, "\n{header}{group}:{header:#}\n");
+        for Entry { name, about, .. } in *entries {
+            let _ = writeln!(list, "  {name:<12} {about}");
+        }
+    }
+    let template = format!(
+        "{{about}}\n\n{{usage-heading}} {{usage}}\n{list}\n{header}Options:{header:#}\n{{options}}{{after-help}}"
+    );
+    let subcommands =
+        entries().map(|entry| (entry.augment)(clap::Command::new(entry.name)).about(entry.about).long_about(None));
+    clap::Command::new("kpull")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(ABOUT)
+        .after_help(EXIT_CODES)
+        .help_template(template)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .infer_long_args(true)
+        .disable_help_subcommand(true)
+        .subcommands(subcommands)
 }
 
-/// The command that a host's timer runs, understood without all the others: only to make these known takes a tenth of a run with
-/// nothing to do. `None` when it is another one, or can't be run.
-fn apply_alone(mut words: impl Iterator<Item = OsString>) -> Option<(Command, Given)> {
-    const NAME: &str = "apply";
-    if words.next()? != NAME {
+/// A parsed command line.
+#[derive(Debug)]
+struct Parsed {
+    command: Box<dyn Run>,
+    is_apply: bool,
+    json: bool,
+    given: Given,
+}
+
+impl Parsed {
+    fn new(entry: &Entry, matches: ArgMatches) -> Result<Self, clap::Error> {
+        let command = (entry.parse)(&matches)?;
+        let mut innermost = matches;
+        while let Some((_, inner)) = innermost.remove_subcommand() {
+            innermost = inner;
+        }
+        let json = innermost.try_get_one("json").ok().flatten().copied().unwrap_or(false);
+        Ok(Self { command, is_apply: entry.name == APPLY.name, json, given: given(entry.name, &innermost) })
+    }
+}
+
+/// The command that a host's timer runs.
+const APPLY: &Entry = &COMMANDS[0].1[0];
+
+/// Parses `apply` without the other commands: to build them all takes a tenth of a run with nothing to do. `None` for another
+/// command, or one that can't be parsed.
+fn parse_apply(mut words: impl Iterator<Item = OsString>) -> Option<Parsed> {
+    if words.next()? != APPLY.name {
         return None;
     }
-    let alone = clap::Command::new(NAME).infer_long_args(true).no_binary_name(true);
-    let matches = apply::Apply::augment_args(alone).try_get_matches_from(words).ok()?;
-    apply::Apply::from_arg_matches(&matches).ok().map(|apply| (Command::Apply(apply), given(NAME, &matches)))
+    let alone = clap::Command::new(APPLY.name).infer_long_args(true).no_binary_name(true);
+    Parsed::new(APPLY, (APPLY.augment)(alone).try_get_matches_from(words).ok()?).ok()
 }
 
-/// A command line, with the program's name, that may have any command.
-fn any(words: impl Iterator<Item = OsString>) -> Result<(Command, Given), clap::Error> {
-    let mut matches = Cli::command().try_get_matches_from(words)?;
-    let command = Cli::from_arg_matches(&matches)?.command;
-    let name = matches.subcommand_name().unwrap_or_default().to_owned();
-    // those of a command of a command
-    while let Some((_, inner)) = matches.remove_subcommand() {
-        matches = inner;
-    }
-    Ok((command, given(&name, &matches)))
+/// Parses a command line that starts with the program's name.
+fn parse(words: impl Iterator<Item = OsString>) -> Result<Parsed, clap::Error> {
+    let mut matches = command().try_get_matches_from(words)?;
+    let (name, inner) = matches.remove_subcommand().unwrap_or_default();
+    let entry = entries().find(|entry| entry.name == name).unwrap_or(APPLY);
+    Parsed::new(entry, inner)
 }
 
-/// `enroll` writes into kpull.toml which host of which site this is: later commands need no `--host`, and its `--site` is a name, where that of
-/// all others is a directory.
+/// `enroll` writes the host and site to kpull.toml, so later commands need no `--host`. Its `--site` is a name; for all others it is a
+/// directory.
 const ENROLL: &str = "enroll";
 
 /// Options and their values.
 type Given = Vec<(&'static str, String)>;
 
-/// The options that a command which this one proposes has to be given too: whose host, and which site.
+/// The options of this command that the commands it suggests need too: which host, and which site.
 fn given(command: &str, matches: &ArgMatches) -> Given {
-    let said = |name: &'static str| {
+    let value_of = |name: &'static str| {
         let mut values = matches.try_get_raw(name).ok().flatten()?;
-        let is_said = matches.value_source(name) == Some(ValueSource::CommandLine);
-        values.next_back().filter(|_| is_said).map(|value| (name, value.to_string_lossy().into_owned()))
+        let is_given = matches.value_source(name) == Some(ValueSource::CommandLine);
+        values.next_back().filter(|_| is_given).map(|value| (name, value.to_string_lossy().into_owned()))
     };
     let has = |name| matches.try_contains_id(name).is_ok();
     let is_enroll = command == ENROLL;
-    // a host that is named beside a root is the one that it is; others are what the command is about
-    let host = if has("root") && !is_enroll { said("host") } else { None };
-    let site = if is_enroll { None } else { said("site") };
-    [said("root"), said("config"), host, site].into_iter().flatten().collect()
+    // with `--root`, `--host` is the host to act as; elsewhere it is the object of the command
+    let host = if has("root") && !is_enroll { value_of("host") } else { None };
+    let site = if is_enroll { None } else { value_of("site") };
+    [value_of("root"), value_of("config"), host, site].into_iter().flatten().collect()
 }
 
-/// Whether a command, by its words, has such an option for the same.
-fn takes(words: &[&str], option: &str) -> bool {
-    let mut command = &Cli::command();
+/// Whether a command, given by its words, has this option with the same meaning.
+fn accepts(words: &[&str], option: &str) -> bool {
+    let mut command = &command();
     let mut options: Vec<&str> = Vec::new();
     for word in words {
         let Some(inner) = command.find_subcommand(word) else { break };
         command = inner;
         options.extend(command.get_arguments().filter_map(clap::Arg::get_long));
     }
-    let means_it = match option {
+    let has_same_meaning = match option {
         "host" => options.contains(&"root"),
         "site" => words.first() != Some(&ENROLL),
         _ => true,
     };
-    means_it && options.contains(&option)
+    has_same_meaning && options.contains(&option)
 }
 
 /// Runs the command line of this process; the result is its exit code.
 pub fn main() -> Exit {
-    // started by ourselves: no commands for people
+    // processes that kpull starts itself, with arguments that are not for people
     let mut words = std::env::args_os().skip(1);
     match words.next() {
         Some(word) if word == launch::COMMAND => std::process::exit(launch::main(words)),
         Some(word) if word == sandbox::COMMAND && words.len() == 0 => return sandbox::main(),
         _ => launch::prepare(std::env::args_os()),
     }
-    // what is in memory stays there: no core file, and nobody else of this user may look in. Neither is worth failing for
+    // keep memory private: no core dumps, and no access for other processes of this user. If this fails, the command still runs
     let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
     let _ = nix::sys::prctl::set_dumpable(false);
-    let understood = apply_alone(std::env::args_os().skip(1));
-    let command = match understood.map_or_else(|| any(std::env::args_os()), Ok) {
-        Ok((command, given)) => {
-            advice::remember(given, takes);
-            command
-        }
+    let parsed = parse_apply(std::env::args_os().skip(1)).map_or_else(|| parse(std::env::args_os()), Ok);
+    let Parsed { command, is_apply, json, given } = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             let _ = error.print();
             // not clap's own 2, which means that `plan` found changes
             return if error.use_stderr() { Exit::Failed } else { Exit::Done };
         }
     };
-    let is_apply = matches!(command, Command::Apply(_));
-    let command: &dyn Run = match &command {
-        Command::Apply(command) => command,
-        Command::Plan(command) => command,
-        Command::Status(command) => command,
-        Command::History(command) => command,
-        Command::Diff(command) => command,
-        Command::Rollback(command) => command,
-        Command::Hold(command) => command,
-        Command::Unhold(command) => command,
-        Command::Disown(command) => command,
-        Command::Gc(command) => command,
-        Command::Verify(command) => command,
-        Command::SelfTest(command) => command,
-        Command::Fleet(command) => command,
-        Command::New(command) => command,
-        Command::Schema(command) => command,
-        Command::Fmt(command) => command,
-        Command::Check(command) => command,
-        Command::Test(command) => command,
-        Command::Compare(command) => command,
-        Command::Facts(command) => command,
-        Command::Explain(command) => command,
-        Command::Graph(command) => command,
-        Command::Enroll(command) => command,
-        Command::Keys(command) => command,
-        Command::Secret(command) => command,
-        Command::Sign(command) => command,
-        Command::Adopt(command) => command,
-        Command::Pki(command) => command,
-        Command::Vendor(command) => command,
-        Command::Pin(command) => command,
-        Command::Mirror(command) => command,
-        Command::Publish(command) => command,
-        Command::Demo(command) => command,
-        Command::Completions(command) => command,
-        Command::Man(command) => command,
-        Command::Help(command) => command,
-    };
+    advice::remember(given, accepts);
     if !is_apply {
-        let json = command.json();
         memory::watch(move |error| show(error, json));
     }
     let exit = command.run().unwrap_or_else(|error| {
-        show(&error, command.json());
+        show(&error, json);
         error.exit_code()
     });
     mask::forget();
     exit
 }
 
-/// Writes an error, and those that were found with it: to standard error for a person, to standard output as JSON.
+/// Writes an error and those found with it: to standard error as text, or to standard output as JSON.
 fn show(error: &Error, json: bool) {
     if json {
-        std::iter::once(error).chain(error.others()).for_each(|error| print_json(&describe(error)));
+        std::iter::once(error).chain(error.others()).for_each(|error| print_json(describe(error)));
         return;
     }
-    for error in error.told().iter().filter(|error| !report::failed(error)) {
+    for error in error.grouped().iter().filter(|error| !report::failed(error)) {
         eprint!("{}", mask::hide(&graphical(error)));
     }
 }
@@ -457,18 +450,18 @@ fn show(error: &Error, json: bool) {
 fn describe(error: &Error) -> serde_json::Value {
     let (line, column) = error.place().map(crate::error::Place::line_column).unzip();
     serde_json::json!({
-        "event": "error", "version": report::VERSION, "code": error.code().name, "error": error.to_string(), "help": error.advice(),
+        "event": "error", "code": error.code().name, "error": error.to_string(), "help": error.advice(),
         "file": error.place().map(|place| &place.file), "line": line, "column": column, "label": error.label(), "exit": error.exit_code() as u8,
     })
 }
 
 fn graphical(error: &Error) -> String {
     let stream = std::io::stderr();
-    drawn(error, terminal::colors(stream.is_terminal()), terminal::width(stream))
+    render(error, terminal::colors(stream.is_terminal()), terminal::width(stream))
 }
 
-/// An error with its place, for a terminal of this width; without one each of its texts is a line, for journals and pipes.
-fn drawn(error: &Error, is_coloured: bool, width: Option<usize>) -> String {
+/// An error with its place, for a terminal of this width. Without a width, each text is one line, for journals and pipes.
+fn render(error: &Error, is_coloured: bool, width: Option<usize>) -> String {
     let theme = match is_coloured {
         true => GraphicalTheme::unicode(),
         false => GraphicalTheme::unicode_nocolor(),
@@ -493,27 +486,38 @@ fn drawn(error: &Error, is_coloured: bool, width: Option<usize>) -> String {
     }
 }
 
-/// Writes a line for a person to standard output; no name in it can do something to the terminal.
+/// Prints lines for a person, with control characters made visible.
 fn print(line: &str) {
     print_as_is(&crate::error::visible(line));
 }
 
-/// Prints one line, whatever names are in it: none begins a line that nobody has written.
+/// Prints one line, whatever names it contains.
 fn print_line(line: &str) {
     print_as_is(&crate::error::one_line(line));
 }
 
-/// Writes one JSON object to standard output.
-fn print_json(value: &serde_json::Value) {
-    print_as_is(&report::json_line(value.clone()));
+/// Prints one JSON object, with the version of the output format.
+fn print_json(mut object: serde_json::Value) {
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert("version".to_owned(), report::VERSION.into());
+    }
+    print_as_is(&report::json_line(object));
 }
 
-/// Writes a line, colours and all. A reader that has gone away (`| head`) is no failure.
+/// Prints a result: a JSON object, or one line for a person.
+fn print_result(json: bool, object: serde_json::Value, line: &str) {
+    match json {
+        true => print_json(object),
+        false => print_line(line),
+    }
+}
+
+/// Prints a line with its colors. A reader that has gone away (`| head`) is no failure.
 fn print_as_is(line: &str) {
     let _ = writeln!(std::io::stdout(), "{}", mask::hide(line));
 }
 
-/// Writes what is for a program as it is.
+/// Prints output for a program, unchanged.
 fn print_bytes(bytes: &[u8]) {
     let _ = std::io::stdout().write_all(bytes);
 }
@@ -523,17 +527,20 @@ mod tests {
     use super::*;
 
     fn alone(line: &str) -> Option<String> {
-        apply_alone(line.split(' ').map(OsString::from)).map(|(command, _)| format!("{command:?}"))
+        parse_apply(line.split(' ').map(OsString::from)).map(|parsed| format!("{parsed:?}"))
+    }
+
+    fn among_all(words: impl Iterator<Item = OsString>) -> Parsed {
+        parse([OsString::from("kpull")].into_iter().chain(words)).unwrap()
     }
 
     fn given_by(line: &str) -> Vec<(&'static str, String)> {
         let words = || line.split(' ').map(OsString::from);
-        let understood = apply_alone(words());
-        understood.unwrap_or_else(|| any([OsString::from("kpull")].into_iter().chain(words())).unwrap()).1
+        parse_apply(words()).unwrap_or_else(|| among_all(words())).given
     }
 
     #[test]
-    fn what_was_said_of_the_host_and_the_site_goes_with_each_command_that_understands_it() {
+    fn suggested_commands_get_the_options_for_host_and_site_that_they_accept() {
         let one = |name: &'static str, value: &str| (name, value.to_owned());
         assert_eq!(given_by("apply -v"), []);
         assert_eq!(given_by("apply --root /t --host h"), [one("root", "/t"), one("host", "h")]);
@@ -554,7 +561,7 @@ mod tests {
             let words: Vec<&str> = command.split(' ').collect();
             let all = ["root", "config", "host", "site"];
             assert_eq!(
-                all.into_iter().filter(|option| takes(&words, option)).collect::<Vec<_>>(),
+                all.into_iter().filter(|option| accepts(&words, option)).collect::<Vec<_>>(),
                 options,
                 "{command}"
             );
@@ -562,34 +569,34 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_broken_into_lines_for_a_terminal_alone_and_never_in_a_command() {
+    fn errors_wrap_on_terminals_only_and_never_inside_a_command() {
         let command = "`kpull keys sign --site /srv/a-long-name --key /root/.ssh/id_ed25519`";
         let error =
             Error::new(code::SITE, "the keys of this site are signed by too few of those who are to sign them, by far")
                 .because("one of the two signatures that count is missing there")
                 .help(format!("somebody else has to sign them, with a key that counts: {command}, then run again"));
-        let one_line = drawn(&error, false, None);
+        let one_line = render(&error, false, None);
         assert_eq!(one_line.lines().count(), 3, "{one_line}");
         for width in [1, 40, 60, 100, 200] {
-            let text = drawn(&error, false, Some(width));
+            let text = render(&error, false, Some(width));
             let is_whole = |line: &&str| line.contains(command);
             assert_eq!(text.lines().filter(is_whole).count(), 1, "{width}: {text}");
             let widest = text.lines().filter(|line| !is_whole(line)).map(|line| line.chars().count()).max();
             assert!(widest <= Some(width.max(40)), "{width}: {text}");
         }
-        assert_eq!(drawn(&error, false, Some(300)), one_line);
+        assert_eq!(render(&error, false, Some(300)), one_line);
     }
 
     #[test]
-    fn the_timers_command_is_understood_alone_as_among_the_others() {
+    fn the_timers_command_parses_alone_as_among_the_others() {
         for line in ["apply", "apply --full", "apply --ful -v", "apply --root /x --json", "apply --root=/x --diff -q"] {
-            let among = Cli::try_parse_from(["kpull"].into_iter().chain(line.split(' '))).unwrap();
-            assert_eq!(alone(line), Some(format!("{:?}", among.command)), "{line}");
+            let among = among_all(line.split(' ').map(OsString::from));
+            assert_eq!(alone(line), Some(format!("{among:?}")), "{line}");
         }
     }
 
     #[test]
-    fn what_is_another_command_or_none_is_left_to_those_who_know_all() {
+    fn other_commands_and_mistakes_are_left_to_the_full_parser() {
         for line in ["plan", "apply --help", "apply -V", "apply --nothing", "apply more", "--json apply", ""] {
             assert_eq!(alone(line), None, "{line}");
         }

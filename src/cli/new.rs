@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::author::schema;
-use crate::cli::{Run, print, print_json};
+use crate::cli::{Run, print_result};
 use crate::document::{Files, quoted, replace};
 use crate::error::{Context, Error, Exit, Result, code};
 use crate::resolve::{Facts, resolve};
@@ -27,35 +27,35 @@ pub struct New {
 
 #[derive(Debug, Subcommand)]
 enum Example {
-    /// A site, in a directory that is made
+    /// Create a site in a new directory
     Site {
         /// The directory
         dir: PathBuf,
-        /// What the site is called [default: as the directory]
+        /// The name of the site [default: the name of the directory]
         #[arg(long)]
         name: Option<String>,
     },
-    /// A role of a site, with a template and an example for `kpull test`
+    /// Create a role, with a template and an example for `kpull test`
     Role {
-        /// What it is called
+        /// The name
         name: String,
         /// The site's directory
         #[arg(long, value_name = "DIR", default_value = ".")]
         site: PathBuf,
     },
-    /// A host of a site
+    /// Create a host
     Host {
-        /// What it is called
+        /// The name
         name: String,
-        /// How the other hosts reach it
+        /// The IP address at which other hosts reach it
         address: IpAddr,
-        /// One of its groups
+        /// A group of the host; repeatable
         #[arg(long = "group", value_name = "NAME")]
         groups: Vec<String>,
-        /// A role besides those of its groups
+        /// A role besides those of its groups; repeatable
         #[arg(long = "role", value_name = "NAME")]
         roles: Vec<String>,
-        /// A variable: `ROLE.NAME=VALUE`, or `NAME=VALUE`; the value as in TOML, or a text
+        /// A variable: `ROLE.NAME=VALUE` or `NAME=VALUE`, with a TOML value or plain text; repeatable
         #[arg(long = "set", value_name = "VARIABLE=VALUE")]
         vars: Vec<String>,
         /// The site's directory
@@ -77,21 +77,13 @@ impl Run for New {
             made.into_iter().map(|(path, text)| (dir.join(path), text.into_bytes())).collect();
         if let Some((path, _)) = made.iter().find(|(path, _)| path.symlink_metadata().is_ok()) {
             return Err(Error::new(code::EDIT, format!("{} is there already", path.display()))
-                .help("take another name, or edit what is there; nothing was written"));
+                .help("choose another name, or edit the existing file; nothing was written"));
         }
         replace(&made)?;
         for (path, _) in &made {
-            if self.json {
-                print_json(&json!({ "event": "made", "version": crate::report::VERSION, "path": path }));
-            } else {
-                print(&format!("+ {}", path.display()));
-            }
+            print_result(self.json, json!({ "event": "made", "path": path }), &format!("+ {}", path.display()));
         }
         Ok(Exit::Done)
-    }
-
-    fn json(&self) -> bool {
-        self.json
     }
 }
 
@@ -101,7 +93,7 @@ type Made = Vec<(String, String)>;
 fn site(dir: &Path, name: Option<&str>) -> Result<Made> {
     let own = dir.file_name().map(|name| name.to_string_lossy().into_owned());
     let Some(name) = name.map(str::to_owned).or(own) else {
-        return Err(Error::new(code::EDIT, format!("{} has no name", dir.display())).help("say --name NAME"));
+        return Err(Error::new(code::EDIT, format!("{} has no name", dir.display())).help("add --name NAME"));
     };
     check_name("site", &name)?;
     let text = format!(
@@ -124,7 +116,7 @@ fn role(dir: &Path, name: &str) -> Result<Made> {
     check_name("role", name)?;
     if crate::site::RESERVED.contains(&name) {
         return Err(
-            Error::new(code::EDIT, format!("a role can't be called `{name}`")).help("templates know this name already")
+            Error::new(code::EDIT, format!("a role can't be called `{name}`")).help("templates already use this name")
         );
     }
     let role = format!(
@@ -158,13 +150,13 @@ contains = ["greeting = moin\n", "host = h1\n"]
     Ok(made)
 }
 
-/// `host_vars/NAME.toml`, when every resource of the host can be made.
+/// `host_vars/NAME.toml`, if all resources of the host can be resolved.
 fn host(dir: &Path, name: &str, text: &str) -> Result<Made> {
     check_name("host", name)?;
     let made = vec![(format!("host_vars/{name}.toml"), text.to_owned())];
     let site = Arc::new(loads(Files::in_directory(dir)?, &made)?);
     let facts = Facts::recorded(Some(dir), name, site.find_host(name)?.address)?;
-    // certificates and secrets are made for a host that is there
+    // certificates and secrets can only be created once the host exists
     resolve(&site, name, &facts, &SecretStore::expected())?;
     Ok(made)
 }
@@ -177,35 +169,35 @@ fn host_file(address: IpAddr, groups: &[String], roles: &[String], vars: &[Strin
         }
     }
     for var in vars {
-        let Some((way, value)) = var.split_once('=') else {
+        let Some((path, value)) = var.split_once('=') else {
             return Err(Error::new(code::EDIT, format!("`{var}` sets no variable"))
                 .help("write it like `--set etcd.name=etcd4`"));
         };
         let value = value.parse::<toml::Value>().unwrap_or_else(|_| value.into());
-        let way: Vec<&str> = std::iter::once("vars").chain(way.split('.')).collect();
+        let path: Vec<&str> = std::iter::once("vars").chain(path.split('.')).collect();
         let mut table = &mut file;
-        for name in &way[..way.len() - 1] {
+        for name in &path[..path.len() - 1] {
             let entry = table.entry((*name).to_owned()).or_insert_with(|| toml::Table::new().into());
             table = entry.as_table_mut().ok_or_else(|| {
                 Error::new(code::EDIT, format!("`{var}` sets a part of `{name}`, which is set already"))
             })?;
         }
-        table.insert(way[way.len() - 1].to_owned(), value);
+        table.insert(path[path.len() - 1].to_owned(), value);
     }
     toml::to_string(&file).context(code::EDIT, || "the host's file can't be written".to_owned())
 }
 
-/// The site with these files too: nothing is written that could not be read again.
+/// Loads the site with the new files, before they are written.
 fn loads(mut files: Files, made: &Made) -> Result<Site> {
     files.extend(made.iter().map(|(path, text)| (path.clone(), text.as_bytes().into())));
     Site::load(files)
 }
 
-/// Refuses what can't be a file's name, or would need quotes in templates.
+/// Refuses a name that can't be a file name, or would need quotes in templates.
 fn check_name(what: &str, name: &str) -> Result<()> {
     if is_plain_name(name) {
         return Ok(());
     }
     Err(Error::new(code::EDIT, format!("a {what} can't be called `{name}`"))
-        .help("take letters, digits, `-`, `_` and `.`"))
+        .help("use letters, digits, `-`, `_` and `.`"))
 }

@@ -1,7 +1,7 @@
 //! `kpull pin`.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Args;
 use serde::Deserialize as _;
@@ -9,12 +9,12 @@ use serde::de::IntoDeserializer as _;
 use serde_json::json;
 
 use crate::author::supply::pin::{ARTIFACTS, Checked, Done, Guess, NewPin, compare, write};
-use crate::cli::{Run, TlsArgs, print, print_json, print_line};
+use crate::cli::{Run, SiteArgs, TlsArgs, print, print_json, print_line};
 use crate::document::{Format, READABLE, read_if_there, replace, utf8};
 use crate::error::{Context, Error, Exit, Result, code};
 use crate::net;
 use crate::net::download::{DownloadRequest, download};
-use crate::report::{Event, Report, Text, VERSION};
+use crate::report::{Event, Report, Text};
 use crate::store::archive::Archive;
 
 /// Arguments of `pin`.
@@ -23,35 +23,31 @@ pub struct Pin {
     /// Addresses of upstream files: one for each architecture, or several of the same file
     #[arg(value_name = "URL", required = true)]
     urls: Vec<String>,
-    /// The artifact's name [default: as the file's name tells]
+    /// The artifact's name [default: derived from the file name]
     #[arg(long)]
     name: Option<String>,
-    /// Its version [default: as the address tells]
+    /// The version [default: derived from the address]
     #[arg(long)]
     version: Option<String>,
-    /// The architecture, amd64 or arm64 [default: as the address tells]
+    /// The architecture, amd64 or arm64 [default: derived from the address]
     #[arg(long, value_parser = ["amd64", "arm64"])]
     arch: Option<String>,
     /// The publisher's checksums [default: URL.sha256, or SHA256SUMS, SHA256SUMS.txt, sha256sums.txt beside it]
     #[arg(long, value_name = "URL|FILE")]
     sums: Option<String>,
-    /// What the file is, such as tar.gz; file for one that is installed as it is [default: as the end of the address tells]
+    /// The format, such as tar.gz, or file for a file to install as it is [default: derived from the address]
     #[arg(long, value_parser = ["tar.gz", "tar.xz", "tar.zst", "tar", "zip", "gz", "xz", "zst", "file"])]
     format: Option<String>,
     /// Replace a pin of the same version that has another digest
     #[arg(long)]
     replace: bool,
-    /// The site's directory
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    site: PathBuf,
     #[command(flatten)]
     net: TlsArgs,
-    /// Write one JSON object a line
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    options: SiteArgs,
 }
 
-/// A file that was downloaded, with what else is to be told of it.
+/// A downloaded file, with the results of its checks.
 struct Fetched {
     pin: NewPin,
     checked: Checked,
@@ -60,19 +56,19 @@ struct Fetched {
 
 impl Run for Pin {
     fn run(&self) -> Result<Exit> {
-        let named: Vec<NewPin> = self.urls.iter().map(|url| self.named(url)).collect::<Result<_>>()?;
-        let path = self.site.join(ARTIFACTS);
-        let old = match read_if_there(&self.site, ARTIFACTS)? {
+        let pins: Vec<NewPin> = self.urls.iter().map(|url| self.new_pin(url)).collect::<Result<_>>()?;
+        let path = self.options.site.join(ARTIFACTS);
+        let old = match read_if_there(&self.options.site, ARTIFACTS)? {
             Some(bytes) => utf8(ARTIFACTS, &bytes)?.to_owned(),
-            None if self.site.join("site.toml").exists() => String::new(),
+            None if self.options.site.join("site.toml").exists() => String::new(),
             None => {
                 return Err(Error::new(code::SUPPLY, format!("there is no {}", path.display()))
-                    .help("say --site DIR, the directory with site.toml"));
+                    .help("add --site DIR, the directory with site.toml"));
             }
         };
         let scratch = tempfile::tempdir().context(code::SUPPLY, || "can't make a temporary directory".to_owned())?;
         let mut fetched: Vec<Fetched> = Vec::new();
-        for pin in named {
+        for pin in pins {
             let new = self.fetch(pin, scratch.path())?;
             let same = |known: &&mut Fetched| known.pin.name == new.pin.name && known.pin.arch == new.pin.arch;
             match fetched.iter_mut().find(same) {
@@ -90,7 +86,7 @@ impl Run for Pin {
                             new.pin.sha256
                         ),
                     )
-                    .help("several addresses of one artifact and architecture have to be mirrors of one file"));
+                    .help("several addresses of one artifact and architecture must be mirrors of the same file"));
                 }
                 None => fetched.push(new),
             }
@@ -101,27 +97,23 @@ impl Run for Pin {
             replace(&[(path, text.into_bytes())])?;
         }
         for (fetched, done) in fetched.iter().zip(&done) {
-            self.tell(fetched, done);
+            self.report(fetched, done);
         }
         Ok(Exit::Done)
-    }
-
-    fn json(&self) -> bool {
-        self.json
     }
 }
 
 impl Pin {
-    /// What an address is of, as far as it and the options tell; all that is known before the download.
-    fn named(&self, url: &str) -> Result<NewPin> {
+    /// The pin of an address as far as it is known before the download, from the address and the options.
+    fn new_pin(&self, url: &str) -> Result<NewPin> {
         if !url.starts_with("file:///") {
             net::parse(url)?;
         }
         let guess = Guess::of(url);
         let found = |given: &Option<String>, guessed: Option<String>, what: &str| {
             given.clone().or(guessed).ok_or_else(|| {
-                Error::new(code::SUPPLY, format!("the address {url} does not tell the {what}"))
-                    .help(format!("say --{what}"))
+                Error::new(code::SUPPLY, format!("the {what} can't be derived from the address {url}"))
+                    .help(format!("add --{what}"))
             })
         };
         Ok(NewPin {
@@ -158,46 +150,39 @@ impl Pin {
         Ok(Fetched { pin, checked, members })
     }
 
-    fn tell(&self, fetched: &Fetched, done: &Done) {
+    fn report(&self, fetched: &Fetched, done: &Done) {
         let Fetched { pin: NewPin { name, version, arch, urls, sha256, size, .. }, checked, members } = fetched;
-        let (word, old) = match done {
-            Done::Added => ("added", None),
-            Done::Updated { old } => ("updated", Some(old)),
-            Done::Replaced { old } => ("replaced", Some(old)),
-            Done::MoreUrls => ("urls", None),
-            Done::Size => ("size", None),
-            Done::Nothing => ("nothing", None),
+        let (word, old, line) = match done {
+            Done::Added => ("added", None, format!("pinned in {ARTIFACTS}")),
+            Done::Updated { old } => {
+                ("updated", Some(old), format!("pinned in {ARTIFACTS}, in place of version {old}"))
+            }
+            Done::Replaced { old } => ("replaced", Some(old), format!("pinned in {ARTIFACTS}, in place of {old}")),
+            Done::MoreUrls => ("urls", None, format!("already pinned; added the address to {ARTIFACTS}")),
+            Done::Size => ("size", None, format!("already pinned; added the size to {ARTIFACTS}")),
+            Done::Nothing => ("nothing", None, "nothing to do: already pinned".to_owned()),
         };
         let published = match checked {
             Checked::Agrees { with } => Some(with),
             Checked::Nowhere { .. } => None,
         };
-        if self.json {
-            return print_json(
-                &json!({ "event": "pinned", "version": VERSION, "name": name, "artifact_version": version,
+        if self.options.json {
+            return print_json(json!({ "event": "pinned", "name": name, "artifact_version": version,
                 "arch": arch, "urls": urls, "sha256": sha256, "size": size, "published": published, "done": word,
-                "old": old, "members": members }),
-            );
+                "old": old, "members": members }));
         }
         print(&format!("{name} {version} ({arch})"));
         print(&format!("  sha256   {sha256}\n  size     {size}"));
-        const NONE: &str = "no published digest was found to compare with";
-        const THEN: &str = "compare it yourself, or say --sums";
+        const NONE: &str = "no published digest was found";
+        const THEN: &str = "compare it yourself, or add --sums";
         print_line(&match checked {
-            Checked::Agrees { with } => format!("  checked  it agrees with {with}"),
+            Checked::Agrees { with } => format!("  checked  it matches {with}"),
             Checked::Nowhere { unread: Some(why) } => format!("  checked  {NONE} ({why}): {THEN}"),
             Checked::Nowhere { unread: None } => format!("  checked  {NONE}: {THEN}"),
         });
         for (index, member) in members.iter().enumerate() {
             print_line(&format!("  {:<8} {member}", if index == 0 { "members" } else { "" }));
         }
-        print(&match done {
-            Done::Added => format!("  pinned in {ARTIFACTS}"),
-            Done::Updated { old } => format!("  pinned in {ARTIFACTS}, in place of version {old}"),
-            Done::Replaced { old } => format!("  pinned in {ARTIFACTS}, in place of {old}"),
-            Done::MoreUrls => format!("  pinned before; the address was added in {ARTIFACTS}"),
-            Done::Size => format!("  pinned before; the size was added in {ARTIFACTS}"),
-            Done::Nothing => "  nothing to do: it is pinned like this".to_owned(),
-        });
+        print(&format!("  {line}"));
     }
 }

@@ -1,21 +1,18 @@
 //! `kpull plan`.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
 
-use crate::cli::apply::tell_exposed;
-use crate::cli::{HostArgs, Run, TalkArgs};
-use crate::document::Files;
+use crate::cli::apply::report_exposed;
+use crate::cli::{HostArgs, Run, VerbosityArgs, load_site};
 use crate::engine::{self, plan};
 use crate::error::{Exit, Result};
 use crate::host::Host;
 use crate::report::{self, Event, Report, Summary, Text};
 use crate::resolve::{Facts, resolve};
 use crate::secret::SecretStore;
-use crate::site::Site;
 use crate::store::Store;
 
 /// Arguments of `plan`.
@@ -24,15 +21,15 @@ pub struct Plan {
     #[command(flatten)]
     host: HostArgs,
     #[command(flatten)]
-    talk: TalkArgs,
-    /// Compare with this site as it is, signed or not, instead of the newest release; needs --host unless the machine
-    /// is called what the site calls it
+    verbosity: VerbosityArgs,
+    /// Compare with this site, signed or not, instead of the newest release; requires --host unless the machine's host name
+    /// is its name in the site
     #[arg(long, value_name = "DIR")]
     site: Option<PathBuf>,
-    /// Leave the changes of files out
+    /// Omit the changes of files
     #[arg(long)]
     no_diff: bool,
-    /// Plan the newest release, also while it is not this host's turn
+    /// Plan the newest release, even before it has reached this host in the rollout
     #[arg(long, conflicts_with = "site")]
     now: bool,
 }
@@ -43,33 +40,27 @@ impl Run for Plan {
         let report: Box<dyn Report> = if self.host.json {
             Box::new(report::Json)
         } else {
-            Box::new(Text::new(!self.no_diff).at(self.talk.level()))
+            Box::new(Text::new(!self.no_diff).at(self.verbosity.level()))
         };
         if let Some(dir) = &self.site {
-            return tell(self.preview(dir)?, None, start, &*report);
+            return report_plan(self.preview(dir)?, None, start, &*report);
         }
         let agent = self.host.agent(&*report)?;
-        tell_exposed(&agent);
+        report_exposed(&agent);
         let _lock = agent.store.lock()?;
-        let taken = agent.select(self.now)?;
-        let planned = taken.catalog.then(|catalog| plan(&agent.host, &agent.store, catalog, &taken.stamp.digest))?;
+        let selection = agent.select(self.now)?;
+        let planned =
+            selection.catalog.then(|catalog| plan(&agent.host, &agent.store, catalog, &selection.stamp.digest))?;
         let serial = planned.manifest().serial;
-        let exit = tell(planned.into_inner(), Some(serial), start, &*report);
-        match taken.trouble {
-            Some(trouble) => Err(trouble),
-            None => exit,
-        }
-    }
-
-    fn json(&self) -> bool {
-        self.host.json
+        let exit = report_plan(planned.into_inner(), Some(serial), start, &*report);
+        selection.trouble.map_or(exit, Err)
     }
 }
 
 impl Plan {
-    /// The plan of an unsigned site, which can be looked at and nothing else.
-    fn preview(&self, dir: &std::path::Path) -> Result<engine::Plan> {
-        let site = Arc::new(Site::load(Files::in_directory(dir)?)?);
+    /// The plan of an unsigned site, which can only be shown.
+    fn preview(&self, dir: &Path) -> Result<engine::Plan> {
+        let site = load_site(dir)?;
         let host = Host::open(&self.host.root)?;
         let name = match &self.host.host {
             Some(name) => name.clone(),
@@ -79,13 +70,18 @@ impl Plan {
             true => Facts::of_machine(&host)?,
             false => Facts::assumed(&name, site.find_host(&name)?.address, Some(&host))?,
         };
-        let store = Store::open(&host.root.outside(std::path::Path::new("/var/lib/kpull")))?;
+        let store = Store::open(&host.root.outside(Path::new("/var/lib/kpull")))?;
         plan(&host, &store, resolve(&site, &name, &facts, &SecretStore::sealed())?, "")
     }
 }
 
-/// Reports a plan; the exit code that it means. What can't be observed is the error, after all that can.
-pub(super) fn tell(plan: engine::Plan, serial: Option<u64>, start: Instant, report: &dyn Report) -> Result<Exit> {
+/// Reports a plan and returns its exit code. Resources that can't be observed become the error, after the others are reported.
+pub(super) fn report_plan(
+    plan: engine::Plan,
+    serial: Option<u64>,
+    start: Instant,
+    report: &dyn Report,
+) -> Result<Exit> {
     let items = &plan.catalog.items;
     for (at, change) in &plan.changes {
         report.event(&Event::Planned(&items[*at], change));

@@ -1,14 +1,14 @@
 //! `kpull publish`.
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
 
 use crate::author::supply::publish::{Dir, Pruned, Pruning, Published, Signed, Web, publish};
-use crate::cli::{NetArgs, Run, print, print_json};
+use crate::cli::{NetArgs, Run, SiteArgs, print, print_json};
 use crate::document::fields::HumanDuration;
 use crate::error::{Error, Exit, Result, code};
 use crate::trust::Shortfall;
@@ -16,40 +16,35 @@ use crate::trust::Shortfall;
 /// Arguments of `publish`.
 #[derive(Args, Debug)]
 pub struct Publish {
-    /// A directory, or the https:// or http:// address of a place that takes PUT
+    /// A directory, or the https:// or http:// address of a server that accepts PUT
     #[arg(value_name = "DIR|URL")]
     target: String,
-    /// The site's directory
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    site: PathBuf,
-    /// How many releases stay in a directory [default: 10]
+    /// How many releases to keep in a directory [default: 10]
     #[arg(long, value_name = "N")]
     keep: Option<NonZeroUsize>,
-    /// How long a release stays after it was replaced, and a blob after it was written [default: 1h]
-    #[arg(long, value_name = "SPAN", value_parser = span)]
+    /// How long to keep a release after it was replaced, and a blob after it was written [default: 1h]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
     grace: Option<Duration>,
     /// Replace a newer release, or one of another site
     #[arg(long)]
     force: bool,
     #[command(flatten)]
     net: NetArgs,
-    /// Write one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    options: SiteArgs,
 }
 
-fn span(text: &str) -> std::result::Result<Duration, String> {
-    HumanDuration::try_from(text.to_owned()).map(|span| span.0)
+fn duration(text: &str) -> std::result::Result<Duration, String> {
+    HumanDuration::try_from(text.to_owned()).map(|duration| duration.0)
 }
 
 impl Run for Publish {
     fn run(&self) -> Result<Exit> {
-        let signed = Signed::open(&self.site)?;
+        let signed = Signed::open(&self.options.site)?;
         let (published, pruned) = if self.target.contains("://") {
             if self.keep.is_some() || self.grace.is_some() {
-                return Err(Error::new(code::SUPPLY, "nothing is removed from a web server").help(
-                    "leave out --keep and --grace; prune with the server's own tools, or publish into a directory",
-                ));
+                return Err(Error::new(code::SUPPLY, "kpull removes nothing from a web server")
+                    .help("omit --keep and --grace; prune with the server's own tools, or publish to a directory"));
             }
             (publish(&signed, &Web::open(&self.target, &self.net.options())?, self.force)?, Pruned::default())
         } else {
@@ -58,33 +53,27 @@ impl Run for Publish {
             let keep = self.keep.map_or(10, NonZeroUsize::get);
             (published, dir.prune(&Pruning { keep, grace: self.grace.unwrap_or(Duration::from_secs(3600)) })?)
         };
-        self.tell(&signed, &published, &pruned);
+        self.report(&signed, &published, &pruned);
         Ok(Exit::Done)
-    }
-
-    fn json(&self) -> bool {
-        self.json
     }
 }
 
 impl Publish {
-    fn tell(&self, signed: &Signed, published: &Published, pruned: &Pruned) {
+    fn report(&self, signed: &Signed, published: &Published, pruned: &Pruned) {
         let (pointer, Published { sent, bytes, known, unchanged }) = (&signed.pointer, published);
         let Pruned { releases, blobs } = pruned;
         let shortfalls: Vec<String> = signed.shortfalls.iter().map(Shortfall::warning).collect();
-        if self.json {
-            return print_json(
-                &json!({ "version": crate::report::VERSION, "site": pointer.site, "serial": pointer.serial,
+        if self.options.json {
+            return print_json(json!({ "site": pointer.site, "serial": pointer.serial,
                 "manifest": pointer.manifest, "sent": sent, "bytes": bytes, "known": known, "unchanged": unchanged,
-                "pruned_releases": releases, "pruned_blobs": blobs, "shortfalls": shortfalls }),
-            );
+                "pruned_releases": releases, "pruned_blobs": blobs, "shortfalls": shortfalls }));
         }
         shortfalls.iter().for_each(|shortfall| print(&format!("! {shortfall}")));
         let what = format!("release {} of {}", pointer.serial, pointer.site);
         print(&match unchanged {
             true if *sent == 0 => format!("nothing to do: {what} is published"),
-            true => format!("{what} was published: {sent} blobs ({bytes} bytes) were missing and are there again"),
-            false => format!("published {what}: {sent} blobs ({bytes} bytes) written, {known} were there"),
+            true => format!("{what} was published: {sent} missing blobs ({bytes} bytes) written again"),
+            false => format!("published {what}: {sent} blobs ({bytes} bytes) written, {known} already there"),
         });
         if *releases + *blobs > 0 {
             print(&format!("removed {releases} older releases and {blobs} blobs"));

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::cli::apply::{listener, recorded};
-use crate::cli::{HostArgs, Run, TalkArgs, print};
+use crate::cli::{HostArgs, Run, VerbosityArgs, print};
 use crate::engine::prior::PriorStates;
 use crate::engine::{Agent, go_back};
 use crate::error::{Error, Exit, Result, code};
@@ -15,11 +15,11 @@ pub struct Rollback {
     #[command(flatten)]
     host: HostArgs,
     #[command(flatten)]
-    talk: TalkArgs,
-    /// Go back to this generation [default: the last good one of another release]
+    verbosity: VerbosityArgs,
+    /// Roll back to this generation [default: the last good one of another release]
     generation: Option<u64>,
-    /// Why, for those who look at this host later
-    #[arg(long, default_value = "somebody said `kpull rollback`")]
+    /// The reason, recorded for later readers
+    #[arg(long, default_value = "manual `kpull rollback`")]
     reason: String,
     /// Show the change of each file
     #[arg(long)]
@@ -28,23 +28,19 @@ pub struct Rollback {
 
 impl Run for Rollback {
     fn run(&self) -> Result<Exit> {
-        let report = listener(self.host.json, self.diff, self.talk);
+        let report = listener(self.host.json, self.diff, self.verbosity);
         let agent = self.host.agent(&report)?;
         let to = self.target(&agent)?;
         if !self.host.json {
             print(&format!(
-                "back to generation {}, release {}, and no further until a newer release comes",
+                "rolling back to generation {}, release {}; the host stays there until a newer release arrives",
                 to.number, to.serial
             ));
-            for line in cannot(&agent, &to)? {
+            for line in not_undone(&agent, &to)? {
                 print(&format!("  not undone: {line}"));
             }
         }
         recorded(&agent, &report, || go_back(&agent, &to, &self.reason)).map(|_| Exit::Done)
-    }
-
-    fn json(&self) -> bool {
-        self.host.json
     }
 }
 
@@ -53,7 +49,7 @@ impl Rollback {
         let help = "`kpull history` lists the generations that are kept";
         let all = agent.store.generations()?;
         let Some(last) = all.last() else {
-            return Err(Error::new(code::GENERATION, "nothing was applied on this host yet")
+            return Err(Error::new(code::GENERATION, "nothing has been applied on this host yet")
                 .help("there is nothing to go back from"));
         };
         match self.generation {
@@ -62,7 +58,7 @@ impl Rollback {
                 .find(|one| one.number == number)
                 .cloned()
                 .ok_or_else(|| Error::new(code::GENERATION, format!("there is no generation {number}")).help(help)),
-            // where none counts any more, the last one says why
+            // if no generation can be verified any more, the last one produces the error
             None => match agent.last_good(&last.release)? {
                 None => agent.store.last_good(&last.release)?,
                 good => good,
@@ -72,8 +68,8 @@ impl Rollback {
     }
 }
 
-/// What the way back leaves as it is.
-fn cannot(agent: &Agent<'_>, to: &Generation) -> Result<Vec<String>> {
+/// What the rollback does not undo.
+fn not_undone(agent: &Agent<'_>, to: &Generation) -> Result<Vec<String>> {
     let before = PriorStates::load(&agent.store)?;
     let mut lines: Vec<String> = before
         .leftovers()
@@ -87,7 +83,7 @@ fn cannot(agent: &Agent<'_>, to: &Generation) -> Result<Vec<String>> {
         last.into_iter()
             .filter(|id| !to.resources.contains(id) && !marked.contains(&id.as_str()))
             .filter(|id| !passing.iter().any(|kind| id.starts_with(kind)))
-            .map(|id| format!("{id} (kpull can't tell what was there before)")),
+            .map(|id| format!("{id} (its prior state is not recorded)")),
     );
     lines.sort();
     lines.dedup();

@@ -13,10 +13,10 @@ use crate::error::{Exit, Result};
 /// Arguments of `schema`.
 #[derive(Args, Debug)]
 pub struct Schema {
-    /// Which file it is of [default: with --write, all of them]
+    /// The file to describe [default with --write: all]
     #[arg(value_parser = PossibleValuesParser::new(FILES.iter().map(|kind| kind.name)), required_unless_present = "write")]
     file: Option<String>,
-    /// Write FILE.json into this directory
+    /// Write FILE.json to this directory
     #[arg(long, value_name = "DIR")]
     write: Option<PathBuf>,
 }
@@ -33,9 +33,5 @@ impl Run for Schema {
         replace(&files)?;
         files.iter().for_each(|(path, _)| print(&format!("+ {}", path.display())));
         Ok(Exit::Done)
-    }
-
-    fn json(&self) -> bool {
-        false
     }
 }

@@ -1,6 +1,5 @@
 //! `kpull secret`.
 
-use std::ffi::OsString;
 use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -13,12 +12,11 @@ use ssh_key::rand_core::{OsRng, RngCore as _};
 use zeroize::Zeroizing;
 
 use crate::author::secret::admin::SecretAdmin;
-use crate::cli::{DeskArgs, Run, print, print_json, print_line};
+use crate::cli::{Run, SiteArgs, print, print_result};
 use crate::document::Files;
 use crate::error::advice::complete;
 use crate::error::{Context, Error, Exit, Result, code, counted};
 use crate::host::process::at_terminal;
-use crate::report::VERSION;
 use crate::secret::readers::Reader;
 use crate::secret::{Keyring, LARGEST, Plain, SecretStore, name};
 
@@ -28,36 +26,36 @@ pub struct Secret {
     #[command(subcommand)]
     command: Command,
     #[command(flatten)]
-    desk: DeskArgs,
+    options: SiteArgs,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Write a secret: from standard input, or what is typed at a prompt.
+    /// Write a secret from standard input or a prompt
     Set(Set),
-    /// Change a secret in an editor.
+    /// Edit a secret in an editor
     Edit(Edit),
-    /// Decrypt a secret to standard output.
+    /// Decrypt a secret to standard output
     Show(Named),
-    /// Encrypt anew what is not encrypted to the right hosts: after a change of roles, hosts or keys.
+    /// Encrypt secrets again after a change of roles, hosts or keys
     Rekey(Rekey),
-    /// List the secrets, and which hosts can read them.
+    /// List the secrets and the hosts that can read them
     List,
-    /// Remove a secret that no role uses.
+    /// Remove a secret that no role uses
     Rm {
-        /// Its name
+        /// The name of the secret
         name: String,
     },
 }
 
 #[derive(Args, Debug)]
 struct Set {
-    /// Its name, like `db-password` or `app/tls.key`
+    /// The name of the secret, such as `db-password` or `app/tls.key`
     name: String,
-    /// Take the value from this file
+    /// Read the value from this file
     #[arg(long, value_name = "FILE", conflicts_with = "generate")]
     from: Option<PathBuf>,
-    /// Make a random value of this many bytes, written in hex
+    /// Generate a random value of this many bytes, in hex
     #[arg(long, value_name = "BYTES", num_args = 0..=1, default_missing_value = "32",
           value_parser = clap::value_parser!(u16).range(8..=1024))]
     generate: Option<u16>,
@@ -67,7 +65,7 @@ struct Set {
 
 #[derive(Args, Debug)]
 struct Named {
-    /// Its name
+    /// The name of the secret
     name: String,
     #[command(flatten)]
     identity: Identity,
@@ -81,10 +79,10 @@ struct Edit {
     consent: Consent,
 }
 
-/// Whether others than now may read a secret.
+/// Whether new readers are allowed.
 #[derive(Args, Debug)]
 struct Consent {
-    /// Do not ask before somebody can read a secret who could not before
+    /// Do not ask before new readers get access to a secret
     #[arg(long)]
     yes: bool,
 }
@@ -93,17 +91,17 @@ struct Consent {
 struct Rekey {
     #[command(flatten)]
     identity: Identity,
-    /// Only tell what would be encrypted anew, and exit with 2 if something would
+    /// Only report what would be encrypted again; exit with 2 if something would
     #[arg(long)]
     check: bool,
     #[command(flatten)]
     consent: Consent,
 }
 
-/// What decrypts.
+/// The private keys that decrypt.
 #[derive(Args, Debug)]
 pub(super) struct Identity {
-    /// Decrypt with this private key, OpenSSH's or age's; may be given several times [default: ~/.ssh/id_ed25519,
+    /// Decrypt with this private key, of OpenSSH or age; repeatable [default: ~/.ssh/id_ed25519,
     /// ~/.ssh/id_rsa and ~/.config/kpull/identity]
     #[arg(long, value_name = "FILE")]
     identity: Vec<PathBuf>,
@@ -134,19 +132,15 @@ impl Run for Secret {
             Command::Rm { name } => self.remove(name),
         }
     }
-
-    fn json(&self) -> bool {
-        self.desk.json
-    }
 }
 
 impl Secret {
     fn set(&self, set: &Set) -> Result<Exit> {
-        // before anything is typed
+        // before the prompt
         name::check(&set.name)?;
-        let mut desk = SecretAdmin::open(&self.desk.site)?;
-        desk.check(&set.name)?;
-        self.tell(&[(set.name.clone(), desk.newcomers(&set.name)?)], &set.consent)?;
+        let mut admin = SecretAdmin::open(&self.options.site)?;
+        admin.check(&set.name)?;
+        self.check_newcomers(&[(set.name.clone(), admin.newcomers(&set.name)?)], &set.consent)?;
         let plain = match (&set.from, set.generate) {
             (_, Some(bytes)) => random(usize::from(bytes)),
             (Some(path), None) => {
@@ -157,48 +151,45 @@ impl Secret {
             (None, None) if std::io::stdin().is_terminal() => typed(&set.name)?,
             (None, None) => read_all(std::io::stdin(), "standard input")?,
         };
-        self.write(&mut desk, &set.name, &plain)
+        self.write(&mut admin, &set.name, &plain)
     }
 
-    fn write(&self, desk: &mut SecretAdmin, name: &str, plain: &Plain) -> Result<Exit> {
+    fn write(&self, admin: &mut SecretAdmin, name: &str, plain: &Plain) -> Result<Exit> {
         if plain.is_empty() {
             return Err(Error::new(code::DESK, format!("the value of {name} is empty, and nothing was written"))
                 .help("give it on standard input, or with --from FILE"));
         }
-        let hosts: Vec<String> = desk.set(name, plain)?.into_iter().collect();
-        if self.desk.json {
-            print_json(&json!({ "version": VERSION, "event": "secret_set", "name": name, "hosts": hosts }));
-            return Ok(Exit::Done);
-        }
-        match hosts.is_empty() {
-            true => print_line(&format!(
-                "{name}: encrypted to the operators only, since no role uses it yet; {} when one does",
+        let hosts: Vec<String> = admin.set(name, plain)?.into_iter().collect();
+        let line = match hosts.is_empty() {
+            true => format!(
+                "{name}: encrypted to the operators only, since no role uses it yet; run {} when one does",
                 complete("`kpull secret rekey`")
-            )),
-            false => print_line(&format!("{name}: encrypted to {} and the operators", hosts.join(", "))),
-        }
-        if plain.trim_ascii().len() < 8 {
-            print("! it has fewer than 8 bytes: easy to guess, and too short to be taken out of a program's output");
+            ),
+            false => format!("{name}: encrypted to {} and the operators", hosts.join(", ")),
+        };
+        print_result(self.options.json, json!({ "event": "secret_set", "name": name, "hosts": hosts }), &line);
+        if plain.trim_ascii().len() < 8 && !self.options.json {
+            print("! fewer than 8 bytes: easy to guess, and too short to be hidden in the output of programs");
         }
         Ok(Exit::Done)
     }
 
     fn edit(&self, edit: &Edit) -> Result<Exit> {
         let named = &edit.named;
-        let mut desk = SecretAdmin::open(&self.desk.site)?;
-        desk.check(&named.name)?;
-        self.tell(&[(named.name.clone(), desk.newcomers(&named.name)?)], &edit.consent)?;
-        let old = named.identity.keys()?.open(&named.name, &desk.sealed(&named.name)?)?;
+        let mut admin = SecretAdmin::open(&self.options.site)?;
+        admin.check(&named.name)?;
+        self.check_newcomers(&[(named.name.clone(), admin.newcomers(&named.name)?)], &edit.consent)?;
+        let old = named.identity.keys()?.open(&named.name, &admin.sealed(&named.name)?)?;
         let new = edited(&old)?;
         if new == old {
             print(&format!("{}: nothing was changed", named.name));
             return Ok(Exit::Done);
         }
-        self.write(&mut desk, &named.name, &new)
+        self.write(&mut admin, &named.name, &new)
     }
 
     fn show(&self, named: &Named) -> Result<Exit> {
-        let sealed = SecretStore::sealed_file(&named.name, &Files::in_directory(&self.desk.site)?)?;
+        let sealed = SecretStore::sealed_file(&named.name, &Files::in_directory(&self.options.site)?)?;
         let plain = named.identity.keys()?.open(&named.name, &sealed)?;
         let mut out = std::io::stdout();
         out.write_all(&plain)
@@ -208,35 +199,33 @@ impl Secret {
     }
 
     fn rekey(&self, rekey: &Rekey) -> Result<Exit> {
-        let mut desk = SecretAdmin::open(&self.desk.site)?;
-        let stale = desk.all_stale()?;
+        let mut admin = SecretAdmin::open(&self.options.site)?;
+        let stale = admin.all_stale()?;
         let mut widened = Vec::new();
         for (name, why) in &stale {
-            match self.desk.json {
-                true => {
-                    print_json(&json!({ "version": VERSION, "event": "secret_stale", "name": name, "why": why }));
-                }
-                false => print_line(&format!("~ {name}: {why}")),
-            }
-            widened.push((name.clone(), desk.newcomers(name)?));
+            print_result(
+                self.options.json,
+                json!({ "event": "secret_stale", "name": name, "why": why }),
+                &format!("~ {name}: {why}"),
+            );
+            widened.push((name.clone(), admin.newcomers(name)?));
         }
         if rekey.check {
             self.list_newcomers(&widened);
             return Ok(if stale.is_empty() { Exit::Done } else { Exit::Changes });
         }
-        self.tell(&widened, &rekey.consent)?;
-        let done = desk.rekey(&|| rekey.identity.keys())?;
-        match (self.desk.json, done.len()) {
-            (true, count) => print_json(&json!({ "version": VERSION, "event": "done", "rekeyed": count })),
-            (false, 0) => print("every secret is encrypted to those who need it"),
-            (false, 1) => print("1 secret was encrypted anew: sign the site"),
-            (false, count) => print(&format!("{count} secrets were encrypted anew: sign the site")),
-        }
+        self.check_newcomers(&widened, &rekey.consent)?;
+        let done = admin.rekey(&|| rekey.identity.keys())?;
+        let line = match done.len() {
+            0 => "every secret is encrypted to those who need it".to_owned(),
+            count => format!("encrypted {} again: sign the site", counted(count, "secret")),
+        };
+        print_result(self.options.json, json!({ "event": "done", "rekeyed": done.len() }), &line);
         Ok(Exit::Done)
     }
 
-    /// Says who can read which secret from now on, and could not before; an error unless that is meant to be.
-    fn tell(&self, widened: &[(String, Vec<Reader>)], consent: &Consent) -> Result<()> {
+    /// Lists new readers of secrets, and asks for confirmation; an error if it is not given.
+    fn check_newcomers(&self, widened: &[(String, Vec<Reader>)], consent: &Consent) -> Result<()> {
         self.list_newcomers(widened);
         let count = widened.iter().filter(|(_, readers)| !readers.is_empty()).count();
         if count == 0 || consent.yes {
@@ -245,56 +234,52 @@ impl Secret {
         let secrets = counted(count, "secret");
         let refused = |why: &str| {
             Error::new(code::DESK, format!("{secrets} would have new readers, and nothing was written")).because(why).help(
-                "if those that are named above are to read them, run this again with `--yes`; else look which role or host_vars asks for it",
+                "if that is intended, run this again with `--yes`; else check which role or host_vars file grants it",
             )
         };
-        if self.desk.json || !std::io::stdin().is_terminal() {
-            return Err(refused("there is nobody to ask"));
+        if self.options.json || !std::io::stdin().is_terminal() {
+            return Err(refused("there is no terminal to ask on"));
         }
         match confirm(&format!("Let them read {secrets}? [y/N]"))? {
             true => Ok(()),
-            false => Err(refused("you did not say yes")),
+            false => Err(refused("you did not confirm")),
         }
     }
 
     fn list_newcomers(&self, widened: &[(String, Vec<Reader>)]) {
         for (name, reader) in widened.iter().flat_map(|(name, readers)| readers.iter().map(move |one| (name, one))) {
-            match self.desk.json {
-                true => print_json(
-                    &json!({ "version": VERSION, "event": "secret_reader", "name": name, "host": reader.host,
-                    "key": reader.key.fingerprint() }),
-                ),
-                false => print_line(&format!("+ {name}: {reader} will be able to read it, and could not before")),
-            }
+            let key = reader.key.fingerprint();
+            print_result(
+                self.options.json,
+                json!({ "event": "secret_reader", "name": name, "host": reader.host, "key": key }),
+                &format!("+ {name}: {reader} gains access"),
+            );
         }
     }
 
     fn list(&self) -> Result<Exit> {
-        let desk = SecretAdmin::open(&self.desk.site)?;
-        for name in desk.names() {
-            let hosts: Vec<String> = desk.hosts(&name).into_iter().collect();
-            let stale = desk.stale(&name)?;
-            if self.desk.json {
-                print_json(
-                    &json!({ "version": VERSION, "event": "secret", "name": name, "hosts": hosts, "stale": stale }),
-                );
-                continue;
-            }
+        let admin = SecretAdmin::open(&self.options.site)?;
+        for name in admin.names() {
+            let hosts: Vec<String> = admin.hosts(&name).into_iter().collect();
+            let stale = admin.stale(&name)?;
             let whose = if hosts.is_empty() { "(operators only)".to_owned() } else { hosts.join(", ") };
-            let note = stale.map_or_else(String::new, |why| format!("  ! {why}"));
-            print_line(&format!("{name:<24} {whose}{note}"));
+            let note = stale.as_ref().map_or_else(String::new, |why| format!("  ! {why}"));
+            print_result(
+                self.options.json,
+                json!({ "event": "secret", "name": name, "hosts": hosts, "stale": stale }),
+                &format!("{name:<24} {whose}{note}"),
+            );
         }
         Ok(Exit::Done)
     }
 
     fn remove(&self, name: &str) -> Result<Exit> {
-        SecretAdmin::open(&self.desk.site)?.remove(name)?;
-        match self.desk.json {
-            true => print_json(&json!({ "version": VERSION, "event": "secret_removed", "name": name })),
-            false => {
-                print_line(&format!("{name}: removed; git still has it, so change the secret where it is used, too"))
-            }
-        }
+        SecretAdmin::open(&self.options.site)?.remove(name)?;
+        print_result(
+            self.options.json,
+            json!({ "event": "secret_removed", "name": name }),
+            &format!("{name}: removed; git still has it, so change the secret where it is used, too"),
+        );
         Ok(Exit::Done)
     }
 }
@@ -306,7 +291,7 @@ pub(super) fn random(bytes: usize) -> Plain {
     hex::encode(&*random).into_bytes().into()
 }
 
-/// Everything that `from` has, as long as it is not too much for a secret.
+/// Reads a secret, up to its maximum size.
 fn read_all(from: impl std::io::Read, what: &str) -> Result<Plain> {
     let mut plain = Zeroizing::new(Vec::with_capacity(64 * 1024));
     from.take(LARGEST + 1).read_to_end(&mut plain).context(code::DESK, || format!("can't read {what}"))?;
@@ -320,21 +305,25 @@ fn read_all(from: impl std::io::Read, what: &str) -> Result<Plain> {
 fn typed(name: &str) -> Result<Plain> {
     let first = ask(&format!("Value of {name}"))?;
     if *ask("Once more")? != *first {
-        return Err(Error::new(code::DESK, "the two are not the same, and nothing was written").help("try again"));
+        return Err(Error::new(code::DESK, "the two values differ, and nothing was written").help("try again"));
     }
     Ok(first.as_bytes().to_vec().into())
 }
 
-/// Asks on the terminal, without showing what is typed.
+fn terminal() -> Result<std::fs::File> {
+    let terminal = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty");
+    terminal.context(code::DESK, || "can't ask on the terminal".to_owned())
+}
+
+/// Asks on the terminal, without echo.
 fn ask(question: &str) -> Result<Zeroizing<String>> {
     let what = || "can't ask on the terminal".to_owned();
-    let terminal = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty");
-    let mut terminal = terminal.context(code::DESK, what).map_err(|error| error.help("run this in a terminal"))?;
+    let mut terminal = terminal().map_err(|error| error.help("run this in a terminal"))?;
     let shown = tcgetattr(&terminal).context(code::DESK, what)?;
     let mut hidden = shown.clone();
     hidden.local_flags.remove(LocalFlags::ECHO);
     hidden.local_flags.insert(LocalFlags::ECHONL);
-    // whoever ends this with Ctrl-C gets the terminal back as it was
+    // Ctrl-C must not leave the terminal without echo
     let answer = uninterrupted(|| {
         tcsetattr(&terminal, SetArg::TCSAFLUSH, &hidden).context(code::DESK, what)?;
         let answer = write!(terminal, "{question}: ").context(code::DESK, what).and_then(|()| read_line(&terminal));
@@ -344,13 +333,10 @@ fn ask(question: &str) -> Result<Zeroizing<String>> {
     Ok(answer)
 }
 
-/// Asks on the terminal whether to go on.
+/// Asks for confirmation on the terminal.
 fn confirm(question: &str) -> Result<bool> {
-    let what = || "can't ask on the terminal".to_owned();
-    let terminal = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty");
-    let mut terminal =
-        terminal.context(code::DESK, what).map_err(|error| error.help("run this in a terminal, or with `--yes`"))?;
-    write!(terminal, "{question} ").context(code::DESK, what)?;
+    let mut terminal = terminal().map_err(|error| error.help("run this in a terminal, or with `--yes`"))?;
+    write!(terminal, "{question} ").context(code::DESK, || "can't ask on the terminal".to_owned())?;
     Ok(matches!(read_line(&terminal)?.trim(), "y" | "Y" | "yes"))
 }
 
@@ -367,7 +353,7 @@ fn read_line(mut from: &std::fs::File) -> Result<Zeroizing<String>> {
     text.map(Zeroizing::new).map_err(|_| Error::new(code::DESK, "what was typed is not UTF-8").help("use --from FILE"))
 }
 
-/// Does something that has to be tidied up after, with the signals that would end this process held back until then.
+/// Runs work that needs cleanup, with terminating signals blocked until it is done.
 fn uninterrupted<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let mut signals = SigSet::empty();
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGTSTP]
@@ -381,8 +367,7 @@ fn uninterrupted<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     done
 }
 
-/// A text as somebody has changed it in an editor. It is in memory only, in a directory of its own, for as long as the
-/// editor runs.
+/// Opens a secret in an editor. The text is only in memory, in its own directory, and only while the editor runs.
 fn edited(old: &Plain) -> Result<Plain> {
     uninterrupted(|| {
         let what = || "can't make a file to edit".to_owned();
@@ -406,8 +391,7 @@ fn edited(old: &Plain) -> Result<Plain> {
 
 fn run_editor(path: &Path) -> Result<()> {
     let chosen = ["VISUAL", "EDITOR"].into_iter().filter_map(std::env::var_os).find(|editor| !editor.is_empty());
-    let editor = chosen.unwrap_or_else(|| OsString::from("vi"));
-    let editor = editor.to_string_lossy().into_owned();
+    let editor = chosen.map_or_else(|| "vi".to_owned(), |editor| editor.to_string_lossy().into_owned());
     let mut words = editor.split_whitespace();
     let program = words.next().unwrap_or("vi");
     let status = at_terminal(program)
@@ -429,8 +413,8 @@ fn memory() -> Result<PathBuf> {
         nix::sys::statfs::statfs(dir).is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC)
     };
     run.into_iter().chain([PathBuf::from("/dev/shm")]).find(is_memory).ok_or_else(|| {
-        Error::new(code::DESK, "there is no place in memory to edit a secret")
+        Error::new(code::DESK, "no directory in memory to edit a secret in")
             .because("neither XDG_RUNTIME_DIR nor /dev/shm is a tmpfs")
-            .help("write the secret anew, with `kpull secret set`")
+            .help("write the secret again, with `kpull secret set`")
     })
 }

@@ -1,14 +1,14 @@
-//! `kpull self-test`: what a new kpull has to pass before it replaces the old one.
+//! `kpull self-test`: the test that a new kpull must pass before it replaces the old one.
 
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::{HostArgs, Run, print, print_json};
+use crate::cli::{HostArgs, Run, print_result};
 use crate::config::Config;
 use crate::error::{Exit, Result};
 use crate::host::Host;
 use crate::read;
-use crate::report::{Text, VERSION};
+use crate::report::Text;
 
 /// Arguments of `self-test`.
 #[derive(Args, Debug)]
@@ -21,24 +21,17 @@ impl Run for SelfTest {
     fn run(&self) -> Result<Exit> {
         let config = Config::load(&self.host.config(), &self.host.root)?;
         config.trust.start()?;
-        // opening a state directory would make it
+        // opening a state directory would create it
         let has_state = read::is_directory(&config.state(&Host::open(&self.host.root)?));
         let report = Text::new(false);
         let catalog = if has_state { self.host.agent(&report)?.cached_catalog()? } else { None };
         let kept = catalog.map(|catalog| (catalog.manifest().serial, catalog.get().items.len()));
-        if self.host.json {
-            let (serial, resources) = kept.unzip();
-            print_json(&json!({ "version": VERSION, "ok": true, "serial": serial, "resources": resources }));
-            return Ok(Exit::Done);
-        }
-        print(&match kept {
+        let line = match kept {
             Some((serial, resources)) => format!("ok: release {serial}, {resources} resources"),
             None => "ok: the configuration can be read; there is no release yet".to_owned(),
-        });
+        };
+        let (serial, resources) = kept.unzip();
+        print_result(self.host.json, json!({ "ok": true, "serial": serial, "resources": resources }), &line);
         Ok(Exit::Done)
-    }
-
-    fn json(&self) -> bool {
-        self.host.json
     }
 }

@@ -26,7 +26,7 @@ const LINE: usize = 160;
 pub struct Status {
     #[command(flatten)]
     host: HostArgs,
-    /// Say it in one line, for whoever logs in
+    /// Show the status on one line, for the message of the day
     #[arg(long, conflicts_with = "json")]
     motd: bool,
 }
@@ -51,12 +51,11 @@ impl Run for Status {
                 "triggers": owed.kicks, "unit_files": owed.unit_files, "firewall_files": owed.firewall_files,
                 "probes": owed.probes, "release": owed.release, "orphans": owed.gone, "contact": owed.contact,
             });
-            let value = json!({
-                "version": crate::report::VERSION, "host": agent.name, "site": agent.config.trust.site, "seen": seen, "keys": memory.keys,
+            print_json(json!({
+                "host": agent.name, "site": agent.config.trust.site, "seen": seen, "keys": memory.keys,
                 "generation": generation, "last_run": last, "cut_short": cut_short, "last_error": failed, "health": health, "next_run": next.as_ref().and_then(|next| next.as_ref().ok()), "pending": pending, "stay_on": hold, "paused": held,
                 "sandbox": sandbox::describe()?, "sandbox_lacks": lacking,
-            });
-            print_json(&value);
+            }));
             return Ok(Exit::Done);
         }
         if self.motd {
@@ -75,7 +74,7 @@ impl Run for Status {
                 );
                 let _ = writeln!(text, "  release     {}{}", generation.serial, signed(generation));
             }
-            None => text.push_str("  generation  none yet: nothing was applied here\n"),
+            None => text.push_str("  generation  none yet: nothing has been applied here\n"),
         }
         if let Some(seen) = seen.filter(|seen| generation.is_none_or(|generation| generation.serial != seen.serial)) {
             let _ = writeln!(text, "  seen        release {}, signed {}", seen.serial, ago(seen.created));
@@ -86,11 +85,11 @@ impl Run for Status {
         let last_time = last.as_ref().map(|last| last.time);
         match last {
             Some(last) => {
-                let went = last.error.unwrap_or_else(|| match last.changed {
+                let result = last.error.unwrap_or_else(|| match last.changed {
                     0 => "nothing to do".to_owned(),
                     count => format!("{count} changed"),
                 });
-                let _ = writeln!(text, "  last run    {}: {}", ago(last.time), quoted(&went));
+                let _ = writeln!(text, "  last run    {}: {}", ago(last.time), quoted(&result));
             }
             None => text.push_str("  last run    never\n"),
         }
@@ -98,7 +97,7 @@ impl Run for Status {
             let _ = writeln!(text, "  last error  {}: {}", ago(failed.time), quoted(&failed.error));
         }
         if let Some(why) = cut_short {
-            let _ = writeln!(text, "  cut short   a run after that: {why}; the next one goes on from there");
+            let _ = writeln!(text, "  cut short   a later run: {why}; the next run continues from there");
         }
         if let Some(hold) = &hold {
             let again = hold.again.map_or_else(String::new, |again| format!("; tried again after {again:.0}"));
@@ -134,21 +133,17 @@ impl Run for Status {
         print(text.trim_end());
         Ok(Exit::Done)
     }
-
-    fn json(&self) -> bool {
-        self.host.json
-    }
 }
 
-/// How this host is, as far as its last run knows.
+/// The health of this host after its last run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Health {
-    /// Everything was healthy when it was last checked.
+    /// The last check found no problem.
     Healthy,
     /// A unit failed, or not all probes have passed, since the last change.
     Unproven,
-    /// Something has failed.
+    /// The last check found a problem.
     Unhealthy,
 }
 
@@ -162,7 +157,7 @@ impl Health {
     }
 }
 
-/// How the host is; `None` before anything was applied.
+/// The health of the host; `None` before the first apply.
 fn health(generation: Option<&Generation>, owed: &PendingActions, troubles: &[String]) -> Option<Health> {
     match generation {
         _ if owed.probes => Some(Health::Unproven),
@@ -172,12 +167,12 @@ fn health(generation: Option<&Generation>, owed: &PendingActions, troubles: &[St
     }
 }
 
-/// When the timer starts the next run, or why it does not; `None` where there is no systemd to ask.
+/// When the timer starts the next run, or why it does not; `None` without systemd.
 fn next_run(host: &Host) -> Option<Result<Timestamp, String>> {
     const TIMER: &str = "kpull.timer";
     let systemd = host.systemd().ok()?;
     if systemd.details("kpull.service").is_ok_and(|service| service.unit.active == "activating") {
-        return Some(Err("a run is at work now".to_owned()));
+        return Some(Err("a run is in progress".to_owned()));
     }
     Some(match systemd.next_elapse(TIMER) {
         Ok(Some(time)) => Ok(time),
@@ -194,7 +189,7 @@ fn signed(generation: &Generation) -> String {
     format!(", signed by {} {}", generation.signers.join(", "), ago(generation.created))
 }
 
-/// How long it is until then.
+/// The time until then.
 fn until(time: Timestamp) -> String {
     match time.duration_since(Timestamp::now()).as_secs() {
         ..=0 => "now".to_owned(),
@@ -204,7 +199,7 @@ fn until(time: Timestamp) -> String {
     }
 }
 
-/// All that somebody who logs in has to know, in one line.
+/// The status on one line.
 fn motd(
     agent: &Agent<'_>,
     generation: Option<&Generation>,
@@ -215,10 +210,10 @@ fn motd(
     let now = Timestamp::now();
     let mut parts = vec![match generation {
         Some(generation) => format!("kpull: release {}", generation.serial),
-        None => "kpull: nothing was applied here yet".to_owned(),
+        None => "kpull: nothing has been applied here yet".to_owned(),
     }];
     parts.extend(
-        hold.map(|hold| format!("not {}, which was not good", hold.not))
+        hold.map(|hold| format!("not {}, which failed here", hold.not))
             .filter(|_| hold.is_some_and(|hold| hold.tries > 0)),
     );
     let vitals = Vitals::load(&agent.store).unwrap_or_default();
@@ -233,12 +228,12 @@ fn motd(
     }
     let due = vitals.certificates.iter().filter(|(_, ending)| ending.renew <= now && now < ending.end);
     parts.extend(due.min_by_key(|(_, ending)| ending.end).map(|(name, ending)| {
-        format!("the certificate {name} ends in {} days", ending.end.duration_since(now).as_hours() / 24)
+        format!("the certificate {name} expires in {} days", ending.end.duration_since(now).as_hours() / 24)
     }));
     shortened(&visible(&parts.join(", ")), LINE)
 }
 
-/// Why a run of `kpull.service` that came after `last` could not end by itself, and so has left no word of its own.
+/// Why a run of `kpull.service` after `last` was killed, and so left no record.
 fn cut_short(host: &Host, last: Option<&LastRun>) -> Option<String> {
     let details = host.systemd().ok()?.details("kpull.service").ok()?;
     let ended = i64::try_from(details.ended).ok().and_then(|micros| Timestamp::from_microsecond(micros).ok())?;
@@ -246,18 +241,18 @@ fn cut_short(host: &Host, last: Option<&LastRun>) -> Option<String> {
         return None;
     }
     Some(match details.result.as_str() {
-        "oom-kill" => "it needed more memory than MemoryMax= of kpull.service allows, or than there is".to_owned(),
+        "oom-kill" => "it needed more memory than MemoryMax= of kpull.service allows, or than the host has".to_owned(),
         "timeout" => "it took longer than TimeoutStartSec= of kpull.service".to_owned(),
         "signal" if details.status == nix::libc::SIGKILL => {
-            "something killed it; `journalctl -k` tells whether memory ran out".to_owned()
+            "something killed it; `journalctl -k` shows whether memory ran out".to_owned()
         }
         "signal" | "core-dump" => format!("it was killed by signal {}", details.status),
-        // it had its say
+        // the run reported the error itself
         _ => return None,
     })
 }
 
-/// How long ago, in the largest unit that says it.
+/// The time since then, in its largest unit.
 pub(super) fn ago(time: Timestamp) -> String {
     let seconds = Timestamp::now().duration_since(time).as_secs();
     match seconds {

@@ -1,31 +1,25 @@
 //! `kpull test`.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use serde_json::json;
 
 use crate::author::example::{Example, paths};
-use crate::cli::{Run, print_json, print_line};
+use crate::cli::{Run, SiteArgs, print_result};
 use crate::document::Files;
 use crate::error::{Error, Exit, Result, code};
 
 /// Arguments of `test`.
 #[derive(Args, Debug)]
 pub struct Test {
-    /// Roles [default: all that have examples]
+    /// Test these roles [default: all with examples]
     roles: Vec<String>,
-    /// The site's directory
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    site: PathBuf,
-    /// Write one JSON object a line
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    options: SiteArgs,
 }
 
 impl Run for Test {
     fn run(&self) -> Result<Exit> {
-        let files = Files::in_directory(&self.site)?;
+        let files = Files::in_directory(&self.options.site)?;
         let known = files.children("roles");
         let mut errors: Vec<Error> = Vec::new();
         for name in self.roles.iter().filter(|name| !known.contains(name)) {
@@ -46,21 +40,16 @@ impl Run for Test {
             }
             for path in paths {
                 match Example::load(&files, role, &path).and_then(|example| example.run(&files)) {
-                    Ok(met) if self.json => {
-                        print_json(
-                            &json!({ "event": "example", "version": crate::report::VERSION, "path": path, "met": met }),
-                        );
-                    }
-                    Ok(met) => print_line(&format!("✓ {path:<40} {met} as expected")),
+                    Ok(met) => print_result(
+                        self.options.json,
+                        json!({ "event": "example", "path": path, "met": met }),
+                        &format!("✓ {path:<40} {met} as expected"),
+                    ),
                     Err(error) => errors.push(error),
                 }
             }
         }
         Error::check(errors)?;
         Ok(Exit::Done)
-    }
-
-    fn json(&self) -> bool {
-        self.json
     }
 }

@@ -1,6 +1,5 @@
-//! `kpull verify`: every probe of this host, asked once, units that failed, and how long its certificates live, as a table.
+//! `kpull verify`: probes, failed units and certificates of this host, as a table.
 
-use std::fmt;
 use std::thread::Builder;
 use std::time::Instant;
 
@@ -18,7 +17,7 @@ use crate::kind::probe::Probe;
 use crate::kind::unit::Unit;
 use crate::net::Options;
 use crate::pki::Certificate;
-use crate::report::{Text, VERSION};
+use crate::report::Text;
 use crate::sandbox::Web;
 use crate::text::shortened;
 
@@ -34,7 +33,7 @@ const GAP: usize = 3;
 /// Arguments of `verify`.
 #[derive(Args, Debug)]
 pub struct Verify {
-    /// Only these, as the table calls them, or by their ids [default: all]
+    /// Check only these, by their name in the table or by id [default: all]
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     #[command(flatten)]
@@ -46,26 +45,26 @@ impl Run for Verify {
         let start = Instant::now();
         let text = Text::new(false);
         let agent = self.host.agent(&text)?;
-        // whatever keeps it from looking is no verdict on a release
-        let kept = agent.cached_catalog().map_err(|error| error.exit(Exit::Failed))?.ok_or_else(|| {
-            Error::new(code::PROBE, "this host has no release yet")
-                .help("`kpull apply` takes one and says why if it can't")
-        })?;
+        // an error before the checks says nothing about a release
+        let kept = agent
+            .cached_catalog()
+            .map_err(|error| error.exit(Exit::Failed))?
+            .ok_or_else(|| Error::new(code::PROBE, "this host has no release yet").help("run `kpull apply`"))?;
         let catalog = kept.get();
         let subjects = choose(&catalog.items, &self.names)?;
         let is_live = agent.host.is_live();
         if let Some(probe) = subjects.iter().find(|subject| !self.names.is_empty() && !is_live && subject.is_probe()) {
-            return Err(Error::new(code::PROBE, format!("{} can't be asked", probe.item.id))
-                .because(format!("{} is a tree, in which nothing runs", self.host.root.display()))
-                .help("leave the names out, or ask on the host itself"));
+            return Err(Error::new(code::PROBE, format!("{} can't run", probe.item.id))
+                .because(format!("{} is a tree, where nothing runs", self.host.root.display()))
+                .help("leave out the names, or run this on the host itself"));
         }
         let required = &agent.config.sandbox.require;
-        let again = || {
+        let open = || {
             let mut host = Host::open(&self.host.root)?;
             host.web = Box::new(Web::new(Options::default(), required));
             Ok(host)
         };
-        let mut rows = ask(&subjects, &agent.host, &again, Timestamp::now())?;
+        let mut rows = check(&subjects, &agent.host, &open, Timestamp::now())?;
         if self.names.is_empty() && is_live {
             rows.extend(failed_units(&catalog.items, &agent.host)?);
         }
@@ -73,16 +72,16 @@ impl Run for Verify {
         let (expiring, unhealthy) = (count(Status::Expiring), count(Status::Unhealthy));
         let healthy = rows.len() - unhealthy;
         if self.host.json {
-            rows.iter().for_each(|row| print_json(&row.json()));
+            rows.iter().for_each(|row| print_json(row.json()));
             let took = (start.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
-            print_json(&json!({
-                "version": VERSION, "event": "done", "command": "verify", "host": catalog.host,
+            print_json(json!({
+                "event": "done", "command": "verify", "host": catalog.host,
                 "serial": kept.manifest().serial, "live": is_live,
                 "healthy": healthy, "expiring": expiring, "unhealthy": unhealthy, "took": took,
             }));
         } else {
             if !is_live {
-                print(&format!("{} is a tree, in which nothing runs: no probe is asked", self.host.root.display()));
+                print(&format!("{} is a tree, where nothing runs: probes are skipped", self.host.root.display()));
             }
             table(&rows, &|code, word| text.paint(code, word)).iter().for_each(|line| print_as_is(line));
             let soon = if expiring == 0 { String::new() } else { format!(" ({expiring} expiring)") };
@@ -90,16 +89,12 @@ impl Run for Verify {
         }
         Ok(if unhealthy == 0 { Exit::Done } else { Exit::Unhealthy })
     }
-
-    fn json(&self) -> bool {
-        self.host.json
-    }
 }
 
-/// What is asked after.
+/// Something to check.
 struct Subject<'a> {
     item: &'a Item,
-    /// What the table calls it.
+    /// Its name in the table.
     name: String,
     what: What<'a>,
 }
@@ -141,32 +136,23 @@ fn choose<'a>(items: &'a [Item], names: &[String]) -> Result<Vec<Subject<'a>>> {
     Ok(all)
 }
 
-/// How something stands.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 enum Status {
     Healthy,
-    /// A certificate that is good and has to be renewed by now.
+    /// A valid certificate that is due for renewal.
     Expiring,
     Unhealthy,
 }
 
 impl Status {
-    fn color(self) -> &'static str {
+    /// The word and its color.
+    fn shown(self) -> (&'static str, &'static str) {
         match self {
-            Self::Healthy => "32",
-            Self::Expiring => "33",
-            Self::Unhealthy => "31",
+            Self::Healthy => ("Healthy", "32"),
+            Self::Expiring => ("Expiring", "33"),
+            Self::Unhealthy => ("Unhealthy", "31"),
         }
-    }
-}
-
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Healthy => "Healthy",
-            Self::Expiring => "Expiring",
-            Self::Unhealthy => "Unhealthy",
-        })
     }
 }
 
@@ -176,9 +162,9 @@ struct Row {
     id: String,
     name: String,
     status: Status,
-    /// What it said; empty when it is not healthy.
+    /// The answer; empty if unhealthy.
     message: String,
-    /// What is wrong; empty when nothing is.
+    /// The problem; empty if healthy.
     error: String,
     days_left: Option<i64>,
 }
@@ -187,18 +173,18 @@ impl Row {
     fn json(&self) -> serde_json::Value {
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         json!({
-            "version": VERSION, "event": "verified", "id": self.id, "name": self.name, "status": self.status,
+            "event": "verified", "id": self.id, "name": self.name, "status": self.status,
             "message": text(&self.message), "error": text(&self.error), "days_left": self.days_left,
         })
     }
 }
 
-/// Asks all at once: the probes, each in a thread with a host of its own, which `again` opens, since what a `Host` remembers is for
-/// one thread. In a tree only certificates are looked at.
-fn ask(
+/// Runs all checks. Each probe has a thread with its own `Host` from `open`, since the caches of a `Host` belong to one thread. In a
+/// tree, only certificates are checked.
+fn check(
     subjects: &[Subject<'_>],
     host: &Host,
-    again: &(dyn Fn() -> Result<Host> + Sync),
+    open: &(dyn Fn() -> Result<Host> + Sync),
     now: Timestamp,
 ) -> Result<Vec<Row>> {
     std::thread::scope(|scope| {
@@ -207,7 +193,7 @@ fn ask(
             let answer = match subject.what {
                 What::Probe(_) if !host.is_live() => continue,
                 What::Probe(probe) => {
-                    let ask = || again().map_err(|error| error.to_string()).and_then(|host| probe.ask(&host));
+                    let ask = || open().map_err(|error| error.to_string()).and_then(|host| probe.ask(&host));
                     Some(
                         Builder::new()
                             .spawn_scoped(scope, ask)
@@ -219,20 +205,20 @@ fn ask(
             asked.push((subject, answer));
         }
         let rows = asked.into_iter().map(|(subject, answer)| {
-            let (status, told, days_left) = match (answer, subject.what) {
-                (None, What::Certificate(certificate)) => look(certificate, host, now),
+            let (status, text, days_left) = match (answer, subject.what) {
+                (None, What::Certificate(certificate)) => check_certificate(certificate, host, now),
                 (answer, _) => {
                     let answer = answer.and_then(|thread| thread.join().ok());
-                    match answer.unwrap_or_else(|| Err("asking it went wrong".to_owned())) {
-                        Ok(said) if said.is_empty() => (Status::Healthy, "ok".to_owned(), None),
-                        Ok(said) => (Status::Healthy, said, None),
+                    match answer.unwrap_or_else(|| Err("the probe ended unexpectedly".to_owned())) {
+                        Ok(answer) if answer.is_empty() => (Status::Healthy, "ok".to_owned(), None),
+                        Ok(answer) => (Status::Healthy, answer, None),
                         Err(why) => (Status::Unhealthy, why, None),
                     }
                 }
             };
             let (message, error) = match status {
-                Status::Unhealthy => (String::new(), told),
-                _ => (told, String::new()),
+                Status::Unhealthy => (String::new(), text),
+                _ => (text, String::new()),
             };
             let (id, name) = (subject.item.id.clone(), subject.name.clone());
             Row { id, name, status, message, error, days_left }
@@ -241,7 +227,7 @@ fn ask(
     })
 }
 
-/// The units that have failed, also without a probe that looks at them.
+/// Failed units, whether or not a probe checks them.
 fn failed_units(items: &[Item], host: &Host) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for item in items {
@@ -253,8 +239,8 @@ fn failed_units(items: &[Item], host: &Host) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// How the certificate on the host stands, in words too, and for how many days it is good.
-fn look(wanted: &Installed, host: &Host, now: Timestamp) -> (Status, String, Option<i64>) {
+/// The status of a certificate on the host, as a text too, and the days until it expires.
+fn check_certificate(wanted: &Installed, host: &Host, now: Timestamp) -> (Status, String, Option<i64>) {
     let path = &wanted.cert;
     let read = match host.root.read(path) {
         Ok(Some((_, bytes))) => Certificate::one(&path.to_string(), &bytes),
@@ -274,13 +260,13 @@ fn look(wanted: &Installed, host: &Host, now: Timestamp) -> (Status, String, Opt
     }
     if certificate.not_before > now {
         let from = day(certificate.not_before);
-        return (Status::Unhealthy, format!("{path} is not good before {from}"), Some(days));
+        return (Status::Unhealthy, format!("{path} is not valid before {from}"), Some(days));
     }
     let status = if left <= wanted.renew_before { Status::Expiring } else { Status::Healthy };
     (status, format!("{days} days left ({until})"), Some(days))
 }
 
-/// The table's lines, none without rows; `paint` colours a word.
+/// The lines of the table, none without rows. `paint` colors a word.
 fn table(rows: &[Row], paint: &dyn Fn(&str, &str) -> String) -> Vec<String> {
     if rows.is_empty() {
         return Vec::new();
@@ -291,18 +277,18 @@ fn table(rows: &[Row], paint: &dyn Fn(&str, &str) -> String) -> Vec<String> {
         .collect();
     let width = |header: &str, lengths: &mut dyn Iterator<Item = usize>| lengths.fold(header.len(), usize::max) + GAP;
     let name = width("NAME", &mut cells.iter().map(|cell| cell.0.chars().count()));
-    let status = width("STATUS", &mut cells.iter().map(|cell| cell.1.to_string().len()));
+    let status = width("STATUS", &mut cells.iter().map(|cell| cell.1.shown().0.len()));
     let message = width("MESSAGE", &mut cells.iter().map(|cell| cell.2.chars().count()));
     let mut lines = vec![format!("{:name$}{:status$}{:message$}ERROR", "NAME", "STATUS", "MESSAGE")];
-    for (called, stands, said, wrong) in &cells {
-        let word = stands.to_string();
-        let rest = format!("{:1$}{said:message$}{wrong}", "", status - word.len());
-        lines.push(format!("{called:name$}{}{}", paint(stands.color(), &word), rest.trim_end()));
+    for (label, result, answer, error) in &cells {
+        let (word, color) = result.shown();
+        let rest = format!("{:1$}{answer:message$}{error}", "", status - word.len());
+        lines.push(format!("{label:name$}{}{}", paint(color, word), rest.trim_end()));
     }
     lines
 }
 
-/// A text on one line, cut, and harmless.
+/// A text on one line, truncated, without control characters.
 fn cell(text: &str, longest: usize) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     shortened(&visible(&lines.join("; ").replace('\t', " ")), longest)
@@ -322,7 +308,7 @@ mod tests {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let subjects = choose(&catalog.items, &names).unwrap();
         let open = || Host::open(Path::new("/"));
-        let rows = ask(&subjects, &open().unwrap(), &open, Timestamp::now()).unwrap();
+        let rows = check(&subjects, &open().unwrap(), &open, Timestamp::now()).unwrap();
         table(&rows, &|_, word| word.to_owned())
     }
 

@@ -1,4 +1,4 @@
-//! A TOML file that a person wrote, whose every value still knows its line and column.
+//! TOML files whose values know their line and column.
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -13,7 +13,7 @@ use crate::document::fields::names_of;
 use crate::document::foreign;
 use crate::error::{Error, Place, Result, code, nearest};
 
-/// The way to a value: table keys, and positions in arrays as decimal numbers.
+/// The path to a value: table keys, and positions in arrays as decimal numbers.
 pub type Path = Vec<String>;
 
 /// A TOML file with its text and the place of every value.
@@ -26,16 +26,16 @@ pub struct Doc {
     tables: OnceLock<Tables>,
 }
 
-/// The keys that can stand in the table at a path; none for a table of which that is not known.
+/// The keys that the table at a path can have; empty if unknown.
 pub type Tables = fn(&[String]) -> &'static [&'static str];
 
-/// [`Tables`] for a file that is nothing but a `T`.
+/// [`Tables`] for a file that is a `T`.
 fn top_of<T: DeserializeOwned>(path: &[String]) -> &'static [&'static str] {
     if path.is_empty() { names_of::<T>() } else { &[] }
 }
 
-/// Where a value and its key are, and the same of what is in the value, in its order. Without names: they are those of the value,
-/// and a path with each would take the length of a path times the number of values.
+/// The spans of a value and its key, and those of the values in it, in order. Without names, which are those of the value: storing a
+/// path with each would take too much memory.
 #[derive(Debug, Default)]
 struct Spans {
     key: Range<usize>,
@@ -43,14 +43,13 @@ struct Spans {
     inner: Vec<Spans>,
 }
 
-/// Bytes that a file may have: as many as the manifest of a release.
+/// The maximum size of a file in bytes, as for the manifest of a release.
 const LARGEST: usize = 8 << 20;
-/// Signs that begin, end and separate values which a file may have, wherever they stand. Each value takes some hundred bytes of
-/// memory, and could have been written with two.
+/// The maximum number of characters that delimit values. A value takes some hundred bytes of memory, but can be written with two.
 const MOST_SIGNS: usize = 1 << 20;
 
 impl Doc {
-    /// Reads TOML. `file` is what the file is called in messages.
+    /// Parses TOML. `file` is its name in messages.
     pub fn parse(file: &str, bytes: &[u8]) -> Result<Self> {
         check_extent(file, bytes)?;
         let text: Arc<str> = utf8(file, bytes)?.into();
@@ -61,8 +60,8 @@ impl Doc {
         };
         let table = DeTable::parse(&text).map_err(|error| {
             let help = match error.message() {
-                "duplicate key" => "it is set before already: keep one of them",
-                _ => "a text stands in double quotes, a list in brackets, and each key on a line of its own",
+                "duplicate key" => "the key is already set: keep one of them",
+                _ => "write text in double quotes, lists in brackets, and each key on its own line",
             };
             Error::new(code::SYNTAX, format!("{file} is not TOML"))
                 .because(error.message())
@@ -79,12 +78,12 @@ impl Doc {
         Ok(Self { file: file.to_owned(), text, value, spans, tables: OnceLock::new() })
     }
 
-    /// Says which keys its tables can have, for advice about one that stands in the wrong table.
+    /// Sets which keys its tables can have, for advice about a key in the wrong table.
     pub fn describe(&self, tables: Tables) {
         let _ = self.tables.set(tables);
     }
 
-    /// What the file is called in messages.
+    /// The name of the file in messages.
     pub fn file(&self) -> &str {
         &self.file
     }
@@ -94,12 +93,12 @@ impl Doc {
         &self.value
     }
 
-    /// Where in the file the value at `path` is; where its table is, when it isn't in the file itself.
+    /// The place of the value at `path`, or of its table if the file doesn't have the value.
     pub fn place(&self, path: &[String]) -> Place {
         self.find(path, |spans| spans.value.clone())
     }
 
-    /// Where in the file the key at the end of `path` is.
+    /// The place of the key at the end of `path`.
     pub fn key_place(&self, path: &[String]) -> Place {
         self.find(path, |spans| spans.key.clone())
     }
@@ -109,7 +108,7 @@ impl Doc {
         Place { file: self.file.clone(), text: self.text.clone(), span: which(spans) }
     }
 
-    /// How many parts of `path` lead to something in this file, what that is, and where.
+    /// How many parts of `path` exist in this file, with the value and spans there.
     fn follow(&self, path: &[String]) -> (usize, &Value, &Spans) {
         let (mut value, mut spans) = (&self.value, &self.spans);
         for (count, part) in path.iter().enumerate() {
@@ -130,14 +129,14 @@ impl Doc {
         (path.len(), value, spans)
     }
 
-    /// The whole file as a typed value. A key that `T` doesn't have, or a value of the wrong type, is an error with
-    /// its place and, for a key, the name that was probably meant.
+    /// The whole file as a typed value. An unknown key or a value of the wrong type is an error with its place and, for a key, a
+    /// suggestion.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T> {
         self.describe(top_of::<T>);
         self.read_at(&[], self.value.clone())
     }
 
-    /// `value`, which came from `at` in this file, as a typed value; errors as for [`Doc::read`].
+    /// `value`, from `at` in this file, as a typed value; errors as for [`Doc::read`].
     pub fn read_at<T: DeserializeOwned>(&self, at: &[String], value: Value) -> Result<T> {
         serde_path_to_error::deserialize(value).map_err(|error| {
             let mut path = at.to_vec();
@@ -146,11 +145,11 @@ impl Doc {
         })
     }
 
-    /// Turns serde's words about the value at `path` into an error of ours.
+    /// Turns serde's message about the value at `path` into an error.
     fn explain(&self, mut path: Path, message: &str) -> Error {
         let message = message.strip_prefix("invalid value: ").unwrap_or(message);
         if let Some(rest) = message.strip_prefix("unknown field `") {
-            // names stand between backticks, serde's own words between the names
+            // names are in backticks, with serde's own words between them
             let mut names = rest.split('`').step_by(2).map(str::to_owned);
             let name = names.next().unwrap_or_default();
             let known: Vec<String> = names.filter(|name| !name.is_empty()).collect();
@@ -163,7 +162,7 @@ impl Doc {
         match message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
             Some(field) => {
                 let error = Error::new(code::SYNTAX, format!("`{name}` lacks `{field}`"))
-                    .at(self.place(&path), format!("`{field}` has to be set here"));
+                    .at(self.place(&path), format!("`{field}` must be set here"));
                 match self.astray(&path, field) {
                     Some(help) => error.help(help),
                     None => error,
@@ -175,7 +174,7 @@ impl Doc {
         }
     }
 
-    /// The error for a key that nobody knows, with the nearest known one.
+    /// The error for an unknown key, with the nearest known one.
     pub fn unknown<'a>(&self, path: &[String], known: impl IntoIterator<Item = &'a str>) -> Error {
         let known: Vec<&str> = known.into_iter().collect();
         let name = path.last().map_or("", String::as_str);
@@ -195,11 +194,11 @@ impl Doc {
     }
 }
 
-/// Why a key belongs to a table that nobody meant.
-const BELOW: &str = "all that stands below a header is part of its table";
+/// Why a key can be part of an unintended table.
+const BELOW: &str = "everything below a header is part of its table";
 
 impl Doc {
-    /// The header that a key has to stand above, when a table further out can have the key and its own can't.
+    /// The header above which a key belongs, if an outer table can have the key and its own can't.
     fn header_above(&self, path: &[String], name: &str) -> Option<String> {
         let tables = self.tables.get()?;
         let mut lengths = (1..path.len()).rev();
@@ -221,7 +220,7 @@ impl Doc {
         Some(format!("{header}{end}"))
     }
 
-    /// Where a key stands that the table at `path` lacks: below another header, further down.
+    /// Where a key is that the table at `path` lacks: below another header, further down.
     fn astray(&self, path: &[String], field: &str) -> Option<String> {
         let after = match self.follow(path) {
             (count, _, spans) if count == path.len() => spans.value.start,
@@ -229,29 +228,29 @@ impl Doc {
         };
         let mut found = None;
         first_below((&self.value, &self.spans), field, after, &mut Vec::new(), &mut found);
-        let (_, way) = found?;
-        let (_, table) = way.split_last()?;
+        let (_, found) = found?;
+        let (_, table) = found.split_last()?;
         let header = self.header(table)?;
-        Some(format!("`{field}` stands at {}, below `{header}`: {BELOW}", self.key_place(&way)))
+        Some(format!("`{field}` is at {}, below `{header}`: {BELOW}", self.key_place(&found)))
     }
 }
 
-/// The first key that is called `field` behind `after`, in a table within this one: where it is, and the way to it.
+/// The first key with the name `field` after `after`, in a table within this one: its position and path.
 fn first_below(
     (value, spans): (&Value, &Spans),
     field: &str,
     after: usize,
-    way: &mut Path,
+    path: &mut Path,
     found: &mut Option<(usize, Path)>,
 ) {
     let mut each = |name: &str, value: &Value, spans: &Spans| {
-        way.push(name.to_owned());
+        path.push(name.to_owned());
         let start = spans.key.start;
-        if name == field && way.len() > 1 && start > after && found.as_ref().is_none_or(|(known, _)| start < *known) {
-            *found = Some((start, way.clone()));
+        if name == field && path.len() > 1 && start > after && found.as_ref().is_none_or(|(known, _)| start < *known) {
+            *found = Some((start, path.clone()));
         }
-        first_below((value, spans), field, after, way, found);
-        way.pop();
+        first_below((value, spans), field, after, path, found);
+        path.pop();
     };
     match value {
         Value::Object(map) => {
@@ -265,11 +264,11 @@ fn first_below(
     }
 }
 
-/// Refuses what would take more memory than any file of a site has a use for.
+/// Refuses files that would take more memory than any file of a site needs.
 fn check_extent(file: &str, bytes: &[u8]) -> Result<()> {
     let too_much = |what: String| {
         Err(Error::new(code::SYNTAX, format!("{file} is too large: it has {what}"))
-            .help("split it, or put what is not TOML into files of its own"))
+            .help("split it, or move content that is not TOML to other files"))
     };
     if bytes.len() > LARGEST {
         return too_much(format!("{} bytes, and {LARGEST} are read", bytes.len()));
@@ -281,20 +280,20 @@ fn check_extent(file: &str, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The text of a file of the site, which is called `file` in messages.
+/// The text of a file of the site; `file` is its name in messages.
 pub fn utf8<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str> {
     std::str::from_utf8(bytes).map_err(|error| {
         let start = error.valid_up_to();
-        // what can't be read has become one character of three bytes
+        // each invalid sequence becomes one character of three bytes
         let place =
             Place { file: file.to_owned(), text: String::from_utf8_lossy(bytes).into(), span: start..start + 3 };
         Error::new(code::SYNTAX, format!("{file} is not UTF-8 text"))
             .at(place, "this can't be read")
-            .help("save it as UTF-8; what is not text goes into the role's files/")
+            .help("save it as UTF-8; binary files belong in the role's files/")
     })
 }
 
-/// A text as a TOML string. JSON's strings are TOML's, on one line and with one kind of quotes, so they can be keys too.
+/// A text as a TOML string. A JSON string is one, on one line and with one kind of quotes, and can also be a key.
 pub fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
@@ -303,14 +302,11 @@ pub fn quoted(text: &str) -> String {
 pub fn dotted(path: &[String]) -> String {
     let mut text = String::new();
     for part in path {
-        if part.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
-            text.push_str(&format!("[{part}]"));
-        } else {
-            if !text.is_empty() {
-                text.push('.');
-            }
-            text.push_str(part);
-        }
+        text += &match part.bytes().all(|byte| byte.is_ascii_digit()) {
+            _ if text.is_empty() => part.clone(),
+            true => format!("[{part}]"),
+            false => format!(".{part}"),
+        };
     }
     text
 }
@@ -327,7 +323,7 @@ type TooLarge = (String, Range<usize>);
 
 fn table_value(table: &DeTable<'_>) -> Result<(Value, Vec<Spans>), TooLarge> {
     let mut entries: Vec<_> = table.iter().collect();
-    // the order of the file, not of the alphabet
+    // in the order of the file
     entries.sort_by_key(|(key, _)| key.span().start);
     let (mut map, mut inner) = (Map::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
     for (key, value) in entries {
@@ -341,14 +337,14 @@ fn table_value(table: &DeTable<'_>) -> Result<(Value, Vec<Spans>), TooLarge> {
 fn spanned_value(key: Range<usize>, value: &Spanned<DeValue<'_>>) -> Result<(Value, Spans), TooLarge> {
     let (converted, inner) = match value.get_ref() {
         DeValue::String(text) => (Value::String(text.to_string()), Vec::new()),
-        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
-            .map(|number| (Value::from(number), Vec::new()))
-            .map_err(|error| (error.to_string(), value.span()))?,
-        DeValue::Float(number) => number
-            .as_str()
-            .parse::<f64>()
-            .map(|number| (Value::from(number), Vec::new()))
-            .map_err(|error| (error.to_string(), value.span()))?,
+        DeValue::Integer(number) => {
+            let parsed = i64::from_str_radix(number.as_str(), number.radix());
+            (Value::from(parsed.map_err(|error| (error.to_string(), value.span()))?), Vec::new())
+        }
+        DeValue::Float(number) => {
+            let parsed = number.as_str().parse::<f64>();
+            (Value::from(parsed.map_err(|error| (error.to_string(), value.span()))?), Vec::new())
+        }
         DeValue::Boolean(flag) => (Value::Bool(*flag), Vec::new()),
         DeValue::Datetime(time) => (Value::String(time.to_string()), Vec::new()),
         DeValue::Array(items) => {
@@ -439,7 +435,7 @@ mod tests {
     fn a_key_that_stands_below_another_header_is_named_with_the_first_place_that_it_has() {
         let (what, place, help) = failure("[[inner]]\n[[other.deep]]\nport = 1\n[[other.deep]]\nport = 2\n");
         assert_eq!((what.as_str(), place.as_str()), ("`inner[0]` lacks `port`", "x.toml:1:1"));
-        assert!(help.starts_with("`port` stands at x.toml:3:1, below `[[other.deep]]`"), "{help}");
+        assert!(help.starts_with("`port` is at x.toml:3:1, below `[[other.deep]]`"), "{help}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Types that several kinds' fields share: a mode, a path, a span of time. Each refuses what can't be right.
+//! Types that fields of several kinds share: modes, paths, durations. Each refuses invalid values.
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -19,7 +19,7 @@ impl TryFrom<String> for AbsolutePath {
 
     fn try_from(text: String) -> Result<Self, String> {
         let path = Path::new(&text);
-        // the kernel counts the NUL behind it
+        // PATH_MAX includes the terminating NUL
         if text.len() >= nix::libc::PATH_MAX as usize {
             return Err(format!(
                 "a path has at most {} bytes, and this one has {}",
@@ -33,7 +33,7 @@ impl TryFrom<String> for AbsolutePath {
         let plain: PathBuf = path.components().collect();
         let straight = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
         if !straight || text.contains('\0') || plain.as_os_str() != text.as_str() || text == "/" {
-            return Err(format!("`{text}` has to be written without `.`, `..`, doubled slashes or one at its end"));
+            return Err(format!("`{text}` must be written without `.`, `..`, double slashes or a trailing slash"));
         }
         Ok(Self(plain))
     }
@@ -77,7 +77,7 @@ impl TryFrom<String> for Mode {
     }
 }
 
-/// The name of a user or group that a host may have: from its files, its packages or a directory service.
+/// The name of a user or group of a host, from its files, its packages or a directory service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String")]
@@ -90,7 +90,7 @@ impl TryFrom<String> for AccountName {
         let reason = if text.is_empty() || text == "." || text == ".." {
             "it names nobody"
         } else if text.bytes().all(|digit| digit.is_ascii_digit()) {
-            "it is a number; write the name that belongs to it (`getent passwd NUMBER`, `getent group NUMBER`)"
+            "it is a number; write the name (`getent passwd NUMBER`, `getent group NUMBER`)"
         } else if text.starts_with(['-', '+', '~']) {
             "it begins with `-`, `+` or `~`"
         } else if text.contains(|c: char| matches!(c, ':' | ',' | '/') || c.is_control()) || text.trim() != text {
@@ -104,11 +104,11 @@ impl TryFrom<String> for AccountName {
     }
 }
 
-/// Bytes that the name of an account may have anywhere.
+/// The maximum length of an account name in bytes.
 const LONGEST_NAME: usize = 255;
 
 impl AccountName {
-    /// Why no user or group of this name can be made, in the words of an error; `None` if every `useradd` makes one.
+    /// The error message if no user or group of this name can be created; `None` if every `useradd` accepts it.
     pub fn why_not_new(&self) -> Option<String> {
         let name = self.0.strip_suffix('$').unwrap_or(&self.0);
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
@@ -139,10 +139,10 @@ impl fmt::Display for AccountName {
     }
 }
 
-/// The longest [`HumanDuration`], a year: a time of today and any span are a time still.
+/// The longest [`HumanDuration`], a year, so that adding one to the current time can't overflow.
 pub const LONGEST_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// A span of time, written as `"90s"`, `"2m"` or `"500ms"`; at most [`LONGEST_DURATION`].
+/// A duration, written as `"90s"`, `"2m"` or `"500ms"`; at most [`LONGEST_DURATION`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String")]
@@ -152,11 +152,11 @@ impl TryFrom<String> for HumanDuration {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let span = text.parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
-        match span {
-            Some(span) if span <= LONGEST_DURATION => Ok(Self(span)),
+        let duration = text.parse::<jiff::SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
+        match duration {
+            Some(duration) if duration <= LONGEST_DURATION => Ok(Self(duration)),
             Some(_) => Err(format!("`{text}` is longer than a year")),
-            None => Err(format!("`{text}` is not a span of time; write it like \"90s\", \"2m\" or \"500ms\"")),
+            None => Err(format!("`{text}` is not a duration; write it like \"90s\", \"2m\" or \"500ms\"")),
         }
     }
 }
@@ -171,7 +171,7 @@ pub fn is_argv(words: &[String]) -> bool {
     words.first().is_some_and(|program| !program.is_empty()) && !words.iter().any(|word| word.contains('\0'))
 }
 
-/// How long something lives, written as `"365d"` or like a [`HumanDuration`]; at most ten years. A day has 24 hours.
+/// A lifetime, written as `"365d"` or like a [`HumanDuration`]; at most ten years. A day has 24 hours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String")]
@@ -183,15 +183,15 @@ impl TryFrom<String> for Lifetime {
     fn try_from(text: String) -> Result<Self, String> {
         const LONGEST: i64 = 3660;
         let days = text.strip_suffix('d').and_then(|days| days.parse::<i64>().ok());
-        let span = match days {
+        let lifetime = match days {
             Some(days) if (1..=LONGEST).contains(&days) => jiff::SignedDuration::from_hours(24 * days),
             Some(_) => return Err(format!("`{text}` is not between 1 and {LONGEST} days")),
             None => {
                 jiff::SignedDuration::try_from(HumanDuration::try_from(text)?.0).map_err(|error| error.to_string())?
             }
         };
-        match span <= jiff::SignedDuration::from_hours(24 * LONGEST) {
-            true => Ok(Self(span)),
+        match lifetime <= jiff::SignedDuration::from_hours(24 * LONGEST) {
+            true => Ok(Self(lifetime)),
             false => Err(format!("a lifetime has at most {LONGEST} days")),
         }
     }
@@ -246,7 +246,7 @@ mod tests {
         let why = |bad: &str| AbsolutePath::try_from(bad.to_owned()).unwrap_err();
         assert_eq!(why("etc/x"), "`etc/x` is not an absolute path");
         for bad in ["/etc/../x", "/etc//x", "/etc/x/", "/", "/etc/./x", "/etc/x\0"] {
-            let told = format!("`{bad}` has to be written without `.`, `..`, doubled slashes or one at its end");
+            let told = format!("`{bad}` must be written without `.`, `..`, double slashes or a trailing slash");
             assert_eq!(why(bad), told);
         }
         assert_eq!(why(&format!("/{}", "x".repeat(4095))), "a path has at most 4095 bytes, and this one has 4096");
@@ -294,7 +294,7 @@ mod tests {
     fn a_span_of_time_has_a_unit() {
         assert_eq!(HumanDuration::try_from("2m".to_owned()), Ok(HumanDuration(Duration::from_secs(120))));
         for bad in ["60", "-1s", "soon"] {
-            let told = format!("`{bad}` is not a span of time; write it like \"90s\", \"2m\" or \"500ms\"");
+            let told = format!("`{bad}` is not a duration; write it like \"90s\", \"2m\" or \"500ms\"");
             assert_eq!(HumanDuration::try_from(bad.to_owned()), Err(told));
         }
         assert_eq!(HumanDuration::try_from("8785h".to_owned()), Err("`8785h` is longer than a year".to_owned()));
@@ -310,7 +310,7 @@ mod tests {
             ("3661d", "is not between 1 and 3660 days"),
             ("-1d", "is not between 1 and 3660 days"),
             ("99999999h", "is longer than a year"),
-            ("soon", "is not a span of time; write it like \"90s\", \"2m\" or \"500ms\""),
+            ("soon", "is not a duration; write it like \"90s\", \"2m\" or \"500ms\""),
         ] {
             assert_eq!(Lifetime::try_from(bad.to_owned()), Err(format!("`{bad}` {why}")));
         }

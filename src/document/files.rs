@@ -9,7 +9,7 @@ use crate::document::Doc;
 use crate::error::{Context, Error, Result, code};
 use crate::read;
 
-/// What belongs to a site; whatever else its repository holds (a README, a CI recipe) is not signed and not read.
+/// The files and directories of a site. Everything else in its repository (a README, CI configuration) is neither signed nor read.
 pub const PARTS: &[&str] = &["site.toml", "artifacts.toml", "roles", "host_vars", "keys", "pki", "secrets"];
 
 /// The files of a site, by path with `/` between names.
@@ -17,7 +17,7 @@ pub const PARTS: &[&str] = &["site.toml", "artifacts.toml", "roles", "host_vars"
 pub struct Files(BTreeMap<String, Arc<[u8]>>);
 
 impl Files {
-    /// Reads the site in a directory as it is, signed or not. For whoever edits it; a host reads a `Release`.
+    /// Reads the site in a directory, signed or not, for whoever edits it. A host reads a `Release`.
     pub fn in_directory(dir: &Path) -> Result<Self> {
         let mut files = BTreeMap::new();
         for part in PARTS {
@@ -28,7 +28,7 @@ impl Files {
         Ok(Self(files))
     }
 
-    /// Whether every host of a site reads the file at `path`: what the site consists of, but no contents.
+    /// Whether every host of a site reads the file at `path`: the structure of the site, without contents.
     pub fn is_for_all(path: &str) -> bool {
         match path.split('/').collect::<Vec<_>>()[..] {
             ["site.toml" | "artifacts.toml"] | ["host_vars" | "pki", _] | ["secrets", "recipients.toml"] => true,
@@ -47,12 +47,12 @@ impl Files {
         self.0.get(path)
     }
 
-    /// The TOML file at `path`; `None` when there is none.
+    /// The TOML file at `path`; `None` if there is none.
     pub fn doc(&self, path: &str) -> Result<Option<Doc>> {
         self.get(path).map(|bytes| Doc::parse(path, bytes)).transpose()
     }
 
-    /// Every path with its content, sorted.
+    /// All paths with their contents, sorted.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Arc<[u8]>)> {
         self.0.iter().map(|(path, content)| (path.as_str(), content))
     }
@@ -77,14 +77,13 @@ impl FromIterator<(String, Arc<[u8]>)> for Files {
     }
 }
 
-/// Whether a path leads into the directory of a version control system. What a stranger writes there is a configuration that names
-/// programs, and is in no diff.
+/// Whether a path is in the directory of a version control system. Files there can make git run programs, and are in no diff.
 pub fn is_version_controls(path: &str) -> bool {
     path.split('/').any(|name| [".git", ".hg"].iter().any(|control| name.eq_ignore_ascii_case(control)))
 }
 
-/// The bytes of a file of the site in `dir`; `None` when there is none. A site has no links and no special files: nothing that a stranger has
-/// put there leads to a file of whoever looks at it, or to one without an end.
+/// The bytes of a file of the site in `dir`; `None` if there is none. Refuses links and special files, so that an untrusted site can't
+/// lead to other files of the reader, or to endless ones.
 pub fn read_if_there(dir: &Path, path: &str) -> Result<Option<Vec<u8>>> {
     let mut at = dir.to_owned();
     let mut names = path.split('/').peekable();
@@ -105,14 +104,14 @@ fn content(path: &Path) -> Result<Vec<u8>> {
     read::up_to(path, read::MOST).context(code::SITE, || format!("can't read {}", path.display()))
 }
 
-/// The error for what is neither a file nor a directory.
+/// The error for something other than a file or directory.
 fn no_part(path: &Path) -> Error {
     Error::new(code::SITE, format!("{} is neither a file nor a directory", path.display()))
-        .help("a site holds no links; copy the file to where it is used")
+        .help("a site can't contain links; copy the file to where it is used")
 }
 
-/// Writes files of a site, for everybody to read, with the directories above them. Each is written beside its place first,
-/// so that a failure (no space, no rights) leaves them all as they were.
+/// Writes files of a site, readable for everyone, with their parent directories. Each is written to a temporary file first, so that a
+/// failure (no space, no permission) leaves all files unchanged.
 pub fn replace(files: &[(PathBuf, Vec<u8>)]) -> Result<()> {
     let mut written = Vec::with_capacity(files.len());
     for (path, content) in files {

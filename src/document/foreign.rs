@@ -1,6 +1,6 @@
-//! Names that people bring along from other tools, or from an earlier kpull, and what they are here.
+//! Names from other tools or an earlier kpull, and what to write instead.
 
-/// What people write, what it is here, and how that is written. The first entry counts whose own name can stand there.
+/// Foreign names, the name in kpull, and advice. The first entry whose own name is valid at the place applies.
 const NAMES: &[(&[&str], &str, &str)] = &[
     (
         &["service", "services", "systemd", "systemd_service", "systemd_unit", "daemon", "socket"],
@@ -122,7 +122,7 @@ const NAMES: &[(&[&str], &str, &str)] = &[
     ),
 ];
 
-/// What to write instead of a name, where these can stand.
+/// What to write instead of a name, where these names are valid.
 pub fn advice(name: &str, known: &[&str]) -> Option<&'static str> {
     NAMES.iter().find(|(words, own, _)| words.contains(&name) && known.contains(own)).map(|(.., advice)| *advice)
 }
@@ -173,7 +173,7 @@ const IN_TEMPLATES: &[(&[&str], &str)] = &[
     (&["undef"], "list the variable under `required`: whoever has the role sets it then"),
 ];
 
-/// What to write in a template instead of a name, of a filter or a function too.
+/// What to write in a template instead of the name of a variable, filter or function.
 pub fn in_templates(name: &str) -> Option<&'static str> {
     IN_TEMPLATES.iter().find(|(words, _)| words.contains(&name)).map(|(_, advice)| *advice)
 }

@@ -1,11 +1,11 @@
-//! What an upstream file is, by its name.
+//! Formats of upstream files, by name.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::magic::Container;
 
-/// What an upstream file is.
+/// The format of an upstream file.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
 pub enum Format {
     /// A tar archive, compressed with gzip.
@@ -32,7 +32,7 @@ pub enum Format {
     /// One file, compressed with Zstandard.
     #[serde(rename = "zst")]
     Zst,
-    /// One file that is no archive, as far as its name tells.
+    /// One file that is no archive by its name.
     #[serde(skip)]
     Plain,
     /// One file as it is, even if it is an archive.
@@ -40,7 +40,7 @@ pub enum Format {
     File,
 }
 
-/// What names end with, in small letters; a longer ending comes before one that is part of it.
+/// File name endings in lower case; a longer ending comes before one that is part of it.
 const ENDINGS: [(&str, Format); 11] = [
     (".tar.gz", Format::TarGz),
     (".tgz", Format::TarGz),
@@ -55,7 +55,7 @@ const ENDINGS: [(&str, Format); 11] = [
     (".zst", Format::Zst),
 ];
 
-/// What names of files end with that are archives and wanted as they are.
+/// Endings of archives that are installed as they are.
 const WHOLE: [&str; 16] = [
     ".apk",
     ".box",
@@ -75,7 +75,7 @@ const WHOLE: [&str; 16] = [
     ".whl",
 ];
 
-/// What names of archives end with that nothing here reads, and what those are.
+/// Endings of unsupported archives, and their descriptions.
 const UNREADABLE: [(&str, &str); 11] = [
     (".7z", "a 7-Zip archive"),
     (".bz2", "compressed with bzip2"),
@@ -90,13 +90,13 @@ const UNREADABLE: [(&str, &str); 11] = [
     (".z", "compressed with compress"),
 ];
 
-/// What can be done about an archive that nothing here reads.
+/// Advice for an unsupported archive.
 pub const READABLE: &str = "kpull reads tar, zip, gzip, xz and Zstandard: pin a file of such a kind, the publisher's or one that you \
     repack and mirror; `format = \"file\"` in artifacts.toml installs it as it is";
 
 impl Format {
-    /// What a file is by the end of its name or of its URL's path, in either case; [`Format::Plain`] when nothing fits. The error
-    /// is what it is, when nothing here reads that.
+    /// The format by the end of a file name or URL, ignoring case; [`Format::Plain`] if none matches. The error describes an
+    /// unsupported format.
     pub fn of(name: &str) -> Result<Self, &'static str> {
         let name = name.to_ascii_lowercase();
         if let Some((_, what)) = UNREADABLE.iter().find(|(ending, _)| name.ends_with(ending)) {
@@ -107,7 +107,7 @@ impl Format {
         Ok(known.unwrap_or_else(|| if is_whole() { Self::File } else { Self::Plain }))
     }
 
-    /// A name without what tells the format.
+    /// A name without the ending of its format.
     pub fn stem(name: &str) -> &str {
         let lower = name.to_ascii_lowercase();
         let endings = ENDINGS.iter().map(|(ending, _)| *ending).chain([".exe"]);
@@ -115,17 +115,17 @@ impl Format {
         name.get(..name.len() - length).unwrap_or(name)
     }
 
-    /// Whether it can be read from its beginning on, while it comes in: a zip says at its end what is in it.
+    /// Whether it can be read while it is downloaded; the index of a zip is at its end.
     pub fn streams(self) -> bool {
         self != Self::Zip
     }
 
-    /// Whether several members can be in it.
+    /// Whether it can have several members.
     pub fn is_archive(self) -> bool {
         matches!(self, Self::TarGz | Self::TarXz | Self::TarZst | Self::Tar | Self::Zip)
     }
 
-    /// What its first bytes have to tell, if they tell anything; `None` for what may be anything.
+    /// The container that its first bytes must show, if any; `None` if it can be anything.
     pub fn container(self) -> Option<Container> {
         match self {
             Self::TarGz | Self::Gz => Some(Container::Gzip),

@@ -1,31 +1,30 @@
-//! The names of a release's own files, and where things are in what `kpull publish` and `kpull mirror` write: by digest, and never
-//! changed.
+//! The names of a release's own files, and the layout of the directories that `kpull publish` and `kpull mirror` write: by digest, and
+//! immutable.
 //!
-//! The one file there that changes is [`POINTER`], which says what the newest release is. It is not signed and need not be: what it
-//! leads to is.
+//! Only [`POINTER`] changes, which names the newest release. It need not be signed, since the release is.
 
 use serde::Deserialize;
 
 use crate::document::{is_sha256, quoted};
 use crate::error::{Error, Result, code};
 
-/// The name of a release's manifest: what it says about itself, and the size and digest of everything else.
+/// The name of a release's manifest, with the size and digest of all other files.
 pub const MANIFEST: &str = "release.toml";
 /// The name of the file with the signatures over the manifest.
 pub const SIGNATURES: &str = "release.toml.sig";
-/// Bytes that a manifest may have.
+/// The maximum size of a manifest in bytes.
 pub const LARGEST_MANIFEST: u64 = 8 << 20;
-/// Bytes that the signatures of a release may have.
+/// The maximum size of the signatures of a release in bytes.
 pub const LARGEST_SIGNATURES: u64 = 64 << 10;
 
-/// Where the key set with this number is in a site.
+/// The path of the key set with this number in a site.
 pub fn key_set(number: u64) -> String {
     format!("keys/{number}.toml")
 }
 
 /// The name of the pointer to the newest release.
 pub const POINTER: &str = "current.toml";
-/// The most that a pointer may have, in bytes.
+/// The maximum size of a pointer in bytes.
 pub const POINTER_MAX: u64 = 4 << 10;
 /// The directory of blobs: files of releases, their manifests and signatures, by digest.
 pub const BLOBS: &str = "blobs";
@@ -36,7 +35,7 @@ pub const ARTIFACTS: &str = "sha256";
 
 const FORMAT: i64 = 1;
 
-/// Which release is the newest, and where it is. Nothing in it is believed.
+/// Names the newest release. It is untrusted.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Pointer {
@@ -57,7 +56,7 @@ impl Pointer {
         Self { format: FORMAT, site, serial, manifest, signatures }
     }
 
-    /// Reads a pointer, which is called `name` in messages.
+    /// Reads a pointer; `name` is its name in messages.
     pub fn parse(name: &str, bytes: &[u8]) -> Result<Self> {
         let wrong = |why: &str| {
             Error::refused(code::SUPPLY, format!("{name} is not the pointer to a release"))
@@ -91,8 +90,8 @@ impl Pointer {
     pub fn to_toml(&self) -> String {
         let Self { format, site, serial, manifest, signatures } = self;
         let site = quoted(site);
-        // nginx and others tell two states of a file apart by its second and its size: what is published within one second
-        // has to differ in size
+        // nginx and others distinguish states of a file by modification second and size, so releases published within one second
+        // must differ in size
         let first = signatures.chars().next().and_then(|digit| digit.to_digit(16)).unwrap_or_default();
         let padding = "#".repeat(1 + (serial % 16) as usize + 16 * first as usize);
         format!(
@@ -106,7 +105,7 @@ pub fn blob(sha256: &str) -> String {
     format!("{BLOBS}/{sha256}")
 }
 
-/// The path of the pointer that is kept of a release.
+/// The path of the stored pointer of a release.
 pub fn release(serial: u64) -> String {
     format!("{RELEASES}/{serial}.toml")
 }

@@ -1,4 +1,4 @@
-//! What stands in files that people and releases have: TOML that knows its places, trees of files, pins, and types of single values.
+//! Files of people and releases: TOML that knows its places, trees of files, pins, and types of single values.
 
 mod doc;
 pub mod fields;

@@ -25,13 +25,13 @@ pub struct Pin {
     pub name: String,
     /// The upstream version.
     pub version: String,
-    /// Where it can be had, in the order to try.
+    /// Its addresses, in the order to try.
     pub urls: Vec<String>,
     /// Lower-case hex of its SHA-256.
     pub sha256: String,
     /// Its size in bytes, if that is known.
     pub size: Option<u64>,
-    /// What it is.
+    /// Its format.
     pub format: Format,
 }
 
@@ -63,13 +63,13 @@ struct PinFile {
     format: Option<Format>,
 }
 
-/// What a pin says of a file's size.
+/// The size in a pin.
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a number of bytes, or \"unknown\"")]
 enum Size {
     /// Bytes.
     Bytes(u64),
-    /// Nobody knows.
+    /// Unknown.
     Unknown(Unknown),
 }
 
@@ -79,12 +79,12 @@ enum Unknown {
     Unknown,
 }
 
-/// Whether a text is a SHA-256 as it is written here: 64 hex digits in small letters.
+/// Whether a text is a SHA-256: 64 hex digits in lower case.
 pub fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Reads `artifacts.toml`; no artifacts when there is none.
+/// Reads `artifacts.toml`; no artifacts if there is none.
 pub fn read(files: &Files) -> Result<BTreeMap<String, Artifact>> {
     let Some(doc) = files.doc("artifacts.toml")? else { return Ok(BTreeMap::new()) };
     let read: BTreeMap<String, ArtifactFile> = doc.read()?;
@@ -98,8 +98,8 @@ fn artifact(doc: &Doc, name: &str, file: ArtifactFile) -> Result<Artifact> {
         let at = |field: &str| vec![name.to_owned(), architecture.to_owned(), field.to_owned()];
         if !is_sha256(&pin.sha256) {
             return Err(Error::new(code::PIN, format!("the digest of {name} ({architecture}) is not a SHA-256"))
-                .at(doc.place(&at("sha256")), "64 hexadecimal digits in small letters are expected")
-                .help("`sha256sum FILE` prints it; take it from the publisher and not from a download"));
+                .at(doc.place(&at("sha256")), "expected 64 hexadecimal digits in lower case")
+                .help("`sha256sum FILE` prints it; get it from the publisher and not from a download"));
         }
         let mirrors = pin.urls.into_iter().enumerate();
         let mirrors = mirrors.map(|(index, url)| (url, [at("urls"), vec![index.to_string()]].concat()));

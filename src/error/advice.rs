@@ -1,39 +1,38 @@
-//! Advice that can be pasted: a command that a message proposes gets the `--root`, `--site`, `--config` and `--host` that this one
-//! was given.
+//! Advice that can be pasted: commands that a message suggests get the `--root`, `--site`, `--config` and `--host` of this command.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use crate::text::quoted;
 
-/// What a command that is proposed starts with, in backticks.
+/// How a suggested command starts, in backticks.
 pub(super) const MARK: &str = "`kpull ";
 
-/// What this process was given, and which commands understand it.
+/// The options of this process, and which commands accept them.
 struct Given {
     /// Options and their values.
     options: Vec<(&'static str, String)>,
-    /// Whether a command has an option: its words without `kpull`, and the option's name.
-    takes: fn(&[&str], &str) -> bool,
+    /// Whether a command, by its words without `kpull`, accepts an option.
+    accepts: fn(&[&str], &str) -> bool,
 }
 
 static GIVEN: OnceLock<Given> = OnceLock::new();
 
-/// Remembers the options that this process was given, for every command that it proposes from now on.
-pub fn remember(options: Vec<(&'static str, String)>, takes: fn(&[&str], &str) -> bool) {
-    // there is one command line
-    let _ = GIVEN.set(Given { options, takes });
+/// Stores the options of this process for the commands that it suggests.
+pub fn remember(options: Vec<(&'static str, String)>, accepts: fn(&[&str], &str) -> bool) {
+    // set once, since there is one command line
+    let _ = GIVEN.set(Given { options, accepts });
 }
 
-/// The text with what was given in every command that it proposes, where that command has such an option and does not say it.
+/// The text with these options added to every suggested command that accepts them and lacks them.
 pub fn complete(text: &str) -> Cow<'_, str> {
     match GIVEN.get().filter(|given| !given.options.is_empty() && text.contains(MARK)) {
-        Some(given) => with(given, text).into(),
+        Some(given) => add_options(given, text).into(),
         None => text.into(),
     }
 }
 
-fn with(given: &Given, text: &str) -> String {
+fn add_options(given: &Given, text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some((before, command, behind)) = rest.split_once(MARK).and_then(|(before, rest)| {
@@ -43,8 +42,8 @@ fn with(given: &Given, text: &str) -> String {
         let words: Vec<&str> = command.split_whitespace().collect();
         out.extend([before, MARK, command]);
         for (option, value) in &given.options {
-            let is_said = words.iter().any(|word| word.strip_prefix("--") == Some(option));
-            if !is_said && (given.takes)(&words, option) {
+            let is_there = words.iter().any(|word| word.strip_prefix("--") == Some(option));
+            if !is_there && (given.accepts)(&words, option) {
                 out.push_str(&format!(" --{option} {}", quoted(value)));
             }
         }
@@ -59,17 +58,17 @@ mod tests {
     use super::*;
 
     fn completed(text: &str) -> String {
-        let takes = |words: &[&str], option: &str| match words.first() {
+        let accepts = |words: &[&str], option: &str| match words.first() {
             Some(&"apply") => option != "site",
             Some(&"sign") => option == "site",
             _ => false,
         };
         let options = vec![("root", "/t r".to_owned()), ("site", "s".to_owned())];
-        with(&Given { options, takes }, text)
+        add_options(&Given { options, accepts }, text)
     }
 
     #[test]
-    fn a_command_gets_what_it_understands_and_does_not_say() {
+    fn suggested_commands_get_options_that_they_accept_and_lack() {
         assert_eq!(
             completed("`kpull apply` does it; `kpull sign --key K`, `kpull help x`"),
             "`kpull apply --root '/t r'` does it; `kpull sign --key K --site s`, `kpull help x`"

@@ -1,9 +1,9 @@
-//! The public codes of errors, which stay when words change. What each means is a section of the manual's page, which is compiled in.
+//! The public codes of errors, which stay stable when messages change. The manual's page has a section for each, and is compiled in.
 
 /// A class of errors.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Code {
-    /// What it is looked for by: `trust.expired`.
+    /// Its name, such as `trust.expired`.
     pub name: &'static str,
 }
 
@@ -102,18 +102,18 @@ pub fn find(name: &str) -> Option<&'static Code> {
 
 /// A code's section of the manual.
 pub struct Section {
-    /// What the code means, in a sentence.
+    /// The meaning, in a sentence.
     pub means: &'static str,
-    /// How it comes to that.
+    /// Why it occurs.
     pub why: &'static str,
     /// What to do.
     pub advice: &'static str,
-    /// A message of this class, or a few lines that correct it.
+    /// An example of the message or of a fix.
     pub example: &'static str,
 }
 
 impl Code {
-    /// What the manual says of it; `None` only for a code that the manual lacks, which a test excludes.
+    /// Its section of the manual; `None` only if the manual lacks it, which a test excludes.
     pub fn section(&self) -> Option<Section> {
         let mut sections = PAGE.split("\n## ").filter_map(|section| section.split_once("\n\n"));
         let (_, text) = sections.find(|(name, _)| *name == self.name)?;

@@ -1,7 +1,7 @@
-//! The second wall: what was decrypted is known to the whole process, and taken out of whatever it prints or writes down.
+//! Redaction of decrypted secrets in everything that the process prints or logs.
 //!
-//! The first wall is that a resource with a secret in it shows no content. This one is for what nobody thought of: the
-//! output of a program, an error of a library.
+//! This is the second line of defense, for the output of programs and errors of libraries. The first is that resources with secrets show
+//! no content.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use zeroize::Zeroizing;
 
-/// Shorter secrets are not looked for: they would be found where they are not.
+/// Shorter secrets are not redacted, since they would match unrelated text.
 const SHORTEST: usize = 8;
 /// The same for one line of a secret that has several.
 const SHORTEST_LINE: usize = 16;
@@ -23,20 +23,20 @@ struct Opened {
     name: String,
 }
 
-/// Longest first, so that a whole key is found before a line of it.
+/// Longest first, so that a whole key matches before one of its lines.
 static OPENED: RwLock<Vec<Opened>> = RwLock::new(Vec::new());
 static ANY: AtomicBool = AtomicBool::new(false);
 
-/// What no address has as it is, by those who leave the most, and by filters of templates.
+/// The characters that addresses escape: by the most lenient encoders, and by filters of templates.
 const IN_ADDRESS: [&AsciiSet; 2] = [
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~'),
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'/'),
 ];
 
-/// How a plaintext may stand in a text: as it is, in base64 behind whatever comes before it, in hex, in an address, in JSON.
+/// The forms in which a plaintext can occur in a text: plain, base64 at any offset, hex, percent-encoded, JSON.
 pub fn forms(plain: &[u8]) -> Vec<Zeroizing<String>> {
     let mut forms = BTreeSet::new();
-    // what surrounds a text decides about the first and the last characters of its base64
+    // surrounding bytes change the first and last characters of the base64
     for before in 0..3 {
         let padded = Zeroizing::new([&[0; 2][..before], plain].concat());
         for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
@@ -56,7 +56,7 @@ pub fn forms(plain: &[u8]) -> Vec<Zeroizing<String>> {
     forms.into_iter().map(Zeroizing::new).collect()
 }
 
-/// The lines of a plaintext's base64, as programs break it (openssl and PEM, base64(1)).
+/// The lines of a plaintext's base64, wrapped as by openssl and PEM or by base64(1).
 fn wrapped(plain: &[u8]) -> Vec<Zeroizing<String>> {
     let code = Zeroizing::new(STANDARD_NO_PAD.encode(plain));
     let lines =
@@ -65,7 +65,7 @@ fn wrapped(plain: &[u8]) -> Vec<Zeroizing<String>> {
     lines.map(|line| Zeroizing::new(String::from_utf8_lossy(line).into_owned())).collect()
 }
 
-/// Remembers a plaintext of the secret `name`, to be hidden from now on.
+/// Stores a plaintext of the secret `name`, to redact it from now on.
 pub fn remember(name: &str, plain: &[u8]) {
     let whole = plain.trim_ascii();
     let lines = std::str::from_utf8(whole).unwrap_or_default().lines().map(str::trim);
@@ -83,7 +83,7 @@ pub fn remember(name: &str, plain: &[u8]) {
     ANY.store(!opened.is_empty(), Ordering::Release);
 }
 
-/// Whether a plaintext of some length is in a text, in one of its [`forms`].
+/// Whether a text contains a plaintext of sufficient length, in one of its [`forms`].
 pub fn is_in(text: &str, plain: &[u8]) -> bool {
     let is_form = |form: &Zeroizing<String>| form.len() >= SHORTEST && text.contains(form.as_str());
     plain.len() >= SHORTEST && forms(plain).iter().any(is_form)
@@ -95,12 +95,12 @@ pub fn forget() {
     ANY.store(false, Ordering::Release);
 }
 
-/// The text with `‹secret NAME›` in place of each plaintext that was remembered.
+/// The text with `‹secret NAME›` in place of each stored plaintext.
 pub fn hide(text: &str) -> Cow<'_, str> {
     replace(text, |known| format!("‹secret {}›", known.name))
 }
 
-/// [`hide`] for a text that spans point into: it stays as long as it is.
+/// [`hide`] for a text with spans: its length stays the same.
 pub fn hide_in_place(text: &str) -> Cow<'_, str> {
     replace(text, |known| "*".repeat(known.text.len()))
 }
@@ -118,7 +118,7 @@ fn replace<'a>(text: &'a str, with: impl Fn(&Opened) -> String) -> Cow<'a, str> 
     text
 }
 
-/// [`hide`] in every text of a JSON value, before it is written with escapes.
+/// [`hide`] in every string of a JSON value, before it is escaped.
 pub fn hide_json(value: &mut serde_json::Value) {
     use serde_json::Value;
     if !ANY.load(Ordering::Acquire) {

@@ -309,13 +309,13 @@ mod tests {
     fn what_is_extracted_has_one_name_and_a_place_of_its_own() {
         for (fields, why) in [
             ("install = { 'a/../' = '/x' }", "`install`: `a/../`: a directory of an archive is written like"),
-            ("members = ['../a/']\ninto = '/x'", "`members`: `/x/../a` has to be written without"),
+            ("members = ['../a/']\ninto = '/x'", "`members`: `/x/../a` must be written without"),
             (
                 "install = { '/' = '/x', 'a/' = '/x/y' }",
                 "`install`: `/x/y` is in another directory that this artifact is extracted into",
             ),
             ("install = { 'a/' = '/x' }\nself_test = ['-v']", "`self_test`: no program is named"),
-            ("install = { 'a/' = '/x/' }", "`/x/` has to be written without"),
+            ("install = { 'a/' = '/x/' }", "`/x/` must be written without"),
             ("install = { 'a/' = '/x' }", "the artifact `n` is not pinned"),
         ] {
             let refusal = refusal("artifact", &format!("name = 'n'\n{fields}"));

@@ -1,4 +1,4 @@
-//! An authority at work: signs certificates, and lists of those that are not to be believed any more.
+//! Authorities: sign certificates and revocation lists.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use ssh_key::rand_core::{OsRng, RngCore as _};
 use crate::error::{Context, Error, Result, code};
 use crate::pki::{AuthorityFields, Certificate, CertificateRequest, KeyType, PrivateKey, Revoked, Usage};
 
-/// A time as rcgen wants it, in whole seconds. A macro, since the type has no name here.
+/// A time for rcgen, in whole seconds. A macro, since the type has no public name.
 macro_rules! date {
     ($time:expr) => {
         date_time_ymd(1970, 1, 1) + seconds($time)
     };
 }
 
-/// Clocks differ: what is issued now is good for those who think that it is a bit earlier.
+/// Certificates are valid from a little earlier, for hosts whose clock is behind.
 const CLOCKS: SignedDuration = SignedDuration::from_mins(5);
 
 /// An authority's certificate with its key.
@@ -34,24 +34,19 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// A new one, which signs itself.
+    /// Creates a self-signed authority.
     pub fn make(name: &str, fields: &AuthorityFields, now: Timestamp) -> Result<Self> {
         let what = || format!("can't make the authority {name}");
         let key = PrivateKey::generate(fields.key_type)?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, fields.common_name(name));
-        params.serial_number = Some(serial());
-        params.not_before = date!(now - CLOCKS);
-        params.not_after = date!(now.checked_add(fields.lifetime()).context(code::PKI, what)?);
+        let end = now.checked_add(fields.lifetime()).context(code::PKI, what)?;
+        let mut params = params(None, &fields.common_name(name), now, end);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.use_authority_key_identifier_extension = true;
         let pem = params.self_signed(key.signing()).context(code::PKI, what)?.pem();
         Self::new(name, Certificate::one(&what(), pem.as_bytes())?, key)
     }
 
-    /// An authority that was made before. The key has to be the certificate's.
+    /// An existing authority. Fails if the key is not that of the certificate.
     pub fn new(name: &str, certificate: Certificate, key: PrivateKey) -> Result<Self> {
         if certificate.public != key.public() {
             return Err(Error::new(
@@ -71,33 +66,26 @@ impl Authority {
     }
 
     /// Signs a certificate for a public key (DER, SubjectPublicKeyInfo). It never outlives the authority.
-    pub fn sign(&self, wish: &CertificateRequest, public: &[u8], now: Timestamp) -> Result<Certificate> {
-        let what = || format!("can't issue the certificate {}", wish.name);
+    pub fn sign(&self, request: &CertificateRequest, public: &[u8], now: Timestamp) -> Result<Certificate> {
+        let what = || format!("can't issue the certificate {}", request.name);
         let end = self.certificate.not_after;
         if end <= now {
             return Err(Error::new(code::PKI, what())
-                .because(format!("the authority {} has ended on {end:.0}", self.name))
-                .help(format!("make a new one: `kpull pki rotate {}`", self.name)));
+                .because(format!("the authority {} expired on {end:.0}", self.name))
+                .help(format!("replace it: `kpull pki rotate {}`", self.name)));
         }
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        if let Some(organization) = &wish.organization {
-            params.distinguished_name.push(DnType::OrganizationName, organization.clone());
-        }
-        params.distinguished_name.push(DnType::CommonName, wish.common_name.clone());
-        for name in &wish.dns {
+        let end = now.checked_add(request.lifetime).context(code::PKI, what)?.min(end);
+        let mut params = params(request.organization.as_deref(), &request.common_name, now, end);
+        for name in &request.dns {
             params.subject_alt_names.push(SanType::DnsName(name.clone().try_into().context(code::PKI, what)?));
         }
-        params.subject_alt_names.extend(wish.ip.iter().map(|address| SanType::IpAddress(*address)));
-        params.serial_number = Some(serial());
-        params.not_before = date!(now - CLOCKS);
-        params.not_after = date!(now.checked_add(wish.lifetime).context(code::PKI, what)?.min(end));
+        params.subject_alt_names.extend(request.ip.iter().map(|address| SanType::IpAddress(*address)));
         params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages = match wish.key_type {
+        params.key_usages = match request.key_type {
             KeyType::EcdsaP256 => vec![KeyUsagePurpose::DigitalSignature],
             KeyType::Rsa2048 => vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment],
         };
-        params.extended_key_usages = wish
+        params.extended_key_usages = request
             .usage
             .iter()
             .map(|usage| match usage {
@@ -105,13 +93,12 @@ impl Authority {
                 Usage::Client => ExtendedKeyUsagePurpose::ClientAuth,
             })
             .collect();
-        params.use_authority_key_identifier_extension = true;
         let public = SubjectPublicKeyInfo::from_der(public).context(code::PKI, what)?;
         let signed = params.signed_by(&public, &self.issuer()?).context(code::PKI, what)?;
         Certificate::one(&what(), signed.pem().as_bytes())
     }
 
-    /// The list of certificates that are not to be believed any more, as PEM; good until the authority ends.
+    /// The revocation list as PEM, valid until the authority expires.
     pub fn revocations<'a>(&self, revoked: impl IntoIterator<Item = &'a Revoked>, now: Timestamp) -> Result<String> {
         let what = || format!("can't write the revocation list of {}", self.name);
         let mut revoked_certs = Vec::new();
@@ -126,7 +113,7 @@ impl Authority {
         let params = CertificateRevocationListParams {
             this_update: date!(now - CLOCKS),
             next_update: date!(self.certificate.not_after),
-            // it has to grow from list to list
+            // must increase from list to list
             crl_number: SerialNumber::from(now.as_second().unsigned_abs()),
             issuing_distribution_point: None,
             revoked_certs,
@@ -141,7 +128,22 @@ impl Authority {
     }
 }
 
-/// 128 random bits: nobody foretells a serial number, and none comes twice.
+/// What the certificates of authorities and of others have in common.
+fn params(organization: Option<&str>, common_name: &str, now: Timestamp, end: Timestamp) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    if let Some(organization) = organization {
+        params.distinguished_name.push(DnType::OrganizationName, organization);
+    }
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.serial_number = Some(serial());
+    params.not_before = date!(now - CLOCKS);
+    params.not_after = date!(end);
+    params.use_authority_key_identifier_extension = true;
+    params
+}
+
+/// 128 random bits, so that serial numbers are unpredictable and unique.
 fn serial() -> SerialNumber {
     let mut bytes = [0; 16];
     OsRng.fill_bytes(&mut bytes);

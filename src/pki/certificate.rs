@@ -1,6 +1,6 @@
-//! Certificates as they are: read from PEM, and compared with what is wanted.
+//! Certificates: read from PEM, and compared with what a role requests.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_PKCS1_RSAENCRYPTION};
@@ -14,10 +14,10 @@ use crate::text::block;
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
 
-/// A certificate, read.
+/// A parsed certificate.
 #[derive(Clone, Debug)]
 pub struct Certificate {
-    /// Itself as PEM, without what may stand around it.
+    /// The certificate as PEM, without surrounding text.
     pub pem: String,
     der: Vec<u8>,
     /// Its serial number in hex.
@@ -26,32 +26,31 @@ pub struct Certificate {
     pub common_name: String,
     /// The organizations of its subject.
     pub organization: Vec<String>,
-    /// Host names that it is for.
+    /// The host names for which it is valid.
     pub dns: Vec<String>,
-    /// Addresses that it is for.
+    /// The addresses for which it is valid.
     pub ip: Vec<IpAddr>,
-    /// What it may be used for.
+    /// Its permitted usages.
     pub usage: Vec<Usage>,
-    /// The type of its key; `None` for one that is never made here.
+    /// The type of its key; `None` for one that kpull never creates.
     pub key_type: Option<KeyType>,
     /// Its public key as DER (SubjectPublicKeyInfo).
     pub public: Vec<u8>,
-    /// Good from then on.
+    /// Valid from this time on.
     pub not_before: Timestamp,
-    /// Good until then.
+    /// Valid until this time.
     pub not_after: Timestamp,
     /// Whether it may sign others.
     pub is_authority: bool,
 }
 
 impl Certificate {
-    /// Reads every certificate of a PEM file, of which there has to be one at least; `file` is what it is called in
-    /// messages.
+    /// Reads all certificates of a PEM file, which must have at least one; `file` is its name in messages.
     pub fn bundle(file: &str, bytes: &[u8]) -> Result<Vec<Self>> {
         let unreadable = |why: String| {
             Error::new(code::PKI, format!("{file} can't be read"))
                 .because(why)
-                .help("it has to hold certificates in PEM; `kpull pki issue` makes what is missing anew")
+                .help("it must contain certificates in PEM; if you remove it, `kpull pki issue` issues it again")
         };
         let mut rest = std::str::from_utf8(bytes).map_err(|_| unreadable("it is not a text".into()))?;
         let mut found = Vec::new();
@@ -121,7 +120,7 @@ impl Certificate {
         Ok(certificate)
     }
 
-    /// Itself as DER.
+    /// The certificate as DER.
     pub fn der(&self) -> &[u8] {
         &self.der
     }
@@ -133,12 +132,12 @@ impl Certificate {
         else {
             return false;
         };
-        // several authorities may have one name: whose key it is decides
+        // authorities may have the same name, so the key decides
         own.issuer().as_raw() == other.subject().as_raw() && own.verify_signature(Some(other.public_key())).is_ok()
     }
 
-    /// How it differs from what is wanted, in words; time has nothing to do with it.
-    pub fn differences(&self, wish: &CertificateRequest, authority: &Self) -> Vec<String> {
+    /// How it differs from the request, in words; validity times are not compared.
+    pub fn differences(&self, request: &CertificateRequest, authority: &Self) -> Vec<String> {
         let mut parts = Vec::new();
         let mut lists = |what: &str, have: Vec<String>, want: Vec<String>| {
             let (lacks, extra): (Vec<_>, Vec<_>) = (
@@ -154,27 +153,27 @@ impl Certificate {
         };
         let words = |addresses: &[IpAddr]| addresses.iter().map(ToString::to_string).collect();
         let usages = |usages: &[Usage]| usages.iter().map(ToString::to_string).collect();
-        lists("the name", self.dns.clone(), wish.dns.clone());
-        lists("the address", words(&self.ip), words(&wish.ip));
-        lists("the usage", usages(&self.usage), usages(&wish.usage));
-        lists("the organization", self.organization.clone(), wish.organization.iter().cloned().collect());
-        if self.common_name != wish.common_name {
-            parts.push(format!("is for `{}` instead of `{}`", self.common_name, wish.common_name));
+        lists("the name", self.dns.clone(), request.dns.clone());
+        lists("the address", words(&self.ip), words(&request.ip));
+        lists("the usage", usages(&self.usage), usages(&request.usage));
+        lists("the organization", self.organization.clone(), request.organization.iter().cloned().collect());
+        if self.common_name != request.common_name {
+            parts.push(format!("is for `{}` instead of `{}`", self.common_name, request.common_name));
         }
-        if self.key_type != Some(wish.key_type) {
-            parts.push(format!("its key is not {}", wish.key_type));
+        if self.key_type != Some(request.key_type) {
+            parts.push(format!("its key is not {}", request.key_type));
         }
         if self.is_authority {
             parts.push("is an authority's own".to_owned());
         }
         if !self.is_signed_by(authority) {
-            parts.push(format!("is not from the authority {}, or from an old one", wish.authority));
+            parts.push(format!("is not from the authority {}, or from an old one", request.authority));
         }
         parts
     }
 }
 
-/// The type of a public key; `None` for what is never made here.
+/// The type of a public key; `None` for one that kpull never creates.
 pub fn key_type(key: &SubjectPublicKeyInfo<'_>) -> Option<KeyType> {
     let algorithm = &key.algorithm.algorithm;
     if *algorithm == OID_PKCS1_RSAENCRYPTION {
@@ -189,8 +188,6 @@ fn time(seconds: i64) -> Result<Timestamp, String> {
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {
-    match bytes.len() {
-        4 => <[u8; 4]>::try_from(bytes).ok().map(|bytes| Ipv4Addr::from(bytes).into()),
-        _ => <[u8; 16]>::try_from(bytes).ok().map(|bytes| Ipv6Addr::from(bytes).into()),
-    }
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }

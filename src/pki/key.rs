@@ -1,4 +1,4 @@
-//! Private keys: made here, read from PEM, and never shown.
+//! Private keys: generated, read from PEM, and never shown.
 
 use std::fmt;
 
@@ -12,14 +12,14 @@ use zeroize::Zeroizing;
 
 use crate::error::{Context, Error, Result, code};
 
-/// What kind of key a certificate is for.
+/// The type of a certificate's key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum KeyType {
     /// ECDSA on the curve P-256.
     #[default]
     #[serde(rename = "ecdsa-p256")]
     EcdsaP256,
-    /// RSA with 2048 bits, for programs that know nothing better.
+    /// RSA with 2048 bits, for programs that don't support ECDSA.
     #[serde(rename = "rsa-2048")]
     Rsa2048,
 }
@@ -43,7 +43,7 @@ impl fmt::Debug for PrivateKey {
 }
 
 impl PrivateKey {
-    /// A new one.
+    /// Generates a key.
     pub fn generate(key_type: KeyType) -> Result<Self> {
         let what = || format!("can't make a key ({key_type})");
         let pair = match key_type {
@@ -60,12 +60,12 @@ impl PrivateKey {
         Ok(Self(pair))
     }
 
-    /// Reads a key in PEM (PKCS#8); `name` is what it is called in messages.
+    /// Reads a key in PEM (PKCS#8); `name` is its name in messages.
     pub fn from_pem(name: &str, pem: &[u8]) -> Result<Self> {
-        // the parser's own words could hold parts of the key
+        // the parser's message could contain parts of the key
         let unusable = || {
-            Error::new(code::PKI, format!("{name} is no private key that can be used here"))
-                .help("it has to be PKCS#8 in PEM, as `openssl pkcs8 -topk8 -nocrypt` writes it")
+            Error::new(code::PKI, format!("{name} is not a usable private key"))
+                .help("it must be PKCS#8 in PEM, as `openssl pkcs8 -topk8 -nocrypt` writes it")
         };
         let text = std::str::from_utf8(pem).map_err(|_| unusable())?;
         KeyPair::from_pem(text).map(Self).map_err(|_| unusable())
@@ -110,7 +110,7 @@ mod tests {
     fn what_is_no_key_is_told_without_being_shown() {
         let error = PrivateKey::from_pem("k", b"-----BEGIN PRIVATE KEY-----\nSECRET\n-----END PRIVATE KEY-----\n");
         let error = error.unwrap_err();
-        assert_eq!(error.to_string(), "k is no private key that can be used here");
+        assert_eq!(error.to_string(), "k is not a usable private key");
         assert!(!format!("{error:?}").contains("SECRET"));
     }
 }

@@ -1,4 +1,4 @@
-//! Authorities, certificates and their keys: made by an operator, put into the site, installed by hosts.
+//! Authorities, certificates and their keys: created by an operator, stored in the site, installed by hosts.
 //!
 //! Everything is a file of the site, and so signed with it: `pki/AUTHORITY.pem` (the authority's certificate; while it is
 //! changed, several), `pki/HOST/NAME.pem` (a certificate), and as secrets `secrets/pki/AUTHORITY.key.age` (for operators
@@ -26,11 +26,11 @@ use serde::Deserialize;
 
 use crate::document::fields::Lifetime;
 
-/// How long certificates live when nobody says so.
+/// The default lifetime of certificates.
 pub const LIFETIME: SignedDuration = SignedDuration::from_hours(365 * 24);
-/// How long before its end a certificate is due for renewal when nobody says so.
+/// The default time before expiry from which a certificate is due for renewal.
 pub const RENEW_BEFORE: SignedDuration = SignedDuration::from_hours(60 * 24);
-/// How long authorities live when nobody says so.
+/// The default lifetime of authorities.
 const AUTHORITY_LIFETIME: SignedDuration = SignedDuration::from_hours(3650 * 24);
 
 /// What a `[pki.NAME]` of `site.toml` is.
@@ -73,7 +73,7 @@ impl AuthorityFields {
     }
 }
 
-/// What a certificate may be used for.
+/// A permitted usage of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Usage {
@@ -92,7 +92,7 @@ impl fmt::Display for Usage {
     }
 }
 
-/// A certificate as a role wants it for one host.
+/// A certificate that a role requests for a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateRequest {
     /// Its name, unique on the host.
@@ -103,19 +103,19 @@ pub struct CertificateRequest {
     pub common_name: String,
     /// The organization of its subject.
     pub organization: Option<String>,
-    /// Host names that it is for.
+    /// The host names for which it is valid.
     pub dns: Vec<String>,
-    /// Addresses that it is for.
+    /// The addresses for which it is valid.
     pub ip: Vec<IpAddr>,
-    /// What it may be used for.
+    /// Its permitted usages.
     pub usage: Vec<Usage>,
     /// The type of its key.
     pub key_type: KeyType,
     /// How long it lives.
     pub lifetime: SignedDuration,
-    /// How long before its end it is due for renewal.
+    /// The time before expiry from which it is due for renewal.
     pub renew_before: SignedDuration,
-    /// Whether the host makes the key, which then never leaves it.
+    /// Whether the host generates the key, which then never leaves it.
     pub key_on_host: bool,
 }
 
@@ -129,7 +129,7 @@ pub fn certificate_path(host: &str, name: &str) -> String {
     format!("pki/{host}/{name}.pem")
 }
 
-/// The site's path of a host's request for a certificate whose key it made.
+/// The site's path of a host's certificate signing request.
 pub fn request_path(host: &str, name: &str) -> String {
     format!("pki/{host}/{name}.csr")
 }
@@ -144,7 +144,7 @@ pub fn authority_secret(authority: &str) -> String {
     format!("pki/{authority}.key")
 }
 
-/// Whose key a secret is.
+/// The owner of a key that is a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyOf<'a> {
     /// A `[pki.NAME]` of `site.toml`: its key, or while it is changed, its next one or its old one.
@@ -153,7 +153,7 @@ pub enum KeyOf<'a> {
     Host(&'a str),
 }
 
-/// Whose key the secret of this name is; `None` when it is none of those that are made here.
+/// The owner of the key with this secret name; `None` if kpull doesn't create it.
 pub fn key_of(secret: &str) -> Option<KeyOf<'_>> {
     let rest = secret.strip_prefix("pki/")?;
     Some(match rest.split_once('/') {
@@ -163,7 +163,7 @@ pub fn key_of(secret: &str) -> Option<KeyOf<'_>> {
     })
 }
 
-/// Why a certificate can't have this name, which becomes a file's: nothing if it can.
+/// Why a certificate can't have this name, which becomes a file name; `None` if it can.
 pub fn bad_name(name: &str) -> Option<&'static str> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     match name.chars().all(good) && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.len() <= 64 {
@@ -174,7 +174,7 @@ pub fn bad_name(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Why an authority can't have this name; as for certificates, and without a dot, which its files have a use for.
+/// Why an authority can't have this name: as for certificates, and no dots, which the names of its files use.
 pub fn bad_authority(name: &str) -> Option<&'static str> {
     match name.contains('.') {
         true => Some("an authority's name has no dot"),

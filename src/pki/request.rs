@@ -1,5 +1,5 @@
-//! Requests for a certificate from a host that keeps its key to itself. A request proves that somebody has the key, and
-//! nothing else: what the certificate is for is said by the site.
+//! Certificate signing requests of hosts whose key never leaves the host. A request only proves possession of the key: the site
+//! decides what the certificate is valid for.
 
 use rcgen::{CertificateParams, DistinguishedName, DnType};
 use x509_parser::certification_request::X509CertificationRequest;
@@ -9,20 +9,20 @@ use crate::error::{Context, Error, Result, code};
 use crate::pki::certificate::key_type;
 use crate::pki::{KeyType, PrivateKey};
 
-/// A request whose signature was checked.
+/// A request with a verified signature.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The public key as DER (SubjectPublicKeyInfo).
     pub public: Vec<u8>,
-    /// The type of the key; `None` for one that nothing is issued for.
+    /// The type of the key; `None` for an unsupported one.
     pub key_type: Option<KeyType>,
 }
 
 impl Request {
-    /// Reads a request in PEM and checks that whoever made it has the key; `file` is what it is called in messages.
+    /// Reads a request in PEM and verifies its signature; `file` is its name in messages.
     pub fn read(file: &str, bytes: &[u8]) -> Result<Self> {
         let refused = |why: String| {
-            Error::new(code::PKI, format!("{file} is no request that can be signed"))
+            Error::new(code::PKI, format!("{file} is not a request that can be signed"))
                 .because(why)
                 .help("the host writes it to csr/NAME.csr in its state directory: copy it from there again")
         };
@@ -75,7 +75,7 @@ mod tests {
         forged[at..at + key.len()].copy_from_slice(&other.public());
         let forged = pem(&forged);
         let error = Request::read("csr", forged.as_bytes()).unwrap_err();
-        assert_eq!(error.to_string(), "csr is no request that can be signed: its signature is not by the key in it");
+        assert_eq!(error.to_string(), "csr is not a request that can be signed: its signature is not by the key in it");
     }
 
     fn pem(der: &[u8]) -> String {

@@ -1,4 +1,4 @@
-//! `pki/revoked.toml`: certificates that are not to be believed any more, and why.
+//! `pki/revoked.toml`: revoked certificates, with the reasons.
 
 use std::fmt;
 
@@ -17,18 +17,18 @@ pub const PATH: &str = "pki/revoked.toml";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
-    /// Nobody said why
+    /// No reason given
     #[default]
     Unspecified,
-    /// Somebody else may have its key
+    /// The key may be compromised
     KeyCompromise,
-    /// Its names or organization are not right any more
+    /// The names or the organization have changed
     AffiliationChanged,
-    /// Another one has taken its place
+    /// Another certificate replaces it
     Superseded,
-    /// What it was for is gone
+    /// The service no longer exists
     CessationOfOperation,
-    /// Its holder may not do any more what it allows
+    /// The holder has lost the privilege
     PrivilegeWithdrawn,
 }
 
@@ -51,7 +51,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A certificate that is not to be believed any more.
+/// A revoked certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Revoked {
@@ -59,15 +59,15 @@ pub struct Revoked {
     pub serial: String,
     /// The authority that signed it.
     pub authority: String,
-    /// The host that it was for.
+    /// Its host.
     pub host: String,
-    /// Its name there.
+    /// Its name on the host.
     pub name: String,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
-    /// Since when.
+    /// The time of the revocation.
     pub time: Timestamp,
-    /// When it ends by itself.
+    /// When it would have expired.
     pub expires: Timestamp,
 }
 
@@ -79,7 +79,7 @@ struct Record {
 }
 
 impl Revoked {
-    /// All that a site knows of.
+    /// All revoked certificates of a site.
     pub fn all(files: &Files) -> Result<Vec<Self>> {
         Ok(match files.doc(PATH)? {
             Some(doc) => doc.read::<Record>()?.revoked,
@@ -87,7 +87,7 @@ impl Revoked {
         })
     }
 
-    /// The record as it is written.
+    /// The text of the record.
     pub(crate) fn to_toml(all: Vec<Self>) -> String {
         let text = toml::to_string(&Record { revoked: all }).unwrap_or_default();
         format!("# Written by `kpull pki revoke`: certificates that are not to be believed any more.\n\n{text}")

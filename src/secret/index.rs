@@ -1,5 +1,5 @@
-//! `secrets/recipients.toml`: for whom each secret of a site is encrypted. Written by `kpull secret`, signed with the
-//! site, and readable by everybody: a host learns from it which secrets it needs.
+//! `secrets/recipients.toml`: the recipients of each secret of a site. Written by `kpull secret`, signed with the site, and
+//! readable by everyone: it tells a host which secrets to fetch.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,18 +13,18 @@ use crate::secret::{Recipient, name};
 /// The index's path in a site.
 pub const INDEX: &str = "secrets/recipients.toml";
 
-/// What the index says of one secret.
+/// The entry of one secret.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
-    /// The hosts that it is encrypted to.
+    /// The hosts to which it is encrypted.
     pub hosts: BTreeSet<String>,
-    /// [`digests`] of the keys that it is encrypted to, those of the operators among them.
+    /// [`digests`] of its recipients, including the operators.
     pub keys: String,
 }
 
 impl Entry {
-    /// Whether the keys that it is encrypted to are these.
+    /// Whether these are exactly its recipients.
     pub fn is_to(&self, recipients: &[Recipient]) -> bool {
         match self.is_old() {
             true => self.keys == digest_of_all(recipients),
@@ -32,32 +32,32 @@ impl Entry {
         }
     }
 
-    /// Whether it is encrypted to a key; `None` when that was not written down.
+    /// Whether it is encrypted to a key; `None` if that is not recorded.
     pub fn has(&self, recipient: &Recipient) -> Option<bool> {
         (!self.is_old()).then(|| self.keys.split(' ').any(|known| known == digest(recipient)))
     }
 
-    /// How many keys it is encrypted to, if that was written down.
+    /// The number of its recipients, if that is recorded.
     pub fn count(&self) -> Option<usize> {
         (!self.is_old()).then(|| self.keys.split_whitespace().count())
     }
 
-    /// Whether a kpull wrote it that kept only one digest of all keys.
+    /// Whether an older kpull wrote it, with one digest of all keys.
     fn is_old(&self) -> bool {
         self.keys.len() == 64 && !self.keys.contains(' ')
     }
 }
 
-/// For whom each secret is encrypted.
+/// The recipients of all secrets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Index(BTreeMap<String, Entry>);
 
 impl Index {
-    /// Reads a site's; an empty one when it has none.
+    /// Reads the index of a site; empty if it has none.
     pub fn read(files: &Files) -> Result<Self> {
         let Some(doc) = files.doc(INDEX)? else { return Ok(Self::default()) };
         let entries: BTreeMap<String, Entry> = doc.read().map_err(|error| {
-            error.help("`kpull secret` writes this file; remove it, and `kpull secret rekey` makes it anew")
+            error.help("`kpull secret` writes this file; remove it, and `kpull secret rekey` creates it again")
         })?;
         for name in entries.keys() {
             name::check(name)
@@ -66,32 +66,32 @@ impl Index {
         Ok(Self(entries))
     }
 
-    /// The hosts that a secret is encrypted to; `None` when the index doesn't know it.
+    /// The hosts to which a secret is encrypted; `None` without an entry.
     pub fn hosts_of(&self, name: &str) -> Option<&BTreeSet<String>> {
         self.0.get(name).map(|entry| &entry.hosts)
     }
 
-    /// What it says of a secret.
+    /// The entry of a secret.
     pub fn get(&self, name: &str) -> Option<&Entry> {
         self.0.get(name)
     }
 
-    /// The names of all secrets that it knows, sorted.
+    /// The names of all secrets with an entry, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 
-    /// Says for whom a secret is encrypted now.
+    /// Sets the entry of a secret.
     pub fn set(&mut self, name: &str, entry: Entry) {
         self.0.insert(name.to_owned(), entry);
     }
 
-    /// Forgets a secret.
+    /// Removes the entry of a secret.
     pub fn remove(&mut self, name: &str) {
         self.0.remove(name);
     }
 
-    /// As it is written; the same index is always the same text.
+    /// The text of the file, always the same for the same index.
     pub fn to_toml(&self) -> String {
         let mut text =
             "# Written by `kpull secret`: which hosts each secret is encrypted to, besides the operators, and\n\
@@ -105,7 +105,7 @@ impl Index {
     }
 }
 
-/// What tells keys from one another: half of the SHA-256, in hex, of each, sorted.
+/// Identifies keys: the first half of the SHA-256 of each, in hex, sorted.
 pub fn digests(recipients: &[Recipient]) -> String {
     let keys: BTreeSet<String> = recipients.iter().map(digest).collect();
     keys.into_iter().collect::<Vec<_>>().join(" ")
@@ -116,7 +116,7 @@ fn digest(recipient: &Recipient) -> String {
     hex::encode(digest.get(..16).unwrap_or(&digest))
 }
 
-/// What tells one set of keys from another, as it was written before: SHA-256, in hex, of the keys as sorted lines.
+/// Identifies a set of keys, in the older format: the SHA-256, in hex, of the keys as sorted lines.
 fn digest_of_all(recipients: &[Recipient]) -> String {
     let keys: BTreeSet<String> = recipients.iter().map(ToString::to_string).collect();
     let text: String = keys.iter().map(|key| format!("{key}\n")).collect();

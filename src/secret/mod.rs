@@ -1,4 +1,4 @@
-//! Secrets: age files that only the hosts which need them, and the operators, can read.
+//! Secrets: age files that only operators and the hosts that need them can read.
 //!
 //! The format is age's own (<https://age-encryption.org/v1>), to SSH keys (Ed25519, RSA) or age's X25519 keys, so that
 //! `age` and `rage` read and write the same files.
@@ -23,13 +23,13 @@ use zeroize::Zeroizing;
 use crate::error::{Context, Error, Result, code};
 use crate::read;
 
-/// Bytes that a secret may have: keys and tokens, not archives.
+/// The maximum size of a secret in bytes, enough for keys and tokens.
 pub const LARGEST: u64 = 1 << 20;
 
-/// A secret's plain bytes, wiped when they are dropped.
+/// The plaintext of a secret, wiped when dropped.
 pub type Plain = Zeroizing<Vec<u8>>;
 
-/// Somebody who a secret is encrypted to: an SSH public key (Ed25519 or RSA), or age's own `age1…`.
+/// A recipient of a secret: an SSH public key (Ed25519 or RSA), or age's own `age1…`.
 #[derive(Clone)]
 pub enum Recipient {
     /// An SSH public key.
@@ -39,7 +39,7 @@ pub enum Recipient {
 }
 
 impl Recipient {
-    /// What people know it by: as `ssh-keygen -l` shows it, or an age key as it is.
+    /// Its fingerprint as `ssh-keygen -l` shows it, or an age key itself.
     pub fn fingerprint(&self) -> String {
         let text = self.to_string();
         let ssh = text.parse::<ssh_key::PublicKey>().map(|key| key.fingerprint(ssh_key::HashAlg::Sha256).to_string());
@@ -52,11 +52,11 @@ impl FromStr for Recipient {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
-        // what is no public key may be a private one, and is not repeated
+        // it may be a private key, so messages don't repeat it
         if text.starts_with("age1") {
-            return text.parse().map(Self::Age).map_err(|_| "it starts like an age key and is none".to_owned());
+            return text.parse().map(Self::Age).map_err(|_| "it starts like an age key but is not one".to_owned());
         }
-        // the comment behind a key is nobody's business here
+        // without the comment
         let key = text.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
         key.parse().map(Self::Ssh).map_err(|_| "it is neither an ssh-ed25519, ssh-rsa nor age1… public key".to_owned())
     }
@@ -77,7 +77,7 @@ impl fmt::Debug for Recipient {
     }
 }
 
-/// Encrypts `plain` so that each of `recipients` can read it and nobody else; the result is age's armoured text.
+/// Encrypts `plain` to `recipients`, as age's armored text.
 pub fn seal(plain: &[u8], recipients: &[Recipient]) -> Result<Vec<u8>> {
     let what = || "can't encrypt".to_owned();
     let each = recipients.iter().map(|recipient| match recipient {
@@ -93,19 +93,19 @@ pub fn seal(plain: &[u8], recipients: &[Recipient]) -> Result<Vec<u8>> {
     Ok(sealed)
 }
 
-/// A private key; hosts hand theirs to the template engine, which wants `Send` and `Sync`.
+/// A private key. Hosts pass theirs to the template engine, which requires `Send` and `Sync`.
 type Key = dyn age::Identity + Send + Sync;
 
-/// Asks a person something without showing the answer.
+/// Asks a question without echoing the answer.
 pub type Ask = fn(question: &str) -> Result<Zeroizing<String>>;
 
-/// Private keys that secrets are read with.
+/// Private keys that decrypt secrets.
 pub struct Keyring {
     identities: Mutex<Vec<Box<Key>>>,
-    /// Those with a passphrase, which is asked for when no other key fits.
+    /// Keys with a passphrase, which is asked for if no other key fits.
     locked: Mutex<Vec<(PathBuf, Plain)>>,
     ask: Option<Ask>,
-    /// Where they were looked for, for messages.
+    /// The files of the keys, for messages.
     files: Vec<PathBuf>,
 }
 
@@ -116,12 +116,12 @@ impl fmt::Debug for Keyring {
 }
 
 impl Keyring {
-    /// Reads private keys: OpenSSH's, or age's `AGE-SECRET-KEY-1…` lines. A file that isn't there is left out: a host has not every kind of
-    /// key. One with a passphrase is for a person alone, whom `ask` asks.
+    /// Reads private keys of OpenSSH, or age's `AGE-SECRET-KEY-1…` lines. Skips missing files, since a host need not have every kind of
+    /// key. A key with a passphrase requires `ask`.
     pub fn load(files: &[PathBuf], ask: Option<Ask>) -> Result<Self> {
         let (mut identities, mut locked) = (Vec::new(), Vec::new());
         for file in files {
-            // a person may hand it over through a pipe
+            // an operator's key may be a pipe
             #[expect(clippy::disallowed_methods, reason = "an operator's own command")]
             let read = if ask.is_some() { std::fs::read(file) } else { read::named(file) };
             let bytes = match read {
@@ -141,7 +141,7 @@ impl Keyring {
         Ok(Self { identities: Mutex::new(identities), locked: Mutex::new(locked), ask, files: files.to_vec() })
     }
 
-    /// Asks for the passphrase of the next key that has one; `false` when there is none left.
+    /// Asks for the passphrase of the next locked key; `false` if none is left.
     fn unlock(&self) -> Result<bool> {
         let (Some(ask), Some((file, bytes))) = (self.ask, lock(&self.locked).pop()) else { return Ok(false) };
         let what = || format!("can't use the key {}", file.display());
@@ -156,13 +156,13 @@ impl Keyring {
         Ok(true)
     }
 
-    /// Decrypts a secret; `name` is what it is called in messages.
+    /// Decrypts a secret; `name` is its name in messages.
     pub fn open(&self, name: &str, sealed: &[u8]) -> Result<Plain> {
         let what = || format!("can't read the secret {name}");
         let files = || self.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
         if lock(&self.identities).is_empty() && !self.unlock()? {
             let error = Error::new(code::SECRET, what()).because("there is no key to read it with");
-            // a person names one on the command line, a host in its configuration
+            // operators name one on the command line, hosts in their configuration
             let name = match self.ask {
                 Some(_) => "name your private key with --identity FILE",
                 None => "name the file with the private key in `identities` under [secrets] of kpull.toml",
@@ -178,14 +178,14 @@ impl Keyring {
                 None if self.unlock()? => {}
                 None => {
                     return Err(Error::new(code::SECRET, what()).because(format!("it is not encrypted to {}", files())).help(
-                        "`kpull secret list` tells for whom it is; after a change of keys or roles, `kpull secret rekey` encrypts anew",
+                        "`kpull secret list` shows its recipients; after a change of keys or roles, run `kpull secret rekey`",
                     ));
                 }
             }
         }
     }
 
-    /// [`Keyring::open`] with the keys that are at hand; `None` when it is encrypted to none of them.
+    /// [`Keyring::open`] with the unlocked keys; `None` if it is encrypted to none of them.
     fn try_open(&self, name: &str, sealed: &[u8]) -> Result<Option<Plain>> {
         let what = || format!("can't read the secret {name}");
         let damaged = |error: age::DecryptError| Error::new(code::SECRET, what()).because(error);
@@ -211,7 +211,7 @@ impl Keyring {
     }
 }
 
-/// Locks even after a panic elsewhere: what is kept so is whole at any time.
+/// Locks even after a panic elsewhere, since the values are consistent at all times.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! What a secret may be called, and where in a site it is.
+//! The names of secrets, and their paths in a site.
 
 use crate::error::{Error, Result, code};
 
@@ -10,12 +10,12 @@ pub fn path_of(name: &str) -> String {
     format!("{DIR}/{name}.age")
 }
 
-/// The secret that the site's file at `path` is; `None` when it is none.
+/// The name of the secret at `path` of a site; `None` if the file is no secret.
 pub fn name_in(path: &str) -> Option<&str> {
     path.strip_prefix(DIR)?.strip_prefix('/')?.strip_suffix(".age")
 }
 
-/// Refuses a name that is not one: it is a path below `secrets/`, of letters, digits, `.`, `_`, `-` and `/`.
+/// Refuses an invalid name. A name is a path below `secrets/` of letters, digits, `.`, `_`, `-` and `/`.
 pub fn check(name: &str) -> Result<()> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
     let is_part = |part: &str| !part.is_empty() && !part.starts_with('.');
@@ -23,7 +23,7 @@ pub fn check(name: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(code::SECRET, format!("`{name}` is not the name of a secret"))
-        .because("a name is made of letters, digits, `.`, `_` and `-`; `/` stands between its parts, none of which starts with `.`")
+        .because("a name has letters, digits, `.`, `_` and `-`, and `/` between parts, none of which starts with `.`")
         .help("call it like `db-password` or `app/tls.key`"))
 }
 

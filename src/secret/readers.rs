@@ -1,4 +1,4 @@
-//! Who a sealed file is encrypted to, as its own header says. Nobody can change that without the file's key.
+//! The recipients of an encrypted file, from its header. Changing the header requires the file's key.
 
 use std::io::Read as _;
 
@@ -10,10 +10,10 @@ use sha2::{Digest, Sha256};
 use crate::secret::Recipient;
 use crate::secret::index::Entry;
 
-/// Bytes of a header that are looked at: some thousand readers.
+/// The maximum size of a header to read, enough for some thousand recipients.
 const LARGEST: u64 = 4 << 20;
 
-/// Somebody who reads a secret.
+/// A reader of a secret.
 #[derive(Clone, Debug)]
 pub struct Reader {
     /// The host; `None` for an operator.
@@ -28,7 +28,7 @@ impl std::fmt::Display for Reader {
     }
 }
 
-/// Everybody who is to read a secret: the operators, and each host with its keys.
+/// The intended readers of a secret: the operators, and each host with its keys.
 pub fn readers<'a>(
     operators: &[Recipient],
     hosts: impl IntoIterator<Item = (&'a str, &'a [Recipient])>,
@@ -39,8 +39,8 @@ pub fn readers<'a>(
     operators.chain(hosts).map(reader).collect()
 }
 
-/// Those of `wanted` who can't read a sealed file yet. Both the file and what the index says of it are asked: of SSH keys the one has 32 bits,
-/// of others only how many there are, and the other can be edited.
+/// Those of `wanted` who can't read an encrypted file yet, by the file and its entry in the index: the file has only 32 bits of SSH
+/// keys and the number of other keys, and the index can be edited.
 pub fn newcomers(sealed: &[u8], entry: Option<&Entry>, mut wanted: Vec<Reader>) -> Vec<Reader> {
     let now = Readers::of(sealed);
     let keys: Vec<Recipient> = wanted.iter().map(|reader| reader.key.clone()).collect();
@@ -48,7 +48,7 @@ pub fn newcomers(sealed: &[u8], entry: Option<&Entry>, mut wanted: Vec<Reader>) 
     let is_in = |reader: &Reader| match (now.has(&reader.key), entry.and_then(|entry| entry.has(&reader.key))) {
         (Some(false), _) | (_, Some(false)) => false,
         (Some(true), _) => true,
-        // an age key, which the file does not name
+        // age keys are not named in the file
         (None, Some(true)) => is_index_true,
         (None, None) => entry.is_some_and(|entry| entry.is_to(&keys)),
     };
@@ -56,21 +56,21 @@ pub fn newcomers(sealed: &[u8], entry: Option<&Entry>, mut wanted: Vec<Reader>) 
     wanted
 }
 
-/// Those who can read a sealed file.
+/// The recipients of an encrypted file.
 #[derive(Debug, Default)]
 struct Readers {
-    /// Those with SSH keys, each as age names it: by 32 bits of the key's digest.
+    /// Recipients with SSH keys, each by 32 bits of the key's digest, as age names them.
     tags: Vec<String>,
-    /// How many others there are, whom age does not name.
+    /// The number of other recipients, which age does not name.
     nameless: usize,
 }
 
 impl Readers {
-    /// Of a sealed file; nobody, when it is none.
+    /// The recipients of an encrypted file; none for another file.
     fn of(sealed: &[u8]) -> Self {
         let mut readers = Self::default();
         let mut bytes = Vec::new();
-        // what is behind the header need not be a text, nor whole
+        // after the header, the file can be binary or truncated
         let _ = ArmoredReader::new(sealed).take(LARGEST).read_to_end(&mut bytes);
         for line in bytes.split(|byte| *byte == b'\n').take_while(|line| !line.starts_with(b"---")) {
             let line = String::from_utf8_lossy(line);
@@ -84,12 +84,12 @@ impl Readers {
         readers
     }
 
-    /// How many there are.
+    /// Their number.
     fn count(&self) -> usize {
         self.tags.len() + self.nameless
     }
 
-    /// Whether somebody is one of them; `None` when the header does not tell, as of age's own keys.
+    /// Whether a recipient is one of them; `None` if the header does not say, as for age's own keys.
     fn has(&self, recipient: &Recipient) -> Option<bool> {
         let Recipient::Ssh(_) = recipient else { return (self.nameless == 0).then_some(false) };
         let text = recipient.to_string();

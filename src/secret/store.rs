@@ -1,4 +1,4 @@
-//! What `secret("NAME")` gives: the plaintext on the host that it is for, a placeholder everywhere else.
+//! The value of `secret("NAME")`: the plaintext on its host, a placeholder everywhere else.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -11,26 +11,26 @@ use crate::error::{Error, Result, code, mask, nearest};
 use crate::secret::index::Index;
 use crate::secret::{Keyring, Plain, lock, name};
 
-/// The secrets of a site, as somebody can see them. Clones see the same ones.
+/// The secrets of a site: plaintexts or placeholders. Clones share them.
 #[derive(Clone)]
 pub struct SecretStore(Arc<Inner>);
 
 enum Inner {
-    /// Nobody's: whoever edits a site has no business to read them.
+    /// Placeholders, for whoever edits a site.
     Sealed {
-        /// Whether a secret that is not there is an error.
+        /// Whether a missing secret is an error.
         strict: bool,
     },
-    /// This host's.
+    /// Plaintexts, on a host.
     Open { files: Vec<PathBuf>, keys: Mutex<Option<Arc<Keyring>>>, plain: Mutex<HashMap<String, Secret>> },
 }
 
-/// One secret as it was asked for.
+/// One secret.
 #[derive(Clone)]
 pub struct Secret {
     /// Its plaintext, or the placeholder.
     pub plain: Arc<Plain>,
-    /// SHA-256, in hex, of the sealed file: another one whenever the secret is written anew.
+    /// SHA-256, in hex, of the encrypted file, which changes whenever the secret is written again.
     pub sealed: String,
 }
 
@@ -46,20 +46,20 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// What stands for a secret where it is not read.
+/// The placeholder of a secret.
 pub fn placeholder(name: &str) -> String {
     format!("<secret {name}>")
 }
 
-/// Whether a text with placeholders is the same as one that a host has, secrets aside. One without any is said to be: what became of
-/// its secret can't be told.
+/// Whether a text with placeholders matches one on a host, secrets aside. One without placeholders counts as a match, since its secret
+/// can't be compared.
 pub fn fits(wanted: &[u8], have: &[u8]) -> bool {
     let (Ok(mut wanted), Ok(mut have)) = (std::str::from_utf8(wanted), std::str::from_utf8(have)) else { return false };
     let mut is_first = true;
     loop {
         let found = wanted.split_once("<secret ").and_then(|(before, rest)| Some((before, rest.split_once('>')?.1)));
         let Some((before, behind)) = found else { return is_first || have.ends_with(wanted) };
-        // the first part stands at the start, each other one somewhere behind the secret before it
+        // the first part is at the start, every other one somewhere after the previous secret
         let rest = match is_first {
             true => have.strip_prefix(before),
             false => have.split_once(before).map(|(_, rest)| rest),
@@ -70,17 +70,17 @@ pub fn fits(wanted: &[u8], have: &[u8]) -> bool {
 }
 
 impl SecretStore {
-    /// Placeholders, each for a secret that the site has.
+    /// Placeholders for existing secrets.
     pub fn sealed() -> Self {
         Self(Arc::new(Inner::Sealed { strict: true }))
     }
 
-    /// Placeholders, also for secrets that are yet to be written.
+    /// Placeholders, also for secrets that don't exist yet.
     pub fn expected() -> Self {
         Self(Arc::new(Inner::Sealed { strict: false }))
     }
 
-    /// The plaintexts, read with the keys in `files`. Neither is touched before a secret is asked for.
+    /// Plaintexts, decrypted with the keys in `files`. Nothing is read before the first secret is requested.
     pub fn open(files: Vec<PathBuf>) -> Self {
         Self(Arc::new(Inner::Open { files, keys: Mutex::default(), plain: Mutex::default() }))
     }
@@ -90,13 +90,13 @@ impl SecretStore {
         matches!(*self.0, Inner::Open { .. })
     }
 
-    /// The sealed file of a secret; an error with the nearest name when the site has none.
+    /// The encrypted file of a secret; the error suggests the nearest name.
     pub fn sealed_file(name: &str, files: &Files) -> Result<Arc<[u8]>> {
         name::check(name)?;
         files.get(&name::path_of(name)).cloned().ok_or_else(|| missing(name, files))
     }
 
-    /// Whether those that the site has yet to get are taken for there.
+    /// Whether missing secrets count as existing.
     pub fn may_lack(&self) -> bool {
         matches!(*self.0, Inner::Sealed { strict: false })
     }
@@ -129,7 +129,7 @@ impl SecretStore {
     }
 }
 
-/// This host's keys, read the first time that they are needed.
+/// The host's keys, read on first use.
 fn keyring(files: &[PathBuf], keys: &Mutex<Option<Arc<Keyring>>>) -> Result<Arc<Keyring>> {
     let mut keys = lock(keys);
     if let Some(keys) = &*keys {
@@ -141,7 +141,7 @@ fn keyring(files: &[PathBuf], keys: &Mutex<Option<Arc<Keyring>>>) -> Result<Arc<
 fn missing(name: &str, files: &Files) -> Error {
     let error =
         Error::new(code::SECRET, format!("there is no secret `{name}`: the site has no {}", name::path_of(name)));
-    // keys of authorities and certificates are made with these
+    // these commands create the keys of authorities and certificates
     if let Some(key) = name.strip_prefix("pki/") {
         return error.help(if key.contains('/') { "run `kpull pki issue`" } else { "run `kpull pki init`" });
     }
@@ -151,7 +151,7 @@ fn missing(name: &str, files: &Files) -> Error {
     }
 }
 
-/// The error that a secret is other hosts', if the index says that.
+/// The error for a secret of other hosts, if the index says so.
 fn for_others(name: &str, files: &Files, host: &str) -> Option<Error> {
     let index = Index::read(files).ok()?;
     let hosts = index.hosts_of(name).filter(|hosts| !hosts.contains(host))?;
@@ -161,7 +161,7 @@ fn for_others(name: &str, files: &Files, host: &str) -> Option<Error> {
     };
     Some(
         Error::new(code::SECRET, format!("the secret {name} is not for {host}: it is encrypted to {whose}"))
-            .help("if this host is to have it, run `kpull secret rekey` on the site and sign again"),
+            .help("if this host needs it, run `kpull secret rekey` on the site and sign again"),
     )
 }
 

@@ -1,4 +1,4 @@
-//! Whose signatures count: OpenSSH's allowed_signers, and the check of SSH signatures against it.
+//! OpenSSH's allowed_signers, and the verification of SSH signatures against it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,19 +13,19 @@ use crate::error::{Context, Error, Result, code, counted};
 use crate::read;
 use crate::text::block;
 
-/// What a signature is for; one for another purpose does not count.
+/// The purpose of a signature. One for another purpose does not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Over a release.
+    /// Signs a release.
     Release,
-    /// Over the next set of keys.
+    /// Signs the next key set.
     Keys,
-    /// Over what a host tells of itself.
+    /// Signs the status record of a host.
     Status,
 }
 
 impl Purpose {
-    /// The namespace of SSH signatures with this purpose.
+    /// The SSH namespace of this purpose.
     pub const fn namespace(self) -> &'static str {
         match self {
             Self::Release => "release@kpull",
@@ -35,23 +35,23 @@ impl Purpose {
     }
 }
 
-/// A message whose signatures are looked at: the bytes, what they are for, and when.
+/// A signed message: the bytes, their purpose, and the time of the check.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
-    /// What is signed.
+    /// The signed bytes.
     pub bytes: &'a [u8],
-    /// Signatures for anything else don't count.
+    /// Signatures for other purposes don't count.
     pub purpose: Purpose,
-    /// What to call it: `the release`, `key set 3`.
+    /// Its name in messages: `the release`, `key set 3`.
     pub name: &'a str,
-    /// Keys have to be valid at this time.
+    /// Keys must be valid at this time.
     pub at: Timestamp,
 }
 
 const BEGIN: &str = "-----BEGIN SSH SIGNATURE-----";
 const END: &str = "-----END SSH SIGNATURE-----";
 const ALL: [Purpose; 2] = [Purpose::Release, Purpose::Keys];
-/// More signatures than anybody needs.
+/// The maximum number of signatures.
 const MOST: usize = 64;
 
 /// The keys whose signatures count.
@@ -61,20 +61,20 @@ pub struct AllowedSigners {
     signers: Vec<Allowed>,
 }
 
-/// One key, and what it may sign when.
+/// One key, with the purposes and times for which it may sign.
 #[derive(Clone, Debug)]
 pub struct Allowed {
-    /// Whose it is.
+    /// The owner of the key.
     pub principal: String,
     /// The key itself.
     pub key: PublicKey,
-    /// What it may sign.
+    /// The purposes for which it may sign.
     purposes: Vec<Purpose>,
-    /// From when on.
+    /// Valid from this time on.
     pub after: Option<Timestamp>,
-    /// Until when; not at that moment any more.
+    /// Valid before this time, exclusively.
     pub before: Option<Timestamp>,
-    /// As it was written.
+    /// The line as it was written.
     line: String,
 }
 
@@ -85,13 +85,12 @@ impl AllowedSigners {
             .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other))
             .context(code::SIGNATURE, || format!("can't read the allowed signers {}", path.display()))
             .map_err(|error| {
-                error
-                    .or_help("`allowed_signers` under [trust] in kpull.toml names the file with the keys that may sign")
+                error.or_help("`allowed_signers` under [trust] in kpull.toml names the file with the trusted keys")
             })?;
         Self::parse(&path.display().to_string(), &text)
     }
 
-    /// [`AllowedSigners::load`] from a text; `file` is what it is called in messages.
+    /// Like [`AllowedSigners::load`], from a text; `file` is its name in messages.
     pub fn parse(file: &str, text: &str) -> Result<Self> {
         let mut signers = Vec::new();
         for (number, line) in text.lines().enumerate() {
@@ -99,18 +98,12 @@ impl AllowedSigners {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            match Allowed::parse(line) {
-                Ok(Some(allowed)) => signers.push(allowed),
-                Ok(None) => {}
-                Err(why) => {
-                    return Err(Error::new(
-                        code::SIGNATURE,
-                        format!("{file}:{}: can't read this allowed signer", number + 1),
-                    )
+            let allowed = Allowed::parse(line).map_err(|why| {
+                Error::new(code::SIGNATURE, format!("{file}:{}: can't read this allowed signer", number + 1))
                     .because(why)
-                    .help("a line is `NAME [OPTIONS] KEYTYPE KEY`, as in ssh-keygen(1) under ALLOWED SIGNERS"));
-                }
-            }
+                    .help("a line is `NAME [OPTIONS] KEYTYPE KEY`, as in ssh-keygen(1) under ALLOWED SIGNERS")
+            })?;
+            signers.extend(allowed);
         }
         let signers = Self { file: file.to_owned(), signers };
         if signers.count(Purpose::Release) == 0 {
@@ -122,7 +115,7 @@ impl AllowedSigners {
         Ok(signers)
     }
 
-    /// Why `line` is not one line of such a file with a key in it.
+    /// Checks that `line` is one line of such a file with a key in it; the error says why not.
     pub fn check_line(line: &str) -> Result<(), String> {
         if line.contains(['\n', '\r']) {
             return Err("it is more than one line".to_owned());
@@ -162,26 +155,26 @@ impl AllowedSigners {
         self.signers.iter()
     }
 
-    /// The lines that they were read from, without comments.
+    /// The lines of the keys, without comments.
     pub fn lines(&self) -> impl Iterator<Item = &str> {
         self.signers.iter().map(|signer| signer.line.as_str())
     }
 
-    /// Without the keys that have one of these fingerprints.
+    /// A copy without the keys that have one of these fingerprints.
     #[must_use]
     pub fn without(mut self, revoked: &BTreeSet<String>) -> Self {
         self.signers.retain(|signer| !revoked.contains(&signer.fingerprint()));
         self
     }
 
-    /// With every key as valid whenever it is.
+    /// A copy in which every key is valid at all times.
     #[must_use]
     pub fn whenever(&self) -> Self {
         let signers = self.signers.iter().map(|signer| Allowed { after: None, before: None, ..signer.clone() });
         Self { file: self.file.clone(), signers: signers.collect() }
     }
 
-    /// Checks that at least `threshold` different allowed keys have signed `message`; whose they are.
+    /// Checks that at least `threshold` different allowed keys signed `message`; returns their owners.
     pub fn check(&self, message: &Message<'_>, signatures: &[u8], threshold: usize) -> Result<BTreeSet<&str>> {
         let blocks = split(signatures, message.name)?;
         let mut good: BTreeMap<&KeyData, &str> = BTreeMap::new();
@@ -196,21 +189,19 @@ impl AllowedSigners {
             return Ok(good.into_values().collect());
         }
         let name = message.name;
+        let too_few = |have: usize| {
+            let have = counted(have, "good signature");
+            Error::refused(code::SIGNATURE, format!("{name} has {have} and needs {threshold}"))
+        };
         let error = match (good.len(), problems.first()) {
             (0, Some(why)) => Error::refused(code::SIGNATURE, format!("no signature of {name} is good")).because(why),
-            (have, problem) => {
-                let have = counted(have, "good signature");
-                let error = Error::refused(code::SIGNATURE, format!("{name} has {have} and needs {threshold}"));
-                match problem {
-                    Some(why) => error.because(format!("besides, {why}")),
-                    None => error,
-                }
-            }
+            (have, Some(why)) => too_few(have).because(format!("besides, {why}")),
+            (have, None) => too_few(have),
         };
         Err(error.help(format!("the keys that may sign are in {}", self.file)))
     }
 
-    /// The allowed key that made this signature over `message`; else why it doesn't count.
+    /// The allowed key that made this signature over `message`, or why it doesn't count.
     fn signer(&self, message: &Message<'_>, block: &str) -> Result<&Allowed, String> {
         let namespace = message.purpose.namespace();
         let signature = read(block)?;
@@ -237,8 +228,7 @@ impl AllowedSigners {
     }
 }
 
-/// Fingerprints of the keys that made a good signature of a release over `message`, whoever they are: for somebody who
-/// publishes it, and not for a host.
+/// Fingerprints of all keys, trusted or not, that made a valid release signature over `message`: for publishers, never for hosts.
 pub fn signed_by(message: &[u8], signatures: &[u8]) -> Result<BTreeSet<String>> {
     let good = |block: &str| -> Option<String> {
         let signature = read(block).ok()?;
@@ -254,15 +244,14 @@ pub fn fingerprint(key: &KeyData) -> String {
     key.fingerprint(HashAlg::Sha256).to_string()
 }
 
-/// The keys that say of themselves that they made these signatures of what is called `name`. Nothing is checked: this is for somebody who knows
-/// a fingerprint, and wants the key that it belongs to.
+/// The keys that claim to have made these signatures of `name`, unverified: to find the key of a known fingerprint.
 pub fn claimed(name: &str, signatures: &[u8]) -> Result<Vec<KeyData>> {
     Ok(split(signatures, name)?.into_iter().filter_map(|block| Some(read(block).ok()?.public_key().clone())).collect())
 }
 
 fn read(block: &str) -> Result<SshSig, String> {
     let signature = SshSig::from_pem(block).map_err(|error| format!("a signature can't be read ({error})"))?;
-    // the parser lets wrong lengths inside pass, and ssh-keygen does not
+    // unlike ssh-keygen, the parser accepts wrong lengths inside
     let bare = |text: &str| text.split_whitespace().collect::<String>();
     if signature.to_pem(LineEnding::LF).map(|text| bare(&text)).ok() != Some(bare(block)) {
         return Err("a signature can't be read (it is not written as ssh-keygen does)".to_owned());
@@ -270,7 +259,7 @@ fn read(block: &str) -> Result<SshSig, String> {
     Ok(signature)
 }
 
-/// Whether somebody touched the security key when it signed; true for keys of other kinds. The last five bytes of such a
+/// Whether the security key was touched when it signed; true for other kinds of keys. The last five bytes of such a
 /// signature are flags and a counter (OpenSSH, PROTOCOL.u2f); the lowest flag is user presence.
 fn touched(signature: &SshSig) -> bool {
     if !matches!(signature.public_key(), KeyData::SkEd25519(_) | KeyData::SkEcdsaSha2NistP256(_)) {
@@ -280,7 +269,7 @@ fn touched(signature: &SshSig) -> bool {
     bytes.len().checked_sub(5).and_then(|at| bytes.get(at)).is_some_and(|flags| flags & 1 == 1)
 }
 
-/// The signatures in a file, which holds one after the other.
+/// Splits a file into its signatures.
 fn split<'a>(signatures: &'a [u8], name: &str) -> Result<Vec<&'a str>> {
     let unreadable = || {
         Error::refused(code::SIGNATURE, format!("the signatures of {name} can't be read"))
@@ -303,17 +292,15 @@ fn split<'a>(signatures: &'a [u8], name: &str) -> Result<Vec<&'a str>> {
 }
 
 impl Allowed {
-    /// `None` for a key that is allowed for other purposes only.
+    /// `None` for a key that is only allowed for other purposes.
     fn parse(line: &str) -> Result<Option<Self>, String> {
         let mut words = words(line);
         let principal = words.next().ok_or("it is empty")?.trim_matches('"').to_owned();
-        let mut options = words.next().ok_or("there is no key")?;
-        let mut kind = options;
-        if !is_key_type(options) {
-            kind = words.next().ok_or("there is no key")?;
-        } else {
-            options = "";
-        }
+        let first = words.next().ok_or("there is no key")?;
+        let (options, kind) = match is_key_type(first) {
+            true => ("", first),
+            false => (first, words.next().ok_or("there is no key")?),
+        };
         if !is_key_type(kind) {
             return Err(format!("`{kind}` is not a type of key"));
         }
@@ -336,9 +323,12 @@ impl Allowed {
             purposes: ALL.to_vec(),
             after: None,
             before: None,
-            line: words_before_comment(line, options.is_empty()),
+            line: split_outside_quotes(line, char::is_whitespace)
+                .take(if options.is_empty() { 3 } else { 4 })
+                .collect::<Vec<_>>()
+                .join(" "),
         };
-        for option in split_options(options) {
+        for option in split_outside_quotes(options, |c| c == ',') {
             let (name, value) = option.split_once('=').unwrap_or((option, ""));
             let value = value.trim_matches('"');
             match name.to_ascii_lowercase().as_str() {
@@ -379,40 +369,26 @@ impl Allowed {
     }
 }
 
-/// Name, options if any, and key: what a line says without its comment.
-fn words_before_comment(line: &str, is_bare: bool) -> String {
-    words(line).take(if is_bare { 3 } else { 4 }).collect::<Vec<_>>().join(" ")
-}
-
 fn is_key_type(word: &str) -> bool {
     ["ssh-", "ecdsa-", "sk-"].iter().any(|start| word.starts_with(start)) && !word.contains('=')
 }
 
-/// Words between blanks; a blank inside double quotes doesn't separate.
+/// The words of a line.
 fn words(line: &str) -> impl Iterator<Item = &str> {
-    let mut quoted = false;
-    line.split(move |c: char| {
-        if c == '"' {
-            quoted = !quoted;
-        }
-        c.is_whitespace() && !quoted
-    })
-    .filter(|word| !word.is_empty())
+    split_outside_quotes(line, char::is_whitespace)
 }
 
-fn split_options(options: &str) -> impl Iterator<Item = &str> {
+/// The parts between separators that are not inside double quotes.
+fn split_outside_quotes(text: &str, is_separator: impl Fn(char) -> bool) -> impl Iterator<Item = &str> {
     let mut quoted = false;
-    options
-        .split(move |c: char| {
-            if c == '"' {
-                quoted = !quoted;
-            }
-            c == ',' && !quoted
-        })
-        .filter(|option| !option.is_empty())
+    let parts = text.split(move |c: char| {
+        quoted ^= c == '"';
+        is_separator(c) && !quoted
+    });
+    parts.filter(|part| !part.is_empty())
 }
 
-/// `YYYYMMDD[HHMM[SS]][Z]`; taken as UTC with or without the `Z`, so that every host means the same.
+/// `YYYYMMDD[HHMM[SS]][Z]`; always UTC, so that it means the same on every host.
 fn time(text: &str) -> Result<Timestamp, String> {
     let digits = text.strip_suffix('Z').unwrap_or(text);
     if ![8, 12, 14].contains(&digits.len()) || !digits.bytes().all(|digit| digit.is_ascii_digit()) {

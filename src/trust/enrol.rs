@@ -1,4 +1,4 @@
-//! What a host starts from that is told nothing but fingerprints: the keys that they belong to, by what a source has.
+//! Enrolling with fingerprints: finds the keys that they belong to in a source.
 
 use std::collections::BTreeSet;
 
@@ -10,23 +10,22 @@ use crate::document::layout::{LARGEST_SIGNATURES, SIGNATURES};
 use crate::error::{Context, Error, Result, code};
 use crate::trust::{AllowedSigners, KeySet, claimed, fingerprint};
 
-/// What a host starts from.
+/// The initial trust of a host.
 #[derive(Debug)]
 pub enum Enrolment {
-    /// The site's first key set, as it was signed.
+    /// The site's first key set, as signed.
     Set(Vec<u8>),
-    /// The keys themselves, of a site without sets.
+    /// The keys, for a site without key sets.
     Keys {
         /// In OpenSSH's allowed_signers format.
         lines: String,
-        /// How many of them have to sign a release: all, so that whoever hides the sets of a site does not make one of them enough.
+        /// How many of them must sign a release: all, so that hiding the key sets of a site does not make one key sufficient.
         threshold: usize,
     },
 }
 
-/// The keys that have these fingerprints: the first key set in `tree`, which each of them has signed, or, where there are no sets, the
-/// keys themselves, which the signatures of the release show. Nothing is parsed before their signatures are checked. The sets after
-/// the first are the caller's to follow.
+/// The keys with these fingerprints: the first key set in `tree`, if each of them signed it, or, without key sets, the keys from the
+/// signatures of the release. Nothing is parsed before the signatures are verified. The caller follows later sets.
 pub fn enrol(tree: &dyn Tree, site: &str, fingerprints: &BTreeSet<&str>, now: Timestamp) -> Result<Enrolment> {
     let first = KeySet::read(tree, 1)?;
     let (name, signatures) = match &first {
@@ -47,8 +46,8 @@ pub fn enrol(tree: &dyn Tree, site: &str, fingerprints: &BTreeSet<&str>, now: Ti
             Error::refused(code::ENROLL, format!("no signature of {name} is of {wanted}"))
                 .because(format!("the signatures are of {}", there.join(", ")))
                 .help(
-                    "take the fingerprints from those who sign: `kpull keys show`, in their copy of the site, lists those of each key \
-                     set, and `ssh-keygen -l -f KEY.pub` prints that of a key; to start from a later set, say --signers keys/N.toml, \
+                    "get the fingerprints from the signers: `kpull keys show`, in their copy of the site, lists those of each key \
+                     set, and `ssh-keygen -l -f KEY.pub` prints that of a key; to start from a later set, add --signers keys/N.toml, \
                      from such a copy",
                 )
         })?;
@@ -63,10 +62,10 @@ pub fn enrol(tree: &dyn Tree, site: &str, fingerprints: &BTreeSet<&str>, now: Ti
     if given < set.rotate {
         let are = if given == 1 { "is" } else { "are" };
         return Err(Error::refused(code::ENROLL, format!("key set 1 needs {} fingerprints, and {given} {are} given", set.rotate))
-            .because("fewer keys than that can't say who comes after them")
+            .because("fewer keys than that can't authorize the next set")
             .help(format!(
-                "say --fingerprint for {} keys that have signed it: `kpull keys show`, in a copy of the site that you trust, lists \
-                 them; or say --signers keys/1.toml, from such a copy",
+                "add --fingerprint for {} keys that signed it: `kpull keys show`, in a copy of the site that you trust, lists \
+                 them; or add --signers keys/1.toml, from such a copy",
                 set.rotate
             )));
     }

@@ -1,8 +1,8 @@
-//! Sets of keys, and the chain in which each is signed by enough keys of the one before.
+//! Key sets, and the chain in which each is signed by enough keys of the previous one.
 //!
-//! A host starts from the keys that it was enrolled with (set 0, or whichever set it was given). Later sets travel in the
-//! site as `keys/1.toml`, `keys/2.toml`, … beside their signatures, so that a host which slept through several still
-//! catches up, one after the other. What the sets are for is The Update Framework's root role.
+//! A host starts from the keys with which it was enrolled (set 0, or a later set). Later sets are in the site as `keys/1.toml`,
+//! `keys/2.toml`, … beside their signatures, so that a host that missed several can catch up one by one. Key sets correspond to the
+//! root role of The Update Framework.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -16,31 +16,31 @@ use crate::error::{Error, Exit, Result, code, counted};
 use crate::store::Store;
 use crate::trust::{AllowedSigners, LastSeen, Message, Purpose};
 
-/// The version of the format that this program writes, and the only one that it reads.
+/// The version of the format that this program writes, and the only one it reads.
 const FORMAT: i64 = 1;
-/// Bytes that a set, or its signatures, may have.
+/// The maximum size of a set, or of its signatures, in bytes.
 const LARGEST: u64 = 64 << 10;
-/// Sets that are followed in one go.
+/// The maximum number of sets to follow at once.
 const LONGEST: usize = 1024;
 
-/// Whose signatures count, and how many of them.
+/// The trusted signers, and how many of them must sign.
 #[derive(Clone, Debug)]
 pub struct KeySet {
-    /// The site that it is for.
+    /// The site that it belongs to.
     pub site: String,
-    /// Its place in the chain; 0 is what `allowed_signers` says.
+    /// Its number in the chain; 0 is `allowed_signers`.
     pub number: u64,
-    /// When it was made.
+    /// When it was created.
     pub created: Timestamp,
-    /// How many different keys have to sign a release.
+    /// How many different keys must sign a release.
     pub release: usize,
-    /// How many different keys have to sign the next set.
+    /// How many different keys must sign the next set.
     pub rotate: usize,
     /// The keys.
     pub signers: AllowedSigners,
-    /// Fingerprints of keys that never count again, not for what they signed before either.
+    /// Fingerprints of revoked keys, whose earlier signatures don't count either.
     pub revoked: BTreeSet<String>,
-    /// The last release of the sets before that counts: whatever was signed after it, under whatever serial, does not.
+    /// The last release of earlier sets that counts; none that they signed after it does, whatever its serial.
     pub last_serial: Option<u64>,
 }
 
@@ -83,21 +83,20 @@ impl Shortfall {
 pub struct Signed {
     /// The set.
     pub set: KeySet,
-    /// As it was signed.
+    /// The signed bytes.
     pub bytes: Vec<u8>,
 }
 
 impl KeySet {
-    /// What a host is enrolled with when that is a list of keys. `rotate` is how many of them make a new set; when the
-    /// list has fewer that may, none can.
+    /// Set 0, from a list of keys. `rotate` of them must sign the next set; if fewer may sign sets, there can be no next set.
     pub fn start(site: &str, signers: AllowedSigners, release: usize, rotate: usize) -> Self {
         let created = Timestamp::UNIX_EPOCH;
         let (site, revoked) = (site.to_owned(), BTreeSet::new());
         Self { site, number: 0, created, release, rotate, signers, revoked, last_serial: None }
     }
 
-    /// Reads a set; `file` is what it is called in messages. That it can't be right is an error: thresholds that its keys
-    /// can't reach, a key that it revokes itself.
+    /// Reads a set; `file` is its name in messages. Fails for thresholds that its keys can't reach, and for a listed key that it
+    /// revokes.
     pub fn parse(file: &str, bytes: &[u8]) -> Result<Self> {
         let doc = Doc::parse(file, bytes)?;
         let read: KeySetFile = doc.read()?;
@@ -113,7 +112,7 @@ impl KeySet {
         if read.number == 0 {
             return Err(Error::new(code::KEYS, format!("{file} says that it is set 0"))
                 .at(at("number"), "counts from 1")
-                .help("set 0 is what hosts are enrolled with"));
+                .help("set 0 is the one with which hosts are enrolled"));
         }
         let signers = AllowedSigners::parse(file, &read.signers.join("\n"))?;
         if let Some(bad) = read.signers.iter().find(|line| line.contains(['\n', '\r'])) {
@@ -139,13 +138,13 @@ impl KeySet {
         if let Some(signer) = signers.iter().find(|signer| read.revoked.contains(&signer.fingerprint())) {
             return Err(Error::new(code::KEYS, format!("{file} lists a key of {} that it revokes", signer.principal))
                 .at(at("revoked"), signer.fingerprint())
-                .help("take the key out of `signers`"));
+                .help("remove the key from `signers`"));
         }
         let KeySetFile { site, number, created, release, rotate, revoked, last_serial, .. } = read;
         Ok(Self { site, number, created, release, rotate, signers, revoked, last_serial })
     }
 
-    /// As the text that is signed.
+    /// The text to sign.
     pub fn to_toml(&self) -> String {
         let mut text = format!("format = {FORMAT}\nsite = {}\nnumber = {}\n", quoted(&self.site), self.number);
         let _ = writeln!(text, "created = {:.0}\nrelease = {}\nrotate = {}", self.created, self.release, self.rotate);
@@ -195,17 +194,17 @@ impl KeySet {
         shortfalls
     }
 
-    /// SHA-256 of it, in hex: what tells one set from another.
+    /// Its SHA-256 in hex, which identifies the set.
     pub fn digest(&self) -> String {
         hex::encode(Sha256::digest(self.to_toml()))
     }
 
-    /// Where the set with this number is in a site.
+    /// The path of the set with this number in a site.
     pub fn path(number: u64) -> String {
         layout::key_set(number)
     }
 
-    /// Where the signatures over the set with this number are in a site.
+    /// The path of the signatures of the set with this number in a site.
     pub fn signatures_path(number: u64) -> String {
         format!("keys/{number}.toml.sig")
     }
@@ -216,17 +215,17 @@ impl KeySet {
         (1..=count as u64).map(Self::path).filter_map(|path| Some(Self::parse(&path, files.get(&path)?)))
     }
 
-    /// The newest set of a site; `None` when it has none.
+    /// The newest set of a site; `None` if it has none.
     pub fn newest(files: &Files) -> Result<Option<Self>> {
         Self::all(files).next_back().transpose()
     }
 
-    /// Reads the set that follows this one. Nothing of it is parsed before enough of these keys are known to have signed it;
-    /// enough of the new ones have to have done so too, so that nobody hands a site over to keys that don't exist.
+    /// Reads the set that follows this one. Nothing of it is parsed before enough of these keys are known to have signed it. Enough
+    /// of its own keys must have signed it too, so that a site can't be handed over to keys that don't exist.
     ///
-    /// Keys have to be valid at `now`, or when the set was made, so that a host follows sets that were signed in time however long it
-    /// was away (The Update Framework does not look at the expiry of roots on the way to the last one either). When that was, is the
-    /// signers' word: it does not count where the host has `seen` a later release, and would have met the set before.
+    /// Keys must be valid at `now`, or when the set was created, so that a host can follow older sets however long it was offline (The
+    /// Update Framework ignores the expiry of intermediate roots too). The signers choose that creation time, so it does not count if
+    /// the host has `seen` a later release and would have seen the set before.
     pub fn next(&self, bytes: &[u8], signatures: &[u8], now: Timestamp, seen: Option<&LastSeen>) -> Result<Self> {
         let number = self.number + 1;
         let name = format!("key set {number}");
@@ -240,38 +239,37 @@ impl KeySet {
             is_good(now).or_else(|error| made.and_then(|made| is_good(made).ok()).ok_or(error))
         };
         check(self)?;
-        check(&next).map_err(|error| {
-            error.help("the new keys have to sign their own set too, so that it is known that they are there")
-        })?;
+        check(&next)
+            .map_err(|error| error.help("the new keys must sign their own set too, to prove that they exist"))?;
         let wrong = |why: String| {
             Err(Error::refused(code::KEYS, format!("key set {} does not follow set {}", next.number, self.number))
                 .because(why)
-                .help("`kpull keys new` makes the next set from the newest; look at who wrote this one, and who signed it"))
+                .help("`kpull keys new` creates the next set from the newest; find out who wrote this one, and who signed it"))
         };
         if next.number != number {
-            return wrong(format!("it says that it is set {}", next.number));
+            return wrong(format!("it has number {}", next.number));
         }
         if next.site != self.site {
             return wrong(format!("it is for the site `{}`, and this host belongs to `{}`", next.site, self.site));
         }
         if let Some(again) = self.revoked.iter().find(|key| !next.revoked.contains(*key)) {
-            return wrong(format!("it forgets that {again} is revoked"));
+            return wrong(format!("it does not list {again} as revoked"));
         }
         Ok(next)
     }
 
-    /// The set with this number in `tree`, and its signatures, as they are; `None` where there is no such set.
+    /// The unverified set with this number in `tree`, and its signatures; `None` if there is no such set.
     pub fn read(tree: &dyn Tree, number: u64) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
         let (path, signatures_path) = (Self::path(number), Self::signatures_path(number));
         let Some(bytes) = tree.read(&path, LARGEST)? else { return Ok(None) };
         let signatures = tree.read(&signatures_path, LARGEST)?.ok_or_else(|| {
             Error::refused(code::KEYS, format!("key set {number} is not signed: there is no {signatures_path}"))
-                .help("sign it with `kpull keys sign`, with as many keys of the set before as that asks for")
+                .help("sign it with `kpull keys sign`, with as many keys of the previous set as that one requires")
         })?;
         Ok(Some((bytes, signatures)))
     }
 
-    /// The sets that follow this one in `tree`, oldest first, each signed by the one before; see [`KeySet::next`] for `now` and
+    /// The sets that follow this one in `tree`, oldest first, each signed by the previous one; see [`KeySet::next`] for `now` and
     /// `seen`.
     pub fn follow(&self, tree: &dyn Tree, now: Timestamp, seen: Option<&LastSeen>) -> Result<Vec<Signed>> {
         let mut chain: Vec<Signed> = Vec::new();
@@ -381,7 +379,7 @@ mod tests {
             map.0.insert(to, bytes);
         }
         let error = start.follow(&map, Timestamp::now(), None).unwrap_err();
-        assert_eq!(error.to_string(), "key set 2 does not follow set 0: it says that it is set 2");
+        assert_eq!(error.to_string(), "key set 2 does not follow set 0: it has number 2");
         assert_eq!(error.exit_code(), Exit::Refused);
     }
 
@@ -390,7 +388,7 @@ mod tests {
         let mut first = set(1, &[2], 1);
         first.revoked.insert(signers(&[1]).iter().next().unwrap().fingerprint());
         let error = follow(&first, &[(set(2, &[2], 1), &[2])]).unwrap_err();
-        assert!(error.to_string().contains("it forgets that SHA256:"), "{error}");
+        assert!(error.to_string().contains("it does not list SHA256:"), "{error}");
         let again = KeySet { revoked: first.revoked.clone(), ..set(2, &[1, 2], 1) };
         let error = KeySet::parse("keys/2.toml", again.to_toml().as_bytes()).unwrap_err();
         assert_eq!(error.to_string(), "keys/2.toml lists a key of key1 that it revokes");

@@ -1,4 +1,4 @@
-//! `release.toml`: what signers sign. A site's name, a serial, two times, and every file with its size and digest.
+//! `release.toml`, the signed manifest: the site's name, a serial, two times, and every file with its size and digest.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,21 +12,21 @@ use crate::document::{Doc, Files, is_sha256, quoted};
 use crate::error::{Error, Result, code};
 use crate::trust::is_part;
 
-/// The version of the format that this program writes, and the only one that it reads.
+/// The version of the format that this program writes, and the only one it reads.
 pub const FORMAT: i64 = 1;
 
-const BY_HAND: &str = "`kpull sign` makes no such release: somebody wrote this one by hand";
+const BY_HAND: &str = "`kpull sign` creates no such release: someone wrote this one by hand";
 
 /// A release's manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     /// The site's name.
     pub site: String,
-    /// Grows with every release.
+    /// Increases with every release.
     pub serial: u64,
-    /// When it was made.
+    /// When it was created.
     pub created: Timestamp,
-    /// From when on no host takes it any more.
+    /// The time from which hosts refuse it.
     pub expires: Timestamp,
     /// Every file of the site.
     pub files: BTreeMap<String, Listed>,
@@ -55,25 +55,25 @@ struct ManifestFile {
 }
 
 impl Listed {
-    /// How `content` is listed.
+    /// The entry of `content`.
     pub fn of(content: &[u8]) -> Self {
         Self { sha256: hex::encode(Sha256::digest(content)), size: content.len() as u64 }
     }
 
-    /// Whether `content` is what is listed.
+    /// Whether `content` matches this entry.
     pub fn matches(&self, content: &[u8]) -> bool {
         self.size == content.len() as u64 && self.sha256 == hex::encode(Sha256::digest(content))
     }
 }
 
 impl Manifest {
-    /// The manifest of a site as it is.
+    /// The manifest of these files.
     pub fn of(files: &Files, site: &str, serial: u64, created: Timestamp, expires: Timestamp) -> Self {
         let files = files.iter().map(|(path, content)| (path.to_owned(), Listed::of(content))).collect();
         Self { site: site.to_owned(), serial, created, expires, files }
     }
 
-    /// As the text that is signed.
+    /// The text to sign.
     pub fn to_toml(&self) -> String {
         let mut text = format!("format = {FORMAT}\nsite = {}\n", quoted(&self.site));
         let _ = writeln!(
@@ -87,7 +87,7 @@ impl Manifest {
         text
     }
 
-    /// Reads a manifest whose signatures are good.
+    /// Reads a manifest whose signatures have been verified.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let doc = Doc::parse(MANIFEST, bytes).map_err(refused)?;
         match doc.value().get("format").and_then(serde_json::Value::as_i64) {
@@ -119,7 +119,7 @@ impl Manifest {
     }
 }
 
-/// Refuses a path that leads out of the tree, that could be spelled in two ways, or that is no part of a site.
+/// Refuses a path that leads out of the tree, that has another spelling, or that is not part of a site.
 fn check_path(path: &str) -> Result<()> {
     let plain = path.split('/').all(|name| !name.is_empty() && name != "." && name != ".." && name.len() <= 255);
     if !plain || path.len() > 4096 || path.contains('\\') || path.chars().any(char::is_control) {
@@ -133,7 +133,7 @@ fn check_path(path: &str) -> Result<()> {
     Ok(())
 }
 
-/// A refusal for what is wrong with the text; how to write better TOML is no help to whoever runs a host.
+/// A refusal for an error in the text, without advice about TOML, which does not help whoever runs a host.
 fn refused(error: Error) -> Error {
     error.exit(crate::Exit::Refused).help(BY_HAND)
 }

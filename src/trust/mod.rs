@@ -1,9 +1,9 @@
 //! From untrusted bytes to a release: signatures first, then the manifest, then every file against it.
 //!
-//! A node refuses, each with its own words and exit code 4: a bad or missing signature, too few signers, a serial below
+//! A host refuses, each with its own message and exit code 4: a bad or missing signature, too few signers, a serial below
 //! the highest seen, an expired release, another site's release, a file whose size or digest differs, a file that is
-//! not listed, a path outside the tree, more bytes than announced, an unknown format version; and a clock that runs
-//! behind the last release seen. Which keys count is a chain of key sets of its own, see `keys`.
+//! not listed, a path outside the tree, more bytes than announced, an unknown format version, and a clock that is
+//! behind the last release seen. The chain of key sets decides which keys are trusted, see `keys`.
 
 mod allowed;
 mod enrol;
@@ -32,18 +32,18 @@ use crate::secret::index::Index;
 use crate::secret::name::name_in;
 use crate::site::Site;
 
-/// The namespace of signatures over a release.
+/// The namespace of release signatures.
 pub const NAMESPACE: &str = Purpose::Release.namespace();
-/// Bytes that a release may have in all.
+/// The maximum size of a release in bytes.
 const LARGEST_RELEASE: u64 = 128 << 20;
-/// How far a signer's clock may be ahead of a host's.
+/// How far a signer's clock may be ahead of the host's.
 const LEEWAY: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
 
-/// Something that comes from a verified release and from nothing else. Only this module makes one out of bytes; the
-/// stages after it turn it into one of what they make.
+/// A value that comes from a verified release. Only this module creates one from bytes; later stages turn it into one of their own
+/// products.
 ///
 /// ```compile_fail,E0451
-/// // nobody else can make one
+/// // no other code can create one
 /// fn forge(site: kpull::site::Site, manifest: std::sync::Arc<kpull::trust::Manifest>) -> kpull::trust::Release {
 ///     kpull::trust::Verified { manifest, value: site }
 /// }
@@ -54,41 +54,41 @@ pub struct Verified<T> {
     value: T,
 }
 
-/// One signed state of a site, with the files that one host needs, each of which is what the signers saw.
+/// One signed state of a site, with the verified files that one host needs.
 pub type Release = Verified<Site>;
 
 impl<T> Verified<T> {
-    /// What the signers said of the release.
+    /// The signed manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// The thing itself.
+    /// The value.
     pub fn get(&self) -> &T {
         &self.value
     }
 
-    /// The thing itself, when it has reached its end.
+    /// The value, at the end of the chain of stages.
     pub(crate) fn into_inner(self) -> T {
         self.value
     }
 
-    /// The next stage's product of this one.
+    /// The product of the next stage.
     pub(crate) fn then<U>(self, stage: impl FnOnce(T) -> Result<U>) -> Result<Verified<U>> {
         Ok(Verified { value: stage(self.value)?, manifest: self.manifest })
     }
 }
 
-/// What a host believes.
+/// What a host trusts.
 #[derive(Debug)]
 pub struct Policy {
-    /// The site that it is enrolled to.
+    /// The site to which it is enrolled.
     pub site: String,
-    /// Whose signatures count.
+    /// The trusted keys.
     pub keys: KeySet,
 }
 
-/// A release's manifest whose signatures are good; its files are still to be fetched.
+/// A manifest with verified signatures, whose files are not fetched yet.
 #[derive(Debug)]
 pub struct VerifiedManifest {
     manifest: Arc<Manifest>,
@@ -96,14 +96,14 @@ pub struct VerifiedManifest {
     pub bytes: Vec<u8>,
     /// `release.toml.sig`.
     pub signatures: Vec<u8>,
-    /// Whose signatures they are.
+    /// The signers.
     pub signers: Vec<String>,
-    /// The number of the key set that has them.
+    /// The number of their key set.
     pub keys: u64,
 }
 
 impl Policy {
-    /// [`VerifiedManifest::by`] the keys that count here, and of this site.
+    /// Verifies the manifest by the trusted keys, and that it is of this site.
     pub fn announce(&self, tree: &dyn Tree, at: Timestamp) -> Result<VerifiedManifest> {
         let announced = VerifiedManifest::by(&self.keys, tree, at)?;
         if announced.manifest.site != self.site {
@@ -114,27 +114,25 @@ impl Policy {
                     announced.manifest.site, self.site
                 ),
             )
-            .help("look at the source's address, and at `site` under [trust] in kpull.toml"));
+            .help("check the source's address, and `site` under [trust] in kpull.toml"));
         }
         Ok(announced)
     }
 }
 
 impl VerifiedManifest {
-    /// Checks signatures and then, only then, reads the manifest that they are over. Keys have to be valid at the time `at`.
-    /// Which site it is of is the caller's to look at.
+    /// Verifies the signatures before it parses the manifest. Keys must be valid at the time `at`. The caller checks the site.
     pub fn by(keys: &KeySet, tree: &dyn Tree, at: Timestamp) -> Result<Self> {
-        let read = |name: &str, max: u64| -> Result<Option<Vec<u8>>> { tree.read(name, max) };
-        let bytes = read(MANIFEST, LARGEST_MANIFEST)?.ok_or_else(|| {
+        let bytes = tree.read(MANIFEST, LARGEST_MANIFEST)?.ok_or_else(|| {
             Error::refused(code::SIGNATURE, format!("the source has no {MANIFEST}"))
-                .help("sign the site with `kpull sign`, and publish what that writes; if the site is not at the top of its repository, name its directory with `path`")
+                .help("sign the site with `kpull sign` and publish the result; if the site is not at the top of its repository, set `path` to its directory")
         })?;
-        let signatures = read(SIGNATURES, LARGEST_SIGNATURES)?.ok_or_else(|| {
+        let signatures = tree.read(SIGNATURES, LARGEST_SIGNATURES)?.ok_or_else(|| {
             Error::refused(code::SIGNATURE, format!("the release is not signed: there is no {SIGNATURES}"))
                 .help("sign the site with `kpull sign`")
         })?;
         let message = Message { bytes: &bytes, purpose: Purpose::Release, name: "the release", at };
-        // kpull writes no line of it with a carriage return: whoever has signed it, these are other bytes
+        // kpull writes no carriage returns, so the signed bytes were different
         let filtered = |error: Error| match bytes.contains(&b'\r') {
             true => error.because("a filter changed its line ends").help(KEEP),
             false => error,
@@ -145,17 +143,17 @@ impl VerifiedManifest {
         Ok(Self { manifest: manifest.into(), bytes, signatures, signers, keys: keys.number })
     }
 
-    /// What the signers said.
+    /// The signed manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// SHA-256 of `release.toml`, in hex: what tells one release from another.
+    /// The SHA-256 of `release.toml` in hex, which identifies a release.
     pub fn digest(&self) -> String {
         hex::encode(Sha256::digest(&self.bytes))
     }
 
-    /// Refuses a release that is older than one seen before, expired, or signed in what is the future here.
+    /// Refuses a release that is older than one seen before, expired, or signed in the future by this host's clock.
     pub fn check_time(&self, seen: Option<&LastSeen>, now: Timestamp) -> Result<()> {
         let Manifest { serial, created, expires, .. } = &*self.manifest;
         if let Some(seen) = seen {
@@ -163,15 +161,15 @@ impl VerifiedManifest {
                 return Err(Error::refused(
                     code::SERIAL,
                     format!(
-                        "the release has serial {serial}, and since the last change of keys none up to {} counts",
+                        "the release has serial {serial}, but since the last change of keys none up to {} counts",
                         seen.serial
                     ),
                 )
-                .help("sign again: each release has the serial of the one before and one more"));
+                .help("sign again: each release has the previous serial plus one"));
             }
             if *serial < seen.serial {
-                return Err(Error::refused(code::SERIAL, format!("the release has serial {serial}, and {} was seen here before", seen.serial))
-                    .help("somebody replays an old release, or the source was set back; sign again to publish it under a new serial"));
+                return Err(Error::refused(code::SERIAL, format!("the release has serial {serial}, but {} was seen here before", seen.serial))
+                    .help("someone is replaying an old release, or the source was reset; sign again to publish it under a new serial"));
             }
             if *serial == seen.serial && self.digest() != seen.digest {
                 return Err(Error::refused(
@@ -189,14 +187,13 @@ impl VerifiedManifest {
         }
         if now > *expires {
             return Err(Error::refused(code::EXPIRED, format!("the release (serial {serial}) expired at {expires}"))
-                .help("sign again: a release that nobody renews may be one that somebody holds back"));
+                .help("sign again; if it should have been renewed, someone may be withholding newer releases"));
         }
         Ok(())
     }
 
-    /// Fetches what `host` needs from `tree`, or takes it from `known` where the digest is the same, and checks it: first
-    /// what every host of the site reads, then what is this one's alone. Refused when the site has no such host: a host
-    /// takes its own catalog or none.
+    /// Fetches the files that `host` needs from `tree`, or takes them from `known` if the digest matches, and verifies them: first
+    /// the files that every host reads, then those of this host. Refuses a site without this host.
     pub fn fetch(&self, tree: &dyn Tree, known: Option<&Files>, host: &str) -> Result<Release> {
         self.check_extent(tree)?;
         let files = gather(&self.manifest, tree, known, &Files::is_for_all)?;
@@ -208,14 +205,14 @@ impl VerifiedManifest {
         Ok(Verified { manifest: self.manifest.clone(), value: site })
     }
 
-    /// Fetches the files that are `wanted`, and checks them: for whoever takes a part of another site into their own.
+    /// Fetches and verifies the `wanted` files, to vendor a part of another site.
     pub fn fetch_part(&self, tree: &dyn Tree, wanted: &dyn Fn(&str) -> bool) -> Result<Verified<Files>> {
         self.check_extent(tree)?;
         let files = gather(&self.manifest, tree, None, wanted)?;
         Ok(Verified { manifest: self.manifest.clone(), value: files.into_iter().collect() })
     }
 
-    /// Refuses a release of more bytes than are allowed, and a source with files of the site that nobody signed.
+    /// Refuses a release above the maximum size, and a source with unsigned files of the site.
     fn check_extent(&self, tree: &dyn Tree) -> Result<()> {
         let total: u64 = self.manifest.files.values().map(|listed| listed.size).fold(0, u64::saturating_add);
         if total > LARGEST_RELEASE {
@@ -239,16 +236,14 @@ impl VerifiedManifest {
     }
 }
 
-/// The most bytes of a text of which it is looked into what became of it on its way.
+/// The maximum size of a text that is checked for changes in transit.
 const LARGEST_TEXT: u64 = 64 << 10;
 
-/// Whether `host` reads the file at `path`, beside those that every host reads.
+/// Whether `host` reads the file at `path`, besides those that every host reads.
 fn is_for(host: &str, site: &Site, secrets: &Index, path: &str) -> bool {
     match path.split('/').collect::<Vec<_>>()[..] {
-        // what `kpull check` compares command lines with; a host has no use for it
-        ["roles", _, "flags", ..] => false,
-        // nor for where a role was taken from
-        ["roles", _, "origin.toml"] => false,
+        // only `kpull check` reads these
+        ["roles", _, "flags", ..] | ["roles", _, "origin.toml"] => false,
         ["roles", role, _, ..] => site.hosts.get(host).is_some_and(|host| host.roles.iter().any(|known| known == role)),
         ["pki", owner, _] => owner == host,
         ["secrets", ..] => {
@@ -258,7 +253,7 @@ fn is_for(host: &str, site: &Site, secrets: &Index, path: &str) -> bool {
     }
 }
 
-/// The listed files that are wanted: from `known` where the digest is the same, else from `tree`, checked.
+/// The `wanted` files: from `known` if the digest matches, else from `tree`, verified.
 fn gather(
     manifest: &Manifest,
     tree: &dyn Tree,
@@ -279,7 +274,7 @@ fn gather(
 
 fn fetch(tree: &dyn Tree, path: &str, listed: &Listed) -> Result<Vec<u8>> {
     let read = tree.read(path, listed.size).map_err(|error| match listed.size {
-        // of what has more bytes so many are looked at that it can be told what became of it
+        // reads more than announced, to find out what changed the file
         ..=LARGEST_TEXT if error.exit_code() == Exit::Refused => {
             let more = tree.read(path, listed.size.saturating_mul(2).max(LARGEST_TEXT)).ok().flatten();
             more.and_then(|content| disguised(path, listed, &content)).unwrap_or(error)
@@ -288,31 +283,25 @@ fn fetch(tree: &dyn Tree, path: &str, listed: &Listed) -> Result<Vec<u8>> {
     });
     let content = read?.ok_or_else(|| {
         Error::refused(code::TAMPERED, format!("{path} is listed in the release, and the source does not have it"))
-            .help("publish every file of the site; was the push complete?")
+            .help("publish every file of the site; check that the push was complete")
     })?;
-    if !listed.matches(&content)
-        && let Some(error) = disguised(path, listed, &content)
-    {
-        return Err(error);
+    if listed.matches(&content) {
+        return Ok(content);
     }
-    if content.len() as u64 != listed.size {
-        return Err(Error::refused(
-            code::TAMPERED,
-            format!("{path} has {} bytes, and the release says {}", content.len(), listed.size),
-        )
-        .help("the file was changed or cut short after signing"));
-    }
-    if !listed.matches(&content) {
-        return Err(Error::refused(
-            code::TAMPERED,
-            format!("{path} is not the file that was signed: its SHA-256 differs"),
-        )
-        .help("the file was changed after signing; sign again if that was you"));
-    }
-    Ok(content)
+    let refused = |what: String, help| Error::refused(code::TAMPERED, format!("{path} {what}")).help(help);
+    Err(disguised(path, listed, &content).unwrap_or_else(|| match content.len() as u64 == listed.size {
+        true => refused(
+            "is not the file that was signed: its SHA-256 differs".to_owned(),
+            "the file was changed after signing; sign again if that was you",
+        ),
+        false => refused(
+            format!("has {} bytes, and the release says {}", content.len(), listed.size),
+            "the file was changed or truncated after signing",
+        ),
+    }))
 }
 
-/// The error for a file that is not the one that was signed, where its bytes tell what became of it.
+/// The error for a file that differs from the signed one, if its bytes show what changed it.
 fn disguised(path: &str, listed: &Listed, content: &[u8]) -> Option<Error> {
     let (what, help) = changed_by(content, |bytes| listed.matches(bytes))?;
     let error = Error::refused(code::TAMPERED, format!("{path} is not the file that was signed: {what}"));
@@ -321,7 +310,7 @@ fn disguised(path: &str, listed: &Listed, content: &[u8]) -> Option<Error> {
 
 fn clock(now: Timestamp, created: Timestamp) -> Error {
     Error::refused(code::CLOCK, format!("this host's clock says {now:.0}, and a release was signed at {created:.0}"))
-        .help("set the clock; a clock that is set back would let an expired release pass")
+        .help("set the clock; with a clock that is behind, an expired release would be accepted")
 }
 
 /// Whether a path of a repository belongs to the site.
@@ -406,11 +395,11 @@ mod tests {
             (6, "another", None),
             (7, own.as_str(), None),
             (7, "another", Some("there are two different releases with serial 7")),
-            (8, own.as_str(), Some("the release has serial 7, and 8 was seen here before")),
+            (8, own.as_str(), Some("the release has serial 7, but 8 was seen here before")),
             // since a change of keys none up to this serial counts
             (6, "", None),
-            (7, "", Some("the release has serial 7, and since the last change of keys none up to 7 counts")),
-            (8, "", Some("the release has serial 7, and since the last change of keys none up to 8 counts")),
+            (7, "", Some("the release has serial 7, but since the last change of keys none up to 7 counts")),
+            (8, "", Some("the release has serial 7, but since the last change of keys none up to 8 counts")),
         ] {
             let ended = release.check_time(Some(&seen(serial, digest)), at(CREATED));
             let told = ended.err().map(|error| error.to_string());

@@ -1,4 +1,4 @@
-//! The operator's side: a manifest of the site as it is, and a signature over it.
+//! The operator's side: the manifest of a site, and a signature over it.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -17,27 +17,27 @@ use crate::read;
 use crate::site::Site;
 use crate::trust::{KeySet, LEEWAY, Manifest, Message, Purpose};
 
-/// How long a signature may take that nobody is asked for.
+/// How long a signature without user interaction may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The highest serial that a site has by a time, with a release in each second since 1970: whoever writes the manifest that others sign
-/// can skip serials, but can't use them up.
+/// The highest plausible serial at a time, with one release per second since 1970: the author of a manifest that others sign can skip
+/// serials, but can't use them up.
 fn latest_serial(now: Timestamp) -> u64 {
     now.as_second().try_into().unwrap_or(0)
 }
 
-/// What signs.
+/// A way to sign.
 #[derive(Clone, Debug)]
 pub enum Signer {
     /// A private key (Ed25519, ECDSA P-256) without a passphrase, in a file.
     Key(PathBuf),
-    /// `ssh-keygen -Y sign` with this file: a public key whose private half an agent or a hardware key holds, or a
-    /// private key with a passphrase, which it asks for, or of another kind.
+    /// `ssh-keygen -Y sign` with this file: a public key whose private half is in an agent or a hardware key, or a private key
+    /// of another kind or with a passphrase, for which it asks.
     Keygen(PathBuf),
 }
 
 impl Signer {
-    /// The way to sign with the key in `path`, be it private, public, or with a passphrase.
+    /// The way to sign with the key in `path`, which can be private, public, or protected by a passphrase.
     pub fn of(path: &Path) -> Result<Self> {
         let what = || format!("can't read the key {}", path.display());
         let bytes = Zeroizing::new(read::named(path).context(code::SIGN, what)?);
@@ -49,7 +49,7 @@ impl Signer {
             Ok(_) => Ok(Self::Keygen(path.to_owned())),
             Err(error) => Err(Error::new(code::SIGN, format!("{} is not an OpenSSH key", path.display()))
                 .because(error)
-                .help("make one with `ssh-keygen -t ed25519`, or give the .pub file of a key in your agent")),
+                .help("create one with `ssh-keygen -t ed25519`, or give the .pub file of a key in your agent")),
         }
     }
 
@@ -75,7 +75,7 @@ fn signs_here(algorithm: &Algorithm) -> bool {
     matches!(algorithm, Algorithm::Ed25519 | Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 })
 }
 
-/// What `ssh-keygen` signs. An operator is asked for a passphrase; on a host, where a run signs, nobody is.
+/// Signs with `ssh-keygen`. It asks an operator for a passphrase, but not on a host, where a run signs.
 fn keygen(key: &Path, message: &[u8], purpose: Purpose) -> Result<String> {
     let what = || format!("can't sign with {} through ssh-keygen", key.display());
     let key = key.to_str().ok_or_else(|| Error::new(code::SIGN, what()).because("its path is not in UTF-8"))?;
@@ -101,24 +101,24 @@ fn keygen(key: &Path, message: &[u8], purpose: Purpose) -> Result<String> {
     if !output.status.success() {
         return Err(Error::new(code::SIGN, what())
             .because(format!("ssh-keygen ended with {}", output.status))
-            .help("is the key in the agent? `ssh-add -L` lists them"));
+            .help("check that the key is in the agent: `ssh-add -L` lists its keys"));
     }
-    // only now: one that ended early has more to say than a broken pipe
+    // checked last: the exit status of ssh-keygen is more informative than a broken pipe
     written.context(code::SIGN, what)?;
     String::from_utf8(output.stdout).context(code::SIGN, what)
 }
 
-/// What `sign` did.
+/// The result of `sign`.
 #[derive(Debug)]
 pub struct Signed {
-    /// The manifest that is signed now.
+    /// The signed manifest.
     pub manifest: Manifest,
-    /// Whether the release was there already, so that its signatures were added to instead of making a new one.
+    /// Whether the signature was added to an existing release instead of creating a new one.
     pub added: bool,
 }
 
-/// Signs the site in `dir`. When its `release.toml` is that of the files as they are, the signature is added to it (so
-/// several people sign one release); otherwise a new release is made, with the next serial and `lifetime` to live.
+/// Signs the site in `dir`. If its `release.toml` matches the files, the signature is added, so that several people can sign one
+/// release. Otherwise, a new release is created, with the next serial and this `lifetime`.
 pub fn sign(dir: &Path, signer: &Signer, lifetime: jiff::SignedDuration, renew: bool) -> Result<Signed> {
     let files = Files::in_directory(dir)?;
     let site = Site::load(files.clone())?;
@@ -133,9 +133,13 @@ pub fn sign(dir: &Path, signer: &Signer, lifetime: jiff::SignedDuration, renew: 
         None => 1,
         Some((old, _)) if old.serial < latest_serial(now) => old.serial + 1,
         Some((old, _)) => {
-            return Err(Error::new(code::SIGN, format!("no site has come to serial {} by now", old.serial)).help(
-                format!("{MANIFEST} is not one of yours: take the last that you signed, and look at who changed it"),
-            ));
+            return Err(Error::new(
+                code::SIGN,
+                format!("serial {} is higher than any site can have reached", old.serial),
+            )
+            .help(format!(
+                "{MANIFEST} is not one of yours: restore the last one that you signed, and find out who changed it"
+            )));
         }
     };
     let expires = now.checked_add(lifetime).context(code::SIGN, || "that lifetime is too long".to_owned())?;
@@ -151,23 +155,23 @@ pub fn sign(dir: &Path, signer: &Signer, lifetime: jiff::SignedDuration, renew: 
             return Err(Error::new(
                 code::SIGN,
                 format!(
-                    "the release that is there (serial {}) was made at {:.0}, which is to come",
+                    "the existing release (serial {}) was created at {:.0}, which is in the future",
                     old.serial, old.created
                 ),
             )
             .because("hosts refuse it until then")
-            .help("set the clock, or look at who wrote it; --renew signs a release of your own"));
+            .help("set the clock, or find out who wrote it; --renew signs a release of your own"));
         }
-        // whoever signs says how long hosts take it, and not whoever wrote the manifest
+        // the signer decides how long hosts accept it, not the author of the manifest
         if old.expires > expires || old.expires.duration_since(old.created) > lifetime {
             return Err(Error::new(
                 code::SIGN,
                 format!(
-                    "the release that is there (serial {}) is good until {:.0}, and --lifetime allows for {expires:.0}",
+                    "the existing release (serial {}) is valid until {:.0}, but --lifetime allows only {expires:.0}",
                     old.serial, old.expires
                 ),
             )
-            .help("say a longer --lifetime to sign it all the same, or --renew to sign a release of your own"));
+            .help("add a longer --lifetime to sign it anyway, or --renew to sign a release of your own"));
         }
         let signature = signer.sign(&bytes, Purpose::Release)?;
         check_counts(&files, &bytes, &signature, now)?;
@@ -180,23 +184,23 @@ pub fn sign(dir: &Path, signer: &Signer, lifetime: jiff::SignedDuration, renew: 
     })?;
     let signature = signer.sign(text.as_bytes(), Purpose::Release)?;
     check_counts(&files, text.as_bytes(), &signature, now)?;
-    // the signature first: a manifest with an old signature is refused, one without its own can't be told from forged
+    // the signature first: hosts refuse both states in between, but only a manifest without its signature looks forged
     replace(&[(signatures_path, signature.into_bytes()), (manifest_path, text.into_bytes())])?;
     Ok(Signed { manifest: fresh, added: false })
 }
 
-/// Refuses a signature that no host would count: the site's newest key set doesn't have its key.
+/// Refuses a signature by a key that is not in the site's newest key set, since no host would count it.
 fn check_counts(files: &Files, bytes: &[u8], signature: &str, at: Timestamp) -> Result<()> {
     let Some(set) = KeySet::newest(files)? else { return Ok(()) };
     let message = Message { bytes, purpose: Purpose::Release, name: "the release", at };
     set.signers.check(&message, signature.as_bytes(), 1).map(drop).map_err(|error| {
-        Error::new(code::SIGN, format!("hosts would not take a release with this signature, by key set {}", set.number))
+        Error::new(code::SIGN, format!("hosts would refuse a release with this signature, by key set {}", set.number))
             .because(error)
             .help("sign with a key that `kpull keys show` lists for releases")
     })
 }
 
-/// Adds a signature to those in a file of the site in `dir`, unless it is there already.
+/// Adds a signature to those in a file of the site in `dir`, unless the file has it already.
 pub fn add_signature(dir: &Path, path: &str, signature: &str) -> Result<()> {
     let mut signatures = match read_if_there(dir, path)? {
         Some(bytes) => utf8(path, &bytes)?.to_owned(),

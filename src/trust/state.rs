@@ -1,7 +1,7 @@
-//! What a host must not forget: whom it was enrolled to believe, the newest set of keys, the newest release seen.
+//! What a host must remember: the trust from its enrolment, the newest key set, the newest release seen.
 //!
-//! It is kept twice: in the state directory, and as `/etc/kpull/trust.toml` in the host's root. A state directory that was
-//! deleted is so told from a host that never had one, and an old release stays an old release.
+//! It is stored twice: in the state directory, and as `/etc/kpull/trust.toml` in the host's root. This detects a deleted state
+//! directory, which would otherwise let an old release pass.
 
 use std::path::Path;
 
@@ -14,27 +14,27 @@ use crate::store::ENROLL;
 use crate::trust::VerifiedManifest;
 
 const PRIVATE: Access = Access { mode: 0o600, uid: None, gid: None };
-/// Where it is in the host's root.
+/// Its path in the host's root.
 pub const TRUST_FILE: &str = "/etc/kpull/trust.toml";
-/// Where it is in the state directory.
+/// Its path in the state directory.
 pub const KEPT: &str = "/trust.toml";
 
 /// The newest release seen.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct LastSeen {
-    /// Its serial: no release below it is taken.
+    /// Its serial: releases below it are refused.
     pub serial: u64,
-    /// When it was signed: the clock may not run behind that.
+    /// When it was signed: the clock must not be behind this time.
     pub created: Timestamp,
-    /// SHA-256 of its `release.toml`, in hex; empty when no release with this serial counts.
+    /// SHA-256 of its `release.toml`, in hex; empty if no release with this serial counts.
     pub digest: String,
-    /// The number of the key set that it was signed by.
+    /// The number of the key set that signed it.
     pub keys: u64,
 }
 
 impl LastSeen {
-    /// What has to be remembered of a release.
+    /// What to remember of a release.
     pub fn of(release: &VerifiedManifest) -> Self {
         let manifest = release.manifest();
         Self { serial: manifest.serial, created: manifest.created, digest: release.digest(), keys: release.keys }
@@ -45,21 +45,21 @@ impl LastSeen {
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct TrustState {
-    /// The site that it belongs to.
+    /// The site to which it belongs.
     pub site: String,
-    /// Which host of the site it is.
+    /// Its name in the site.
     pub host: String,
-    /// SHA-256 of the key set that it was enrolled with, in hex.
+    /// SHA-256 of the key set with which it was enrolled, in hex.
     pub start: String,
-    /// The number of the key set that counts now.
+    /// The number of the current key set.
     pub keys: u64,
     /// The newest release seen; none before the first.
     pub release: Option<LastSeen>,
 }
 
 impl TrustState {
-    /// Reads it from one place; `None` when there is none. One that can't be read is an error and not a fresh start: that
-    /// would let an old release pass.
+    /// Reads one of the two files; `None` if it is missing. An unreadable file is an error and not a fresh start, which would let
+    /// an old release pass.
     fn read(root: &Root, path: &str) -> Result<Option<Self>> {
         let Some((_, bytes)) = root.read(Path::new(path))? else { return Ok(None) };
         let damaged = |why: String| {
@@ -71,20 +71,18 @@ impl TrustState {
         toml::from_str(text).map(Some).map_err(|error| damaged(error.message().to_owned()))
     }
 
-    /// What is remembered in the state directory and in the host's root: the newer of the two, since a crash can come
-    /// between writing one and the other; and whether both have it. `None` on a host that was never enrolled. Refused when
-    /// only the state directory has forgotten.
+    /// The newer of the two files, since a crash can happen between their writes; and whether both agree. `None` on a host that was
+    /// never enrolled. Refused if only the state directory lacks its file.
     pub fn load(state: &Root, host: &Root) -> Result<Option<(Self, bool)>> {
         Ok(match (Self::read(state, KEPT)?, Self::anchor(host)?) {
             (None, None) => None,
             (None, Some(anchor)) => {
                 let last = anchor.release.map_or_else(String::new, |seen| format!(", last at release {}", seen.serial));
-                return Err(Error::refused(
-                    code::MEMORY,
-                    format!("the state directory has forgotten what {TRUST_FILE} remembers"),
-                )
-                .because(format!("this host is `{}` of the site `{}`{last}", anchor.host, anchor.site))
-                .help(format!("was it deleted, or does `state` in kpull.toml name another? {ENROLL}")));
+                return Err(Error::refused(code::MEMORY, format!("the state directory lacks what {TRUST_FILE} has"))
+                    .because(format!("this host is `{}` of the site `{}`{last}", anchor.host, anchor.site))
+                    .help(format!(
+                        "check whether it was deleted, or `state` in kpull.toml names another directory; {ENROLL}"
+                    )));
             }
             (Some(kept), None) => Some((kept, false)),
             (Some(kept), Some(anchor)) => {
@@ -94,12 +92,12 @@ impl TrustState {
         })
     }
 
-    /// What the host's root remembers, whatever the state directory does.
+    /// The file in the host's root, whatever the state directory has.
     pub fn anchor(host: &Root) -> Result<Option<Self>> {
         Self::read(host, TRUST_FILE)
     }
 
-    /// Keeps it in both places.
+    /// Writes both files.
     pub fn save(&self, state: &Root, host: &Root) -> Result<()> {
         let text = toml::to_string(self).context(code::MEMORY, || format!("can't write {TRUST_FILE}"))?;
         for (root, path) in [(state, KEPT), (host, TRUST_FILE)] {

@@ -251,7 +251,7 @@ fn the_memory_that_a_role_can_use_is_limited() {
         let output = shell.arg(env!("CARGO_BIN_EXE_kpull")).arg(site.path("site")).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{} {said}", output.status);
-        assert!(said.contains("this takes more than 512 MiB of memory"), "{said}");
+        assert!(said.contains("this needs more than 512 MiB of memory"), "{said}");
     }
 }
 

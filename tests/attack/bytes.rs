@@ -31,7 +31,7 @@ fn a_file_with_another_content_is_refused() {
 #[test]
 fn a_file_that_is_cut_short_is_refused() {
     let error = "roles/base/files/more has 18 bytes, and the release says 19";
-    Attack { error, help: "the file was changed or cut short after signing", ..Attack::default() }.mount(|tree| {
+    Attack { error, help: "the file was changed or truncated after signing", ..Attack::default() }.mount(|tree| {
         let text = tree.text(MORE);
         tree.put(MORE, &text[..text.len() - 1]);
     });
@@ -53,14 +53,14 @@ fn a_file_with_one_byte_more_than_announced_is_refused() {
 #[test]
 fn a_file_whose_listed_size_is_wrong_is_refused() {
     let error = "roles/base/files/more has 19 bytes, and the release says 20";
-    Attack { error, help: "the file was changed or cut short after signing", ..Attack::default() }
+    Attack { error, help: "the file was changed or truncated after signing", ..Attack::default() }
         .mount(|tree| tree.edit("size = 19 }", "size = 20 }"));
 }
 
 #[test]
 fn a_listed_file_that_is_missing_is_refused() {
     let error = "roles/base/files/more is listed in the release, and the source does not have it";
-    Attack { error, help: "publish every file of the site; was the push complete?", ..Attack::default() }
+    Attack { error, help: "publish every file of the site; check that the push was complete", ..Attack::default() }
         .mount(|tree| drop(tree.0.remove(MORE)));
 }
 

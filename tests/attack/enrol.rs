@@ -168,7 +168,7 @@ fn a_later_set_in_place_of_the_first_enrolls_no_host() {
     tree.list(GOOD);
     tree.sign(&[2]);
     host.publish(&tree);
-    refuses(&host, &[2], "it says that it is set 2");
+    refuses(&host, &[2], "it has number 2");
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn enrolling_again_by_key_sets_keeps_the_record_of_the_newest_release() {
         host.publish(&release(GOOD + 1, &[(&first, &[1, 2])], &[2]));
         for _ in 0..2 {
             let (code, text) = enroll(&host, &[]);
-            assert!(text.contains("the source has release 11, and this host has seen 15"), "{text}");
+            assert!(text.contains("the source has release 11, but this host has seen 15"), "{text}");
             assert_eq!(code, Some(4));
             assert_eq!(host.apply().code, 4);
             host.expect_files(GOOD + 5);

@@ -176,7 +176,7 @@ fn a_set_without_the_key_that_signed_a_serial_far_ahead_revokes_the_serial() {
         host.expect_good(1 << 60);
         let next = KeySet { last_serial: Some(GOOD), ..without_key_1() };
         let error =
-            format!("the release has serial {GOOD}, and since the last change of keys none up to {GOOD} counts");
+            format!("the release has serial {GOOD}, but since the last change of keys none up to {GOOD} counts");
         host.publish(&release(GOOD, &[(&next, &[2])], &[2]));
         let ended = host.apply();
         assert_eq!((ended.error, ended.code), (error, 4));
@@ -269,14 +269,14 @@ fn a_state_directory_that_was_deleted_does_not_make_an_old_release_new() {
         assert_eq!(
             ended.error,
             format!(
-                "the state directory has forgotten what /etc/kpull/trust.toml remembers: this host is `a` of the site \
+                "the state directory lacks what /etc/kpull/trust.toml has: this host is `a` of the site \
                  `lab`, last at release {GOOD}"
             )
         );
         assert_eq!(ended.code, 4);
         host.expect_files(GOOD);
         let (code, text) = enroll(&host, &[]);
-        assert!(text.contains("the source has release 9, and this host has seen 10"), "{text}");
+        assert!(text.contains("the source has release 9, but this host has seen 10"), "{text}");
         assert_eq!(code, Some(4));
         host.publish(&good);
         let (code, text) = enroll(&host, &[]);

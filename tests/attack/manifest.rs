@@ -6,7 +6,7 @@ use kpull::document::layout::MANIFEST;
 
 use crate::attack::host::{Attack, GOOD, Host, Tree, Via};
 
-const BY_HAND: &str = "`kpull sign` makes no such release: somebody wrote this one by hand";
+const BY_HAND: &str = "`kpull sign` creates no such release: someone wrote this one by hand";
 
 fn refused(error: &str, help: &str, attack: impl Fn(&mut Tree) + Sync) {
     Attack { error, help, ..Attack::default() }.mount(attack);
@@ -19,7 +19,7 @@ fn refused_by_dir(error: &str, help: &str, attack: impl Fn(&mut Tree) + Sync) {
 
 #[test]
 fn another_sites_release_is_refused() {
-    let help = "look at the source's address, and at `site` under [trust] in kpull.toml";
+    let help = "check the source's address, and `site` under [trust] in kpull.toml";
     refused("the release is for the site `prod`, and this host belongs to `lab`", help, |tree| {
         tree.set("site", "\"prod\"");
     });

@@ -16,7 +16,7 @@ fn a_rewritten_git_history_brings_no_old_release_back() {
     let before = host.snapshot();
     host.rewrite_history(&Tree::good(GOOD));
     let ended = host.apply();
-    assert_eq!(ended.error, format!("the release has serial {GOOD}, and {} was seen here before", GOOD + 1));
+    assert_eq!(ended.error, format!("the release has serial {GOOD}, but {} was seen here before", GOOD + 1));
     assert_eq!((ended.code, before), (4, host.snapshot()));
     // a history that starts anew with a newer release is nothing bad
     host.rewrite_history(&Tree::good(GOOD + 2));

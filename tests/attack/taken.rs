@@ -67,7 +67,11 @@ fn a_name_that_no_site_can_have_is_reported_in_one_line_and_not_adopted() {
         let (tree, site) = home();
         tree.write(&format!("home/u/{name}"), "x");
         let told = adopt(&tree, &site, "mine /home/u").exits(1);
-        assert!(told.stderr.contains(&format!("no site has a file that is called home/u/{shown}")), "{}", told.stderr);
+        assert!(
+            told.stderr.contains(&format!("a site can't have a file with the name home/u/{shown}")),
+            "{}",
+            told.stderr
+        );
         assert!(!site.path().join("roles").exists());
     }
     // neither is what has no name in letters taken for something else
@@ -112,7 +116,8 @@ fn a_pipe_a_device_and_a_sparse_or_unreadable_file_are_not_adopted() {
             }
         }
         let told = adopt(&tree, &site, "mine /home/u").exits(1);
-        let words = ["is a device, a socket or a pipe", "which is much for a site", "is not for everybody here"];
+        let words =
+            ["is a device, a socket or a pipe", "which is too much for a site", "not everyone on the host can read"];
         assert!(told.stderr.contains(words[what]), "{}", told.stderr);
         assert!(!site.path().join("roles").exists());
     }

@@ -7,8 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use crate::attack::host::{Attack, EVERY, GOOD, Host, Tree, Via, allow};
 
 const REPLAY: &str =
-    "somebody replays an old release, or the source was set back; sign again to publish it under a new serial";
-const RENEW: &str = "sign again: a release that nobody renews may be one that somebody holds back";
+    "someone is replaying an old release, or the source was reset; sign again to publish it under a new serial";
+const RENEW: &str = "sign again; if it should have been renewed, someone may be withholding newer releases";
 
 fn toml(time: Timestamp) -> String {
     format!("{time:.0}")
@@ -16,7 +16,7 @@ fn toml(time: Timestamp) -> String {
 
 #[test]
 fn a_release_older_than_the_last_one_is_refused() {
-    let error = "the release has serial 9, and 10 was seen here before";
+    let error = "the release has serial 9, but 10 was seen here before";
     Attack { error, help: REPLAY, fresh: false, ..Attack::default() }.mount(|tree| *tree = Tree::good(GOOD - 1));
 }
 
@@ -47,7 +47,7 @@ fn an_old_release_is_refused_even_if_only_the_record_of_the_newest_is_left() {
         let before = host.snapshot();
         host.publish(&Tree::good(GOOD - 1));
         let ended = host.apply();
-        assert_eq!(ended.error, "the release has serial 9, and 10 was seen here before");
+        assert_eq!(ended.error, "the release has serial 9, but 10 was seen here before");
         assert_eq!((ended.help.as_str(), ended.code), (REPLAY, 4));
         assert_eq!(before, host.snapshot());
         host.publish(&Tree::good(GOOD + 1));
@@ -96,7 +96,7 @@ fn the_newest_serial_is_on_disk_before_anything_is_applied() {
     fs::remove_dir(host.root().join("etc/motd")).unwrap();
     host.publish(&Tree::good(GOOD));
     let ended = host.apply();
-    assert_eq!((ended.error.as_str(), ended.code), ("the release has serial 10, and 11 was seen here before", 4));
+    assert_eq!((ended.error.as_str(), ended.code), ("the release has serial 10, but 11 was seen here before", 4));
     host.expect_files(GOOD + 1);
 }
 
@@ -134,7 +134,7 @@ fn a_release_with_a_signing_time_in_the_future_is_refused() {
         assert!(ended.error.ends_with(&format!(", and a release was signed at {created}")), "{}", ended.error);
         assert_eq!(
             ended.help,
-            "set the clock; a clock that is set back would let an expired release pass; the host stays converged on \
+            "set the clock; with a clock that is behind, an expired release would be accepted; the host stays converged on \
              release 10"
         );
         assert_eq!((ended.code, before), (4, host.snapshot()));

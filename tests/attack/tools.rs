@@ -186,7 +186,7 @@ fn a_key_in_an_agent_signs_and_a_missing_one_is_reported() {
     let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let what = format!("can't sign with {} through ssh-keygen", desk.path("only.pub").display());
     assert!(told["error"].as_str().unwrap().starts_with(&what), "{told}");
-    assert_eq!(told["help"], "is the key in the agent? `ssh-add -L` lists them");
+    assert_eq!(told["help"], "check that the key is in the agent: `ssh-add -L` lists its keys");
     assert_eq!(output.status.code(), Some(1));
     assert!(!desk.path("site").join(SIGNATURES).exists() && !desk.path("site").join(MANIFEST).exists());
 
@@ -270,14 +270,8 @@ fn no_signature_is_valid_for_longer_than_the_signer_requests() {
     desk.sign(&key, &["--lifetime", "3000d"]);
     let before = desk.read(&format!("site/{SIGNATURES}"));
     let told = desk.sign(&desk.key(2), &[]);
-    assert!(
-        told["error"].as_str().unwrap().starts_with("the release that is there (serial 1) is good until "),
-        "{told}"
-    );
-    assert_eq!(
-        told["help"],
-        "say a longer --lifetime to sign it all the same, or --renew to sign a release of your own"
-    );
+    assert!(told["error"].as_str().unwrap().starts_with("the existing release (serial 1) is valid until "), "{told}");
+    assert_eq!(told["help"], "add a longer --lifetime to sign it anyway, or --renew to sign a release of your own");
     assert_eq!(desk.read(&format!("site/{SIGNATURES}")), before);
     assert_eq!(desk.sign(&desk.key(2), &["--renew"])["serial"], 2);
 }
@@ -291,10 +285,10 @@ fn the_second_signer_does_not_sign_times_that_kpull_does_not_write() {
     for (created, error) in [
         (
             good.created + day,
-            format!("the release that is there (serial 1) was made at {:.0}, which is to come", good.created + day),
+            format!("the existing release (serial 1) was created at {:.0}, which is in the future", good.created + day),
         ),
         // a host compares later key sets with that time
-        (good.created - day, format!("the release that is there (serial 1) is good until {:.0}, and", good.expires)),
+        (good.created - day, format!("the existing release (serial 1) is valid until {:.0}, but", good.expires)),
     ] {
         let manifest = kpull::trust::Manifest { created, ..good.clone() };
         desk.write(&format!("site/{MANIFEST}"), manifest.to_toml());
@@ -322,13 +316,13 @@ fn a_signer_of_another_ones_key_set_sees_what_it_changes() {
     let told = keys(&["sign", "--key", desk.key(2).to_str().unwrap()]);
     let print = |number: u8| key(number).public_key().fingerprint(ssh_key::HashAlg::Sha256).to_string();
     for line in [
-        format!("  gone     signer2          {}", print(2)),
+        format!("  removed  signer2          {}", print(2)),
         format!("  new      signer2          {}", print(3)),
-        "  changed  a release needs 1, and needed 2".to_owned(),
+        "  changed  a release needs 1, before 2".to_owned(),
     ] {
         assert!(told.lines().any(|told| told == line), "{line} is not in\n{told}");
     }
-    assert!(!told.contains("the next key set needs 2, and"), "{told}");
+    assert!(!told.contains("the next key set needs 2, before"), "{told}");
 }
 
 #[test]
@@ -340,14 +334,17 @@ fn no_implausible_serial_is_signed_or_continued() {
     // one signer can skip serials, and must not use them up with the signatures of others
     desk.write(&format!("site/{MANIFEST}"), manifest.replace("serial = 1", "serial = 1000000000000"));
     for arguments in [&[][..], &["--renew"]] {
-        assert_eq!(desk.sign(&desk.key(2), arguments)["error"], "no site has come to serial 1000000000000 by now");
+        assert_eq!(
+            desk.sign(&desk.key(2), arguments)["error"],
+            "serial 1000000000000 is higher than any site can have reached"
+        );
     }
     desk.write(&format!("site/{MANIFEST}"), manifest.replace("serial = 1", &format!("serial = {}", i64::MAX)));
     let told = desk.sign(&key, &["--renew"]);
-    assert_eq!(told["error"], format!("no site has come to serial {} by now", i64::MAX));
+    assert_eq!(told["error"], format!("serial {} is higher than any site can have reached", i64::MAX));
     assert_eq!(
         told["help"],
-        "release.toml is not one of yours: take the last that you signed, and look at who changed it"
+        "release.toml is not one of yours: restore the last one that you signed, and find out who changed it"
     );
 }
 
@@ -371,7 +368,7 @@ fn a_file_that_is_no_key_is_reported_and_not_quoted() {
     let error = told["error"].as_str().unwrap();
     assert!(error.starts_with(&format!("{} is not an OpenSSH key", desk.path("none").display())), "{error}");
     assert!(!told.to_string().contains("hunter2"));
-    assert_eq!(told["help"], "make one with `ssh-keygen -t ed25519`, or give the .pub file of a key in your agent");
+    assert_eq!(told["help"], "create one with `ssh-keygen -t ed25519`, or give the .pub file of a key in your agent");
     let told = desk.sign(&desk.path("missing"), &[]);
     let error = told["error"].as_str().unwrap();
     assert!(error.starts_with(&format!("can't read the key {}", desk.path("missing").display())), "{error}");
@@ -480,14 +477,14 @@ fn a_site_changes_its_keys_with_ssh_keygen_and_kpull_keys() {
     let sign =
         |key: &Path| kpull().arg("sign").arg("--site").arg(desk.path("site")).arg("--key").arg(key).output().unwrap();
     let text = String::from_utf8(sign(&one).stderr).unwrap();
-    assert!(text.contains("hosts would not take a release with this signature, by key set 1"), "{text}");
+    assert!(text.contains("hosts would refuse a release with this signature, by key set 1"), "{text}");
     assert!(!desk.path("site/release.toml").exists());
     assert!(sign(&two).status.success());
     // a key of nobody's counts for nothing, and is not added
     let nobody = desk.key(9);
     keys(&["new", "--revoke", &key(3).public_key().fingerprint(ssh_key::HashAlg::Sha256).to_string(), "--rotate", "1"]);
     let (code, text) = keys(&["sign", "--key", nobody.to_str().unwrap()]);
-    assert!(text.contains("neither in the set before nor in this one"), "{text}");
+    assert!(text.contains("neither in the previous set nor in this one"), "{text}");
     assert_eq!((code, desk.path("site/keys/2.toml.sig").exists()), (Some(1), false));
     let next = desk.read("site/keys/2.toml");
     assert!(next.contains("revoked = [") && !next.contains("signer3") && set.contains("signer3"), "{next}");

@@ -12,7 +12,7 @@ use crate::fault::{World, copy};
 use crate::support::disk::changing;
 use crate::support::site::{Output, Site, Tree};
 
-const FILES: &str = "kpull may not open as many files as it needs: raise `ulimit -n`, or LimitNOFILE= of its unit";
+const FILES: &str = "kpull can't open as many files as it needs: raise `ulimit -n`, or LimitNOFILE= of its unit";
 const PROCESSES: &str = "there may be no more processes, of this host (kernel.pid_max), this user (`ulimit -u`) or kpull's unit \
                          (TasksMax=): end some, or raise the limit; the next run goes on from here";
 

@@ -8,10 +8,10 @@ use crate::fault::{copy, role};
 use crate::support::disk::{changing, on_own_file_system};
 use crate::support::site::{Output, Site, Tree};
 
-const FREE_SPACE: &str = "free some space there, or inodes (`df -h` and `df -i` tell which), then run again; nothing was \
+const FREE_SPACE: &str = "free some space or inodes there (`df -h` and `df -i` show which), then run again; nothing was \
                           changed at this path";
-const QUOTA: &str = "a quota is used up there: raise it, or remove what counts for it, then run again";
-const DISK: &str = "the disk or the file system there fails: `dmesg` says more; run again when that is mended";
+const QUOTA: &str = "the quota there is exhausted: raise it, or remove files that count towards it, then run again";
+const DISK: &str = "the disk or the file system there fails: see `dmesg`, and run again once it is repaired";
 const IMMUTABLE: &str =
     "it, or its directory, may be immutable or append-only: `lsattr -d` shows that, `chattr -i -a` removes it";
 

@@ -6,8 +6,7 @@ use crate::fault::{copy, role};
 use crate::support::site::{Site, Snapshot, Tree};
 use crate::support::traced::{DAY, YEAR, with_clock};
 
-const SET_THE_CLOCK: &str =
-    "set the clock; a clock that is set back would let an expired release pass; the host stays converged on release 1";
+const SET_THE_CLOCK: &str = "set the clock; with a clock that is behind, an expired release would be accepted; the host stays converged on release 1";
 
 /// A site with a release, and a tree that has it.
 fn applied(toml: &str) -> (Site, Tree) {

@@ -429,7 +429,7 @@ fn a_run_without_enough_memory_or_processes_is_finished_by_one_with_enough() {
     let result = host.run("systemctl show -p Result --value kpull.service").ok();
     assert!(["oom-kill", "signal"].contains(&&*result), "{result}");
     let status = host.run("kpull status").ok();
-    assert!(status.contains("cut short   a run after that"), "{status}");
+    assert!(status.contains("cut short   a later run"), "{status}");
     assert!(status.contains("memory"), "{status}");
     limit("");
     host.run("systemctl start kpull.service").ok();

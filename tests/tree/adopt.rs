@@ -75,8 +75,8 @@ fn no_secret_enters_a_site_unrequested_and_nothing_does_after_an_error() {
     fs::create_dir(tree.at("etc/links")).unwrap();
     symlink("{{ x }}", tree.at("etc/links/link")).unwrap();
     for (rest, why) in [
-        ("web /etc/app/closed.conf", "/etc/app/closed.conf is not for everybody here"),
-        ("web /etc/app/token.conf", "stands in the site, for whoever can read it"),
+        ("web /etc/app/closed.conf", "not everyone on the host can read /etc/app/closed.conf"),
+        ("web /etc/app/token.conf", "is in the site, where anyone with access can read it"),
         ("web /etc/app/app.conf /etc/none", "there is nothing at /etc/none"),
         ("web app.service gone.service", "there is no unit gone.service"),
         ("web on.service", "note.conf of on.service looks like a template"),

@@ -384,7 +384,7 @@ fn status_shows_the_host_before_and_after_an_apply() {
     let (site, tree) = three();
     assert_eq!(
         tree.kpull("status").exits(0).stdout,
-        "h1 of the site test\n  generation  none yet: nothing was applied here\n  last run    never\n"
+        "h1 of the site test\n  generation  none yet: nothing has been applied here\n  last run    never\n"
     );
     let before = tree.kpull("status --json").exits(0).json().remove(0);
     assert!(before["generation"].is_null() && before["seen"].is_null() && before["last_run"].is_null(), "{before}");
@@ -453,7 +453,7 @@ fn a_release_of_kpull_sign_is_applied() {
     let key = Tree::new();
     let dir = site.path().to_str().unwrap();
     let text = kpull(&["sign", "--site", dir, "--key", &key.key()]).exits(0).stdout;
-    assert!(text.starts_with("signed release 1 of test: 3 files, good until "), "{text}");
+    assert!(text.starts_with("signed release 1 of test: 3 files, valid until "), "{text}");
     tree.kpull("apply").exits(0);
     site.role("base", "[[file]]\npath = \"/etc/motd\"\ncontent = \"y\\n\"\n");
     kpull(&["sign", "--site", dir, "--key", &key.key()]).exits(0);

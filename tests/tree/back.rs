@@ -243,7 +243,7 @@ fn a_rollback_applies_all_of_the_older_release_and_lasts_until_a_newer_one_comes
     assert_ne!(first, second);
 
     let back = tree.kpull("rollback --reason because").exits(0);
-    assert!(back.stdout.starts_with("back to generation 1, release 1,"), "{}", back.stdout);
+    assert!(back.stdout.starts_with("rolling back to generation 1, release 1;"), "{}", back.stdout);
     assert_eq!(tree.snapshot(), first);
     assert_eq!(tree.kpull("apply --json").exits(0).changed(), [""; 0], "it stays there");
     let status = tree.kpull("status").exits(0).stdout;

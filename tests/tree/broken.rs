@@ -141,10 +141,10 @@ refused! {
         "roles/base/role.toml:14:11", "`file[1].content` can't be read: invalid type: integer `80`, expected a string", "";
 
     invalid_toml: [("host_vars/h1.toml", "address = 10.0.0.1\n")],
-        "host_vars/h1.toml:1:15", "host_vars/h1.toml is not TOML: invalid float, expected nothing", "a text stands in double quotes, a list in brackets, and each key on a line of its own";
+        "host_vars/h1.toml:1:15", "host_vars/h1.toml is not TOML: invalid float, expected nothing", "write text in double quotes, lists in brackets, and each key on its own line";
 
     a_duplicate_key: [("host_vars/h1.toml", &format!("{HOST}groups = []\n"))],
-        "host_vars/h1.toml:3:1", "host_vars/h1.toml is not TOML: duplicate key", "it is set before already: keep one of them";
+        "host_vars/h1.toml:3:1", "host_vars/h1.toml is not TOML: duplicate key", "the key is already set: keep one of them";
 
     a_variable_that_a_template_misspells: [("roles/base/templates/base.conf", "# é\nport = {{ prot }}\n")],
         "roles/base/templates/base.conf:2:11", "`prot` is not defined", "did you mean `port`?";
@@ -246,13 +246,13 @@ refused! {
         "roles/base/role.toml:15:8", "`file[1].mode` can't be read: `0888` is not a mode; write it as three or four octal digits, like \"0644\"", "";
 
     a_path_with_a_parent_component: [("roles/base/role.toml", &role("[[file]]\npath = \"/etc/../x\"\ncontent = \"\""))],
-        "roles/base/role.toml:13:8", "`file[1].path` can't be read: `/etc/../x` has to be written without `.`, `..`, doubled slashes or one at its end", "";
+        "roles/base/role.toml:13:8", "`file[1].path` can't be read: `/etc/../x` must be written without `.`, `..`, double slashes or a trailing slash", "";
 
     a_relative_path: [("roles/base/role.toml", &role("[[file]]\npath = \"etc/x\"\ncontent = \"\""))],
         "roles/base/role.toml:13:8", "`file[1].path` can't be read: `etc/x` is not an absolute path", "";
 
     a_parent_component_from_a_variable: [("site.toml", &format!("{SITE}vars.where = \"../x\"\n")), ("roles/base/role.toml", &role("[[file]]\npath = \"/etc/{{ where }}\"\ncontent = \"\""))],
-        "roles/base/role.toml:13:8", "`file[1].path` can't be read: `/etc/../x` has to be written without `.`, `..`, doubled slashes or one at its end", "";
+        "roles/base/role.toml:13:8", "`file[1].path` can't be read: `/etc/../x` must be written without `.`, `..`, double slashes or a trailing slash", "";
 
     a_file_with_neither_content_nor_source: [("roles/base/role.toml", &role("[[file]]\npath = \"/x\""))],
         "roles/base/role.toml:13:8", "`path` of this file can't be used: set `content` or `source`", "";
@@ -291,7 +291,7 @@ refused! {
         "roles/base/role.toml:13:8", "the artifact `etcd` has no pin for amd64", "add `amd64 = { url = \"…\", sha256 = \"…\" }` to [etcd] in artifacts.toml";
 
     an_artifact_with_half_a_digest: [("artifacts.toml", "[etcd]\nversion = \"1\"\namd64 = { url = \"https://h/x\", sha256 = \"0123\" }\n")],
-        "artifacts.toml:3:41", "the digest of etcd (amd64) is not a SHA-256", "`sha256sum FILE` prints it; take it from the publisher and not from a download";
+        "artifacts.toml:3:41", "the digest of etcd (amd64) is not a SHA-256", "`sha256sum FILE` prints it; get it from the publisher and not from a download";
 
     an_artifact_without_an_address: [("artifacts.toml", "[etcd]\nversion = \"1\"\namd64 = { sha256 = \"0000000000000000000000000000000000000000000000000000000000000000\" }\n")],
         "artifacts.toml:3:9", "etcd (amd64) has no address", "set `url`, or `urls` with mirrors in the order to try";
@@ -335,7 +335,7 @@ refused! {
         "roles/base/role.toml:13:8", "`name` of this user can't be used: `Etcd Two` can't be the name of a new account: letters (a to z), digits, `_`, `.` and `-`, at most 32, and not only digits; a `$` may be the last", "";
 
     an_owner_by_number: [("roles/base/role.toml", &role("[[file]]\npath = \"/x\"\ncontent = \"\"\nowner = \"1000\""))],
-        "roles/base/role.toml:15:9", "`file[1].owner` can't be read: `1000` is not an account name: it is a number; write the name that belongs to it (`getent passwd NUMBER`, `getent group NUMBER`)", "";
+        "roles/base/role.toml:15:9", "`file[1].owner` can't be read: `1000` is not an account name: it is a number; write the name (`getent passwd NUMBER`, `getent group NUMBER`)", "";
 
     a_unit_that_watches_an_unrenderable_template_is_reported_once: [("roles/base/role.toml", &role("[[unit]]\nname = \"a.service\"\ncontent = \"[Service]\\nExecStart=/bin/a\\n\"\nrestart_when = [\"template:/etc/base.conf\"]")), ("roles/base/templates/base.conf", "{{ prot }}")],
         "roles/base/templates/base.conf:1:4", "`prot` is not defined", "did you mean `port`?";
@@ -353,7 +353,7 @@ fn invalid_utf_8_is_reported_with_its_place() {
         let error = kpull(&["check", "--json", "--site", site.path().to_str().unwrap()]).exits(1).error();
         assert_eq!(error["error"], format!("{path} is not UTF-8 text"));
         assert_eq!((&error["file"], &error["line"], &error["column"]), (&file.into(), &line.into(), &column.into()));
-        assert_eq!(error["help"], "save it as UTF-8; what is not text goes into the role's files/");
+        assert_eq!(error["help"], "save it as UTF-8; binary files belong in the role's files/");
     }
 }
 
@@ -393,7 +393,7 @@ fn check_and_sign_refuse_a_link_in_a_site() {
     for arguments in [&["check", "--json", "--site", dir][..], &["sign", "--json", "--site", dir, "--key", &key]] {
         let error = kpull(arguments).exits(1).error();
         assert_eq!(error["error"], format!("{dir}/roles/base/templates/link is neither a file nor a directory"));
-        assert_eq!(error["help"], "a site holds no links; copy the file to where it is used");
+        assert_eq!(error["help"], "a site can't contain links; copy the file to where it is used");
     }
     assert!(!site.path().join("release.toml").exists());
 }
@@ -507,7 +507,7 @@ fn unreadable_signers_are_reported_with_their_line() {
     misconfigured(&config, Some("\ntester ssh-ed25519 nonsense\n"), says, None, help);
 
     let says = "can't read the allowed signers DIR/none: No such file or directory (os error 2)";
-    let help = "`allowed_signers` under [trust] in kpull.toml names the file with the keys that may sign";
+    let help = "`allowed_signers` under [trust] in kpull.toml names the file with the trusted keys";
     misconfigured(&config.replace("allowed_signers\"", "none\""), None, says, None, help);
 }
 

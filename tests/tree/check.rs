@@ -105,8 +105,8 @@ found! {
         "roles/app/templates/app.service:2:47", "app.service says After=ap.service, and there is no such unit", "did you mean `app.service`?";
 
     a_password_that_everybody_can_read: [("roles/app/templates/keepalived.conf", "authentication {\n    auth_type PASS\n    auth_pass 1066\n}\n")],
-        "roles/app/templates/keepalived.conf:3:15", "the value of `auth_pass` stands in the site, for whoever can read it",
-        "change it, since it may be known by now; then `kpull secret set NAME`, and write {{ secret(\"NAME\") }} here. If it is none, end the line with `# kpull: not a secret`";
+        "roles/app/templates/keepalived.conf:3:15", "the value of `auth_pass` is in the site, where anyone with access can read it",
+        "change it, since it may be compromised; then run `kpull secret set NAME`, and write {{ secret(\"NAME\") }} here. If it is not a secret, end the line with `# kpull: not a secret`";
 
     a_flag_that_the_pinned_version_does_not_have: [("roles/app/role.toml", &ROLE.replace("name = \"{{ host.name }}\"\n", "name = \"x\"\nallow-privilegd = true\n"))],
         "roles/app/role.toml:5:1", "app 1.9.2 has no flag `--allow-privilegd`", "did you mean `--allow-privileged`?";
@@ -239,7 +239,7 @@ fn names_from_other_tools_get_advice_with_the_name_in_kpull() {
 
 #[test]
 fn a_key_below_the_wrong_header_is_reported_with_the_right_one() {
-    const BELOW: &str = "all that stands below a header is part of its table";
+    const BELOW: &str = "everything below a header is part of its table";
     let host = "address = \"10.0.0.1\"\nroles = [\"web\"]\n";
     let etcd = ("roles/etcd/role.toml", "summary = \"x\"\n[vars]\nname = \"a\"\n");
     for (path, content, place, help) in [
@@ -271,7 +271,7 @@ fn a_key_below_the_wrong_header_is_reported_with_the_right_one() {
             "host_vars/h1.toml",
             "[vars.etcd]\nname = \"b\"\naddress = \"10.0.0.1\"\n".to_owned(),
             "host_vars/h1.toml:1:1",
-            format!("`address` stands at host_vars/h1.toml:3:1, below `[vars.etcd]`: {BELOW}"),
+            format!("`address` is at host_vars/h1.toml:3:1, below `[vars.etcd]`: {BELOW}"),
         ),
         (
             "site.toml",

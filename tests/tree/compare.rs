@@ -67,7 +67,7 @@ fn a_comparison_has_added_and_removed_hosts_and_uses_recorded_facts() {
     site.file("facts/h2.toml", centos.to_string());
     let told = compare(&site, &["main"]).exits(0).stdout;
     assert!(told.starts_with("**3** of 4 hosts change.\n"), "{told}");
-    assert!(told.contains("<b>h1</b>: 0 resources</summary>\n\nThe host is gone"), "{told}");
+    assert!(told.contains("<b>h1</b>: 0 resources</summary>\n\nThe host was removed"), "{told}");
     assert!(told.contains("<b>h4</b>: 1 resource</summary>\n\nA new host.\n\n+ `template:/etc/web.conf`"), "{told}");
     assert!(told.contains("<b>h2</b>: 1 resource</summary>\n\n+ `package:policycoreutils` (web)"), "{told}");
     assert_eq!(compare(&site, &["main", "main"]).exits(0).stdout, "**0** of 3 hosts change.\n");
@@ -81,9 +81,9 @@ fn a_missing_or_unresolvable_state_is_an_error() {
     site.file("roles/web/templates/web.conf", "{{ prot }}\n");
     let told = compare(&site, &["main", "--json"]).exits(1).json();
     assert_eq!(told[0]["error"], "`prot` is not defined");
-    // what was broken before can be mended
+    // what was broken before can be corrected
     commit(&site, "two");
     site.file("roles/web/templates/web.conf", "{{ port }}\n");
     let told = compare(&site, &["HEAD"]).exits(0).stdout;
-    assert!(told.contains("Before, it could not be made (`` `prot` is not defined ``)."), "{told}");
+    assert!(told.contains("Before, it could not be resolved (`` `prot` is not defined ``)."), "{told}");
 }

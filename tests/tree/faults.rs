@@ -13,7 +13,7 @@ use crate::support::disk::{changing, on_own_file_system};
 use crate::support::site::{Output, Site, command};
 use crate::tree::artifacts;
 
-const FREE_SPACE: &str = "free some space there, or inodes (`df -h` and `df -i` tell which), then run again; nothing was \
+const FREE_SPACE: &str = "free some space or inodes there (`df -h` and `df -i` show which), then run again; nothing was \
                           changed at this path";
 
 /// A web server that hands out half of a file and then nothing more, until it is dropped; what it has accepted.

@@ -345,7 +345,7 @@ fn a_login_shows_the_state_of_the_host_in_one_line() {
         let output = fleet.tree.kpull("status --motd").exits(0).stdout;
         assert!(output.lines().count() == 1 && output.starts_with(start), "{output}");
     };
-    line("kpull: nothing was applied here yet\n");
+    line("kpull: nothing has been applied here yet\n");
     fleet.tree.kpull("apply").exits(0);
     line("kpull: release 1, healthy ");
     fs::remove_file(fleet.site.path().join("release.toml.sig")).unwrap();

@@ -9,16 +9,30 @@ use crate::support::site::{Output, kpull};
 /// The commands that `kpull --help` lists.
 fn commands() -> BTreeSet<String> {
     let help = kpull(&["--help"]).exits(0).stdout;
-    let (_, list) = help.split_once("Commands:\n").unwrap();
+    let (list, _) = help.split_once("Options:\n").unwrap();
     let names: BTreeSet<_> = list
         .lines()
-        .take_while(|line| line.starts_with("  "))
         .filter_map(|line| line.strip_prefix("  ").filter(|line| !line.starts_with(' '))?.split(' ').next())
         .filter(|name| *name != "help")
         .map(str::to_owned)
         .collect();
     assert!(names.contains("apply") && names.contains("man"), "{names:?}");
     names
+}
+
+#[test]
+fn help_lists_every_command_in_its_group() {
+    let help = kpull(&["--help"]).exits(0).stdout;
+    let list = help.split("Options:").next().unwrap();
+    assert!(kpull(&["help"]).exits(0).stdout.starts_with(list));
+    let groups: Vec<_> = help.lines().filter_map(|line| line.strip_suffix(':')).collect();
+    assert_eq!(groups, ["On a host", "For a site", "Keys and certificates", "For everybody", "Options"]);
+    let completions = kpull(&["completions", "fish"]).exits(0).stdout;
+    let completed = completions.lines().filter(|line| line.contains("__fish_kpull_needs_command"));
+    let completed = completed.filter_map(|line| line.split_once(" -f -a \"")?.1.split('"').next());
+    let (listed, completed) =
+        (commands(), completed.map(str::to_owned).filter(|name| name != "help").collect::<BTreeSet<_>>());
+    assert_eq!(listed, completed);
 }
 
 #[test]
@@ -62,7 +76,7 @@ fn every_command_has_a_manual_page() {
     let page = |name: &str| fs::read_to_string(man.join(name)).unwrap();
     assert!(page("kpull-apply.1").contains(r"\-\-retry"));
     assert_eq!(kpull(&["man"]).exits(0).stdout, page("kpull.1"));
-    assert!(page("kpull.1").contains("75 another run is at work"));
+    assert!(page("kpull.1").contains("75 another run is in progress"));
 }
 
 #[test]

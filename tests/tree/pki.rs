@@ -263,7 +263,7 @@ fn a_certificate_that_expires_soon_is_renewed_and_an_expired_one_is_an_error() {
     assert_eq!(world.state(), "due");
     let warning = world.check().exits(0);
     let words = warning.events("warning")[0]["warning"].as_str().unwrap().to_owned();
-    assert_eq!(words, format!("the certificate web of h1 ends in 1 days: {}", world.run("renew")));
+    assert_eq!(words, format!("the certificate web of h1 expires in 1 days: {}", world.run("renew")));
     let old = world.serial();
     world.pki("renew --host h1").exits(0);
     assert_ne!(world.serial(), old);
@@ -578,7 +578,7 @@ fn certificates_that_are_due_together_are_one_warning() {
     let told = kpull(&["check", "--site", &site]).exits(0).stdout;
     let warnings: Vec<&str> = told.lines().filter(|line| line.starts_with("! ")).collect();
     let wanted =
-        format!("! the certificate web1 of h1 ends in 1 days: run `kpull pki renew --site {site}`; 2 more are due");
+        format!("! the certificate web1 of h1 expires in 1 days: run `kpull pki renew --site {site}`; 2 more are due");
     assert_eq!(warnings, [wanted.as_str()], "{told}");
     assert_eq!(world.check().exits(0).events("warning").len(), 3);
 }

@@ -236,7 +236,7 @@ fn a_host_can_not_read_the_secret_of_another() {
     let tree = world.host("h1");
     let error = tree.kpull("apply --json").exits(1).error();
     assert_eq!(error["error"], "the secret token is not for h1: it is encrypted to h2");
-    assert_eq!(error["help"], "if this host is to have it, run `kpull secret rekey` on the site and sign again");
+    assert_eq!(error["help"], "if this host needs it, run `kpull secret rekey` on the site and sign again");
     assert_eq!(error["file"], "roles/other/role.toml");
     assert!(!tree.at("etc/token").exists());
     // nor when the index is made to say so
@@ -318,7 +318,7 @@ fn rekey_follows_the_roles_and_the_keys() {
     let output = world.operator("rekey --check").exits(2);
     let readers = |output: &Output| output.stdout.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(output.stdout.lines().next(), Some("~ db: it is not encrypted to h2, where it is used"));
-    let new = format!("+ db: h2 ({}) will be able to read it, and could not before", world.fingerprint("h2"));
+    let new = format!("+ db: h2 ({}) gains access", world.fingerprint("h2"));
     assert_eq!(readers(&output), [new.as_str()]);
     assert_eq!(world.sealed("db"), db, "--check changes nothing");
     world.operator("rekey --yes").exits(0);
@@ -337,8 +337,8 @@ fn rekey_follows_the_roles_and_the_keys() {
     let old_key = old.split('"').nth(3).unwrap();
     world.site.host("h1", &old.replace(old_key, &new));
     let output = world.operator("rekey --check").exits(2);
-    assert_eq!(output.stdout.lines().next(), Some("~ db: keys of its readers have changed"));
-    let new = format!("+ db: h1 ({}) will be able to read it, and could not before", world.fingerprint("h1"));
+    assert_eq!(output.stdout.lines().next(), Some("~ db: the keys of its readers have changed"));
+    let new = format!("+ db: h1 ({}) gains access", world.fingerprint("h1"));
     assert_eq!(readers(&output), [new.as_str()]);
     world.operator("rekey --yes").exits(0);
     world.host("h1").kpull("apply").exits(0);
@@ -355,9 +355,9 @@ fn no_recipient_gets_a_secret_that_an_operator_did_not_confirm() {
         fs::write(host_file(name), text.replace(from, to)).unwrap();
     };
     let refused = |output: Output, name: &str| {
-        let new = format!("+ db: {name} ({}) will be able to read it, and could not before", world.fingerprint(name));
+        let new = format!("+ db: {name} ({}) gains access", world.fingerprint(name));
         assert!(output.stdout.lines().any(|line| line == new), "{output:?}");
-        let told = "1 secret would have new readers, and nothing was written: there is nobody to ask";
+        let told = "1 secret would have new readers, and nothing was written: there is no terminal to ask on";
         assert!(output.stderr.contains(told) && output.stderr.contains("--yes"), "{output:?}");
         assert_eq!(world.sealed("db"), db);
     };
@@ -427,7 +427,7 @@ fn an_operator_is_asked_and_a_no_changes_nothing() {
     for no in ["n\n", "\n", "x\n"] {
         let output = answer(no).exits(1);
         assert!(output.stdout.contains("Let them read 1 secret? [y/N]"), "{output:?}");
-        assert!(output.stdout.contains("you did not say yes"), "{output:?}");
+        assert!(output.stdout.contains("you did not confirm"), "{output:?}");
         assert_eq!(world.sealed("db"), db);
     }
     answer("y\n").exits(0);
@@ -461,11 +461,11 @@ fn a_secret_that_can_not_be_encrypted_is_reported_with_its_place() {
         host.lines().filter(|line| !line.starts_with("recipient")).map(|line| format!("{line}\n")).collect();
     world.site.host("h1", &without);
     let output = world.set("db", "x").exits(1);
-    assert!(output.stderr.contains("h1 uses the secret db, and has no key to read it with"), "{}", output.stderr);
+    assert!(output.stderr.contains("h1 uses the secret db, but has no key to decrypt it"), "{}", output.stderr);
     assert!(output.stderr.contains("host_vars/h1.toml:1:1"), "{}", output.stderr);
     world.site.file("site.toml", "name = \"test\"\n");
     let output = world.set("db", "x").exits(1);
-    assert!(output.stderr.contains("nobody is named who can read secrets besides the hosts"), "{}", output.stderr);
+    assert!(output.stderr.contains("the site names no operators who can read secrets"), "{}", output.stderr);
     for name in ["../x", "/x", "a b", "a//b"] {
         assert!(world.set(name, "x").exits(1).stderr.contains("is not the name of a secret"), "{name}");
     }
@@ -563,7 +563,7 @@ fn a_literal_in_a_site_is_found_and_not_shown() {
     let world = World::new();
     world.site.file("roles/other/files/config", "db:\n  password: hunter2\n");
     let error = kpull(&["check", "--json", "--site", world.site.path().to_str().unwrap()]).exits(1).error();
-    assert_eq!(error["error"], "the value of `password` stands in the site, for whoever can read it");
+    assert_eq!(error["error"], "the value of `password` is in the site, where anyone with access can read it");
     assert_eq!(
         (&error["file"], &error["line"], &error["column"]),
         (&"roles/other/files/config".into(), &2.into(), &13.into())

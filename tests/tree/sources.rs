@@ -299,7 +299,7 @@ fn two_sites_share_a_repository_and_each_host_has_its_own() {
     }
     let tree = enrolled(&[&format!("git = \"{}\"\npath = \"more\"", top.display())]);
     let said = tree.kpull("apply").exits(4).stderr;
-    assert!(said.contains("name its directory with `path`"), "{said}");
+    assert!(said.contains("set `path` to its directory"), "{said}");
 
     let tree = Tree::new();
     let key = kpull::trust::fingerprint(crate::support::site::key().public_key().key_data());

@@ -119,12 +119,12 @@ fn a_site_with_unsigned_changes_is_not_published() {
         error["error"].as_str().unwrap().to_owned()
     };
     site.file("roles/base/files/new", "x");
-    assert_eq!(problem(&site), "roles/base/files/new is in the site and not in the release");
+    assert_eq!(problem(&site), "roles/base/files/new is in the site, but not in the release");
     fs::remove_file(site.path().join("roles/base/files/new")).unwrap();
     site.host("h1", "address = \"10.0.0.2\"\n");
     assert_eq!(problem(&site), "host_vars/h1.toml was changed after signing");
     fs::remove_file(site.path().join("host_vars/h1.toml")).unwrap();
-    assert_eq!(problem(&site), "host_vars/h1.toml is in the release and not in the site any more");
+    assert_eq!(problem(&site), "host_vars/h1.toml is in the release, but not in the site any more");
     let signatures = fs::read(site.path().join("release.toml.sig")).unwrap();
     site.sign().file("release.toml.sig", signatures);
     assert_eq!(problem(&site), "no signature in release.toml.sig is over this release.toml");
@@ -193,7 +193,7 @@ fn two_concurrent_publishes_do_not_overwrite_each_other() {
     publish(&site, &server.url(""), &[]).exits(0);
     site.sign();
     let error = publish(&site, &server.url(""), &["--json"]).exits(1).error();
-    assert_eq!(error["error"], format!("somebody else has published at {} just now", server.url("")));
+    assert_eq!(error["error"], format!("someone else has just published at {}", server.url("")));
     publish(&site, &server.url(""), &[]).exits(0);
 }
 
@@ -457,7 +457,7 @@ fn check_reports_every_address_and_fails_if_none_of_a_pin_works() {
     fs::write(publisher.path().join("tool.tar.gz"), "another size").unwrap();
     let errors = check(&[]).exits(1).events("error");
     assert_eq!(errors.len(), 2);
-    assert_eq!(errors[0]["error"], "tool (amd64) can't be had from any of its addresses");
+    assert_eq!(errors[0]["error"], "tool (amd64) is not available from any of its addresses");
     assert_eq!((&errors[0]["file"], &errors[0]["line"]), (&"artifacts.toml".into(), &3.into()));
 }
 

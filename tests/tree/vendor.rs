@@ -262,7 +262,7 @@ fn a_manual_edit_is_reported_and_not_overwritten() {
         origin.lines().position(|line| line.starts_with(&format!("\"{path}\""))).unwrap() + 1
     };
     let edited = format!(
-        "roles/web/templates/web.conf was edited: it is not what was taken (roles/web/origin.toml:{})",
+        "roles/web/templates/web.conf was edited after it was vendored (roles/web/origin.toml:{})",
         line("templates/web.conf")
     );
     site.file("roles/web/templates/web.conf", "port = {{ port }}\n# mine\n");
@@ -271,12 +271,12 @@ fn a_manual_edit_is_reported_and_not_overwritten() {
     site.file("roles/web/templates/web.conf", &taken["roles/web/templates/web.conf"]);
     site.file("roles/web/files/mine", "x");
     let added = errors(&check(&site).exits(1));
-    assert!(added[0].starts_with("roles/web/files/mine was not taken with the rest of the role"), "{added:?}");
+    assert!(added[0].starts_with("roles/web/files/mine was added to the vendored role"), "{added:?}");
     fs::remove_file(site.path().join("roles/web/files/mine")).unwrap();
     fs::remove_file(site.path().join("roles/web/files/deep/blob")).unwrap();
     let removed = errors(&check(&site).exits(1));
     assert!(
-        removed.iter().any(|told| told.starts_with("roles/web/files/deep/blob was taken, and is not there")),
+        removed.iter().any(|told| told.starts_with("roles/web/files/deep/blob was vendored, but is missing")),
         "{removed:?}"
     );
     // what was undone is as before, and a role whose origin is deleted is the site's own
@@ -321,8 +321,8 @@ fn check_reports_that_another_commit_is_pinned_or_none_any_more() {
         told,
         [
             "roles/db/ is not there (vendor.toml:5)",
-            "roles/sql/ was taken from common, and vendor.toml does not list it (roles/sql/origin.toml:2)",
-            "roles/web/ was taken from common, and vendor.toml does not list it (roles/web/origin.toml:2)",
+            "roles/sql/ is vendored from common, but vendor.toml does not list it (roles/sql/origin.toml:2)",
+            "roles/web/ is vendored from common, but vendor.toml does not list it (roles/web/origin.toml:2)",
         ]
     );
 }
@@ -385,8 +385,8 @@ fn a_role_of_the_site_itself_is_not_overwritten() {
     let commit = common.release();
     let site = wanting(&common, &commit);
     site.role("web", "# mine");
-    refused(&site, 1, "roles/web/ is there already, and was not taken from anywhere (vendor.toml:5)");
-    assert_eq!(errors(&check(&site).exits(1)), ["roles/web/ was not taken from anywhere (vendor.toml:5)"]);
+    refused(&site, 1, "roles/web/ exists already, and is not vendored (vendor.toml:5)");
+    assert_eq!(errors(&check(&site).exits(1)), ["roles/web/ is not vendored (vendor.toml:5)"]);
     // under another name it fits beside it, without the examples that call it by its own
     site.file("vendor.toml", list(&common.address(), &commit, "{ name = \"web\", as = \"www\" }"));
     vendor(&site).exits(0);

@@ -37,12 +37,12 @@ fn certificates_are_listed_with_their_days_and_no_probe_runs() {
     let world = world();
     let told = world.tree.kpull("verify").exits(0).stdout;
     let lines: Vec<&str> = told.lines().collect();
-    assert!(lines[0].ends_with("is a tree, in which nothing runs: no probe is asked"), "{told}");
+    assert!(lines[0].ends_with("is a tree, where nothing runs: probes are skipped"), "{told}");
     assert!(lines[1].starts_with("NAME              STATUS    MESSAGE"), "{told}");
     assert!(lines[2].starts_with("certificate web   Healthy   364 days left (2"), "{told}");
     assert_eq!(lines[3..], ["1 healthy, 0 not"]);
     let why = world.tree.kpull("verify --json port").exits(1).error();
-    assert!(why["error"].as_str().unwrap().starts_with("probe:port can't be asked"), "{why}");
+    assert!(why["error"].as_str().unwrap().starts_with("probe:port can't run"), "{why}");
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn a_due_certificate_is_reported_and_an_expired_or_missing_one_is_unhealthy() {
     put(&world, -9, -3);
     assert_eq!(unhealthy("/etc/web/cert.pem expired on 2"), -2);
     put(&world, 2, 300);
-    assert_eq!(unhealthy("/etc/web/cert.pem is not good before 2"), 300);
+    assert_eq!(unhealthy("/etc/web/cert.pem is not valid before 2"), 300);
     world.tree.write("etc/web/cert.pem", "nothing of that kind");
     assert!(unhealthy("there is no certificate in it").is_null());
     std::fs::remove_file(world.tree.at("etc/web/cert.pem")).unwrap();

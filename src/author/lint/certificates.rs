@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::author::lint::flags::flag_of;
-use crate::author::lint::{Host, Subject, place};
+use crate::author::lint::{Host, Subject};
 use crate::error::{Error, code};
 use crate::kind::Item;
 use crate::kind::certificate::Installed;
@@ -92,7 +92,7 @@ impl Wrong<'_> {
             dial.from.name,
             dial.port
         );
-        let place = place::in_entry(subject.site, item, field).unwrap_or_else(|| item.place.clone());
+        let place = subject.place(item, field);
         Error::new(code::LINT_CERTIFICATE, what).at(place, format!("{name} is missing")).help(format!(
             "add it to `{field}` of the certificate in the role {}, or dial another one: {}",
             item.role, dial.item.place
@@ -114,10 +114,7 @@ fn missing(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
                 code::LINT_CERTIFICATE,
                 format!("{} shows the certificate {name}, and {} has none of that name", unit.unit.name, host.name),
             )
-            .at(
-                place::in_entry(subject.site, item, name).unwrap_or_else(|| item.place.clone()),
-                "no such [[certificate]]",
-            );
+            .at(subject.place(item, name), "no such [[certificate]]");
             errors.push(error.help_nearest(
                 name,
                 host.all::<Installed>().map(|(_, certificate)| certificate.name.as_str()),

@@ -320,7 +320,7 @@ template = "app.service"
             ("artifacts.toml", artifacts.as_str()),
         ];
         let errors = crate::author::lint::testing::errors(&site);
-        let told = Error::all(errors).unwrap().told();
+        let told = Error::all(errors).unwrap().grouped();
         let places: BTreeSet<String> = told.iter().map(|error| error.place().unwrap().to_string()).collect();
         let all = ["3", "4", "5"].map(|line| format!("roles/r/role.toml:{line}:1"));
         assert_eq!(places, all.into());

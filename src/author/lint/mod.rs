@@ -1,4 +1,4 @@
-//! What `kpull check` finds in a site whose every host resolves, before a host is touched: one file a lint.
+//! Problems that `kpull check` finds in a site whose hosts all resolve. One file for each lint.
 
 mod certificates;
 mod facts;
@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::author::lint::systemd::UnitText;
-use crate::error::Error;
+use crate::error::{Error, Place};
 use crate::kind::Item;
 use crate::kind::artifact::Artifact;
 use crate::kind::symlink::Symlink;
@@ -33,7 +33,7 @@ pub use facts::lint as lint_facts;
 pub use hosts::lint as lint_hosts;
 pub use pins::unknown_sizes;
 
-/// Looks at a whole site for one sort of mistake.
+/// Checks a whole site for one kind of problem.
 type Lint = fn(&Subject<'_>) -> Vec<Error>;
 
 /// Every lint.
@@ -50,17 +50,28 @@ const LINTS: &[Lint] = &[
     secrets::lint,
 ];
 
-/// Everything that is found in a site with these catalogs, one for each of its hosts. The same mistake may be told for
-/// several hosts.
+/// All problems of a site with these catalogs, one for each host. The same problem may be listed for several hosts.
 pub fn lint(site: &Site, catalogs: &[Catalog]) -> Vec<Error> {
     let subject = Subject { site, hosts: catalogs.iter().map(Host::new).collect() };
     LINTS.iter().flat_map(|lint| lint(&subject)).collect()
 }
 
-/// What lints look at.
+/// What lints check.
 struct Subject<'a> {
     site: &'a Site,
     hosts: Vec<Host<'a>>,
+}
+
+impl Subject<'_> {
+    /// Where a word is written in the entry of a resource, else the place of the entry.
+    fn place(&self, item: &Item, word: &str) -> Place {
+        place::in_entry(self.site, item, word).unwrap_or_else(|| item.place.clone())
+    }
+
+    /// Where a word of a resource is written in its role, else the place of its entry.
+    fn place_of_word(&self, item: &Item, word: &str) -> Place {
+        place::of_word(self.site, item, word).unwrap_or_else(|| item.place.clone())
+    }
 }
 
 /// One host.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::author::lint::{Host, Subject, place};
+use crate::author::lint::{Host, Subject};
 use crate::error::{Error, code, nearest};
 use crate::kind::Item;
 use crate::kind::etcd_key::EtcdKey;
@@ -44,7 +44,7 @@ fn missing(subject: &Subject<'_>, host: &Host<'_>, made: &HashMap<&str, Vec<&str
                 code::UNKNOWN,
                 format!("no host makes `{id}`, and the role {} of {} needs it", item.role, host.name),
             )
-            .at(place::in_entry(subject.site, item, "needs").unwrap_or_else(|| item.place.clone()), "needed here");
+            .at(subject.place(item, "needs"), "needed here");
             errors.push(match (here, nearest(id, made.keys().copied())) {
                 (Some(here), _) => error.help(format!(
                     "`writers` at {} names no host that has this resource: name one with the role {}",
@@ -67,7 +67,7 @@ fn misnamed(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
                 code::UNKNOWN,
                 format!("`writers` of `{}` names {name}, which is no host of the site", item.id),
             )
-            .at(place::in_entry(subject.site, item, "writers").unwrap_or_else(|| item.place.clone()), "said here");
+            .at(subject.place(item, "writers"), "said here");
             errors.push(error.help_nearest(
                 name,
                 subject.site.hosts.keys().map(String::as_str),

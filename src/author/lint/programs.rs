@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::author::lint::flags::name_of;
-use crate::author::lint::{Host, Subject, place};
+use crate::author::lint::{Host, Subject};
 use crate::error::{Error, code, nearest};
 use crate::kind::command::Run;
 use crate::kind::symlink::Symlink;
@@ -36,8 +36,7 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
                         Some(near) => format!("did you mean `{near}`?"),
                         None => "install it with an [[artifact]], a [[file]] or a [[template]]; packages put theirs below /usr. A `-` before it lets it be missing".to_owned(),
                     };
-                    let place =
-                        place::of_word(subject.site, unit.item, program).unwrap_or_else(|| unit.item.place.clone());
+                    let place = subject.place_of_word(unit.item, program);
                     errors.push(
                         Error::new(
                             code::LINT_PROGRAM,

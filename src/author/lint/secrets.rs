@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use crate::author::lint::{Host, Subject, place};
+use crate::author::lint::{Host, Subject};
 use crate::error::mask::forms;
 use crate::error::{Error, code};
 use crate::host::unit_files::DIRS;
@@ -25,7 +25,7 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
     for host in &subject.hosts {
         for item in host.items.iter().filter(|item| item.is_secret) {
             errors.extend(shown(host, item).map(|Shown { secret, field, reader, help }| {
-                let at = place::in_entry(subject.site, item, &field).unwrap_or_else(|| item.place.clone());
+                let at = subject.place(item, &field);
                 Error::new(
                     code::LINT_SECRET,
                     format!("the secret {secret} is in `{field}` of `{}`, which {reader} can read", item.id),

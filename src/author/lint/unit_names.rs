@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::author::lint::{Host, Subject, place};
+use crate::author::lint::{Host, Subject};
 use crate::error::{Error, code, nearest};
 use crate::host::unit_files::instance_of;
 use crate::kind::package::Package;
@@ -78,8 +78,7 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
             for (section, key, elsewhere) in KEYS {
                 let known = if elsewhere { &everywhere } else { &here };
                 for name in unit.text.words(section, key).filter(|name| !is_known(name, known) && !is_systems(name)) {
-                    let place =
-                        place::of_word(subject.site, unit.item, name).unwrap_or_else(|| unit.item.place.clone());
+                    let place = subject.place_of_word(unit.item, name);
                     let error = Error::new(
                         code::LINT_UNIT,
                         format!("{} says {key}={name}, and there is no such unit", unit.unit.name),

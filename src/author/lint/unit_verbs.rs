@@ -1,7 +1,7 @@
 //! Units that can't do what a role wants: one that is to be enabled and says nothing of when to start, which fails on the host; and
 //! one that is to be reloaded and can't be, which systemd restarts then.
 
-use crate::author::lint::{HostUnit, Subject, place};
+use crate::author::lint::{HostUnit, Subject};
 use crate::error::{Error, code};
 use crate::kind::Trigger;
 
@@ -18,7 +18,7 @@ fn enabled(subject: &Subject<'_>, unit: &HostUnit<'_>) -> Option<Error> {
     if STARTS.iter().any(|key| unit.text.words("Install", key).next().is_some()) {
         return None;
     }
-    let place = place::in_entry(subject.site, unit.item, "enable").unwrap_or_else(|| unit.item.place.clone());
+    let place = subject.place(unit.item, "enable");
     let error = Error::new(
         code::LINT_UNIT,
         format!("{} can't be enabled: its file says nothing of when to start it", unit.unit.name),
@@ -33,7 +33,7 @@ fn enabled(subject: &Subject<'_>, unit: &HostUnit<'_>) -> Option<Error> {
 fn reloaded(subject: &Subject<'_>, unit: &HostUnit<'_>) -> Option<Error> {
     let (watched, _) = unit.item.about.watches.iter().find(|(_, trigger)| *trigger == Trigger::Reload)?;
     let why = why_not(unit)?;
-    let place = place::in_entry(subject.site, unit.item, watched).unwrap_or_else(|| unit.item.place.clone());
+    let place = subject.place(unit.item, watched);
     let name = &unit.unit.name;
     let error = Error::new(code::LINT_UNIT, format!("{name} is restarted where `reload_when` says reload: {why}"));
     Some(error.at(place, "reloads nothing").help("say `restart_when`, or let the unit have an ExecReload="))

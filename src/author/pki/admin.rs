@@ -1,4 +1,4 @@
-//! What an operator does with a site's certificates. Each deed is all or nothing.
+//! The operations on the certificates of a site. Each operation succeeds as a whole or changes nothing.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::secret::readers::{newcomers, readers};
 use crate::secret::{Keyring, Recipient, name};
 use crate::site::Site;
 
-/// What was done to one thing.
+/// An operation on a certificate, authority or key pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// An authority or a key pair was made.
@@ -30,9 +30,9 @@ pub enum Operation {
     Renewed,
     /// A certificate was revoked.
     Revoked,
-    /// Nothing was done: something else has to come first.
+    /// Nothing was done: the host's request is missing.
     Waiting,
-    /// An authority's change went one step further.
+    /// The replacement of an authority advanced by one step.
     Rotated,
 }
 
@@ -50,31 +50,37 @@ impl Operation {
     }
 }
 
-/// One thing that was done.
+/// A completed operation.
 #[derive(Clone, Debug)]
 pub struct Completed {
-    /// What.
-    pub deed: Operation,
+    /// The operation.
+    pub operation: Operation,
     /// The host, for a certificate.
     pub host: Option<String>,
     /// The certificate, authority or key pair.
     pub name: String,
-    /// More about it, in a few words.
+    /// Details, in a few words.
     pub note: String,
 }
 
-/// A step of an authority's change.
+impl Completed {
+    fn new(operation: Operation, host: Option<&str>, name: &str, note: String) -> Self {
+        Self { operation, host: host.map(str::to_owned), name: name.to_owned(), note }
+    }
+}
+
+/// A step in the replacement of an authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// A second authority is made, for hosts to trust.
+    /// Create a second authority, for hosts to trust.
     Begin,
-    /// The second one signs from now on.
+    /// Sign with the second authority.
     Switch,
-    /// The first one is dropped.
+    /// Remove the first authority.
     Finish,
 }
 
-/// A site in a directory, and the keys of whoever works on it.
+/// A site in a directory, and the operator's keys.
 #[derive(Debug)]
 pub struct PkiAdmin {
     dir: PathBuf,
@@ -91,12 +97,12 @@ impl PkiAdmin {
         Ok(Self { dir: dir.to_owned(), site, keys: Arc::new(keys), now: Timestamp::now() })
     }
 
-    /// How every certificate stands.
+    /// The status of every certificate.
     pub fn survey(&self) -> Result<Vec<CertificateStatus>> {
         survey(&self.site, Some(&self.dir), self.now)
     }
 
-    /// Makes the authorities and key pairs that are missing. What is there stays as it is.
+    /// Creates missing authorities and key pairs. Existing ones stay as they are.
     pub fn init(&self) -> Result<Vec<Completed>> {
         let operators = self.operators()?;
         let mut draft = Draft::new(&self.site.files)?;
@@ -131,15 +137,15 @@ impl PkiAdmin {
             };
             draft.write(path, public);
             draft.write_secret(&authority_secret(name), &key, &[], operators)?;
-            done.push(Completed { deed: Operation::Made, host: None, name: name.clone(), note });
+            done.push(Completed::new(Operation::Made, None, name, note));
         }
         draft.commit(&self.dir)?;
         Ok(done)
     }
 
-    /// Issues the certificates that are missing, and those that are not as they are wanted now.
+    /// Issues certificates that are missing or do not match the roles.
     pub fn issue(&self) -> Result<Vec<Completed>> {
-        let due = |standing: &CertificateStatus| match &standing.state {
+        let due = |status: &CertificateStatus| match &status.state {
             CertificateState::Missing => Some((Operation::Issued, "was missing".to_owned())),
             CertificateState::Changed(how) => Some((Operation::Issued, format!("the old one {}", how.join("; ")))),
             CertificateState::Waiting => {
@@ -150,7 +156,7 @@ impl PkiAdmin {
         self.sign_all(due)
     }
 
-    /// Renews certificates: those that are due (or end within `before`); or those called `names`, due or not.
+    /// Renews certificates that are due (or expire within `before`), or those in `names`, due or not.
     pub fn renew(
         &self,
         before: Option<SignedDuration>,
@@ -162,142 +168,140 @@ impl PkiAdmin {
             self.site.find_host(host)?;
         }
         for wanted in names {
-            let is_it = |standing: &&CertificateStatus| {
-                standing.name == *wanted && standing.wish.is_some() && host.is_none_or(|host| standing.host == host)
+            let is_it = |status: &&CertificateStatus| {
+                status.name == *wanted && status.request.is_some() && host.is_none_or(|host| status.host == host)
             };
-            if !all.iter().any(|standing| is_it(&standing)) {
-                return Err(unknown(wanted, all.iter().map(|standing| standing.name.as_str())));
+            if !all.iter().any(|status| is_it(&status)) {
+                return Err(unknown(wanted, all.iter().map(|status| status.name.as_str())));
             }
         }
-        let due = |standing: &CertificateStatus| {
-            let left = standing.left(self.now)?;
+        let due = |status: &CertificateStatus| {
+            let left = status.left(self.now)?;
             let is_meant =
-                host.is_none_or(|host| standing.host == host) && (names.is_empty() || names.contains(&standing.name));
+                host.is_none_or(|host| status.host == host) && (names.is_empty() || names.contains(&status.name));
             let is_due = match before {
                 Some(before) => left <= before,
-                None => {
-                    !names.is_empty() || matches!(standing.state, CertificateState::Due | CertificateState::Expired)
-                }
+                None => !names.is_empty() || matches!(status.state, CertificateState::Due | CertificateState::Expired),
             };
             let note = match left.as_hours() / 24 {
                 _ if left.is_negative() => "had expired".to_owned(),
                 days => format!("had {days} days left"),
             };
-            (is_meant && is_due && standing.state != CertificateState::Waiting).then_some((Operation::Renewed, note))
+            (is_meant && is_due && status.state != CertificateState::Waiting).then_some((Operation::Renewed, note))
         };
         self.sign_all(due)
     }
 
-    /// Signs a certificate for each that `due` says so of, with a new key unless the host keeps its own.
+    /// Signs each certificate that `due` selects, with a new key unless the key stays on the host.
     fn sign_all(&self, due: impl Fn(&CertificateStatus) -> Option<(Operation, String)>) -> Result<Vec<Completed>> {
         let mut draft = Draft::new(&self.site.files)?;
         let mut authorities = BTreeMap::new();
         let (mut done, mut errors) = (Vec::new(), Vec::new());
-        for standing in self.survey()? {
-            let Some((deed, note)) = due(&standing) else { continue };
-            let Some((wish, _)) = &standing.wish else { continue };
+        for status in self.survey()? {
+            let Some((operation, note)) = due(&status) else { continue };
+            let Some((wanted, _)) = &status.request else { continue };
             let mut note = note;
-            if deed != Operation::Waiting {
-                match self.sign(&standing.host, wish, &mut authorities, &mut draft) {
+            if operation != Operation::Waiting {
+                match self.sign(&status.host, wanted, &mut authorities, &mut draft) {
                     Ok(more) => note.push_str(&more),
                     Err(error) => errors.push(error),
                 }
             }
-            done.push(Completed { deed, host: Some(standing.host), name: standing.name, note });
+            done.push(Completed::new(operation, Some(&status.host), &status.name, note));
         }
         Error::check(errors)?;
         draft.commit(&self.dir)?;
         Ok(done)
     }
 
-    /// Puts one certificate, and its key, into the draft.
+    /// Adds one certificate and its key to the draft.
     fn sign(
         &self,
         host: &str,
-        wish: &CertificateRequest,
+        wanted: &CertificateRequest,
         authorities: &mut BTreeMap<String, Authority>,
         draft: &mut Draft,
     ) -> Result<String> {
-        if !authorities.contains_key(&wish.authority) {
-            authorities.insert(wish.authority.clone(), self.authority(&wish.authority)?);
+        if !authorities.contains_key(&wanted.authority) {
+            authorities.insert(wanted.authority.clone(), self.authority(&wanted.authority)?);
         }
-        let Some(authority) = authorities.get(&wish.authority) else { return Ok(String::new()) };
-        let certificate = if wish.key_on_host {
-            let path = request_path(host, &wish.name);
+        let Some(authority) = authorities.get(&wanted.authority) else { return Ok(String::new()) };
+        let certificate = if wanted.key_on_host {
+            let path = request_path(host, &wanted.name);
             let bytes =
                 self.site.files.get(&path).ok_or_else(|| Error::new(code::PKI, format!("there is no {path}")))?;
-            let request = self.fitting(Request::read(&path, bytes)?, &path, wish)?;
-            // a key that was kept here before is nobody's any more
-            draft.remove_secret(&key_secret(host, &wish.name));
-            authority.sign(wish, &request.public, self.now)?
+            let request = self.fitting(Request::read(&path, bytes)?, &path, wanted)?;
+            // the key now stays on the host
+            draft.remove_secret(&key_secret(host, &wanted.name));
+            authority.sign(wanted, &request.public, self.now)?
         } else {
             let own = &self.site.find_host(host)?.recipients;
             if own.is_empty() {
                 return Err(Error::new(
                     code::PKI,
-                    format!("the key of the certificate {} can't be encrypted to {host}", wish.name),
+                    format!("the key of the certificate {} can't be encrypted to {host}", wanted.name),
                 )
                 .because(format!("host_vars/{host}.toml has no `recipient`"))
                 .help("add the host's /etc/ssh/ssh_host_ed25519_key.pub as `recipient = \"ssh-ed25519 …\"`"));
             }
-            let recipients = self.same_readers(draft.index(), &key_secret(host, &wish.name), Some((host, own)))?;
-            let key = PrivateKey::generate(wish.key_type)?;
-            draft.write_secret(&key_secret(host, &wish.name), &key.pem(), &[host], &recipients)?;
-            authority.sign(wish, &key.public(), self.now)?
+            let recipients = self.same_readers(draft.index(), &key_secret(host, &wanted.name), Some((host, own)))?;
+            let key = PrivateKey::generate(wanted.key_type)?;
+            draft.write_secret(&key_secret(host, &wanted.name), &key.pem(), &[host], &recipients)?;
+            authority.sign(wanted, &key.public(), self.now)?
         };
         let end = certificate.not_after;
         let mut note = format!(", until {}", day(end));
         if end == authority.certificate.not_after {
             note.push_str(&format!(
                 " when the authority {0} ends too: change that soon, with `kpull pki rotate {0}`",
-                wish.authority
+                wanted.authority
             ));
         }
-        draft.write(certificate_path(host, &wish.name), certificate.pem);
+        draft.write(certificate_path(host, &wanted.name), certificate.pem);
         Ok(note)
     }
 
-    fn fitting(&self, request: Request, path: &str, wish: &CertificateRequest) -> Result<Request> {
-        if request.key_type == Some(wish.key_type) {
+    fn fitting(&self, request: Request, path: &str, wanted: &CertificateRequest) -> Result<Request> {
+        if request.key_type == Some(wanted.key_type) {
             return Ok(request);
         }
-        Err(Error::new(code::PKI, format!("{path} is for a key of another type than {}", wish.key_type))
+        Err(Error::new(code::PKI, format!("{path} is for a key of another type than {}", wanted.key_type))
             .help("remove the key on the host, and let it make another one; or say in the role what it is"))
     }
 
-    /// Puts a host's request into the site, and issues its certificate.
+    /// Adds a host's request to the site, and issues its certificate.
     pub fn sign_request(&self, file: &Path, host: &str, certificate: &str) -> Result<Vec<Completed>> {
         self.site.find_host(host)?;
         let bytes = std::fs::read(file).context(code::PKI, || format!("can't read {}", file.display()))?;
         let request = Request::read(&file.display().to_string(), &bytes)?;
         let all = self.survey()?;
-        let wish = all
+        let wanted = all
             .iter()
-            .filter(|standing| standing.host == host)
-            .find(|standing| standing.name == certificate)
-            .and_then(|standing| standing.wish.as_ref())
-            .map(|(wish, _)| wish)
-            .ok_or_else(|| unknown(certificate, all.iter().map(|standing| standing.name.as_str())))?;
-        if !wish.key_on_host {
+            .filter(|status| status.host == host)
+            .find(|status| status.name == certificate)
+            .and_then(|status| status.request.as_ref())
+            .map(|(wanted, _)| wanted)
+            .ok_or_else(|| unknown(certificate, all.iter().map(|status| status.name.as_str())))?;
+        if !wanted.key_on_host {
             return Err(Error::new(
                 code::PKI,
                 format!("the key of the certificate {certificate} is not made by {host}"),
             )
             .help("set `key_on_host = true` in the role, or run `kpull pki issue`"));
         }
-        let request = self.fitting(request, &file.display().to_string(), wish)?;
-        let authority = self.authority(&wish.authority)?;
-        let signed = authority.sign(wish, &request.public, self.now)?;
+        let request = self.fitting(request, &file.display().to_string(), wanted)?;
+        let authority = self.authority(&wanted.authority)?;
+        let signed = authority.sign(wanted, &request.public, self.now)?;
         let mut draft = Draft::new(&self.site.files)?;
         draft.write(request_path(host, certificate), bytes);
         draft.write(certificate_path(host, certificate), signed.pem);
         draft.remove_secret(&key_secret(host, certificate));
         draft.commit(&self.dir)?;
         let note = format!("for the key of the request, until {}", day(signed.not_after));
-        Ok(vec![Completed { deed: Operation::Issued, host: Some(host.to_owned()), name: certificate.to_owned(), note }])
+        Ok(vec![Completed::new(Operation::Issued, Some(host), certificate, note)])
     }
 
-    /// Revokes a certificate and takes it out of the site, with its key, so that the next `issue` makes another one.
+    /// Revokes a certificate and removes it and its key from the site, so that the next `issue` creates another one.
     pub fn revoke(&self, host: &str, certificate: &str, reason: Reason) -> Result<Vec<Completed>> {
         let path = certificate_path(host, certificate);
         let bytes = self.site.files.get(&path).ok_or_else(|| {
@@ -327,15 +331,10 @@ impl PkiAdmin {
         draft.remove_secret(&key_secret(host, certificate));
         draft.commit(&self.dir)?;
         let note = format!("serial {}, {reason}; the list of {authority} is pki/{authority}.crl", read.serial);
-        Ok(vec![Completed {
-            deed: Operation::Revoked,
-            host: Some(host.to_owned()),
-            name: certificate.to_owned(),
-            note,
-        }])
+        Ok(vec![Completed::new(Operation::Revoked, Some(host), certificate, note)])
     }
 
-    /// Goes one step further in the change of an authority.
+    /// Advances the replacement of an authority by one step.
     pub fn rotate(&self, name: &str, step: Step) -> Result<Vec<Completed>> {
         let fields = self.fields(name)?;
         let (current, next, old) = (authority_secret(name), next_secret(name), old_secret(name));
@@ -395,7 +394,7 @@ impl PkiAdmin {
         draft.commit(&self.dir)?;
         let site = Arc::new(Site::load(Files::in_directory(&self.dir)?)?);
         Self { site, dir: self.dir.clone(), keys: self.keys.clone(), now: self.now }.write_revocations(name)?;
-        Ok(vec![Completed { deed: Operation::Rotated, host: None, name: name.to_owned(), note }])
+        Ok(vec![Completed::new(Operation::Rotated, None, name, note)])
     }
 
     /// `HOST/NAME` of the certificates that one of `certificates` signed, and not `but`.
@@ -411,7 +410,7 @@ impl PkiAdmin {
         Ok(found)
     }
 
-    /// Writes the list of an authority anew, if it has one.
+    /// Signs the revocation list of an authority again, if it has one.
     fn write_revocations(&self, name: &str) -> Result<()> {
         let path = format!("pki/{name}.crl");
         if self.site.files.get(&path).is_none() {
@@ -441,7 +440,7 @@ impl PkiAdmin {
         }
     }
 
-    /// The authority of this site that has signed a certificate.
+    /// The authority of this site that signed a certificate.
     fn signer_of(&self, certificate: &Certificate) -> Result<Option<String>> {
         for (name, fields) in &self.site.pki {
             if fields.kind == Category::Authority
@@ -453,7 +452,7 @@ impl PkiAdmin {
         Ok(None)
     }
 
-    /// An authority as it signs now.
+    /// The current certificate and key of an authority.
     fn authority(&self, name: &str) -> Result<Authority> {
         self.fields(name)?;
         let certificate = bundle(&self.site, name)?.into_iter().next().ok_or_else(|| {
@@ -476,8 +475,7 @@ impl PkiAdmin {
         })
     }
 
-    /// The keys that a new key is encrypted to: the operators', and a host's. An error when one of them could not read the key that it
-    /// takes the place of.
+    /// The recipients of a new key: the operators and a host. An error if one of them can't read the key that it replaces.
     fn same_readers(&self, index: &Index, secret: &str, host: Option<(&str, &[Recipient])>) -> Result<Vec<Recipient>> {
         let wanted = readers(self.operators()?, host);
         let keys = wanted.iter().map(|reader| reader.key.clone()).collect();
@@ -520,8 +518,8 @@ fn old_secret(name: &str) -> String {
     format!("pki/{name}.old.key")
 }
 
-fn public_path(name: &str, sort: Category) -> String {
-    match sort {
+fn public_path(name: &str, category: Category) -> String {
+    match category {
         Category::Authority => authority_path(name),
         Category::KeyPair => format!("pki/{name}.pub"),
     }
@@ -540,7 +538,7 @@ fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Error {
     error.help_nearest(name, known, "`kpull pki list` shows them all")
 }
 
-/// The day of a time, as people write it.
+/// The date of a time.
 fn day(time: Timestamp) -> String {
     time.to_string().split('T').next().unwrap_or_default().to_owned()
 }

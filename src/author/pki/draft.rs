@@ -1,4 +1,4 @@
-//! Changes to files of a site that are made all together, or not at all.
+//! Changes to files of a site that are written together or not at all.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::error::{Context, Result, code};
 use crate::secret::index::{Entry, INDEX, Index, digests};
 use crate::secret::{Recipient, name, seal};
 
-/// What is going to be written into a site, and removed from it.
+/// Files to write to a site and to remove from it.
 #[derive(Debug)]
 pub struct Draft {
     files: BTreeMap<String, Option<Vec<u8>>>,
@@ -17,13 +17,13 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Nothing yet, on top of the site as it is.
+    /// An empty draft for the site.
     pub fn new(files: &Files) -> Result<Self> {
         let index = Index::read(files)?;
         Ok(Self { files: BTreeMap::new(), known: index.clone(), index })
     }
 
-    /// For whom the site's secrets are encrypted, with what was changed here.
+    /// The recipients of the site's secrets, including the changes of this draft.
     pub fn index(&self) -> &Index {
         &self.index
     }
@@ -33,19 +33,20 @@ impl Draft {
         self.files.insert(path, Some(content.into()));
     }
 
-    /// Removes a file, if it is there.
+    /// Removes a file, if it exists.
     pub fn remove(&mut self, path: String) {
         self.files.insert(path, None);
     }
 
-    /// Writes a secret, encrypted to `recipients`, who are the operators and those of `hosts`.
+    /// Writes a secret, encrypted to `recipients`: the operators and those of `hosts`.
     pub fn write_secret(&mut self, name: &str, plain: &[u8], hosts: &[&str], recipients: &[Recipient]) -> Result<()> {
         self.write(name::path_of(name), seal(plain, recipients)?);
-        self.list_secret(name, hosts, recipients);
+        let hosts = hosts.iter().map(|&host| host.to_owned()).collect();
+        self.index.set(name, Entry { hosts, keys: digests(recipients) });
         Ok(())
     }
 
-    /// Writes a secret that is encrypted already.
+    /// Moves an encrypted secret.
     pub fn move_secret(&mut self, from: &str, to: &str, sealed: &[u8]) {
         self.write(name::path_of(to), sealed);
         if let Some(entry) = self.index.get(from).cloned() {
@@ -54,19 +55,13 @@ impl Draft {
         self.remove_secret(from);
     }
 
-    /// Removes a secret, if it is there.
+    /// Removes a secret, if it exists.
     pub fn remove_secret(&mut self, name: &str) {
         self.remove(name::path_of(name));
         self.index.remove(name);
     }
 
-    fn list_secret(&mut self, name: &str, hosts: &[&str], recipients: &[Recipient]) {
-        let hosts = hosts.iter().map(|&host| host.to_owned()).collect();
-        self.index.set(name, Entry { hosts, keys: digests(recipients) });
-    }
-
-    /// Makes it so in the site at `dir`: everything is written beside its place first, so that a full disk changes
-    /// nothing.
+    /// Applies the draft to the site in `dir`. All files are written to temporary files first, so that a full disk changes nothing.
     pub fn commit(mut self, dir: &Path) -> Result<()> {
         if self.index != self.known {
             self.files.insert(INDEX.to_owned(), Some(self.index.to_toml().into_bytes()));

@@ -1,4 +1,4 @@
-//! How every certificate of a site stands: what its roles want, against what it has.
+//! The status of every certificate of a site: what its roles request, compared with what it has.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,22 +13,22 @@ use crate::resolve::{Facts, certificate_requests};
 use crate::secret::name;
 use crate::site::Site;
 
-/// How a certificate stands.
+/// The state of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateState {
-    /// As it is wanted, and not due yet.
+    /// Matches the request, and is not due yet.
     Good,
-    /// As it is wanted, and to be renewed by now.
+    /// Matches the request, and is due for renewal.
     Due,
-    /// Past its end.
+    /// Expired.
     Expired,
-    /// Wanted, and it or its key is not there.
+    /// Requested, but it or its key is missing.
     Missing,
-    /// Wanted, with a key that its host keeps, and the host's request is not there.
+    /// Requested with a key that stays on its host, whose request is missing.
     Waiting,
-    /// Not as it is wanted: how it differs.
+    /// Differs from the request in these ways.
     Changed(Vec<String>),
-    /// There, and no role wants it.
+    /// Exists, but no role requests it.
     Unwanted,
 }
 
@@ -64,23 +64,23 @@ pub struct CertificateStatus {
     pub host: String,
     /// Its name there.
     pub name: String,
-    /// What a role wants, and where that is written; `None` when none does.
-    pub wish: Option<(CertificateRequest, Place)>,
-    /// What there is.
+    /// The request of a role, and its place; `None` if no role requests it.
+    pub request: Option<(CertificateRequest, Place)>,
+    /// The certificate, if it exists.
     pub certificate: Option<Certificate>,
-    /// How it stands.
+    /// The state.
     pub state: CertificateState,
 }
 
 impl CertificateStatus {
-    /// How long until the certificate's end.
+    /// The time until the certificate expires.
     pub fn left(&self, now: Timestamp) -> Option<SignedDuration> {
         self.certificate.as_ref().map(|certificate| certificate.not_after.duration_since(now))
     }
 
-    /// How it stands is a mistake of the site, with what to do about it.
+    /// The error for a state that is a mistake in the site.
     pub fn error(&self) -> Option<Error> {
-        let (_, place) = self.wish.as_ref()?;
+        let (_, place) = self.request.as_ref()?;
         let (host, name) = (&self.host, &self.name);
         let (why, help) = match &self.state {
             CertificateState::Expired => ("it has expired".to_owned(), "run `kpull pki renew`"),
@@ -91,40 +91,42 @@ impl CertificateStatus {
         Some(Error::new(code::PKI, what).because(why).at(place.clone(), "this certificate").help(help))
     }
 
-    /// Whether it has to be renewed by now.
+    /// Whether it is due for renewal.
     pub fn is_due(&self) -> bool {
         self.state == CertificateState::Due
     }
 
-    /// How it stands needs somebody's attention, though nothing is broken yet.
+    /// The warning for a state that needs attention, although nothing is broken yet.
     pub fn warning(&self, now: Timestamp) -> Option<String> {
         let (host, name) = (&self.host, &self.name);
         Some(match self.state {
             CertificateState::Due => {
                 let days = self.left(now).unwrap_or_default().as_hours() / 24;
-                format!("the certificate {name} of {host} ends in {days} days: run `kpull pki renew`")
+                format!("the certificate {name} of {host} expires in {days} days: run `kpull pki renew`")
             }
             CertificateState::Waiting => format!(
                 "the certificate {name} of {host} waits for the host's request: apply there, then `kpull pki sign-request`"
             ),
             CertificateState::Unwanted => {
-                format!("no role wants the certificate {name} of {host} any more: `kpull pki revoke {host} {name}`")
+                format!(
+                    "no role requests the certificate {name} of {host} any more: run `kpull pki revoke {host} {name}`"
+                )
             }
             _ => return None,
         })
     }
 }
 
-/// Every certificate of a site, by host and name, with the facts that were recorded in `dir`. What can't be resolved is an error.
+/// Every certificate of a site, by host and name, with the facts recorded in `dir`. Hosts that can't be resolved are errors.
 pub fn survey(site: &Arc<Site>, dir: Option<&Path>, now: Timestamp) -> Result<Vec<CertificateStatus>> {
     let mut errors = Vec::new();
-    let mut standings = BTreeMap::new();
+    let mut statuses = BTreeMap::new();
     for (host, vars) in &site.hosts {
         match Facts::recorded(dir, host, vars.address).and_then(|facts| certificate_requests(site, host, &facts)) {
             Ok(found) => {
-                for (wish, place) in found {
-                    match stand(site, host, wish, place, now) {
-                        Ok(standing) => drop(standings.insert((host.clone(), standing.name.clone()), standing)),
+                for (request, place) in found {
+                    match status_of(site, host, request, place, now) {
+                        Ok(status) => drop(statuses.insert((host.clone(), status.name.clone()), status)),
                         Err(error) => errors.push(error),
                     }
                 }
@@ -135,43 +137,49 @@ pub fn survey(site: &Arc<Site>, dir: Option<&Path>, now: Timestamp) -> Result<Ve
     Error::check(errors)?;
     for (path, bytes) in site.files.iter() {
         let Some((host, name)) = certificate_at(path) else { continue };
-        standings.entry((host.to_owned(), name.to_owned())).or_insert(CertificateStatus {
+        statuses.entry((host.to_owned(), name.to_owned())).or_insert(CertificateStatus {
             host: host.to_owned(),
             name: name.to_owned(),
-            wish: None,
+            request: None,
             certificate: Some(Certificate::one(path, bytes)?),
             state: CertificateState::Unwanted,
         });
     }
-    Ok(standings.into_values().collect())
+    Ok(statuses.into_values().collect())
 }
 
-/// The host and name of the certificate that the site's file at `path` is.
+/// The host and name of the certificate at `path` of a site.
 pub(super) fn certificate_at(path: &str) -> Option<(&str, &str)> {
     path.strip_prefix("pki/")?.strip_suffix(".pem")?.split_once('/')
 }
 
-/// The authority's certificates, the one that signs now first; none when it was not made yet.
+/// The authority's certificates, the current one first; none if it doesn't exist yet.
 pub(super) fn bundle(site: &Site, authority: &str) -> Result<Vec<Certificate>> {
     let path = authority_path(authority);
     site.files.get(&path).map_or(Ok(Vec::new()), |bytes| Certificate::bundle(&path, bytes))
 }
 
-fn stand(site: &Site, host: &str, wish: CertificateRequest, place: Place, now: Timestamp) -> Result<CertificateStatus> {
-    let path = certificate_path(host, &wish.name);
+fn status_of(
+    site: &Site,
+    host: &str,
+    request: CertificateRequest,
+    place: Place,
+    now: Timestamp,
+) -> Result<CertificateStatus> {
+    let path = certificate_path(host, &request.name);
     let certificate = site.files.get(&path).map(|bytes| Certificate::one(&path, bytes)).transpose()?;
-    let authority = bundle(site, &wish.authority)?.into_iter().next();
-    let has_key = wish.key_on_host || site.files.get(&name::path_of(&key_secret(host, &wish.name))).is_some();
-    let has_request = site.files.get(&request_path(host, &wish.name)).is_some();
+    let authority = bundle(site, &request.authority)?.into_iter().next();
+    let has_key = request.key_on_host || site.files.get(&name::path_of(&key_secret(host, &request.name))).is_some();
+    let has_request = site.files.get(&request_path(host, &request.name)).is_some();
     let state = match (&certificate, &authority) {
-        _ if wish.key_on_host && !has_request => CertificateState::Waiting,
+        _ if request.key_on_host && !has_request => CertificateState::Waiting,
         (Some(certificate), Some(authority)) if has_key => {
-            let differences = certificate.differences(&wish, authority);
+            let differences = certificate.differences(&request, authority);
             let left = certificate.not_after.duration_since(now);
             match differences.is_empty() {
                 false => CertificateState::Changed(differences),
                 true if left <= SignedDuration::ZERO => CertificateState::Expired,
-                true if left <= wish.renew_before => CertificateState::Due,
+                true if left <= request.renew_before => CertificateState::Due,
                 true => CertificateState::Good,
             }
         }
@@ -179,8 +187,8 @@ fn stand(site: &Site, host: &str, wish: CertificateRequest, place: Place, now: T
     };
     Ok(CertificateStatus {
         host: host.to_owned(),
-        name: wish.name.clone(),
-        wish: Some((wish, place)),
+        name: request.name.clone(),
+        request: Some((request, place)),
         certificate,
         state,
     })

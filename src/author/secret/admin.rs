@@ -1,7 +1,7 @@
-//! The secrets of a site as its operators handle them: written, encrypted anew, removed.
+//! Operators write, encrypt and remove the secrets of a site.
 //!
-//! For whom a secret is follows from the roles: every host of the site is resolved, and a secret is encrypted to the hosts
-//! that ask for it, and to the operators.
+//! The roles determine the recipients: every host of the site is resolved, and a secret is encrypted to the hosts that use it, and
+//! to the operators.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::site::Site;
 pub struct Users(BTreeMap<String, BTreeSet<String>>);
 
 impl Users {
-    /// Adds what a host's roles ask for.
+    /// Adds the secrets that a host's roles use.
     pub fn add(&mut self, catalog: &Catalog) {
         for name in &catalog.secrets {
             self.0.entry(name.clone()).or_default().insert(catalog.host.clone());
@@ -33,7 +33,7 @@ impl Users {
     }
 }
 
-/// Who a secret is to be encrypted to.
+/// The intended recipients of a secret.
 struct EncryptTo {
     hosts: BTreeSet<String>,
     readers: Vec<Reader>,
@@ -59,7 +59,7 @@ pub struct SecretAdmin {
 }
 
 impl SecretAdmin {
-    /// Opens a site, and resolves every host of it. Secrets that its roles use may still be missing.
+    /// Opens a site and resolves all its hosts. Secrets that its roles use can be missing.
     pub fn open(dir: &Path) -> Result<Self> {
         let site = Arc::new(Site::load(Files::in_directory(dir)?)?);
         let (mut users, mut errors) = (Users::default(), Vec::new());
@@ -72,14 +72,12 @@ impl SecretAdmin {
             }
         }
         if let Some(error) = Error::distinct(errors) {
-            return Err(
-                error.help_more("for whom a secret is follows from the roles, so they have to be in order first")
-            );
+            return Err(error.help_more("the roles determine the recipients of secrets, so correct the roles first"));
         }
         Self::of(dir, site, users)
     }
 
-    /// The same, of a site that has been resolved.
+    /// Opens a site that has been resolved.
     pub fn of(dir: &Path, site: Arc<Site>, users: Users) -> Result<Self> {
         Ok(Self { dir: dir.to_owned(), index: Index::read(&site.files)?, site, users })
     }
@@ -89,17 +87,17 @@ impl SecretAdmin {
         self.site.files.iter().filter_map(|(path, _)| name::name_in(path)).map(str::to_owned).collect()
     }
 
-    /// The hosts that a secret is encrypted to, as the index says.
+    /// The hosts to which a secret is encrypted, by the index.
     pub fn hosts(&self, name: &str) -> BTreeSet<String> {
         self.index.hosts_of(name).cloned().unwrap_or_default()
     }
 
-    /// The sealed file of a secret; an error with the nearest name when there is none.
+    /// The encrypted file of a secret; the error suggests the nearest name.
     pub fn sealed(&self, name: &str) -> Result<Arc<[u8]>> {
         SecretStore::sealed_file(name, &self.site.files)
     }
 
-    /// Who a secret is to be encrypted to: the operators, and the hosts that use it.
+    /// The intended recipients of a secret: the operators, and the hosts that use it.
     fn recipients(&self, name: &str) -> Result<EncryptTo> {
         if self.site.operators.is_empty() {
             return Err(no_operators(&self.site));
@@ -114,18 +112,18 @@ impl SecretAdmin {
         Ok(EncryptTo { hosts: names, readers })
     }
 
-    /// Who can't read a secret, and will once it is written anew.
+    /// The readers that a secret gains once it is written again.
     pub fn newcomers(&self, name: &str) -> Result<Vec<Reader>> {
         let Some(sealed) = self.site.files.get(&name::path_of(name)) else { return Ok(Vec::new()) };
         Ok(newcomers(sealed, self.index.get(name), self.recipients(name)?.readers))
     }
 
-    /// Whether a secret of this name can be written: the error comes before anybody has typed it.
+    /// Checks that a secret of this name can be written, before anyone types its value.
     pub fn check(&self, name: &str) -> Result<()> {
         name::check(name).and_then(|()| self.recipients(name)).map(drop)
     }
 
-    /// Encrypts a secret, new or in place of an old one, and writes it into the site; gives the hosts that can read it.
+    /// Encrypts a new or existing secret, and writes it to the site; returns the hosts that can read it.
     pub fn set(&mut self, name: &str, plain: &[u8]) -> Result<BTreeSet<String>> {
         name::check(name)?;
         let wanted = self.recipients(name)?;
@@ -136,11 +134,11 @@ impl SecretAdmin {
         Ok(hosts)
     }
 
-    /// Why a secret has to be encrypted anew; `None` when all is well. An error when it can't be told for whom it is.
+    /// Why a secret must be encrypted again; `None` if it need not be. Fails if its recipients can't be determined.
     pub fn stale(&self, name: &str) -> Result<Option<String>> {
         let wanted = self.recipients(name)?;
         let Some(entry) = self.index.get(name) else {
-            return Ok(Some(format!("{INDEX} does not know for whom it is")));
+            return Ok(Some(format!("{INDEX} does not list its recipients")));
         };
         let list = |hosts: Vec<&String>| hosts.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ");
         let lacking: Vec<&String> = wanted.hosts.difference(&entry.hosts).collect();
@@ -148,12 +146,12 @@ impl SecretAdmin {
         Ok(match (lacking.is_empty(), excess.is_empty()) {
             (false, _) => Some(format!("it is not encrypted to {}, where it is used", list(lacking))),
             (true, false) => Some(format!("it is encrypted to {}, where it is not used", list(excess))),
-            (true, true) if !entry.is_to(&wanted.keys()) => Some("keys of its readers have changed".to_owned()),
+            (true, true) if !entry.is_to(&wanted.keys()) => Some("the keys of its readers have changed".to_owned()),
             (true, true) => None,
         })
     }
 
-    /// The secrets that have to be encrypted anew, with why.
+    /// The secrets that must be encrypted again, with the reasons.
     pub fn all_stale(&self) -> Result<Vec<(String, String)>> {
         let (mut stale, mut errors) = (Vec::new(), Vec::new());
         for name in self.names() {
@@ -162,24 +160,21 @@ impl SecretAdmin {
                 Err(error) => errors.push(error),
             }
         }
-        match Error::distinct(errors) {
-            Some(error) => Err(error),
-            None => Ok(stale),
-        }
+        Error::distinct(errors).map_or(Ok(stale), Err)
     }
 
-    /// The names that the index has and the site has no secret of.
-    fn gone(&self) -> Vec<String> {
+    /// The names in the index without a secret in the site.
+    fn orphans(&self) -> Vec<String> {
         let names = self.names();
         self.index.names().filter(|&name| !names.iter().any(|known| known == name)).map(str::to_owned).collect()
     }
 
-    /// Encrypts anew what has to be, and gives the names. Everything is decrypted with `keys` and encrypted before the
-    /// first file is written, so that a failure leaves the site as it was.
+    /// Encrypts stale secrets again, and returns their names. All are decrypted with `keys` and encrypted before the first file is
+    /// written, so that a failure leaves the site unchanged.
     pub fn rekey(&mut self, keys: &dyn Fn() -> Result<Keyring>) -> Result<Vec<String>> {
         let stale: Vec<String> = self.all_stale()?.into_iter().map(|(name, _)| name).collect();
-        let gone = self.gone();
-        if stale.is_empty() && gone.is_empty() {
+        let orphans = self.orphans();
+        if stale.is_empty() && orphans.is_empty() {
             return Ok(stale);
         }
         let mut sealed = Vec::new();
@@ -192,20 +187,20 @@ impl SecretAdmin {
                 index.set(name, wanted.entry());
             }
         }
-        gone.iter().for_each(|name| index.remove(name));
+        orphans.iter().for_each(|name| index.remove(name));
         self.index = index;
         self.write(sealed)?;
         Ok(stale)
     }
 
-    /// Takes a secret away; an error when a host's roles use it.
+    /// Removes a secret; fails if the roles of a host use it.
     pub fn remove(&mut self, name: &str) -> Result<()> {
         self.sealed(name)?;
         let users = self.users.of(name);
         if !users.is_empty() {
             let users: Vec<&str> = users.iter().map(String::as_str).collect();
             return Err(Error::new(code::DESK, format!("the secret {name} is used on {}", users.join(", ")))
-                .help("take it out of the roles first"));
+                .help("remove it from the roles first"));
         }
         let path = self.dir.join(name::path_of(name));
         std::fs::remove_file(&path).context(code::DESK, || format!("can't remove {}", path.display()))?;
@@ -213,7 +208,7 @@ impl SecretAdmin {
         self.write(Vec::new())
     }
 
-    /// What is wrong with the secrets of the site, one error each.
+    /// The problems with the secrets of the site.
     pub fn complaints(&self) -> Vec<Error> {
         let names = self.names();
         let mut errors = Vec::new();
@@ -224,7 +219,7 @@ impl SecretAdmin {
             if name::name_in(path).is_none_or(|name| name::check(name).is_err()) || !is_age {
                 errors.push(
                     Error::new(code::DESK, format!("{path} is not a secret"))
-                        .because("in secrets/ there are age files called NAME.age, and the index that kpull writes")
+                        .because("secrets/ can only contain age files named NAME.age, and the index that kpull writes")
                         .help("write it with `kpull secret set NAME --from FILE`, and remove this one"),
                 );
             }
@@ -243,7 +238,7 @@ impl SecretAdmin {
         errors
     }
 
-    /// The secrets, then the index: after a crash in between, the index is what is too old, and `rekey` sees that.
+    /// Writes the secrets, then the index: after a crash in between, the index is outdated, which `rekey` detects.
     fn write(&self, sealed: Vec<(String, Vec<u8>)>) -> Result<()> {
         let mut files: Vec<(PathBuf, Vec<u8>)> =
             sealed.into_iter().map(|(name, bytes)| (self.dir.join(name::path_of(&name)), bytes)).collect();
@@ -253,14 +248,14 @@ impl SecretAdmin {
 }
 
 fn no_operators(site: &Site) -> Error {
-    Error::new(code::DESK, "nobody is named who can read secrets besides the hosts")
+    Error::new(code::DESK, "the site names no operators who can read secrets")
         .at(site.doc.place(&["secrets".to_owned()]), "of this site")
-        .help("add `[secrets]` with `recipients = [\"…\"]` to site.toml: the public keys of its operators, ssh-ed25519, ssh-rsa or age1…")
+        .help("add `[secrets]` with `recipients = [\"…\"]` to site.toml: the public keys of its operators (ssh-ed25519, ssh-rsa or age1…)")
 }
 
 fn no_recipient(host: &str, name: &str, doc: &Doc) -> Error {
     let file = doc.file();
-    Error::new(code::DESK, format!("{host} uses the secret {name}, and has no key to read it with"))
+    Error::new(code::DESK, format!("{host} uses the secret {name}, but has no key to decrypt it"))
         .at(doc.key_place(&[]), "no `recipient` in this file")
         .help(format!("add `recipient = \"ssh-ed25519 …\"` to {file}: what `ssh-keyscan -t ed25519` or /etc/ssh/ssh_host_ed25519_key.pub on the host has"))
 }

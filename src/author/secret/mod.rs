@@ -1,4 +1,4 @@
-//! The operator's side of secrets: making, reading and encrypting them anew, and finding texts that should be secrets.
+//! The operator's side of secrets: writing and encrypting them, and finding text that should be a secret.
 
 pub mod admin;
 pub mod scan;

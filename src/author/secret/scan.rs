@@ -1,7 +1,7 @@
-//! Literals in a site that look like secrets: what should have been `{{ secret("NAME") }}`.
+//! Finds literals in a site that look like secrets, and should be `{{ secret("NAME") }}`.
 //!
-//! It looks for what is a secret by its form (private keys, tokens of well-known services), and for names like `password`
-//! that are given a value which looks made up by a machine, or by somebody who was asked for a password.
+//! It looks for secrets by their form (private keys, tokens of well-known services), and for names like `password` with a value that
+//! looks like a password or like random characters.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -13,16 +13,16 @@ use crate::document::Files;
 use crate::error::{Error, Place, code, starred};
 use crate::text::leading;
 
-/// What takes a line, or the one after it, out of the search.
+/// The comment that exempts a line, or the line after it.
 const ESCAPE: &str = "kpull: not a secret";
 
-/// A form by which something in a line is a secret.
+/// A form of secrets.
 struct Shape {
-    /// What it is called, where the pattern has no part `name`.
+    /// Its name in messages, if the pattern has no group `name`.
     what: &'static str,
-    /// A pattern of the secret, which stands alone; or of what is around it too, with the secret as the part `secret`.
+    /// A pattern of the secret as a whole word, or a longer pattern with the secret in the group `secret`.
     pattern: &'static str,
-    /// What the part `value`, or all of the secret, has to be besides.
+    /// A condition for the group `value`, or the whole secret.
     is_real: fn(&str) -> bool,
 }
 
@@ -30,7 +30,7 @@ const fn shape(what: &'static str, pattern: &'static str, is_real: fn(&str) -> b
     Shape { what, pattern, is_real }
 }
 
-/// The first that fits counts: one finding a line is enough.
+/// The first match applies, since one finding for each line is enough.
 const SHAPES: &[Shape] = &[
     shape("an age private key", "AGE-SECRET-KEY-1[A-Z0-9]{40,}", any),
     shape("an AWS access key", "A[KS]IA[A-Z0-9]{16,}", any),
@@ -42,14 +42,14 @@ const SHAPES: &[Shape] = &[
     shape("an npm token", "npm_[A-Za-z0-9]{36}", any),
     shape("a Vault token", r"hvs\.[A-Za-z0-9_-]{24,}", any),
     shape("a bearer token", "[Bb]earer (?<value>[A-Za-z0-9._~+/=-]{16,})", looks_random),
-    // where programs take USER:PASSWORD
+    // options with USER:PASSWORD
     shape(
         "a password",
         r#"(?:ETCDCTL_USER|etcdctl.*--user|curl.*(?:--user| -u ))["' =]*(?<secret>[A-Za-z0-9._-]+:(?<value>[^ "'\t,\]]{4,}))"#,
         is_literal,
     ),
     shape("a password in an address", r#"://(?<secret>[A-Za-z0-9._-]+:(?<value>[^\s/"'?#]{4,}))@"#, is_literal),
-    // behind the word that a service's configuration has for it, however short it is
+    // after the keyword in the configuration of a service, however short
     shape("", r"(?<![A-Za-z0-9_-])(?<name>auth_pass|requirepass|masterauth)[ \t]+(?<secret>\S+)", is_literal),
     shape("", r"(?<![A-Za-z0-9_-])(?<name>stats auth)[ \t]+[^\s:]*:(?<secret>\S+)", is_literal),
     // of Kubernetes: six letters and digits, a dot, sixteen more; or the first field of a file of tokens
@@ -61,7 +61,7 @@ const SHAPES: &[Shape] = &[
     shape("a bootstrap token", "^[^,]*?(?<secret>[A-Za-z0-9]{16,}),kubelet-bootstrap", looks_random),
 ];
 
-/// [`SHAPES`], ready to be looked for.
+/// The compiled [`SHAPES`].
 static RULES: LazyLock<Vec<(&Shape, Regex)>> = LazyLock::new(|| {
     let compiled = |shape: &'static Shape| {
         let pattern = match shape.pattern.contains("(?<secret>") {
@@ -73,7 +73,7 @@ static RULES: LazyLock<Vec<(&Shape, Regex)>> = LazyLock::new(|| {
     SHAPES.iter().filter_map(compiled).collect()
 });
 
-/// A name that is given a value: a password is a secret whatever it is, the value of any other name if it looks made up by a machine.
+/// A name with a value: a password is always a secret, the value of any other name if it looks random.
 static NAME: LazyLock<Option<Regex>> = LazyLock::new(|| {
     let passwords = "(?<password>password|passwd|passphrase)";
     let others = "token|secret|[._-]key|(?:api|secret|access|private)key|credential";
@@ -81,13 +81,13 @@ static NAME: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(&format!("(?i)(?<name>[a-z0-9._-]*(?:{passwords}|{others})s?)(?:{sign})")).ok()
 });
 
-/// A private key in PEM that begins in the first line; up to the end of that line where it has no end.
+/// A private key in PEM that begins in the first line, up to the end of that line if the key has no end.
 static PRIVATE_KEY: LazyLock<Option<Regex>> = LazyLock::new(|| {
     let begin = r"\A[^\n]*?(?<secret>-----BEGIN (?<label>[^\n]*?PRIVATE KEY[^\n]*?)-----";
     Regex::new(&format!(r"{begin}(?:(?s:.)*?-----END [^\n]*?-----|[^\n]*))")).ok()
 });
 
-/// An error for each literal in the site that looks like a secret. What it shows of the file has no secret in it.
+/// An error for each literal in the site that looks like a secret. Secrets are redacted in the text that it shows.
 pub fn scan(files: &Files) -> Vec<Error> {
     let mut errors = Vec::new();
     for (path, content) in files.iter().filter(|(path, _)| !path.starts_with("secrets/") && !path.starts_with("keys/"))
@@ -100,20 +100,20 @@ pub fn scan(files: &Files) -> Vec<Error> {
         let pieces: Vec<_> = found.iter().map(|(piece, _)| piece.clone()).collect();
         let hidden: Arc<str> = starred(text, &pieces).into();
         errors.extend(found.into_iter().map(|(span, what)| {
-            // a key is many lines, and its first one says what it is
+            // of a key, only the first line
             let end = hidden.get(span.clone()).and_then(|shown| shown.find('\n')).map_or(span.end, |length| span.start + length);
             let place = Place { file: path.to_owned(), text: hidden.clone(), span: span.start..end };
-            Error::new(code::LITERAL, format!("{what} stands in the site, for whoever can read it"))
+            Error::new(code::LITERAL, format!("{what} is in the site, where anyone with access can read it"))
                 .at(place, "looks like a secret")
                 .help(format!(
-                    "change it, since it may be known by now; then `kpull secret set NAME`, and write {{{{ secret(\"NAME\") }}}} here. If it is none, end the line with `# {ESCAPE}`"
+                    "change it, since it may be compromised; then run `kpull secret set NAME`, and write {{{{ secret(\"NAME\") }}}} here. If it is not a secret, end the line with `# {ESCAPE}`"
                 ))
         }));
     }
     errors
 }
 
-/// What looks like a secret, where, and what it is called; in the order of the text.
+/// What looks like a secret, with its range and name, in the order of the text.
 fn findings(text: &str) -> Vec<(Range<usize>, String)> {
     let mut found: Vec<(Range<usize>, String)> = Vec::new();
     let (mut start, mut is_exempt) = (0, false);
@@ -132,16 +132,16 @@ fn findings(text: &str) -> Vec<(Range<usize>, String)> {
     found
 }
 
-/// A private key that begins in this line, to its end; `text` is what begins with the line.
+/// A private key that begins in this line; `text` starts with the line.
 fn private_key(line: &str, text: &str) -> Option<(Range<usize>, String)> {
     let found = PRIVATE_KEY.as_ref().filter(|_| line.contains("PRIVATE KEY"))?.captures(text).ok()??;
     let (key, label) = (found.name("secret")?, found.name("label")?);
-    // without a body it is only the words, as in a check whether a file is one
+    // without a body, it is only a mention of the header
     let has_body = key.as_str().contains('\n') || key.as_str().contains("\\n");
     has_body.then(|| (key.range(), format!("a private key ({})", label.as_str())))
 }
 
-/// What has one of the [`SHAPES`].
+/// A secret by one of the [`SHAPES`].
 fn by_form(line: &str) -> Option<(Range<usize>, String)> {
     RULES.iter().find_map(|(shape, regex)| {
         regex.captures_iter(line).flatten().find_map(|found| {
@@ -153,7 +153,7 @@ fn by_form(line: &str) -> Option<(Range<usize>, String)> {
     })
 }
 
-/// A value that is given to a name, as `NAME = VALUE`, `NAME: VALUE` or `--NAME VALUE`.
+/// A value that is assigned to a name, as `NAME = VALUE`, `NAME: VALUE` or `--NAME VALUE`.
 fn assigned(line: &str) -> Option<(Range<usize>, String)> {
     NAME.as_ref()?.captures_iter(line).flatten().find_map(|found| {
         let name = found.name("name")?.as_str();
@@ -182,7 +182,7 @@ fn any(_: &str) -> bool {
     true
 }
 
-/// Whether it is there as it is: no expression, no variable, no place where the secret would be.
+/// Whether a value is a literal: no expression, no variable, no path to a file with the secret.
 fn is_literal(value: &str) -> bool {
     let elsewhere = ["{{", "}}", "${", "$(", "{%", "<", "://"].iter().any(|mark| value.contains(mark))
         || value.starts_with(['/', '.', '~', '$', '%', '@', '&', '*']);
@@ -217,7 +217,7 @@ fn is_password(value: &str, quoted: bool) -> bool {
         && (quoted || many)
 }
 
-/// Whether a text looks like random bytes written as text, and not like words.
+/// Whether a text looks like encoded random bytes rather than words.
 fn looks_random(text: &str) -> bool {
     let is_part = |part: &str| {
         let has = |of: fn(&char) -> bool| part.chars().filter(of).count();
@@ -240,7 +240,10 @@ mod tests {
         errors
             .iter()
             .map(|error| {
-                (error.place().unwrap().to_string(), error.to_string().split(" stands in").next().unwrap().to_owned())
+                (
+                    error.place().unwrap().to_string(),
+                    error.to_string().split(" is in the site").next().unwrap().to_owned(),
+                )
             })
             .collect()
     }

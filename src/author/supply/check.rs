@@ -1,4 +1,4 @@
-//! `kpull check --artifacts`: whether every pin can still be had, and has in it what roles install.
+//! `kpull check --artifacts`: whether every pin is still available, and contains the members that roles install.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -12,20 +12,20 @@ use crate::net::{self, Client, Conditions, Kind, Options};
 use crate::store::archive::Archive;
 use crate::store::tree;
 
-/// How to check.
+/// Options of the check.
 #[derive(Debug, Default)]
 pub struct Checking {
     /// How to connect.
     pub net: Options,
-    /// Whether everything is downloaded, and its digest compared.
+    /// Whether to download everything and compare the digests.
     pub download: bool,
-    /// Directories that may have artifacts, called by their digest.
+    /// Directories that may have artifacts, named by digest.
     pub stores: Vec<PathBuf>,
-    /// What roles take out of artifacts: names of members by the artifact's digest.
+    /// The members that roles install, by the digest of the artifact.
     pub members: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// What was found out about one address.
+/// The result for one address.
 #[derive(Debug)]
 pub struct Asked<'a> {
     /// The pin; its name is the artifact's.
@@ -34,14 +34,14 @@ pub struct Asked<'a> {
     pub arch: &'a str,
     /// The address.
     pub url: &'a str,
-    /// Where it is written.
+    /// Its place.
     pub place: Place,
-    /// The size that is told there, if it is told; or why it does not work.
+    /// The size that the server reports, if any; or why it does not work.
     pub answer: Result<Option<u64>>,
 }
 
-/// Asks for every address of every pin; `each` hears of them. The errors are pins of which no address works, and members that
-/// are not in their artifact.
+/// Queries every address of every pin, and passes the results to `each`. Fails for pins without a working address, and for members that
+/// their artifact lacks.
 pub fn check(
     files: &Files,
     artifacts: &BTreeMap<String, Artifact>,
@@ -78,7 +78,7 @@ pub fn check(
             let place = || doc.place(&[name.clone(), arch.clone()]);
             if !works {
                 errors.push(
-                    Error::new(code::SUPPLY, format!("{name} ({arch}) can't be had from any of its addresses"))
+                    Error::new(code::SUPPLY, format!("{name} ({arch}) is not available from any of its addresses"))
                         .at(place(), "no address of this pin works")
                         .help("add an address that works to `urls`: kpull pin URL; or serve it from a mirror"),
                 );
@@ -92,7 +92,7 @@ pub fn check(
     Error::check(errors)
 }
 
-/// That the members are in an artifact, and that all below a name that ends with `/` can be extracted.
+/// Checks that an artifact has these members, and that everything below names that end with `/` can be extracted.
 fn has(name: &str, file: &File, pin: &Pin, members: &BTreeSet<String>) -> Result<()> {
     let (trees, files): (BTreeSet<_>, BTreeSet<_>) = members.iter().cloned().partition(|member| member.ends_with('/'));
     let archive = Archive::new(name, pin.format);
@@ -105,7 +105,7 @@ fn has(name: &str, file: &File, pin: &Pin, members: &BTreeSet<String>) -> Result
     Ok(())
 }
 
-/// Where the address with this position in [`Pin::urls`] is written.
+/// The place of the address with this position in [`Pin::urls`].
 fn place_of(doc: &Doc, name: &str, arch: &str, index: usize) -> Place {
     let way =
         |last: &[&str]| -> Vec<String> { [name, arch].iter().chain(last).map(|part| (*part).to_owned()).collect() };
@@ -116,7 +116,7 @@ fn place_of(doc: &Doc, name: &str, arch: &str, index: usize) -> Place {
     }
 }
 
-/// A file that is here already and is the one that is pinned.
+/// A local copy of the pinned file, if there is one.
 fn stored(pin: &Pin, checking: &Checking) -> Result<Option<File>> {
     for store in &checking.stores {
         let path = store.join(&pin.sha256);
@@ -128,7 +128,7 @@ fn stored(pin: &Pin, checking: &Checking) -> Result<Option<File>> {
     Ok(None)
 }
 
-/// The size of what is at an address, if it is told; an error when nothing is there.
+/// The size that an address reports, if any; an error if nothing is there.
 fn ask(client: &Client, url: &str) -> Result<Option<u64>> {
     if let Some(path) = url.strip_prefix("file://") {
         return std::fs::metadata(Path::new(path))
@@ -137,7 +137,7 @@ fn ask(client: &Client, url: &str) -> Result<Option<u64>> {
     }
     let reply = match client.head(&net::parse(url)?) {
         Ok(reply) => reply,
-        // not every server takes HEAD; the body of this one is not read
+        // not every server accepts HEAD; the body of this request is not read
         Err(_) => client.get(url, &Conditions { from: Some(0), ..Conditions::default() })?,
     };
     match reply.kind {

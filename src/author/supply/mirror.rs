@@ -1,4 +1,4 @@
-//! `kpull mirror`: every artifact of a site in a directory, by digest, as any web server can hand it out.
+//! `kpull mirror`: all artifacts of a site in a directory, by digest, for any web server.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -14,10 +14,10 @@ use crate::host::root::Root;
 use crate::net::Options;
 use crate::net::download::{DownloadRequest, LARGEST_PINNED, Progress, download_any, hash};
 
-/// The name of the list, for people: hosts don't read it.
+/// The name of the list, for people. Hosts don't read it.
 pub const INDEX: &str = "index.json";
 
-/// The list of what is in a mirror.
+/// The contents of a mirror.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Index {
     /// The version of this format.
@@ -35,39 +35,39 @@ pub struct Entry {
     pub version: String,
     /// `amd64` or `arm64`.
     pub arch: String,
-    /// What its publisher calls the file.
+    /// The publisher's name of the file.
     pub upstream: String,
-    /// Where it is in the mirror.
+    /// Its path in the mirror.
     pub file: String,
-    /// Its bytes.
+    /// Its size in bytes.
     pub size: u64,
 }
 
-/// How to fill a mirror.
+/// Options of a mirror.
 #[derive(Clone, Debug, Default)]
 pub struct Filling {
-    /// The only architecture that is wanted.
+    /// The only architecture to mirror.
     pub arch: Option<String>,
     /// Addresses of other mirrors, tried first.
     pub from: Vec<String>,
-    /// Whether files that are there are read and compared with their digests.
+    /// Whether to compare existing files with their digests.
     pub verify: bool,
     /// How to connect.
     pub net: Options,
 }
 
-/// What was done about one artifact.
+/// The result for one artifact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Done {
-    /// It was there.
+    /// It was present.
     Kept,
     /// It was downloaded.
     Fetched,
-    /// What was there was something else; it was downloaded.
-    Mended,
+    /// It replaced a file with other content.
+    Corrected,
 }
 
-/// A directory that is a mirror.
+/// A mirror in a directory.
 #[derive(Debug)]
 pub struct Mirror {
     root: Root,
@@ -76,15 +76,15 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// The mirror in `dir`, made when it is missing. Exit code 75 when somebody is filling it.
+    /// Opens the mirror in `dir`, and creates it if it is missing. Exit code 75 if another process is filling it.
     pub fn open(dir: &Path) -> Result<Self> {
         let (root, dir) = open(dir, &[ARTIFACTS])?;
         let _lock = lock(&root, &dir)?;
         Ok(Self { root, dir, _lock })
     }
 
-    /// Fetches what is missing, and writes the list; `each` hears of every artifact. What can't be had does not keep the others
-    /// from being fetched: the error tells of all.
+    /// Downloads what is missing, writes the list, and passes every artifact to `each`. Unavailable artifacts don't prevent others from
+    /// being downloaded: the error lists all of them.
     pub fn fill(
         &self,
         artifacts: &BTreeMap<String, Artifact>,
@@ -104,7 +104,7 @@ impl Mirror {
                 let outcome = if is_wanted {
                     self.ensure(pin, known, filling, progress).map(Some)
                 } else {
-                    // another architecture that was mirrored before stays in the list
+                    // other architectures that were mirrored before stay in the list
                     self.root.file(&self.dir.join(&file)).map(|found| found.map(|(meta, _)| (meta.size, Done::Kept)))
                 };
                 match outcome {
@@ -128,20 +128,20 @@ impl Mirror {
         Ok(index)
     }
 
-    /// What was listed last; nothing when there is no list that can be read, which costs a bit of reading and nothing else.
+    /// The last list; empty if it can't be read, which only means that more files are read.
     fn index(&self) -> Index {
         let text = self.root.read(&self.dir.join(INDEX)).ok().flatten().map(|(_, text)| text).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
-    /// Has the file of a pin here, with its size.
+    /// Ensures that the file of a pin is present; returns its size.
     fn ensure(&self, pin: &Pin, known: Option<u64>, filling: &Filling, progress: Progress<'_>) -> Result<(u64, Done)> {
         let path = self.dir.join(layout::artifact(&pin.sha256));
         let what = || format!("can't read {}", path.display());
         let mut done = Done::Fetched;
         if let Some((meta, mut file)) = self.root.file(&path)? {
             let is_read = filling.verify || known.is_none();
-            // what nobody would download is not read to its end either
+            // a file above the maximum size is not read
             let good = meta.size <= pin.size.unwrap_or(LARGEST_PINNED)
                 && known.is_none_or(|known| known == meta.size)
                 && (!is_read || hash(&mut file).context(code::SUPPLY, what)?.sha256 == pin.sha256);
@@ -149,26 +149,26 @@ impl Mirror {
                 return Ok((meta.size, Done::Kept));
             }
             self.root.remove(&path)?;
-            done = Done::Mended;
+            done = Done::Corrected;
         }
         let part = path.with_extension("part");
         let wanted = DownloadRequest { name: &pin.name, sha256: Some(&pin.sha256), size: pin.size };
         let others = filling.from.iter().map(|mirror| layout::artifact_in(mirror, &pin.sha256));
         let urls: Vec<String> = others.chain(pin.urls.iter().cloned()).collect();
         let got = download_any(&filling.net, &urls, &part, &wanted, progress, &mut |_| {}, &mut |_, _| {})
-            .map_err(|error| error.help("run again to go on where it ended; --from takes it from another mirror"))?;
+            .map_err(|error| error.help("run again to resume; --from uses another mirror"))?;
         self.root.publish(&part, &path, 0o644)?;
         Ok((got.size, done))
     }
 
-    /// Removes the files that no pin names; how many they were.
+    /// Removes files that no pin names; returns their number.
     pub fn prune(&self, artifacts: &BTreeMap<String, Artifact>) -> Result<usize> {
         let pinned: BTreeSet<&str> =
             artifacts.values().flat_map(|artifact| artifact.pins.values()).map(|pin| pin.sha256.as_str()).collect();
         let dir = self.dir.join(ARTIFACTS);
         let mut removed = 0;
         for name in self.root.names(&dir)? {
-            // what is not called like an artifact is none of ours
+            // files that are not named like artifacts are not part of the mirror
             let digest = name.split('.').next().unwrap_or_default();
             if is_sha256(digest) && !pinned.contains(digest) {
                 self.root.remove(&dir.join(&name))?;
@@ -222,10 +222,10 @@ mod tests {
         assert_eq!(fill(&mirror, &pinned, &plain).unwrap(), [Done::Kept]);
         let file = dir.path().join(layout::artifact(&Listed::of(b"one").sha256));
         std::fs::write(&file, "on").unwrap();
-        assert_eq!(fill(&mirror, &pinned, &plain).unwrap(), [Done::Mended], "the list has its size");
+        assert_eq!(fill(&mirror, &pinned, &plain).unwrap(), [Done::Corrected], "the list has its size");
         std::fs::write(&file, "two").unwrap();
         assert_eq!(fill(&mirror, &pinned, &plain).unwrap(), [Done::Kept], "it has the right size");
-        assert_eq!(fill(&mirror, &pinned, &Filling { verify: true, ..plain }).unwrap(), [Done::Mended]);
+        assert_eq!(fill(&mirror, &pinned, &Filling { verify: true, ..plain }).unwrap(), [Done::Corrected]);
         assert_eq!(std::fs::read(file).unwrap(), b"one");
     }
 

@@ -1,6 +1,4 @@
-//! What hosts are supplied with: releases as they are published, artifacts as they are pinned and mirrored.
-//!
-//! The operator's side. Of it, a host knows [`layout`] and nothing else.
+//! The operator's side of publishing: releases are published, artifacts pinned and mirrored.
 
 pub mod check;
 pub mod mirror;

@@ -1,4 +1,4 @@
-//! `kpull pin`: upstream files written into `artifacts.toml`, everything else of which stays as it is.
+//! `kpull pin`: adds upstream files to `artifacts.toml`, and keeps the rest of it as it is.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::read;
 /// The file's name in a site.
 pub const ARTIFACTS: &str = "artifacts.toml";
 
-/// Architectures, and what else they are called in names of files. A longer name comes before one that is part of it.
+/// Names of architectures in file names, and their canonical names. A longer name comes before one that is part of it.
 const ARCHES: [(&str, &str); 6] = [
     ("x86_64", "amd64"),
     ("x86-64", "amd64"),
@@ -24,10 +24,10 @@ const ARCHES: [(&str, &str); 6] = [
     ("x64", "amd64"),
 ];
 
-/// Words of a file's name that say for what it was built.
+/// Words in file names that name the platform.
 const PLATFORM: [&str; 7] = ["linux", "musl", "gnu", "glibc", "unknown", "static", "pc"];
 
-/// What the address of a file says about it.
+/// What can be derived from the address of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guess {
     /// The artifact's name.
@@ -39,14 +39,14 @@ pub struct Guess {
 }
 
 impl Guess {
-    /// Looks at the file's name first, then at the directories above it.
+    /// Checks the file name first, then the directories above it.
     pub fn of(url: &str) -> Self {
         let path = url.split_once("://").map_or(url, |(_, rest)| rest.split_once('/').map_or("", |(_, path)| path));
         let mut names = path.split('/').rev();
         let mut guess = Self::of_name(names.next().unwrap_or_default());
         for above in names {
             let Self { version, arch, .. } = Self::of_name(above);
-            // a directory's name is a version if it is nothing else
+            // a directory name is a version only as a whole
             let version = version.filter(|version| above == version || above.strip_prefix('v') == Some(version));
             guess.version = guess.version.or(version);
             guess.arch = guess.arch.or(arch);
@@ -91,7 +91,7 @@ impl Guess {
     }
 }
 
-/// `1.2.3` of `v1.2.3` or `1.2.3`; at least one point is needed.
+/// `1.2.3` of `v1.2.3` or `1.2.3`; requires at least one dot.
 fn version_of(word: &str) -> Option<&str> {
     let bare = word.strip_prefix('v').unwrap_or(word);
     let plain = bare.starts_with(|c: char| c.is_ascii_digit())
@@ -100,7 +100,7 @@ fn version_of(word: &str) -> Option<&str> {
     plain.then_some(bare)
 }
 
-/// Whether a word behind a version says that it is no final one.
+/// Whether a word after a version marks a pre-release.
 fn is_stage(word: &str) -> bool {
     let word = word.to_ascii_lowercase();
     ["rc", "alpha", "beta", "pre"]
@@ -109,33 +109,33 @@ fn is_stage(word: &str) -> bool {
         .any(|rest| rest.chars().all(|c| c.is_ascii_digit() || c == '.'))
 }
 
-/// Bytes of a checksum file.
+/// The maximum size of a checksum file in bytes.
 const SUMS_MAX: u64 = 1 << 20;
 
-/// What the publisher's own checksums say about a file.
+/// The result of the comparison with the publisher's checksums.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Checked {
-    /// They have its digest.
+    /// They match its digest.
     Agrees {
-        /// Where they are.
+        /// Their address.
         with: String,
     },
     /// No checksums were found.
     Nowhere {
-        /// Why the first place could not be read that may have some.
+        /// Why the first candidate could not be read.
         unread: Option<String>,
     },
 }
 
-/// Compares a file that came from `url` with published checksums: those in `sums` (an address, or a file), else the usual ones
-/// beside it. Exit code 4 when they differ; an error too when `sums` has nothing about it. `alone` says that no other file is
-/// pinned with it, so that a bare digest in `sums` can only mean this one.
+/// Compares a file from `url` with published checksums: those in `sums` (an address or a file), or the usual ones beside it. Exit code 4
+/// if they differ; an error if `sums` lacks the file. With `alone`, no other file is pinned, so a bare digest in `sums` is that of
+/// this file.
 pub fn compare(options: &Options, url: &str, sha256: &str, sums: Option<&str>, alone: bool) -> Result<Checked> {
     let name = url.rsplit('/').next().unwrap_or(url);
     let Some(place) = sums else {
         let mut unread = None;
         for (place, is_own) in beside(url) {
-            // what can't be asked for was not published there, as far as we can tell
+            // an address that can't be read counts as not published
             let found = match fetch(options, &place) {
                 Ok(Some(found)) => found,
                 Ok(None) => continue,
@@ -160,7 +160,7 @@ pub fn compare(options: &Options, url: &str, sha256: &str, sums: Option<&str>, a
     let digest = found.of(name)?.or_else(|| found.only().filter(|_| alone));
     let digest = digest.ok_or_else(|| {
         Error::new(code::SUPPLY, format!("{place} has no SHA-256 of {name}"))
-            .help("give the checksums of this very version; a file with one bare digest does for one address")
+            .help("use the checksums of this version; a file with one bare digest works for one address only")
     })?;
     agree(name, sha256, digest, place.to_owned())
 }
@@ -171,17 +171,17 @@ fn agree(name: &str, sha256: &str, published: &str, place: String) -> Result<Che
     }
     Err(Error::refused(code::SUPPLY, format!("{name} is not the file that was published"))
         .because(format!("its SHA-256 is {sha256}, and {place} says {published}"))
-        .help("nothing was written; try another mirror, and tell the publisher when that does not help"))
+        .help("nothing was written; try another mirror, and inform the publisher if that does not help"))
 }
 
-/// Where checksums usually are, and whether they are those of this file alone.
+/// The usual addresses of checksums, and whether they are of this file alone.
 fn beside(url: &str) -> Vec<(String, bool)> {
     let dir = url.rsplit_once('/').map_or(url, |(dir, _)| dir);
     let shared = ["SHA256SUMS", "SHA256SUMS.txt", "sha256sums.txt"].map(|name| (format!("{dir}/{name}"), false));
     [(format!("{url}.sha256"), true)].into_iter().chain(shared).collect()
 }
 
-/// A text at an address or path; `None` when there is none.
+/// A text at an address or path; `None` if there is none.
 fn fetch(options: &Options, place: &str) -> Result<Option<String>> {
     let what = || format!("can't read {place}");
     let bytes = if place.starts_with("https://") || place.starts_with("http://") {
@@ -201,7 +201,7 @@ fn fetch(options: &Options, place: &str) -> Result<Option<String>> {
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-/// One file to be pinned.
+/// One file to pin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewPin {
     /// The artifact's name.
@@ -210,17 +210,17 @@ pub struct NewPin {
     pub version: String,
     /// `amd64` or `arm64`.
     pub arch: String,
-    /// Where it can be had.
+    /// Its addresses.
     pub urls: Vec<String>,
-    /// Lower-case hex of its SHA-256.
+    /// Its SHA-256 in lower-case hex.
     pub sha256: String,
-    /// Its bytes.
+    /// Its size in bytes.
     pub size: u64,
-    /// What it is, as `artifacts.toml` calls it, if its address does not tell.
+    /// Its format as in `artifacts.toml`, if it can't be derived from the address.
     pub format: Option<String>,
 }
 
-/// What was done about one pin.
+/// The result for one pin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Done {
     /// It is new.
@@ -239,14 +239,14 @@ pub enum Done {
     MoreUrls,
     /// The size of the same file was not known.
     Size,
-    /// It is pinned like this already.
+    /// It is already pinned like this.
     Nothing,
 }
 
-/// Writes `new` into the text of an `artifacts.toml`; the text, and what was done about each. With `replace`, a pin of the same
-/// version may get another digest.
+/// Adds `new` to the text of an `artifacts.toml`; returns the text and the result for each. With `replace`, a pin of the same version
+/// can get another digest.
 pub fn write(text: &str, new: &[NewPin], replace: bool) -> Result<(String, Vec<Done>)> {
-    // our own reader first: its errors have a place
+    // kpull's own reader first, whose errors have a place
     Doc::parse(ARTIFACTS, text.as_bytes())?;
     check(text)?;
     let mut doc: DocumentMut = text.parse().context(code::SUPPLY, || format!("{ARTIFACTS} can't be read"))?;
@@ -269,7 +269,7 @@ fn check(text: &str) -> Result<()> {
     pins(&files).map(drop)
 }
 
-/// Writes the pins of one artifact, which are of one version and of different architectures.
+/// Adds the pins of one artifact, which have one version and different architectures.
 fn put(doc: &mut DocumentMut, name: &str, pins: &[&NewPin], replace: bool) -> Result<Vec<Done>> {
     let Some(version) = pins.first().map(|pin| pin.version.as_str()) else { return Ok(Vec::new()) };
     if let Some(other) = pins.iter().find(|pin| pin.version != version) {
@@ -277,10 +277,12 @@ fn put(doc: &mut DocumentMut, name: &str, pins: &[&NewPin], replace: bool) -> Re
             code::SUPPLY,
             format!("{name} can't be of version {version} and {} at once", other.version),
         )
-        .help("all architectures of an artifact have one version: give the addresses of one, or say --version"));
+        .help(
+            "all architectures of an artifact have one version: give the addresses of one version, or add --version",
+        ));
     }
     if !doc.contains_key(name) {
-        // behind everything that is there, comments at the end too
+        // after everything else, including trailing comments
         let before = doc.trailing().as_str().unwrap_or_default().to_owned();
         let gap = if doc.as_table().is_empty() && before.is_empty() { "" } else { "\n" };
         doc.set_trailing("");
@@ -305,7 +307,7 @@ fn put(doc: &mut DocumentMut, name: &str, pins: &[&NewPin], replace: bool) -> Re
         .help(format!("pin {version} for all architectures at once: kpull pin URL_AMD64 URL_ARM64")));
     }
     set(artifact, "version", version.into());
-    // written as the neighbours are
+    // in the style of the other pins
     let inline = arches.iter().any(|arch| artifact.get(arch).is_some_and(Item::is_inline_table));
     pins.iter().map(|pin| put_one(artifact, pin, before.as_deref(), inline, replace)).collect()
 }
@@ -356,15 +358,15 @@ fn put_one(
         )
         .because(format!("{old} is pinned, and this file has {}", pin.sha256))
         .help(
-            "a publisher does not change a release: find out why this one did; --replace pins the new digest \
-                 all the same",
+            "publishers should not change a release: find out why this one did; --replace pins the new digest \
+                 anyway",
         ));
     }
     fill(present, pin);
     Ok(updated.unwrap_or(Done::Replaced { old }))
 }
 
-/// Makes a table that of this pin.
+/// Sets the fields of a pin in its table.
 fn fill(table: &mut dyn TableLike, pin: &NewPin) {
     let mut urls = pin.urls.iter();
     if let Some(first) = urls.next() {
@@ -375,7 +377,7 @@ fn fill(table: &mut dyn TableLike, pin: &NewPin) {
         && let Some(decor) = table.get_mut("sha256").and_then(Item::as_value_mut).map(Value::decor_mut)
         && decor.suffix().and_then(RawString::as_str).is_some_and(|suffix| suffix.contains('#'))
     {
-        // what is said beside a digest is said of that one
+        // a comment beside a digest belongs to the old one
         decor.set_suffix("");
     }
     set(table, "sha256", pin.sha256.as_str().into());
@@ -405,7 +407,7 @@ fn add_url(table: &mut dyn TableLike, url: &str) {
     }
 }
 
-/// Sets a value; what stands around the one before it, such as a comment, stays.
+/// Sets a value, and keeps comments and white space around the previous one.
 fn set(table: &mut dyn TableLike, key: &str, mut value: Value) {
     match table.get_mut(key) {
         // however it is quoted

@@ -1,6 +1,6 @@
-//! `kpull publish`: a signed release into a directory or onto a web server, where hosts find it.
+//! `kpull publish`: writes a signed release to a directory or web server for hosts.
 //!
-//! Blobs first, the pointer last: whatever happens in between, hosts see the release before or this one, whole.
+//! Blobs first, the pointer last: at any time, hosts see either the previous release or this one, complete.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
@@ -20,28 +20,28 @@ use crate::host::root::{Access, FileType, Fingerprint, Root};
 use crate::net::{self, Client, Conditions, Kind};
 use crate::trust::{KeySet, Listed, Manifest, Purpose, Shortfall, signed_by};
 
-/// What is locked in a directory while somebody works in it.
+/// The file that is locked while a process works in a directory.
 const LOCK: &str = ".lock";
-const AGAIN: &str = "sign again with `kpull sign`, and publish then";
+const AGAIN: &str = "sign again with `kpull sign`, then publish";
 
-/// A signed release, ready to be published.
+/// A signed release, ready to publish.
 #[derive(Debug)]
 pub struct Signed {
-    /// What its pointer will be.
+    /// Its pointer.
     pub pointer: Pointer,
-    /// Thresholds that the site's newest key set does not reach now, or will not while the release is good.
+    /// Thresholds that the site's newest key set does not reach now, or will not reach during the release's lifetime.
     pub shortfalls: Vec<Shortfall>,
-    /// Everything that is published of it, by digest.
+    /// All its blobs, by digest.
     blobs: BTreeMap<String, Arc<[u8]>>,
 }
 
 impl Signed {
-    /// The release of the site in `dir`. An error when it is not signed, when the files are not those of the release, or when too few
-    /// keys of the newest key set are valid for any host to apply it.
+    /// The release of the site in `dir`. Fails if it is not signed, if the files differ from the release, or if too few keys of the newest
+    /// key set are valid for any host to apply it.
     pub fn open(dir: &Path) -> Result<Self> {
         let unsigned = |what: &str| {
             Error::new(code::SUPPLY, format!("the site in {} is not signed: {what}", dir.display()))
-                .help("sign it with `kpull sign`, and publish then")
+                .help("sign it with `kpull sign`, then publish")
         };
         let bytes = read_if_there(dir, MANIFEST)?.ok_or_else(|| unsigned(&format!("there is no {MANIFEST}")))?;
         let signatures =
@@ -59,8 +59,8 @@ impl Signed {
         let names: BTreeSet<&String> = present.keys().chain(manifest.files.keys()).collect();
         if let Some(path) = names.into_iter().find(|path| present.get(*path) != manifest.files.get(*path)) {
             let why = match (present.get(path), manifest.files.get(path)) {
-                (None, _) => "is in the release and not in the site any more",
-                (_, None) => "is in the site and not in the release",
+                (None, _) => "is in the release, but not in the site any more",
+                (_, None) => "is in the site, but not in the release",
                 _ => "was changed after signing",
             };
             return Err(Error::new(code::SUPPLY, format!("{path} {why}")).help(AGAIN));
@@ -81,39 +81,39 @@ impl Signed {
     }
 }
 
-/// Where releases are published.
+/// A place to publish releases.
 pub trait Target {
-    /// What to call it in a message.
+    /// Its name in messages.
     fn name(&self) -> String;
 
-    /// The pointer that is there, and the server's name for this state of it.
+    /// The current pointer, and its ETag.
     fn pointer(&self) -> Result<Option<(Pointer, Option<String>)>>;
 
-    /// Whether the file with this name has this content, as far as can be told without reading it all.
+    /// Whether the file has this content, as far as that can be determined without reading all of it.
     fn has(&self, path: &str, content: &[u8]) -> Result<bool>;
 
-    /// Writes a file, whole or not at all.
+    /// Writes a file atomically.
     fn put(&self, path: &str, content: &[u8]) -> Result<()>;
 
-    /// Replaces the pointer, which has to be still the one with `etag`, if there is one.
+    /// Replaces the pointer, if it still has this `etag`.
     fn set_pointer(&self, pointer: &Pointer, etag: Option<&str>) -> Result<()>;
 }
 
-/// What was published.
+/// The result of publishing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Published {
-    /// Blobs that were not there yet.
+    /// The number of blobs that were written.
     pub sent: usize,
-    /// Their bytes.
+    /// Their size in bytes.
     pub bytes: u64,
-    /// Blobs that were there.
+    /// The number of blobs that were already there.
     pub known: usize,
-    /// Whether the pointer was this release's already.
+    /// Whether the pointer already named this release.
     pub unchanged: bool,
 }
 
-/// Publishes a release. One with a lower serial than what is there, with the same and something else in it, or of another
-/// site, is refused, unless `force` is set.
+/// Publishes a release. Unless `force` is set, refuses one with a lower serial than the current one, with the same serial and other
+/// content, or of another site.
 pub fn publish(signed: &Signed, target: &dyn Target, force: bool) -> Result<Published> {
     let new = &signed.pointer;
     let old = target.pointer()?;
@@ -148,55 +148,55 @@ fn may_follow(new: &Pointer, old: &Pointer, target: &str) -> Result<()> {
             code::SUPPLY,
             format!("{target} has releases of the site `{}`, and this one is of `{}`", old.site, new.site),
         )
-        .help("publish each site in a place of its own; --force replaces it"));
+        .help("publish each site to its own place; --force replaces it"));
     }
     if old.serial > new.serial {
-        return Err(Error::new(code::SUPPLY, format!("{target} has release {} already, and this one is {}", old.serial, new.serial))
-            .help("take the site as it was signed last, and sign again; hosts refuse an older release, so --force is for a place that no host has seen, and for serials that a key set has taken back (`last_serial`)"));
+        return Err(Error::new(code::SUPPLY, format!("{target} already has release {}, and this one is {}", old.serial, new.serial))
+            .help("start from the last signed state of the site, and sign again; hosts refuse an older release, so --force is only for a place that no host has seen, and for serials that a key set has revoked (`last_serial`)"));
     }
     if old.serial == new.serial && old.manifest != new.manifest {
         return Err(Error::new(code::SUPPLY, format!("{target} has another release with the serial {}", old.serial))
-            .help("one serial, one release: take that site's release.toml, and sign again"));
+            .help("each serial has one release: use that site's release.toml, and sign again"));
     }
     Ok(())
 }
 
-/// A directory. Somebody else may own it, a web server for instance: nothing of theirs is followed or opened that is no regular file.
+/// A directory. Another user may own it, such as a web server: links are not followed, and only regular files are opened.
 #[derive(Debug)]
 pub struct Dir {
     root: Root,
     path: PathBuf,
-    /// One at a time publishes there; let go with the process.
+    /// Held until the process ends, so that one process at a time publishes there.
     _lock: File,
 }
 
-/// What may go from a directory.
+/// What to keep in a directory.
 #[derive(Clone, Copy, Debug)]
 pub struct Pruning {
-    /// How many releases stay, the newest.
+    /// The number of newest releases to keep.
     pub keep: usize,
-    /// For how long a release stays all the same after another one has replaced it, and a file after it was written.
+    /// How long to keep a release after it was replaced, and a file after it was written.
     pub grace: Duration,
 }
 
-/// What went from a directory.
+/// The number of removed files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
     /// Releases.
     pub releases: usize,
-    /// Blobs, and files of publishings that were interrupted.
+    /// Blobs, and temporary files of interrupted runs.
     pub blobs: usize,
 }
 
 impl Dir {
-    /// The directory at `path`, made when it is missing. Exit code 75 when somebody is publishing there.
+    /// Opens the directory at `path`, and creates it if it is missing. Exit code 75 if another process is publishing there.
     pub fn open(path: &Path) -> Result<Self> {
         let (root, path) = open(path, &[BLOBS, RELEASES])?;
         let _lock = lock(&root, &path)?;
         Ok(Self { root, path, _lock })
     }
 
-    /// Removes releases that are too many, and blobs that no release has that stays.
+    /// Removes excess releases, and blobs that no remaining release uses.
     pub fn prune(&self, pruning: &Pruning) -> Result<Pruned> {
         let mut pruned = Pruned::default();
         let Some((current, _)) = self.pointer()? else { return Ok(pruned) };
@@ -226,7 +226,7 @@ impl Dir {
             pruned.releases += 1;
         }
         for (name, path, seen) in self.entries(BLOBS)? {
-            // what is not called like a blob, or one in the making, is none of ours
+            // only blobs and temporary files
             let is_ours = is_sha256(&name) || name.starts_with('.');
             if is_ours && !used.contains(&name) && is_older(Some(&seen), pruning.grace) {
                 self.root.remove(&path)?;
@@ -236,7 +236,7 @@ impl Dir {
         Ok(pruned)
     }
 
-    /// Adds the blobs that a release has.
+    /// Adds the blobs of a release to `used`.
     fn use_of(&self, pointer: &Pointer, used: &mut HashSet<String>) -> Result<()> {
         let path = self.path.join(layout::blob(&pointer.manifest));
         let bytes = self.read(&path).and_then(|bytes| bytes.ok_or_else(|| gone(&path))).map_err(not_pruned)?;
@@ -250,7 +250,7 @@ impl Dir {
         Ok(self.root.read(path)?.map(|(_, content)| content))
     }
 
-    /// The files in a directory of it: names, paths, and what tells their age.
+    /// The files in one of its directories: names, paths and fingerprints.
     fn entries(&self, name: &str) -> Result<Vec<(String, PathBuf, Fingerprint)>> {
         let dir = self.path.join(name);
         let mut entries = Vec::new();
@@ -266,8 +266,7 @@ impl Dir {
     }
 }
 
-/// What is at `path`, which may be in a directory of somebody else, to be written by the rules of [`Root`]: with directories in it, made when
-/// they are missing.
+/// Opens a directory that another user may own, to be written by the rules of [`Root`], and creates these directories in it.
 pub(super) fn open(path: &Path, directories: &[&str]) -> Result<(Root, PathBuf)> {
     let path = std::path::absolute(path).context(code::SUPPLY, || format!("can't find {}", path.display()))?;
     let root = Root::open(Path::new("/"))?;
@@ -275,7 +274,7 @@ pub(super) fn open(path: &Path, directories: &[&str]) -> Result<(Root, PathBuf)>
         if root.meta(&directory)?.is_none() {
             root.make_directory(&directory, Access { mode: 0o755, uid: None, gid: None })?;
         }
-        // one that is a link of somebody else is refused before anything is written
+        // refuses a link before anything is written
         root.names(&directory)?;
     }
     Ok((root, path))
@@ -285,10 +284,10 @@ fn gone(path: &Path) -> Error {
     Error::new(code::SUPPLY, format!("can't read {}: it is no file", path.display()))
 }
 
-/// Holds a directory, so that one at a time works in it. Exit code 75 when somebody else has it.
+/// Locks a directory. Exit code 75 if another process holds the lock.
 ///
-/// What is locked is a file that those alone may open who may write the directory: whoever opens a file can lock it, and many read what
-/// is published.
+/// The lock file can only be opened by those who may write to the directory, since anyone who can open a file can lock it, and many can
+/// read what is published.
 pub(super) fn lock(root: &Root, dir: &Path) -> Result<File> {
     let what = || format!("can't lock {}", dir.display());
     let path = dir.join(LOCK);
@@ -305,17 +304,17 @@ pub(super) fn lock(root: &Root, dir: &Path) -> Result<File> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => {
-            Err(Error::new(code::BUSY, format!("another kpull is at work in {}", dir.display())).exit(Exit::Busy))
+            Err(Error::new(code::BUSY, format!("another kpull is running in {}", dir.display())).exit(Exit::Busy))
         }
         Err(std::fs::TryLockError::Error(error)) => Err(error).context(code::SUPPLY, what),
     }
 }
 
 fn not_pruned(error: Error) -> Error {
-    error.exit(Exit::Failed).help("the release was published, and nothing was removed: publish it again to mend it")
+    error.exit(Exit::Failed).help("the release was published, but nothing was removed: publish it again to repair it")
 }
 
-/// Whether a file was written more than `grace` ago. What can't be told is young.
+/// Whether a file was written more than `grace` ago; `false` if unknown.
 fn is_older(seen: Option<&Fingerprint>, grace: Duration) -> bool {
     let age = seen.and_then(|seen| Timestamp::now().as_second().checked_sub(seen.mtime.0)).map(u64::try_from);
     age.is_some_and(|age| age.is_ok_and(|age| age >= grace.as_secs()))
@@ -348,14 +347,14 @@ impl Target for Dir {
     }
 }
 
-/// A web server that takes PUT.
+/// A web server that accepts PUT.
 pub struct Web {
     base: Url,
     client: Client,
 }
 
 impl Web {
-    /// The place at `base`; an error when the files that `options` names can't be used.
+    /// The place at `base`; fails if the files in `options` can't be used.
     pub fn open(base: &str, options: &net::Options) -> Result<Self> {
         Ok(Self { base: net::parse(base)?, client: Client::new(options)? })
     }
@@ -385,7 +384,7 @@ impl Target for Web {
 
     fn has(&self, path: &str, content: &[u8]) -> Result<bool> {
         let reply = self.client.head(&net::below(&self.base, path.split('/'))?)?;
-        // a pointer that was kept is as long as another one of the same release
+        // stored pointers of the same release have the same size
         let is_blob = path.starts_with(BLOBS);
         Ok(is_blob && reply.kind == Kind::Ok && reply.length == Some(content.len() as u64))
     }
@@ -398,12 +397,12 @@ impl Target for Web {
         if self.send(POINTER, pointer.to_toml().as_bytes(), etag)? != Kind::Changed {
             return Ok(());
         }
-        // it may have been us, and only the answer was lost
+        // perhaps this request succeeded, and only the answer was lost
         if self.pointer()?.is_some_and(|(present, _)| present == *pointer) {
             return Ok(());
         }
-        Err(Error::new(code::SUPPLY, format!("somebody else has published at {} just now", self.name()))
-            .help("hosts have their release; look at it, sign again on top of it, and publish"))
+        Err(Error::new(code::SUPPLY, format!("someone else has just published at {}", self.name()))
+            .help("hosts use that release; check it, sign again on top of it, and publish"))
     }
 }
 
@@ -459,7 +458,7 @@ mod tests {
         publish(&signed(2, &[("site.toml", "a")]), &target, false).unwrap();
         let problem = |signed: &Signed| publish(signed, &target, false).unwrap_err().to_string();
         let name = dir.path().display();
-        assert_eq!(problem(&signed(1, &[])), format!("{name} has release 2 already, and this one is 1"));
+        assert_eq!(problem(&signed(1, &[])), format!("{name} already has release 2, and this one is 1"));
         assert_eq!(problem(&signed(2, &[])), format!("{name} has another release with the serial 2"));
         let mut foreign = signed(3, &[]);
         foreign.pointer.site = "other".into();
@@ -503,7 +502,7 @@ mod tests {
         std::fs::remove_file(dir.path().join(layout::blob(&manifest))).unwrap();
         let error = target.prune(&Pruning { keep: 2, grace: Duration::ZERO }).unwrap_err();
         assert!(error.to_string().ends_with(": it is no file"), "{error}");
-        assert!(error.advice().unwrap().starts_with("the release was published, and nothing was removed"), "{error}");
+        assert!(error.advice().unwrap().starts_with("the release was published, but nothing was removed"), "{error}");
         assert_eq!(names(dir.path(), BLOBS).len(), before.len() - 1);
         assert_eq!(names(dir.path(), RELEASES).len(), 3);
     }

@@ -1,10 +1,10 @@
-//! What `check` finds about roles that were taken from other sites: edits by hand, and other pins than are there.
+//! Problems of vendored roles for `check`: manual edits, and other commits than pinned.
 
 use crate::author::vendor::{Edit, FILE, List, ORIGIN, Origin, RoleRequest, Upstream};
 use crate::document::{Doc, Files};
 use crate::error::{Error, Result, code};
 
-/// What is not as `vendor.toml` and the origins of roles say. It asks no repository.
+/// Differences from `vendor.toml` and the origins of roles. Queries no repository.
 pub fn complaints(files: &Files, list: Option<&List>) -> Vec<Error> {
     let mut errors = Vec::new();
     let listed = list.map(|list| list.upstreams.as_slice()).unwrap_or_default();
@@ -13,7 +13,7 @@ pub fn complaints(files: &Files, list: Option<&List>) -> Vec<Error> {
             errors.push(
                 Error::new(code::VENDOR, format!("roles/{}/ is not there", wanted.own))
                     .at(wanted.place.clone(), "listed here")
-                    .help("`kpull vendor` takes it"),
+                    .help("`kpull vendor` fetches it"),
             );
         }
     }
@@ -30,22 +30,22 @@ fn of_role(files: &Files, role: &str, listed: Option<(&Upstream, &RoleRequest)>)
         (None, None) => return Ok(Vec::new()),
         (None, Some((_, wanted))) => {
             return Ok(vec![
-                Error::new(code::VENDOR, format!("roles/{role}/ was not taken from anywhere"))
+                Error::new(code::VENDOR, format!("roles/{role}/ is not vendored"))
                     .at(wanted.place.clone(), "listed here")
-                    .help("take it under another name, or don't list it here"),
+                    .help("vendor it under another name, or don't list it here"),
             ]);
         }
     };
     let mut errors: Vec<Error> =
         origin.edits(files, role).iter().map(|(path, edit)| edit.error(&doc, role, path)).collect();
-    let again = "`kpull vendor` takes it anew";
+    let again = "`kpull vendor` fetches it again";
     match listed {
         None => errors.push(
             Error::new(
                 code::VENDOR,
-                format!("roles/{role}/ was taken from {}, and {FILE} does not list it", origin.site),
+                format!("roles/{role}/ is vendored from {}, but {FILE} does not list it", origin.site),
             )
-            .at(doc.place(&["site".to_owned()]), "taken from there")
+            .at(doc.place(&["site".to_owned()]), "vendored from there")
             .help(format!("delete the role or list it; without {ORIGIN} it is the site's own")),
         ),
         Some((upstream, wanted)) if upstream.site != origin.site || wanted.name != origin.role => errors.push(
@@ -67,12 +67,12 @@ impl Edit {
     /// The error for the file at `path` of `role`, whose origin is `doc`.
     pub(super) fn error(self, doc: &Doc, role: &str, path: &str) -> Error {
         let what = match self {
-            Self::Changed => "was edited: it is not what was taken",
-            Self::Removed => "was taken, and is not there",
-            Self::Added => "was not taken with the rest of the role",
+            Self::Changed => "was edited after it was vendored",
+            Self::Removed => "was vendored, but is missing",
+            Self::Added => "was added to the vendored role",
         };
         Error::new(code::VENDOR, format!("roles/{role}/{path} {what}"))
-            .at(doc.place(&["files".to_owned(), path.to_owned()]), "what was taken")
-            .help(format!("edit it where it comes from, and take it anew; `git checkout` undoes edits, and without {ORIGIN} the role is the site's own"))
+            .at(doc.place(&["files".to_owned(), path.to_owned()]), "the vendored file")
+            .help(format!("edit it at its origin, and vendor it again; `git checkout` undoes edits, and without {ORIGIN} the role is the site's own"))
     }
 }

@@ -1,4 +1,4 @@
-//! `vendor.toml`: which roles a site takes from which other sites, at which commit, and whose signatures it wants on them.
+//! `vendor.toml`: the roles to vendor from other sites, with the pinned commits and the trusted signers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,38 +12,38 @@ use crate::site::{RESERVED, is_plain_name};
 use crate::source::Config;
 use crate::trust::{AllowedSigners, Purpose};
 
-/// Its name in the directory of a site. It is no part of the site: hosts know nothing of it.
+/// Its name in the directory of a site. It is not part of the site, and hosts don't get it.
 pub const FILE: &str = "vendor.toml";
 
-/// The file, read and checked.
+/// The parsed and checked file.
 #[derive(Debug)]
 pub struct List {
-    /// The sites that roles are taken from, by name.
+    /// The other sites, by name.
     pub upstreams: Vec<Upstream>,
 }
 
 /// `[NAME]` in `vendor.toml`: another site.
 #[derive(Debug)]
 pub struct Upstream {
-    /// Its name, as its `site.toml` says.
+    /// Its name, as in its `site.toml`.
     pub site: String,
     /// The address of its repository.
     pub git: String,
-    /// The commit that is taken from, in small letters.
+    /// The pinned commit, in lower case.
     pub commit: String,
-    /// Whose signatures count.
+    /// The trusted signers.
     pub signers: AllowedSigners,
-    /// How many of them have to have signed.
+    /// How many of them must have signed.
     pub threshold: usize,
-    /// What is taken.
+    /// The roles to vendor.
     pub roles: Vec<RoleRequest>,
-    /// Where its table is.
+    /// The place of its table.
     pub place: Place,
-    /// Where its commit is.
+    /// The place of its commit.
     pub commit_place: Place,
 }
 
-/// A role that is taken.
+/// A role to vendor.
 #[derive(Debug)]
 pub struct RoleRequest {
     /// What it is called there.
@@ -94,7 +94,7 @@ fn one() -> usize {
 }
 
 impl List {
-    /// Reads the list of the site in `dir`; `None` when it has none. All errors that are found are told together.
+    /// Reads the list of the site in `dir`; `None` if it has none. Reports all errors together.
     pub fn load(dir: &Path) -> Result<Option<Self>> {
         read_if_there(dir, FILE)?.map(|bytes| Self::parse(&bytes)).transpose()
     }
@@ -112,7 +112,7 @@ impl List {
         for wanted in upstreams.iter().flat_map(|upstream: &Upstream| &upstream.roles) {
             if !names.insert(&wanted.own) {
                 errors.push(
-                    Error::new(code::VENDOR, format!("two roles are taken as `{}`", wanted.own))
+                    Error::new(code::VENDOR, format!("two roles have the name `{}` here", wanted.own))
                         .at(wanted.place.clone(), "the second one")
                         .help("give one of them another name here: { name = \"NAME\", as = \"OWN NAME\" }"),
                 );
@@ -122,7 +122,7 @@ impl List {
         Ok(Self { upstreams })
     }
 
-    /// The role that is called `own` here, and the site that it is of.
+    /// The role with the name `own` here, and its site.
     pub fn find(&self, own: &str) -> Option<(&Upstream, &RoleRequest)> {
         let all =
             self.upstreams.iter().flat_map(|upstream| upstream.roles.iter().map(move |wanted| (upstream, wanted)));
@@ -229,7 +229,7 @@ mod tests {
             ("\"web\"", "\"../web\"", "a role can't be called `../web`", "5:10"),
             ("\"sql\"", "\"a/b\"", "a role can't be called `a/b`", "5:17"),
             ("\"sql\"", "\"hosts\"", "a role can't be called `hosts`", "5:17"),
-            ("\"sql\"", "\"web\"", "two roles are taken as `web`", "5:17"),
+            ("\"sql\"", "\"web\"", "two roles have the name `web` here", "5:17"),
             ("git =", "gti =", "unknown key `gti`", "2:1"),
         ] {
             let expected = vec![(what.to_owned(), format!("vendor.toml:{place}"))];

@@ -1,5 +1,5 @@
-//! Roles of other sites, taken into this one: whoever edits a site asks another one's repository for a pinned commit, and what
-//! enough of the named keys have signed there is copied. Hosts know nothing of it: they get it in the site's own release.
+//! Vendored roles of other sites: fetched from a pinned commit of another site's repository, verified against the named keys, and
+//! copied. Hosts get them in the site's own release.
 
 mod check;
 mod list;
@@ -24,34 +24,34 @@ use crate::site::Role;
 use crate::source::{self, Config};
 use crate::trust::{KeySet, VerifiedManifest};
 
-/// A role as another site's signers saw it.
+/// A role as another site signed it.
 #[derive(Debug)]
 pub struct VendoredRole {
-    /// What it is called here.
+    /// Its name in this site.
     pub own: String,
-    /// Where it comes from.
+    /// Its origin.
     pub origin: Origin,
     /// Its files, by their paths in its directory; without [`ORIGIN`].
     files: BTreeMap<String, Arc<[u8]>>,
-    /// What roles it requires.
+    /// The roles that it requires.
     requires: Vec<String>,
     /// Where it is listed.
     place: Place,
 }
 
-/// Something to be written or removed.
+/// A file to write or remove.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Change {
     /// Its path in the site.
     pub path: String,
-    /// What is to be there; nothing, when it is to be removed.
+    /// The new content; `None` to remove the file.
     pub content: Option<Vec<u8>>,
-    /// Whether something is there now.
+    /// Whether the file exists now.
     pub is_there: bool,
 }
 
-/// Asks `upstream` for the roles that are wanted of it. Nothing is looked at before its signatures are good.
-pub fn take(upstream: &Upstream, net: &net::Options) -> Result<Vec<VendoredRole>> {
+/// Fetches the listed roles of `upstream`. Nothing is parsed before its signatures are verified.
+pub fn fetch(upstream: &Upstream, net: &net::Options) -> Result<Vec<VendoredRole>> {
     let cache = tempfile::tempdir().context(code::VENDOR, || "can't make a temporary directory".to_owned())?;
     let config = Config {
         git: Some(upstream.git.clone()),
@@ -71,7 +71,7 @@ pub fn take(upstream: &Upstream, net: &net::Options) -> Result<Vec<VendoredRole>
             format!("the release is of the site `{}`, and {FILE} calls it `{}`", manifest.site, upstream.site),
         )
         .at(upstream.place.clone(), "another name")
-        .help("look at the address; the table is called as the other site calls itself"));
+        .help("check the address; the name of the table must be the name of the other site"));
     }
     let names: BTreeSet<&str> =
         manifest.files.keys().filter_map(|path| path.strip_suffix("/role.toml")?.strip_prefix("roles/")).collect();
@@ -92,10 +92,10 @@ pub fn take(upstream: &Upstream, net: &net::Options) -> Result<Vec<VendoredRole>
 }
 
 impl RoleRequest {
-    /// The path in the role's directory of what is taken from `path` of the other site; `None` for what is not taken.
+    /// The path in the role's directory for `path` of the other site; `None` for files that are not copied.
     fn path<'a>(&self, path: &'a str) -> Option<&'a str> {
         let path = path.strip_prefix("roles/")?.strip_prefix(self.name.as_str())?.strip_prefix('/')?;
-        // where they have it from is theirs; examples call a role by its name
+        // not its own origin, and no examples of a renamed role, which use the old name
         let stays = path == ORIGIN || self.own != self.name && path.starts_with("tests/");
         (!stays).then_some(path)
     }
@@ -112,8 +112,8 @@ impl VendoredRole {
                 format!("{} has `{path}` in its role `{}`", upstream.site, wanted.name),
             )
             .at(wanted.place.clone(), "would be written here")
-            .because("git would take the settings and programs in it for yours")
-            .help("nothing was written; no role needs such a file: tell the other site's signers"));
+            .because("git would use its settings and hooks as yours")
+            .help("nothing was written; no role needs such a file: inform the other site's signers"));
         }
         let here = files.iter().map(|(path, content)| (format!("roles/{own}/{path}"), content.clone())).collect();
         let role = Role::load(&here, own)?;
@@ -133,13 +133,12 @@ impl VendoredRole {
     }
 }
 
-/// What has to be written and removed in a site, which has `files`, to have all that was `taken`. A role of the site's own, and
-/// one that was edited, is an error and not a change.
-pub fn changes(files: &Files, taken: &[VendoredRole]) -> Result<Vec<Change>> {
+/// The changes to a site with these `files` to vendor `roles`. A role of the site's own, or one that was edited, is an error.
+pub fn changes(files: &Files, roles: &[VendoredRole]) -> Result<Vec<Change>> {
     let (mut changes, mut errors) = (Vec::new(), Vec::new());
     let mut known: BTreeSet<String> = files.children("roles").into_iter().collect();
-    known.extend(taken.iter().map(|taken| taken.own.clone()));
-    for role in taken {
+    known.extend(roles.iter().map(|role| role.own.clone()));
+    for role in roles {
         if let Some(missing) = role.requires.iter().find(|name| !known.contains(*name)) {
             errors.push(
                 Error::new(
@@ -147,7 +146,7 @@ pub fn changes(files: &Files, taken: &[VendoredRole]) -> Result<Vec<Change>> {
                     format!("the role {} requires `{missing}`, which the site does not have", role.own),
                 )
                 .at(role.place.clone(), "requires another one")
-                .help(format!("take `{missing}` too, or write it")),
+                .help(format!("vendor `{missing}` too, or write it")),
             );
         }
         match role.changes(files) {
@@ -164,12 +163,12 @@ impl VendoredRole {
         let own = &self.own;
         let before = Origin::read(files, own)?;
         let has = |path: &str| files.get(&format!("roles/{own}/{path}"));
-        // what is as it is to be is no edit, so that a run that was killed is followed by one that ends
+        // a file that already has its new content is no edit, so that a killed run can be repeated
         let is_new = |path: &str| has(path).map(|content| &**content) == self.files.get(path).map(|content| &**content);
         if before.is_none() && origin::of_role(files, own).any(|(path, _)| !is_new(path)) {
-            return Err(Error::new(code::VENDOR, format!("roles/{own}/ is there already, and was not taken from anywhere"))
+            return Err(Error::new(code::VENDOR, format!("roles/{own}/ exists already, and is not vendored"))
                 .at(self.place.clone(), "would be written there")
-                .help("take it under another name, { name = \"NAME\", as = \"OWN NAME\" }, or move yours away; nothing was written"));
+                .help("vendor it under another name, { name = \"NAME\", as = \"OWN NAME\" }, or move your role; nothing was written"));
         }
         let edits = before.as_ref().map(|(_, origin)| origin.edits(files, own)).unwrap_or_default();
         if let Some(((doc, _), path)) = before.as_ref().zip(edits.keys().find(|path| !is_new(path))) {
@@ -193,12 +192,12 @@ impl VendoredRole {
     }
 }
 
-/// Makes these changes in the site in `dir`. First goes what is to go: something else may have to stand in its place.
+/// Applies these changes to the site in `dir`. Removals come first, since new files can need their paths.
 pub fn write(dir: &Path, changes: &[Change]) -> Result<()> {
     for Change { path, .. } in changes.iter().filter(|change| change.content.is_none()) {
         let path = dir.join(path);
         std::fs::remove_file(&path).context(code::VENDOR, || format!("can't remove {}", path.display()))?;
-        // directories that are empty now; the role's own has its role.toml, which nobody removes
+        // removes directories that are empty now
         path.ancestors().skip(1).take_while(|above| std::fs::remove_dir(above).is_ok()).for_each(drop);
     }
     let content = |change: &Change| Some((dir.join(&change.path), change.content.clone()?));

@@ -1,4 +1,4 @@
-//! `roles/NAME/origin.toml`: where a role was taken from, and what it was then.
+//! `roles/NAME/origin.toml`: the origin of a vendored role, and its files at that time.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ use crate::trust::Listed;
 /// Its name in the directory of a role.
 pub const ORIGIN: &str = "origin.toml";
 
-/// Where a role was taken from.
+/// The origin of a vendored role.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Origin {
@@ -20,40 +20,42 @@ pub struct Origin {
     pub site: String,
     /// The address of its repository.
     pub git: String,
-    /// The commit that was taken from.
+    /// The commit.
     pub commit: String,
-    /// What the role is called there.
+    /// The name of the role in the other site.
     pub role: String,
     /// The serial of the release at that commit.
     pub serial: u64,
-    /// Whose signatures it had, of those that were asked for.
+    /// Those of the named signers who signed it.
     pub signers: Vec<String>,
     /// Every file, by its path in the role's directory, as the release lists it.
     pub files: BTreeMap<String, Listed>,
 }
 
-/// How a file in the directory of a role is not what was taken.
+/// How a file of a role differs from the vendored one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Edit {
-    /// It has another content.
+    /// It has other content.
     Changed,
-    /// It was taken, and is not there.
+    /// It is missing.
     Removed,
-    /// It is there, and was not taken.
+    /// It was added.
     Added,
 }
 
 impl Origin {
-    /// Reads where `role` of a site was taken from; `None` when it is the site's own.
+    /// Reads the origin of `role`; `None` if it is the site's own.
     pub fn read(files: &Files, role: &str) -> Result<Option<(Doc, Self)>> {
         let Some(doc) = files.doc(&path(role))? else { return Ok(None) };
         let origin = doc.read().map_err(|error| {
-            error.or_help("`kpull vendor` writes this file: take it from git as it was, or delete it and edit the role as your own")
+            error.or_help(
+                "`kpull vendor` writes this file: restore it from git, or delete it and edit the role as your own",
+            )
         })?;
         Ok(Some((doc, origin)))
     }
 
-    /// As the text of the file.
+    /// The text of the file.
     pub fn to_toml(&self) -> String {
         let mut text = "# Written by `kpull vendor`: edit the role where it comes from, and take it anew.\n".to_owned();
         for (key, value) in [("site", &self.site), ("git", &self.git), ("commit", &self.commit), ("role", &self.role)] {
@@ -67,7 +69,7 @@ impl Origin {
         text
     }
 
-    /// Every file of `role` that is not what was taken, by its path in the role's directory.
+    /// Every file of `role` that differs from the vendored one, by its path in the role's directory.
     pub fn edits(&self, files: &Files, role: &str) -> BTreeMap<String, Edit> {
         let mut edits: BTreeMap<String, Edit> = self.files.keys().map(|path| (path.clone(), Edit::Removed)).collect();
         for (path, content) in of_role(files, role) {
@@ -81,7 +83,7 @@ impl Origin {
     }
 }
 
-/// Where it is in a site.
+/// Its path in a site.
 pub fn path(role: &str) -> String {
     format!("roles/{role}/{ORIGIN}")
 }

@@ -20,7 +20,7 @@ use setup::DemoSetup;
 /// Arguments of `demo`.
 #[derive(Args, Debug)]
 pub struct Demo {
-    /// Where everything is put; made anew each time
+    /// The directory to use; created anew each time
     #[arg(long, value_name = "DIR", default_value = "kpull-demo")]
     dir: PathBuf,
 }
@@ -28,60 +28,60 @@ pub struct Demo {
 impl Run for Demo {
     fn run(&self) -> Result<Exit> {
         let start = Instant::now();
-        let world = DemoSetup::make(&self.dir)?;
+        let setup = DemoSetup::make(&self.dir)?;
         print(&format!(
-            "A site, its signer, a server and three hosts, all in {}. Nothing outside it is touched.",
+            "A site, its signer, a server and three hosts, all in {}. Nothing outside it changes.",
             self.dir.display()
         ));
 
         step(
             1,
             "The site",
-            "roles and host_vars as they are shipped. Upstream's releases are not to be had offline: stand-ins with their names take their places, pinned by digest like the real ones.",
+            "the shipped roles and host_vars. Upstream releases are replaced by stand-ins with the same names, since the demo runs offline; they are pinned by digest like the real ones.",
         );
-        for host in world.hosts() {
-            print(&format!("   {host:<8} {}", world.roles_of(host)?));
+        for host in setup.hosts() {
+            print(&format!("   {host:<8} {}", setup.roles_of(host)?));
         }
         step(
             2,
             "Certificates and secrets",
-            "authorities are made and certificates issued, each key and secret encrypted to the hosts that need it.",
+            "kpull creates authorities and issues certificates, and encrypts each key and secret to the hosts that need it.",
         );
-        let (made, issued) = world.issue()?;
+        let (made, issued) = setup.issue()?;
         let hosts =
             |done: &[Completed]| done.iter().filter_map(|done| done.host.as_ref()).collect::<BTreeSet<_>>().len();
         let names = |done: &[Completed]| done.iter().map(|done| done.name.as_str()).collect::<Vec<_>>().join(", ");
         print(&format!("   made      {}", names(&made)));
         print(&format!("   issued    {} certificates for {} hosts", issued.len(), hosts(&issued)));
-        print(&format!("   secrets   {}", world.make_secrets()?.join(", ")));
+        print(&format!("   secrets   {}", setup.make_secrets()?.join(", ")));
         step(
             3,
             "Signed",
-            "an OpenSSH key signs a list of every file with its size and SHA-256; hosts believe this key and nothing else.",
+            "an OpenSSH key signs a list of all files with their sizes and SHA-256 digests; hosts trust only this key.",
         );
-        print(&format!("   {}", world.sign()?));
+        print(&format!("   {}", setup.sign()?));
         step(
             4,
             "Served",
-            "over HTTPS on the loopback interface, with an authority made for it; any web server or git would do.",
+            "over HTTPS on the loopback interface, with its own authority; any web server or git server works.",
         );
-        print(&format!("   {}", world.address()));
+        print(&format!("   {}", setup.address()));
         step(
             5,
             "Applied",
-            "each host fetches, verifies, resolves, compares, downloads what is pinned, and changes what differs.",
+            "each host fetches, verifies, resolves and compares the release, downloads pinned artifacts, and changes what differs.",
         );
-        for host in world.hosts() {
-            world.apply(host, &Brief)?;
+        for host in setup.hosts() {
+            setup.apply(host, &Brief)?;
         }
-        step(6, "Once more", "the server says that nothing is new, and nothing has drifted.");
-        for host in world.hosts() {
-            world.apply(host, &Brief)?;
+        step(6, "Again", "the server reports no new release, and nothing has drifted.");
+        for host in setup.hosts() {
+            setup.apply(host, &Brief)?;
         }
-        self.drift(&world)?;
-        self.tampered(&world)?;
-        world.settle()?;
-        print(&format!("\nDone in {:.1} s. Look around, and go on by yourself:", start.elapsed().as_secs_f64()));
+        self.drift(&setup)?;
+        self.tampered(&setup)?;
+        setup.settle()?;
+        print(&format!("\nDone in {:.1} s. Look around and continue on your own:", start.elapsed().as_secs_f64()));
         let (dir, kpull) = (self.dir.display(), program());
         print(&format!("   {kpull} status --root {dir}/hosts/master1"));
         print(&format!("   {kpull} explain --site {dir}/site master1 etcd.flags"));
@@ -93,50 +93,46 @@ impl Run for Demo {
         ));
         Ok(Exit::Done)
     }
-
-    fn json(&self) -> bool {
-        false
-    }
 }
 
 impl Demo {
-    fn drift(&self, world: &DemoSetup) -> Result<()> {
+    fn drift(&self, setup: &DemoSetup) -> Result<()> {
         const FILE: &str = "/etc/kubernetes/audit-policy.yaml";
         step(
             7,
             "Drift",
-            "somebody edits a file on master2. `kpull plan` shows it, `kpull apply` mends it, and only it.",
+            "someone edits a file on master2. `kpull plan` shows the drift, and `kpull apply` corrects it and nothing else.",
         );
-        let path = world.outside("master2", FILE);
+        let path = setup.outside("master2", FILE);
         let text = std::fs::read_to_string(&path).context(code::OTHER, || format!("can't read {}", path.display()))?;
         write(&path, &text.replace("level: Metadata", "level: None"))?;
-        world.plan("master2")?;
-        world.apply("master2", &Text::new(false)).map(drop)
+        setup.plan("master2")?;
+        setup.apply("master2", &Text::new(false)).map(drop)
     }
 
-    fn tampered(&self, world: &DemoSetup) -> Result<()> {
+    fn tampered(&self, setup: &DemoSetup) -> Result<()> {
         step(
             8,
             "Tampered with",
-            "release 2 changes one template. On its way, somebody changes a byte of it: it is refused, and the hosts stay as they are.",
+            "release 2 changes one template. Someone changes a byte of it in transit: the hosts refuse the release and stay as they are.",
         );
-        let template = world.site().join("roles/kube-apiserver/templates/audit-policy.yaml");
+        let template = setup.site().join("roles/kube-apiserver/templates/audit-policy.yaml");
         let text =
             std::fs::read_to_string(&template).context(code::OTHER, || format!("can't read {}", template.display()))?;
         write(&template, &text.replace("level: Metadata", "level: Request"))?;
-        print(&format!("   {}", world.sign()?));
-        world.tamper(true);
-        match world.apply("master3", &Silent) {
+        print(&format!("   {}", setup.sign()?));
+        setup.tamper(true);
+        match setup.apply("master3", &Silent) {
             Err(error) if error.exit_code() == Exit::Refused => {
                 graphical(&error).lines().for_each(|line| print_as_is(&format!("   {line}")));
             }
             Err(error) => return Err(error),
             Ok(_) => return Err(Error::new(code::OTHER, "the tampered release was not refused")),
         }
-        step(9, "Honest again", "the release as it was signed arrives, and just the one file is changed.");
-        world.tamper(false);
-        for host in world.hosts() {
-            world.apply(host, &Text::new(false))?;
+        step(9, "Intact", "the release arrives as it was signed, and only the one file changes.");
+        setup.tamper(false);
+        for host in setup.hosts() {
+            setup.apply(host, &Text::new(false))?;
         }
         Ok(())
     }
@@ -146,7 +142,7 @@ impl DemoSetup {
     fn sign(&self) -> Result<String> {
         let signed = sign(&self.site(), &Signer::of(&self.signer())?, SignedDuration::from_hours(24 * 30), false)?;
         Ok(format!(
-            "release {} of {}: {} files, good until {:.0}",
+            "release {} of {}: {} files, valid until {:.0}",
             signed.manifest.serial,
             signed.manifest.site,
             signed.manifest.files.len(),
@@ -168,14 +164,15 @@ impl DemoSetup {
         let report = Text::new(true);
         let agent = self.agent(host, &report)?;
         let _lock = agent.store.lock()?;
-        let taken = agent.select(false)?;
-        let planned = taken.catalog.then(|catalog| plan(&agent.host, &agent.store, catalog, &taken.stamp.digest))?;
+        let selection = agent.select(false)?;
+        let planned =
+            selection.catalog.then(|catalog| plan(&agent.host, &agent.store, catalog, &selection.stamp.digest))?;
         let serial = planned.manifest().serial;
-        crate::cli::plan::tell(planned.into_inner(), Some(serial), Instant::now(), &report).map(drop)
+        crate::cli::plan::report_plan(planned.into_inner(), Some(serial), Instant::now(), &report).map(drop)
     }
 }
 
-/// Tells only what a run came to.
+/// Reports only the result of a run.
 struct Brief;
 
 impl Report for Brief {
@@ -186,7 +183,7 @@ impl Report for Brief {
     }
 }
 
-/// Tells nothing.
+/// Reports nothing.
 struct Silent;
 
 impl Report for Silent {
@@ -197,7 +194,7 @@ fn step(number: usize, title: &str, text: &str) {
     print(&format!("\n{number}. {title}: {text}"));
 }
 
-/// How this program was called.
+/// The name under which this program was called.
 fn program() -> String {
     std::env::args().next().unwrap_or_else(|| "kpull".to_owned())
 }

@@ -31,11 +31,11 @@ static HOST_VARS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/host_vars");
 static SITE: &str = include_str!("../../../site.toml");
 static ARTIFACTS: &str = include_str!("../../../artifacts.toml");
 
-/// Those that the demo applies to.
+/// The hosts of the demo.
 const HOSTS: [&str; 3] = ["master1", "master2", "master3"];
-/// What the roles ask for.
+/// The secrets that the roles need.
 const SECRETS: [&str; 3] = ["bootstrap-token", "haproxy-stats", "keepalived"];
-/// Upstream's releases: name, directory in the tarball, programs.
+/// Upstream releases: name, directory in the tarball, programs.
 const RELEASES: &[(&str, &str, &[&str])] = &[
     ("etcd", "etcd-vVERSION-linux-ARCH/", &["etcd", "etcdctl"]),
     ("flannel", "", &["flanneld", "mk-docker-opts.sh"]),
@@ -59,7 +59,7 @@ const RELEASES: &[(&str, &str, &[&str])] = &[
         &["kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet"],
     ),
 ];
-/// Says that a directory is the demo's own, to be removed by the next one.
+/// Marks a directory that the demo created, so that the next demo may remove it.
 const MARK: &str = ".kpull-demo";
 
 /// Everything around the hosts.
@@ -70,7 +70,7 @@ pub(super) struct DemoSetup {
 }
 
 impl DemoSetup {
-    /// Makes it all, in a fresh directory.
+    /// Creates everything in an empty directory.
     pub(super) fn make(dir: &Path) -> Result<Self> {
         fresh(dir)?;
         let dir = dir.canonicalize().context(code::OTHER, || format!("can't find {}", dir.display()))?;
@@ -86,22 +86,22 @@ impl DemoSetup {
         let served = (dir.clone(), tampering.clone());
         let server = Server::secure(tls, move |request| answer(&served.0, request, served.1.load(Ordering::SeqCst)))
             .context(code::OTHER, || "can't listen on 127.0.0.1".to_owned())?;
-        let world = Self { dir, server, tampering };
-        world.write("ca.pem", ca.as_bytes())?;
+        let setup = Self { dir, server, tampering };
+        setup.write("ca.pem", ca.as_bytes())?;
         let (operator, public) = make_key()?;
-        world.write_key("operator", &operator)?;
-        world.write("site/site.toml", format!("{SITE}\n[secrets]\nrecipients = [{public:?}]\n").as_bytes())?;
-        world.pin_stand_ins()?;
-        world.make_signer()?;
+        setup.write_key("operator", &operator)?;
+        setup.write("site/site.toml", format!("{SITE}\n[secrets]\nrecipients = [{public:?}]\n").as_bytes())?;
+        setup.pin_stand_ins()?;
+        setup.make_signer()?;
         for host in HOSTS {
-            let file = |name: &str| world.dir.join(name).display().to_string();
-            let source = format!("http = {:?}\nca = {:?}\nretries = 0", world.server.url("site"), file("ca.pem"));
-            world.enroll(host, &format!("{source}\n\n[artifacts]\nca = {:?}", file("ca.pem")))?;
-            world.make_host_key(host)?;
+            let file = |name: &str| setup.dir.join(name).display().to_string();
+            let source = format!("http = {:?}\nca = {:?}\nretries = 0", setup.server.url("site"), file("ca.pem"));
+            setup.enroll(host, &format!("{source}\n\n[artifacts]\nca = {:?}", file("ca.pem")))?;
+            setup.make_host_key(host)?;
         }
         // it has certificates and secrets of its own, too
-        world.make_host_key("node1")?;
-        Ok(world)
+        setup.make_host_key("node1")?;
+        Ok(setup)
     }
 
     pub(super) fn hosts(&self) -> [&'static str; 3] {
@@ -128,7 +128,7 @@ impl DemoSetup {
         self.server.url("site")
     }
 
-    /// Lets the server change a byte of what it hands out, or not.
+    /// Whether the server changes a byte of what it serves.
     pub(super) fn tamper(&self, on: bool) {
         self.tampering.store(on, Ordering::SeqCst);
     }
@@ -137,7 +137,7 @@ impl DemoSetup {
         Ok(Site::load(Files::in_directory(&self.site())?)?.find_host(host)?.roles.join(", "))
     }
 
-    /// The server ends with the demo: from now on the hosts take releases from the directory.
+    /// Points the hosts to the site's directory, since the server ends with the demo.
     pub(super) fn settle(&self) -> Result<()> {
         HOSTS
             .into_iter()
@@ -158,7 +158,7 @@ impl DemoSetup {
         self.write_key("signer", &key)
     }
 
-    /// Gives a host its SSH host key, which its secrets are encrypted to, and tells the site.
+    /// Creates a host's SSH host key and adds it to the site as the recipient of the host's secrets.
     fn make_host_key(&self, host: &str) -> Result<()> {
         let (key, public) = make_key()?;
         self.write_key(&format!("hosts/{host}/etc/ssh/ssh_host_ed25519_key"), &key)?;
@@ -168,24 +168,24 @@ impl DemoSetup {
         self.write(&vars, format!("recipient = {public:?}\n{text}").as_bytes())
     }
 
-    /// Makes the site's authorities and certificates; says what was made.
+    /// Creates the site's authorities and certificates.
     pub(super) fn issue(&self) -> Result<(Vec<Completed>, Vec<Completed>)> {
-        let office = || PkiAdmin::open(&self.site(), Keyring::load(&[self.dir.join("operator")], None)?);
-        Ok((office()?.init()?, office()?.issue()?))
+        let admin = || PkiAdmin::open(&self.site(), Keyring::load(&[self.dir.join("operator")], None)?);
+        Ok((admin()?.init()?, admin()?.issue()?))
     }
 
-    /// Writes the secrets that the roles ask for; says which.
+    /// Writes the secrets that the roles need; returns their names.
     pub(super) fn make_secrets(&self) -> Result<Vec<&'static str>> {
-        let mut desk = SecretAdmin::open(&self.site())?;
+        let mut admin = SecretAdmin::open(&self.site())?;
         for name in SECRETS {
-            desk.set(name, random(8).as_slice())?;
+            admin.set(name, random(8).as_slice())?;
         }
-        // the authority's key was made before anybody knew which hosts need it
+        // the authority's key was created before the hosts that need it were known
         SecretAdmin::open(&self.site())?.rekey(&|| Keyring::load(&[self.dir.join("operator")], None))?;
         Ok(SECRETS.to_vec())
     }
 
-    /// Puts stand-ins for upstream's releases on the server, and their digests into artifacts.toml.
+    /// Serves stand-ins for upstream releases, and pins them in artifacts.toml.
     fn pin_stand_ins(&self) -> Result<()> {
         let mut artifacts: toml::Table =
             ARTIFACTS.parse().context(code::OTHER, || "artifacts.toml can't be read".to_owned())?;
@@ -210,7 +210,7 @@ impl DemoSetup {
         self.write("site/artifacts.toml", artifacts.to_string().as_bytes())
     }
 
-    /// Writes a private key, for its owner's eyes only.
+    /// Writes a private key that only its owner can read.
     fn write_key(&self, name: &str, key: &[u8]) -> Result<()> {
         self.write(name, b"")?;
         let path = self.dir.join(name);
@@ -236,14 +236,14 @@ fn make_key() -> Result<(Zeroizing<Vec<u8>>, String)> {
     Ok((key.to_openssh(LineEnding::LF).context(code::OTHER, what)?.as_bytes().to_vec().into(), public))
 }
 
-/// Makes `dir`, empty. One that an earlier demo made is removed first; anything else is left alone.
+/// Creates an empty `dir`. Removes one that an earlier demo created, and nothing else.
 fn fresh(dir: &Path) -> Result<()> {
     let what = || format!("can't make {}", dir.display());
     if dir.join(MARK).is_file() {
         std::fs::remove_dir_all(dir).context(code::OTHER, what)?;
     } else if dir.exists() {
-        return Err(Error::new(code::OTHER, format!("{} exists, and no demo made it", dir.display()))
-            .help("say --dir with a name that is free"));
+        return Err(Error::new(code::OTHER, format!("{} exists, and the demo did not create it", dir.display()))
+            .help("add --dir with an unused name"));
     }
     std::fs::create_dir_all(dir).and_then(|()| std::fs::write(dir.join(MARK), "")).context(code::OTHER, what)
 }
@@ -265,7 +265,7 @@ fn authority() -> Result<(ServerConfig, String), Box<dyn std::error::Error>> {
     Ok((config, issuer.pem()))
 }
 
-/// What the web server says: the site and the stand-in, as files with an ETag.
+/// The answer of the web server: files of the site and the stand-ins, with an ETag.
 fn answer(dir: &Path, request: &Received, tampering: bool) -> Answer {
     let path = request.path.trim_start_matches('/');
     let public = path.starts_with("site/") || path.starts_with("stand-in/");
@@ -287,7 +287,7 @@ fn answer(dir: &Path, request: &Received, tampering: bool) -> Answer {
     Answer::new(200, body).with("ETag", etag)
 }
 
-/// A tarball laid out like a release, with scripts that say what they are.
+/// A tarball laid out like an upstream release, with scripts as programs.
 fn stand_in(dir: &str, programs: &[&str], version: &str) -> std::io::Result<Vec<u8>> {
     let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
     for name in programs {

@@ -1,4 +1,4 @@
-//! `kpull fleet`: as a table, again and again, as a page.
+//! `kpull fleet`: the status of all hosts, as a table or a page.
 
 mod page;
 
@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::cli::status::ago;
-use crate::cli::{DeskArgs, Run, TlsArgs, print, print_as_is, print_json};
+use crate::cli::{Run, SiteArgs, TlsArgs, print, print_as_is, print_json};
 use crate::config::{READING, cluster};
 use crate::document::layout::MANIFEST;
 use crate::document::{Files, read_if_there};
@@ -21,7 +21,6 @@ use crate::error::{Error, Exit, Result, code, quoted};
 use crate::host::etcd;
 use crate::host::root::Root;
 use crate::read;
-use crate::report::VERSION;
 use crate::site::Site;
 use crate::status::{HostState, Record, RecordSource};
 use crate::trust::{KeySet, Manifest};
@@ -29,28 +28,28 @@ use crate::trust::{KeySet, Manifest};
 /// Arguments of `fleet`.
 #[derive(Args, Debug)]
 pub struct Fleet {
-    /// Where the hosts' records are: a directory, or the address of a web server that hands it out
+    /// Where the records of the hosts are: a directory, or its address on a web server
     #[arg(required_unless_present = "etcd", value_name = "DIR|URL")]
     from: Option<String>,
-    /// Read the records from etcd, at this client address; once for each member
+    /// Read the records from etcd at this client address; repeat for each member
     #[arg(long, value_name = "URL", conflicts_with = "from", requires = "ca")]
     etcd: Vec<String>,
-    /// Write a page for browsers into this file instead of a table
+    /// Write an HTML page to this file instead of printing a table
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Look again and again, with a pause of so many seconds, until it is interrupted
+    /// Repeat every so many seconds until interrupted
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "5", conflicts_with = "json", value_parser = clap::value_parser!(u64).range(1..))]
     watch: Option<u64>,
-    /// How many seconds reading all records may take together; hosts whose records were not read by then are named
+    /// The total time in seconds for reading all records; later ones count as unread
     #[arg(long, value_name = "SECONDS", default_value_t = READING.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86400))]
     within: u64,
     #[command(flatten)]
     tls: TlsArgs,
     #[command(flatten)]
-    desk: DeskArgs,
+    options: SiteArgs,
 }
 
-/// A host, what it is like, what it said, and what is wrong with that.
+/// A host, its state and record, and the problem with the record.
 struct Line<'a> {
     host: &'a str,
     state: HostState,
@@ -81,29 +80,25 @@ impl Fleet {
 impl Run for Fleet {
     fn run(&self) -> Result<Exit> {
         let place = self.place()?;
-        let site = Site::load(Files::in_directory(&self.desk.site)?)?;
-        let Some(pause) = self.watch else { return self.look(&place, &site) };
+        let site = Site::load(Files::in_directory(&self.options.site)?)?;
+        let Some(pause) = self.watch else { return self.show(&place, &site) };
         loop {
             if std::io::stdout().is_terminal() {
                 print_as_is("\x1b[H\x1b[2J");
             }
-            // what is in trouble now may be healthy next time
-            if let Err(error) = self.look(&place, &site) {
+            // the next attempt may succeed
+            if let Err(error) = self.show(&place, &site) {
                 print(&quoted(&error.to_string()));
             }
             std::thread::sleep(Duration::from_secs(pause));
         }
     }
-
-    fn json(&self) -> bool {
-        self.desk.json
-    }
 }
 
 impl Fleet {
-    /// Reads every record once, and tells of them.
-    fn look(&self, place: &RecordSource, site: &Site) -> Result<Exit> {
-        let published = read_if_there(&self.desk.site, MANIFEST)?;
+    /// Reads every record once and shows them.
+    fn show(&self, place: &RecordSource, site: &Site) -> Result<Exit> {
+        let published = read_if_there(&self.options.site, MANIFEST)?;
         let published = published.map(|bytes| Manifest::parse(&bytes)).transpose()?.map(|manifest| manifest.serial);
         let until = Instant::now() + Duration::from_secs(self.within);
         let (mut lines, mut failures) = (Vec::new(), Vec::new());
@@ -120,7 +115,7 @@ impl Fleet {
             };
             lines.push(Line { host, state, record, why });
         }
-        // a place that can't be read at all says so once
+        // if no record can be read, one error is enough
         if failures.len() == lines.len()
             && let Some(error) = failures.into_iter().next()
         {
@@ -141,25 +136,24 @@ impl Fleet {
             let page = page::html(&site.name, &lines, newest, now);
             Root::write_output(dir, &name, page.as_bytes())?;
         }
-        match (self.desk.json, &self.html) {
+        match (self.options.json, &self.html) {
             (true, _) => lines.iter().for_each(|Line { host, state, record, why }| {
                 let why = Some(why).filter(|why| !why.is_empty());
-                print_json(&json!({ "version": VERSION, "host": host, "state": state, "record": record, "why": why }));
+                print_json(json!({ "host": host, "state": state, "record": record, "why": why }));
             }),
             (false, None) => table(&lines, newest, now),
             (false, Some(_)) => print(&counts(&lines, newest)),
         }
-        if let Some(waves) = waves(site, &lines, newest).filter(|_| !self.desk.json) {
+        if let Some(waves) = waves(site, &lines, newest).filter(|_| !self.options.json) {
             print(&waves);
         }
-        // a host whose turn has not come yet is healthy too
+        // a host that waits for its turn in the rollout is healthy too
         Ok(if lines.iter().all(|line| line.state <= HostState::Behind) { Exit::Done } else { Exit::Unhealthy })
     }
 }
 
-/// The newest release: the one that the site's directory has, or a newer one that two hosts have seen (or the only one that has
-/// spoken). What a single host says of its own must not make all others look behind, nor what was true when a host fell silent, nor a
-/// serial that one of the site's key sets has taken back.
+/// The newest release: the one in the site's directory, or a newer one that two hosts (or the only reporting one) have seen. A single
+/// host, a silent host, or a serial that a key set of the site has revoked must not make all other hosts look behind.
 fn newest(lines: &[Line<'_>], published: Option<u64>, sets: &[KeySet], now: Timestamp) -> u64 {
     let counts = |serial: u64, keys: u64| {
         !sets.iter().any(|set| set.number > keys && set.last_serial.is_some_and(|last| serial > last))
@@ -180,17 +174,17 @@ fn counts(lines: &[Line<'_>], newest: u64) -> String {
     format!("{} hosts, release {newest}: {}", lines.len(), counts.join(", "))
 }
 
-/// How far the newest release has come in each wave; `None` when there are no waves.
+/// How many hosts of each wave have the newest release; `None` without waves.
 fn waves(site: &Site, lines: &[Line<'_>], newest: u64) -> Option<String> {
     let waves = site.rollout.as_ref()?.waves(&site.hosts);
-    let is_there = |host: &&&str| {
+    let has_newest = |host: &&&str| {
         let line = lines.iter().find(|line| line.host == **host);
         line.and_then(|line| line.record.as_ref()?.release).is_some_and(|release| release >= newest)
     };
-    let told = waves.iter().enumerate().map(|(at, wave)| {
-        format!("wave {}: {} of {}", at + 1, wave.hosts.iter().filter(is_there).count(), wave.hosts.len())
+    let lines = waves.iter().enumerate().map(|(at, wave)| {
+        format!("wave {}: {} of {}", at + 1, wave.hosts.iter().filter(has_newest).count(), wave.hosts.len())
     });
-    (waves.len() > 1).then(|| told.collect::<Vec<_>>().join(", "))
+    (waves.len() > 1).then(|| lines.collect::<Vec<_>>().join(", "))
 }
 
 fn table(lines: &[Line<'_>], newest: u64, now: Timestamp) {

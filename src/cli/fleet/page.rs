@@ -1,4 +1,4 @@
-//! The fleet as one page for browsers: no script, nothing from elsewhere, what is in trouble first.
+//! The fleet as one HTML page: no scripts, no external resources, problems first.
 
 use std::fmt::Write as _;
 
@@ -13,7 +13,7 @@ use crate::status::{HostState, Record};
 const STYLE: &str = include_str!("page.css");
 
 /// The columns, after that with the host.
-const COLUMNS: [&str; 6] = ["State", "Release", "kpull", "Drift", "Certificates", "Heard"];
+const COLUMNS: [&str; 6] = ["State", "Release", "kpull", "Drift", "Certificates", "Last seen"];
 
 /// The page of a site.
 pub fn html(site: &str, lines: &[Line<'_>], newest: u64, now: Timestamp) -> String {
@@ -30,14 +30,14 @@ pub fn html(site: &str, lines: &[Line<'_>], newest: u64, now: Timestamp) -> Stri
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
          <title>{site}: {summary}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n\
          <h1>{site}</h1>\n<p class=\"summary\">{summary}</p>\n\
-         <table role=\"table\">\n<caption>As of <time datetime=\"{now:.0}\">{time}</time>, what is in trouble first</caption>\n\
+         <table role=\"table\">\n<caption>As of <time datetime=\"{now:.0}\">{time}</time>, problems first</caption>\n\
          <thead role=\"rowgroup\"><tr role=\"row\"><th role=\"columnheader\" scope=\"col\">Host</th>{head}</tr></thead>\n\
          <tbody role=\"rowgroup\">\n{body}</tbody>\n</table>\n</main>\n</body>\n</html>\n",
         summary = safe(&counts(lines, newest)),
     )
 }
 
-/// How soon somebody has to look at a host.
+/// The urgency of a host's state; 0 is the most urgent.
 fn rank(line: &Line<'_>, now: Timestamp) -> u8 {
     let ending = line.record.as_ref().and_then(first).map(|(_, ending)| ending);
     let due = ending.is_some_and(|ending| ending.renew <= now);
@@ -54,7 +54,7 @@ fn rank(line: &Line<'_>, now: Timestamp) -> u8 {
     }
 }
 
-/// The certificate that ends first.
+/// The certificate that expires first.
 fn first(record: &Record) -> Option<(&str, &Ending)> {
     let certificates = record.certificates.iter();
     certificates.map(|(name, ending)| (name.as_str(), ending)).min_by_key(|(_, ending)| ending.end)
@@ -64,7 +64,7 @@ fn row(line: &Line<'_>, newest: u64, now: Timestamp) -> String {
     let Line { host, state, record, why } = line;
     let word = state.to_string();
     let none = || "<span class=\"none\">–</span>".to_owned();
-    let [release, program, drift, certificates, heard] = match record {
+    let [release, program, drift, certificates, seen] = match record {
         None => [none(), none(), none(), none(), "never".to_owned()],
         Some(record) => [
             release(record, newest),
@@ -75,7 +75,7 @@ fn row(line: &Line<'_>, newest: u64, now: Timestamp) -> String {
         ],
     };
     let state = format!("<span class=\"state {word}\">{word}</span>");
-    let cells = COLUMNS.iter().zip([state, release, program, drift, certificates, heard]);
+    let cells = COLUMNS.iter().zip([state, release, program, drift, certificates, seen]);
     let mut text = format!("<tr role=\"row\"><th role=\"rowheader\" scope=\"row\">{}</th>", safe(host));
     for (name, cell) in cells {
         let _ = write!(text, "<td role=\"cell\" data-label=\"{name}\"><div>{cell}</div></td>");
@@ -103,7 +103,7 @@ fn release(record: &Record, newest: u64) -> String {
     }
 }
 
-/// The version of kpull, and those of artifacts for whoever wants to see them.
+/// The version of kpull, and those of artifacts to unfold.
 fn program(record: &Record) -> String {
     let program = safe(&record.program);
     if record.artifacts.is_empty() {
@@ -120,26 +120,16 @@ fn certificate(name: &str, ending: &Ending, now: Timestamp) -> String {
     let days = left.as_hours() / 24;
     let (class, words) = match left {
         _ if left <= SignedDuration::ZERO => ("failed", "expired".to_owned()),
-        _ if ending.renew <= now => ("behind", format!("{days} days left, to be renewed")),
+        _ if ending.renew <= now => ("behind", format!("{days} days left, due for renewal")),
         _ => ("none", format!("{days} days left")),
     };
     format!("<span class=\"{class}\">{words}</span> <span class=\"note\">{}</span>", safe(name))
 }
 
-/// A text from anywhere, as nothing but text.
+/// Untrusted text, escaped for HTML.
 fn safe(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for char in visible(text).chars() {
-        match char {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            other => safe.push(other),
-        }
-    }
-    safe
+    const ESCAPES: [(char, &str); 5] = [('&', "&amp;"), ('<', "&lt;"), ('>', "&gt;"), ('"', "&quot;"), ('\'', "&#39;")];
+    ESCAPES.iter().fold(visible(text), |text, (char, escape)| text.replace(*char, escape))
 }
 
 #[cfg(test)]
@@ -155,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_host_says_is_text_and_nothing_else() {
+    fn what_a_host_reports_is_escaped() {
         let evil = "<script>alert(1)</script>\"'&\u{1b}";
         let mut record = record("h1");
         record.program = evil.to_owned();
@@ -191,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_trouble_comes_first_and_is_said_in_words() {
+    fn problems_come_first_and_are_in_words() {
         let now = Timestamp::now();
         let day = SignedDuration::from_hours(24);
         let mut due = record("due");
@@ -214,7 +204,7 @@ mod tests {
             .collect();
         assert_eq!(order, ["failed", "back", "unknown", "due", "behind", "a-healthy"]);
         for words in [
-            "5 days left, to be renewed",
+            "5 days left, due for renewal",
             "6 <span class=\"note\">of 7</span>",
             ">never<",
             "6 hosts, release 7: 2 healthy",

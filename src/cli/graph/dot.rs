@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Tie, roles, ties};
+use super::{Edge, edges, roles};
 use crate::resolve::Catalog;
 
 /// The whole graph.
@@ -20,12 +20,12 @@ pub(super) fn write(catalog: &Catalog) -> String {
         }
         out.push_str("  }\n");
     }
-    for (from, to, tie) in ties(catalog) {
+    for (from, to, edge) in edges(catalog) {
         let (from, to) = (quoted(&catalog.items[from].id), quoted(&catalog.items[to].id));
-        let color = tie.color();
-        let _ = match tie {
-            Tie::After => writeln!(out, "  {from} -> {to} [color = {color:?}];"),
-            _ => writeln!(out, "  {from} -> {to} [color = {color:?}, style = dashed, label = {:?}];", tie.word()),
+        let color = edge.color();
+        let _ = match edge {
+            Edge::After => writeln!(out, "  {from} -> {to} [color = {color:?}];"),
+            _ => writeln!(out, "  {from} -> {to} [color = {color:?}, style = dashed, label = {:?}];", edge.word()),
         };
     }
     out.push_str("}\n");

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Tie, roles, ties};
+use super::{Edge, edges, roles};
 use crate::resolve::Catalog;
 
 /// The whole chart.
@@ -15,10 +15,10 @@ pub(super) fn write(catalog: &Catalog) -> String {
         }
         out.push_str("  end\n");
     }
-    for (from, to, tie) in ties(catalog) {
-        let _ = match tie {
-            Tie::After => writeln!(out, "  n{from} --> n{to}"),
-            _ => writeln!(out, "  n{from} -. {} .-> n{to}", tie.word()),
+    for (from, to, edge) in edges(catalog) {
+        let _ = match edge {
+            Edge::After => writeln!(out, "  n{from} --> n{to}"),
+            _ => writeln!(out, "  n{from} -. {} .-> n{to}", edge.word()),
         };
     }
     out
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chart_has_a_subgraph_for_each_role_and_an_arrow_for_each_tie() {
+    fn a_chart_has_a_subgraph_for_each_role_and_an_arrow_for_each_edge() {
         let role = "[[file]]\npath = '/etc/a\"b#_'\ncontent = ''\n[[unit]]\nname = 'x.service'\nenable = true\n\
                     restart_when = ['file:/etc/a\"b#_']\n";
         let text = write(&crate::resolve::testing::catalog(role).unwrap());

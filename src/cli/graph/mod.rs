@@ -5,13 +5,11 @@ mod mermaid;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
-use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use crate::cli::{HostArgs, Run, SiteArgs, print, print_json, print_line};
-use crate::document::Files;
+use crate::cli::{HostArgs, Run, SiteSource, kept_site, load_site, print, print_json, print_line};
 use crate::error::{Error, Exit, Result, code};
 use crate::kind::{Item, Trigger};
 use crate::report::Text;
@@ -22,22 +20,22 @@ use crate::site::Site;
 /// Arguments of `graph`.
 #[derive(Args, Debug)]
 pub struct Graph {
-    /// The host, as `--host` says it too [default: this host, or the only one of the site]
+    /// The host, like `--host` [default: this host, or the only one of the site]
     #[arg(value_name = "HOST", conflicts_with = "host")]
     name: Option<String>,
     #[command(flatten)]
-    site: SiteArgs,
+    site: SiteSource,
     #[command(flatten)]
     host: HostArgs,
-    /// How it is written
+    /// Output format
     #[arg(long, value_enum, default_value = "text", conflicts_with = "json")]
     format: Format,
 }
 
-/// How a graph is written.
+/// Formats of the graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// In the order in which the resources have their turn
+    /// One resource after the other, in order
     Text,
     /// For Graphviz
     Dot,
@@ -57,39 +55,33 @@ impl Run for Graph {
         }
         let catalog = self.catalog()?;
         match self.format {
-            _ if self.host.json => catalog.items.iter().for_each(|item| print_json(&describe(item))),
+            _ if self.host.json => catalog.items.iter().for_each(|item| print_json(describe(item))),
             Format::Mermaid => print(mermaid::write(&catalog).trim_end()),
-            Format::Text | Format::Svg => catalog.items.iter().for_each(tell),
+            Format::Text | Format::Svg => catalog.items.iter().for_each(print_item),
             Format::Dot => print(dot::write(&catalog).trim_end()),
         }
         Ok(Exit::Done)
     }
-
-    fn json(&self) -> bool {
-        self.host.json
-    }
 }
 
 impl Graph {
-    fn wanted(&self) -> Option<&String> {
+    fn named(&self) -> Option<&String> {
         self.name.as_ref().or(self.host.host.as_ref())
     }
 
-    /// The host's resources: of the site in a directory, or of the release that the host has.
+    /// The host's resources, from the site in a directory or from the release of this host.
     fn catalog(&self) -> Result<Catalog> {
         let is_here = self.host.root == Path::new("/");
         if let Some(dir) = self.site.dir().filter(|_| is_here || self.site.site.is_some()) {
-            let site = Arc::new(Site::load(Files::in_directory(&dir)?)?);
-            let name = self.only(&site)?;
+            let site = load_site(&dir)?;
+            let name = self.host_name(&site)?;
             let address = site.find_host(&name)?.address;
             return resolve(&site, &name, &Facts::recorded(Some(&dir), &name, address)?, &SecretStore::sealed());
         }
         let report = Text::new(false);
         let agent = self.host.agent(&report)?;
-        let site = agent.cached_site()?.ok_or_else(|| {
-            Error::new(code::SITE, "there is no site here, and this host has no release yet").help("say --site DIR")
-        })?;
-        let name = self.wanted().unwrap_or(&agent.name);
+        let site = kept_site(&agent)?;
+        let name = self.named().unwrap_or(&agent.name);
         let facts = match *name == agent.name {
             true => agent.facts(&site)?,
             false => Facts::assumed(name, site.find_host(name)?.address, None)?,
@@ -97,16 +89,13 @@ impl Graph {
         resolve(&site, name, &facts, &SecretStore::sealed())
     }
 
-    /// The host that is asked for, or the only one that there is.
-    fn only(&self, site: &Site) -> Result<String> {
-        let names: Vec<&String> = site.hosts.keys().collect();
-        match (self.wanted(), names.as_slice()) {
+    /// The host that was named, or the only one of the site.
+    fn host_name(&self, site: &Site) -> Result<String> {
+        let names: Vec<&str> = site.hosts.keys().map(String::as_str).collect();
+        match (self.named(), names.as_slice()) {
             (Some(name), _) => Ok(name.clone()),
-            (None, [name]) => Ok((*name).clone()),
-            (None, _) => {
-                let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
-                Err(Error::new(code::SITE, "which host?").help(format!("name one of {}", names.join(", "))))
-            }
+            (None, [name]) => Ok((*name).to_owned()),
+            (None, _) => Err(Error::new(code::SITE, "which host?").help(format!("name one of {}", names.join(", ")))),
         }
     }
 }
@@ -114,37 +103,37 @@ impl Graph {
 fn describe(item: &Item) -> serde_json::Value {
     let watches: Vec<_> =
         item.about.watches.iter().map(|(id, trigger)| json!({ "id": id, "trigger": trigger })).collect();
-    json!({ "version": crate::report::VERSION, "id": item.id, "role": *item.role, "place": item.place.to_string(),
+    json!({ "id": item.id, "role": *item.role, "place": item.place.to_string(),
         "after": item.after, "before": item.about.before, "watches": watches })
 }
 
-fn tell(item: &Item) {
+fn print_item(item: &Item) {
     print_line(&format!("{:<12} {}", item.role, item.id));
     for after in &item.after {
         print_line(&format!("{:<12}   after {after}", ""));
     }
-    for held in &item.about.before {
-        print_line(&format!("{:<12}   gate before {held}", ""));
+    for gated in &item.about.before {
+        print_line(&format!("{:<12}   gate before {gated}", ""));
     }
     for (watched, trigger) in &item.about.watches {
-        print_line(&format!("{:<12}   {} when {watched} changes", "", Tie::of(*trigger).word()));
+        print_line(&format!("{:<12}   {} when {watched} changes", "", Edge::of(*trigger).word()));
     }
 }
 
-/// What one resource has to do with another.
+/// How one resource depends on another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Tie {
-    /// It comes after it.
+enum Edge {
+    /// It comes after the other one.
     After,
-    /// It is held until the other one passes.
+    /// It waits until the other one passes.
     Gate,
     /// It is reloaded when the other one changes.
     Reload,
-    /// It is restarted then.
+    /// It is restarted when the other one changes.
     Restart,
 }
 
-impl Tie {
+impl Edge {
     fn of(trigger: Trigger) -> Self {
         match trigger {
             Trigger::Reload => Self::Reload,
@@ -153,42 +142,32 @@ impl Tie {
     }
 
     fn word(self) -> &'static str {
-        match self {
-            Self::After => "after",
-            Self::Gate => "gate",
-            Self::Reload => "reload",
-            Self::Restart => "restart",
-        }
+        ["after", "gate", "reload", "restart"][self as usize]
     }
 
     fn color(self) -> &'static str {
-        match self {
-            Self::After => "#94a3b8",
-            Self::Gate => "#7c3aed",
-            Self::Reload => "#2563eb",
-            Self::Restart => "#c2410c",
-        }
+        ["#94a3b8", "#7c3aed", "#2563eb", "#c2410c"][self as usize]
     }
 }
 
-/// Every tie between two resources of the catalog, once each, by their positions: what comes first, what comes then. What watches
-/// another one comes after it anyway.
-fn ties(catalog: &Catalog) -> Vec<(usize, usize, Tie)> {
+/// Every edge between two resources of the catalog, once each, by their positions: the earlier one, the later one. A resource that
+/// watches another one always comes after it.
+fn edges(catalog: &Catalog) -> Vec<(usize, usize, Edge)> {
     let places: HashMap<&str, usize> =
         catalog.items.iter().enumerate().map(|(at, item)| (item.id.as_str(), at)).collect();
-    let mut found: BTreeMap<(usize, usize), Tie> = BTreeMap::new();
-    let mut add = |from: Option<&usize>, to: Option<&usize>, tie: Tie| {
+    let mut found: BTreeMap<(usize, usize), Edge> = BTreeMap::new();
+    let mut add = |from: Option<&usize>, to: Option<&usize>, edge: Edge| {
         if let (Some(&from), Some(&to)) = (from, to) {
-            let known = found.entry((from, to)).or_insert(tie);
-            *known = tie.max(*known);
+            let known = found.entry((from, to)).or_insert(edge);
+            *known = edge.max(*known);
         }
     };
     for (at, item) in catalog.items.iter().enumerate() {
-        item.after.iter().for_each(|id| add(places.get(id.as_str()), Some(&at), Tie::After));
-        item.about.before.iter().for_each(|id| add(Some(&at), places.get(id.as_str()), Tie::Gate));
-        item.about.watches.iter().for_each(|(id, trigger)| add(places.get(id.as_str()), Some(&at), Tie::of(*trigger)));
+        item.after.iter().for_each(|id| add(places.get(id.as_str()), Some(&at), Edge::After));
+        item.about.before.iter().for_each(|id| add(Some(&at), places.get(id.as_str()), Edge::Gate));
+        item.about.watches.iter().for_each(|(id, trigger)| add(places.get(id.as_str()), Some(&at), Edge::of(*trigger)));
     }
-    found.into_iter().map(|((from, to), tie)| (from, to, tie)).collect()
+    found.into_iter().map(|((from, to), edge)| (from, to, edge)).collect()
 }
 
 /// The roles in the order of their first resources, each with the positions of its own.
