@@ -1,12 +1,11 @@
-//! The trust floor under attack: hostile sources against the real program.
+//! Trust under attack: hostile sources against the real program.
 //!
-//! Each attack is mounted through a directory, a git repository and a web server, on hosts that have a good release and
-//! on fresh ones; see `attack/host.rs` for what is held against what comes out.
+//! Each attack runs through a directory, a git repository and a web server, on hosts that have a good release and on new ones;
+//! `attack/host.rs` says what is compared with the result.
 
 mod asking;
 mod author;
 mod bytes;
-mod desk;
 mod enrol;
 mod host;
 mod keys;
@@ -15,6 +14,7 @@ mod local;
 mod manifest;
 mod mirrors;
 mod moved;
+mod operator;
 mod outputs;
 mod records;
 mod secrets;

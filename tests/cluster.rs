@@ -21,7 +21,7 @@ const SOON: Duration = Duration::from_secs(300);
 /// Whom the certificate that a kubelet asked for is for; 1.9 calls the first one otherwise than the next.
 const KUBELET_SUBJECT: &str = "cd /var/lib/kubelet/pki && openssl x509 -noout -subject -in $(ls kubelet-client-current.pem kubelet-client.crt 2>&- | head -1)";
 
-/// The cluster: made by whoever asks first.
+/// The cluster: the first test that needs it creates it.
 fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     CLUSTER.get_or_init(|| come_up(Cluster::new(None), 2))
@@ -58,10 +58,10 @@ fn all_is_well(cluster: &Cluster) {
 }
 
 fn ask(cluster: &Cluster, arguments: &str) -> Value {
-    // whichever master can tell
-    let told =
+    // any master that answers
+    let expected =
         |name: String| serde_json::from_str(&cluster.kubectl(&name, &format!("{arguments} -o json")).stdout).ok();
-    cluster.masters().into_iter().find_map(told).unwrap_or_default()
+    cluster.masters().into_iter().find_map(expected).unwrap_or_default()
 }
 
 fn items(list: &Value) -> &[Value] {
@@ -108,7 +108,7 @@ struct Web {
 
 fn web() -> Web {
     let cluster = cluster();
-    // of a host that died a moment ago, its pods are said to be running still
+    // the API still shows the pods of a host that died a moment ago as running
     let serves = |pod: &Pod| {
         let page = format!("curl -sS --max-time 5 http://{}:8080/", pod.address);
         cluster.host("node1").run(&page).stdout.trim_end() == pod.name

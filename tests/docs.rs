@@ -35,8 +35,8 @@ fn every_link_of_the_book_has_a_target() {
     let book = tempfile::tempdir().unwrap();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let built = Command::new("mdbook").args(["build", "--dest-dir"]).arg(book.path()).arg(&source).output().unwrap();
-    let said = String::from_utf8_lossy(&built.stderr);
-    assert!(built.status.success() && !said.contains("WARN") && !said.contains("ERROR"), "{said}");
+    let message = String::from_utf8_lossy(&built.stderr);
+    assert!(built.status.success() && !message.contains("WARN") && !message.contains("ERROR"), "{message}");
     let mut found = Vec::new();
     pages(book.path(), &mut found);
     let text: BTreeMap<&PathBuf, String> = found.iter().map(|page| (page, fs::read_to_string(page).unwrap())).collect();

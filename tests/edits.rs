@@ -1,5 +1,5 @@
-//! Random edits of the shipped site, as people make them: `check` tells what is wrong with them and never aborts; what it passes
-//! applies once, leaves nothing to do for the second run, and goes back to the last byte.
+//! Random edits of the shipped site, as operators make them: `check` reports what is wrong with them and never aborts; a site
+//! that it accepts applies once, leaves nothing to do for the second run, and is undone to the last byte.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -64,7 +64,7 @@ fn a_site_that_check_accepts_is_applied_once_and_undone_to_the_last_byte() {
         });
         runs.map(|run| run.join().unwrap()).iter().sum()
     });
-    // not `println`, which nobody sees of a test that passes
+    // not `println`, which a passing test does not show
     writeln!(std::io::stderr(), "{passed} of {EDITS} edits passed check").unwrap();
     assert!(passed * 3 > EDITS, "{passed}: most are refused, and tell nothing of apply");
 }
@@ -137,14 +137,14 @@ impl<'a> Edited<'a> {
         let whole = self.snapshot();
         for number in 0..EDITS.div_ceil(HOSTS.len()) {
             self.reset();
-            let mut told = String::new();
+            let mut reported = String::new();
             for _ in 0..=random.below(3) {
-                writeln!(told, "{}", self.edit(number, &mut random)).unwrap();
+                writeln!(reported, "{}", self.edit(number, &mut random)).unwrap();
             }
             let checked = kpull(&["check", "--site", self.site().to_str().unwrap()]);
-            assert!([0, 1].contains(&checked.code), "check aborts after\n{told}{checked:?}");
+            assert!([0, 1].contains(&checked.code), "check aborts after\n{reported}{checked:?}");
             if checked.code == 1 {
-                assert!(checked.stderr.contains("error["), "check gives no reason after\n{told}{checked:?}");
+                assert!(checked.stderr.contains("error["), "check gives no reason after\n{reported}{checked:?}");
                 continue;
             }
             passed += 1;
@@ -152,7 +152,7 @@ impl<'a> Edited<'a> {
                 let run = self.kpull("apply");
                 assert_eq!(
                     run.code, 0,
-                    "{what} {} ends like this after\n{told}{}{}",
+                    "{what} {} ends like this after\n{reported}{}{}",
                     self.host, run.stdout, run.stderr
                 );
                 run.changed()
@@ -160,13 +160,13 @@ impl<'a> Edited<'a> {
             self.sign(next());
             applies("the first run on");
             let again = applies("the second run on");
-            assert_eq!(again, [""; 0], "the second run on {} changes something after\n{told}", self.host);
+            assert_eq!(again, [""; 0], "the second run on {} changes something after\n{reported}", self.host);
             self.reset();
             self.sign(next());
             applies("the way back on");
-            same(&self.snapshot(), &whole, &told);
+            same(&self.snapshot(), &whole, &reported);
         }
-        // and when it has no roles at all, what was there before kpull came, with its state
+        // and without any role, the prior state of the tree, with kpull's state
         self.reset();
         let text = fs::read_to_string(self.site().join("site.toml")).unwrap();
         let (start, end) = (text.find("[groups.masters]").unwrap(), text.find("# Who signs").unwrap());
@@ -189,7 +189,7 @@ impl<'a> Edited<'a> {
         all
     }
 
-    /// One edit, told in a line.
+    /// One edit, described in a line.
     fn edit(&self, number: usize, random: &mut Random) -> String {
         let site = self.site();
         let mut paths = Vec::new();
@@ -298,9 +298,9 @@ fn value(line: &str, quoted: &[&str], random: &mut Random) -> String {
     }
 }
 
-/// Holds a tree to what it was, and tells only what differs.
+/// Compares a tree with its earlier state, and reports only differences.
 #[track_caller]
-fn same(now: &Snapshot, before: &Snapshot, told: &str) {
+fn same(now: &Snapshot, before: &Snapshot, expected: &str) {
     let mut different = String::new();
     for path in now.keys().chain(before.keys()).collect::<BTreeSet<_>>() {
         let tell = |all: &Snapshot| {
@@ -313,7 +313,7 @@ fn same(now: &Snapshot, before: &Snapshot, told: &str) {
             writeln!(different, "{path}\n  was {}\n  is  {}", tell(before), tell(now)).unwrap();
         }
     }
-    assert!(different.is_empty(), "the way back leaves something of\n{told}{different}");
+    assert!(different.is_empty(), "the way back leaves something of\n{expected}{different}");
 }
 
 fn files(dir: &Path, below: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) {

@@ -225,7 +225,7 @@ fn moved(address: &str) -> String {
     format!("{network}.{}", last.parse::<u8>().unwrap() + 100)
 }
 
-/// The resources of a role, and the machine itself to look at with them.
+/// The resources of a role, and the machine itself to observe.
 struct Catalog {
     items: Vec<Item>,
     host: Host,
@@ -264,7 +264,7 @@ impl Catalog {
         &*self.items[0].resource
     }
 
-    /// The summary of what is to be done about the first resource.
+    /// The summary of the planned change of the first resource.
     fn look(&self) -> Option<String> {
         self.first().observe(&self.work()).unwrap().map(|change| change.summary)
     }
@@ -324,7 +324,7 @@ fn a_member_without_data_replaces_no_running_member() {
     assert_eq!(cluster.settled("a", &["a", "b", "c"]).len(), 3);
 }
 
-/// What a page and a role tell an operator to do, with a member's own places in it.
+/// The commands of a page and a role for an operator, with a member's own paths in them.
 struct Manual {
     /// Shell commands, in the order of the page.
     blocks: Vec<String>,
@@ -350,14 +350,14 @@ impl Manual {
     }
 }
 
-/// Runs shell commands; what they ask systemctl for is told, and not done.
+/// Runs shell commands; calls of systemctl are reported, and not executed.
 fn shell(cluster: &Cluster, commands: &str) -> Vec<String> {
-    let told = cluster.file("systemctl-stand-in");
-    fs::write(&told, "").unwrap();
-    let script = format!("systemctl() {{ echo \"$@\" >> {}; }}\n{commands}", told.display());
+    let reported = cluster.file("systemctl-stand-in");
+    fs::write(&reported, "").unwrap();
+    let script = format!("systemctl() {{ echo \"$@\" >> {}; }}\n{commands}", reported.display());
     let output = Command::new("bash").args(["-euc", &script]).env("ETCDCTL_API", "3").output().unwrap();
     assert!(output.status.success(), "{commands}\n{}", String::from_utf8_lossy(&output.stderr));
-    fs::read_to_string(told).unwrap().lines().map(str::to_owned).collect()
+    fs::read_to_string(reported).unwrap().lines().map(str::to_owned).collect()
 }
 
 #[test]
@@ -411,7 +411,7 @@ fn a_cluster_is_restored_from_a_snapshot_as_the_manual_says() {
         shell(&cluster, &format!("{}\n{commands}", own.join("\n")));
     }
     for name in names {
-        assert_eq!(cluster.member(name, "").look(), None, "nobody is up, and {name} has data again");
+        assert_eq!(cluster.member(name, "").look(), None, "no member is up, and {name} has data again");
     }
 
     assert_eq!(shell(&cluster, start), ["start --no-block etcd kube-apiserver kpull.timer"]);
@@ -464,7 +464,7 @@ fn a_member_that_moves_updates_the_cluster_before_its_restart() {
     assert_eq!(member.look(), None);
     cluster.stop("c");
     cluster.start("c");
-    // an address for clients is told by the member itself, when it is back
+    // a member itself publishes its address for clients when it is back
     let client = cluster.client_url("c");
     let after = cluster.until("c", |known| {
         let members = known.members().ok()?;
@@ -496,15 +496,15 @@ fn a_key_is_set_once_and_again_after_a_change_by_others() {
         assert!(!kept.contains("Network\""), "{kept}");
         let trace: WatchedInput = serde_json::from_str(&kept).unwrap();
         let seen = || catalog.host.seen(&trace).unwrap();
-        let sealed = seen();
-        assert!(sealed.is_some() && seen() == sealed, "{sealed:?}");
-        assert!(!client.swap(api, key, 0, b"late").unwrap(), "whoever thinks that it isn't there changes nothing");
+        let recorded = seen();
+        assert!(recorded.is_some() && seen() == recorded, "{recorded:?}");
+        assert!(!client.swap(api, key, 0, b"late").unwrap(), "a client that expects no key changes nothing");
         assert!(client.swap(api, key, pair.revision, b"other").unwrap());
         assert!(!client.swap(api, key, pair.revision, b"late").unwrap(), "nor does who has not seen the last change");
         assert_eq!(catalog.look().as_deref(), Some("set"));
-        assert_ne!(seen(), sealed);
+        assert_ne!(seen(), recorded);
         catalog.apply().unwrap();
-        assert_ne!(seen(), sealed, "it has been set since");
+        assert_ne!(seen(), recorded, "it has been set since");
         assert_eq!(client.get(api, key).unwrap().unwrap().value, value.as_bytes());
     }
 }
@@ -535,7 +535,7 @@ fn a_host_waits_for_a_key_that_another_host_sets_and_never_sets_it() {
     let wait = |catalog: &Catalog| catalog.first().gate().unwrap().wait(&catalog.work());
     assert_eq!(wait(&hasty).unwrap_err(), "etcd does not have it yet; it is for h2, h3 to set");
     assert_eq!(cluster.client("a").get(Api::V2, "/k").unwrap(), None);
-    // a seal does not ask for it either
+    // the up-to-date check does not request it either
     assert_eq!(hasty.first().watched_inputs(&hasty.work()).unwrap(), Some(Vec::new()));
 
     let writer = Catalog::of(&role("'h1', 'h2'", "0s"));
@@ -563,7 +563,7 @@ fn one_host_at_a_time_has_a_slot() {
                 let catalog = Catalog::of(role);
                 for _ in 0..3 {
                     let held = acquire(&catalog.work(), catalog.slot(), host, &|_| {}).unwrap();
-                    assert!(!taken.swap(true, Ordering::SeqCst), "somebody else has it");
+                    assert!(!taken.swap(true, Ordering::SeqCst), "another host has it");
                     turns.lock().unwrap().push(host);
                     std::thread::sleep(Duration::from_millis(20));
                     taken.store(false, Ordering::SeqCst);
@@ -592,15 +592,15 @@ fn a_host_whose_run_was_killed_keeps_its_slot_and_gets_it_again() {
 fn a_host_that_waits_for_a_slot_reports_its_holder_once_and_gets_it_afterwards() {
     let cluster = Cluster::of_one();
     let role = slot(&cluster, "within = '120s'");
-    let (first, told) = (Catalog::of(&role), Mutex::new(Vec::new()));
+    let (first, message) = (Catalog::of(&role), Mutex::new(Vec::new()));
     let held = acquire(&first.work(), first.slot(), "h1", &|_| {}).unwrap();
     std::thread::scope(|scope| {
         let second = scope.spawn(|| {
             let catalog = Catalog::of(&role);
-            let tell = |by: &Occupied| told.lock().unwrap().push(by.to_string());
+            let tell = |by: &Occupied| message.lock().unwrap().push(by.to_string());
             acquire(&catalog.work(), catalog.slot(), "h2", &tell).map(drop)
         });
-        while told.lock().unwrap().is_empty() && !second.is_finished() {
+        while message.lock().unwrap().is_empty() && !second.is_finished() {
             std::thread::sleep(Duration::from_millis(20));
         }
         // so that it looks again, and sees the same
@@ -608,9 +608,9 @@ fn a_host_that_waits_for_a_slot_reports_its_holder_once_and_gets_it_afterwards()
         held.release(&first.work(), first.slot(), "h1").unwrap();
         second.join().unwrap().unwrap();
     });
-    let told = told.into_inner().unwrap();
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert!(told[0].starts_with("h1 has had it since "), "{told:?}");
+    let message = message.into_inner().unwrap();
+    assert_eq!(message.len(), 1, "{message:?}");
+    assert!(message[0].starts_with("h1 has had it since "), "{message:?}");
 }
 
 #[test]
@@ -649,7 +649,7 @@ fn a_slot_that_is_kept_lasts_its_full_time_again() {
     assert!(after > before, "{before} {after}");
 }
 
-/// What was told, in words.
+/// The message as text.
 #[derive(Default)]
 struct Told(Mutex<Vec<String>>);
 
@@ -668,7 +668,7 @@ impl Report for Told {
     }
 }
 
-/// A stand-in for a unit that runs and is to be restarted.
+/// A stand-in for a unit that runs and must be restarted.
 #[derive(Debug)]
 struct StandIn;
 
@@ -706,17 +706,17 @@ fn a_slot_is_released_when_the_probes_pass_and_kept_when_one_fails() {
     let bad = format!("[[probe]]\nname = 'p'\ntcp = '{}:1'\nwithin = '0s'\n", cluster.members["a"]);
     let slot = slot(&cluster, "within = '0s'\nuntil = ['probe:p']");
     let (good, bad) = (Catalog::of(&format!("{slot}{good}")), Catalog::of(&format!("{slot}{bad}")));
-    let (told, item) = (Told::default(), stand_in());
+    let (message, item) = (Told::default(), stand_in());
     let (good_work, bad_work) = (good.work(), bad.work());
-    let h1 = Slots { work: &good_work, report: &told, host: "h1" };
-    let h2 = Slots { work: &bad_work, report: &told, host: "h2" };
+    let h1 = Slots { work: &good_work, report: &message, host: "h1" };
+    let h2 = Slots { work: &bad_work, report: &message, host: "h2" };
 
     assert!(h1.before(&item, &Change::new("start")).unwrap().is_none(), "what doesn't run interrupts nothing");
     let held = h1.before(&item, &restart()).unwrap().unwrap();
     let error = h2.before(&item, &restart()).unwrap_err();
     assert!(error.to_string().starts_with("the slot s is not available: h1 has had it since "), "{error}");
     h1.after(&item, held).unwrap();
-    assert_eq!(*told.0.lock().unwrap(), ["probe:p is waited for", "probe:p passes"]);
+    assert_eq!(*message.0.lock().unwrap(), ["probe:p is waited for", "probe:p passes"]);
 
     let held = h2.before(&item, &restart()).unwrap().unwrap();
     let error = h2.after(&item, held).unwrap_err();
@@ -730,10 +730,10 @@ fn a_slot_is_released_when_the_probes_pass_and_kept_when_one_fails() {
 fn an_etcd_that_is_down_prevents_no_restart() {
     let cluster = Cluster::new(&["a"]);
     let catalog = Catalog::of(&slot(&cluster, "within = '0s'"));
-    let (told, work) = (Told::default(), catalog.work());
-    let slots = Slots { work: &work, report: &told, host: "h1" };
+    let (message, work) = (Told::default(), catalog.work());
+    let slots = Slots { work: &work, report: &message, host: "h1" };
     assert!(slots.before(&stand_in(), &restart()).unwrap().is_none());
-    assert_eq!(*told.0.lock().unwrap(), ["unknown"]);
+    assert_eq!(*message.0.lock().unwrap(), ["unknown"]);
 }
 
 #[test]
@@ -749,10 +749,10 @@ fn one_host_at_a_time_has_a_slot_at_a_lock_server_and_keeps_it_if_a_probe_fails(
         Catalog::of(&format!("{slot}[[probe]]\nname = 'p'\ntcp = '{probe}'\nwithin = '0s'\n"))
     };
     let (good, bad) = (role(&server.address.to_string()), role("127.0.0.1:1"));
-    let (told, item) = (Told::default(), stand_in());
+    let (message, item) = (Told::default(), stand_in());
     let (good_work, bad_work) = (good.work(), bad.work());
-    let h1 = Slots { work: &good_work, report: &told, host: "h1" };
-    let h2 = Slots { work: &bad_work, report: &told, host: "h2" };
+    let h1 = Slots { work: &good_work, report: &message, host: "h1" };
+    let h2 = Slots { work: &bad_work, report: &message, host: "h2" };
 
     let held = h1.before(&item, &restart()).unwrap().unwrap();
     assert_eq!(locks.holders("default"), ["h1"]);
@@ -784,13 +784,13 @@ fn a_missing_slot_or_probe_is_an_error_with_the_nearest_name() {
     let Err(error) = Catalog::try_of(&format!("{}{unit}", slot(&cluster, "until = ['probe:pp']"))) else {
         panic!("taken")
     };
-    let told: Vec<(String, Option<String>)> =
+    let message: Vec<(String, Option<String>)> =
         error.each().map(|error| (error.to_string(), error.advice().map(str::to_owned))).collect();
     let expected = [
         ("`unit:a.service` waits for the slot `ss`, and this host has no such slot", "did you mean `s`?"),
         ("`slot:s` is kept until `probe:pp` passes, and this host has no such probe", "did you mean `probe:p`?"),
     ];
-    assert_eq!(told, expected.map(|(what, help)| (what.to_owned(), Some(help.to_owned()))));
+    assert_eq!(message, expected.map(|(what, help)| (what.to_owned(), Some(help.to_owned()))));
 }
 
 #[test]

@@ -110,7 +110,7 @@ impl World {
         Self { site, tree, files }
     }
 
-    /// What is wrong with files that are neither as they were nor as they are to be.
+    /// What is wrong with files that are neither old nor new.
     fn torn(&self, tree: &Tree) -> Vec<String> {
         let whole = |name: &str| {
             let content = fs::read_to_string(tree.at(&format!("srv/{name}"))).unwrap_or_default();
@@ -128,8 +128,8 @@ fn copy(tree: &Tree) -> Tree {
     copy
 }
 
-/// Copies `from` again and again, runs `kpull apply` on it, kills that before its first write, its second, and so on, and hands what
-/// is left to `check`. How many writes there were.
+/// Copies `from` again and again, runs `kpull apply` on the copy, kills it before its first write, its second, and so on, and
+/// passes what is left to `check`. Returns how many writes there were.
 fn sweep(from: &Tree, check: &dyn Fn(&Tree, &str)) -> usize {
     let mut writes = 0;
     for call in WRITES {

@@ -20,13 +20,13 @@ fn no_input_in_the_corpora_causes_a_crash() {
         for input in inputs {
             let path = input.unwrap().path();
             let content = fs::read(&path).unwrap();
-            assert!(catch_unwind(|| target(&content)).is_ok(), "{} does harm, see above", path.display());
+            assert!(catch_unwind(|| target(&content)).is_ok(), "{} causes a panic, see above", path.display());
             count += 1;
         }
         assert!(count > 0, "{} is empty", corpus.display());
         replayed.push(format!("{name} {count}"));
     }
-    // not `println`, which nobody sees of a test that passes
+    // not `println`, which a passing test does not show
     writeln!(std::io::stderr(), "inputs replayed: {}", replayed.join(", ")).unwrap();
 }
 

@@ -1,4 +1,4 @@
-//! The sandbox holds: what somebody who has taken over the process that talks to the network can't do.
+//! The sandbox holds: what an attacker who has taken over the process that talks to the network can't do.
 //!
 //! Each attempt is made in a process of its own, this very program started again, which first confines itself with the
 //! function that the real child uses. Run as root to see all of it; as another user the change of user is left out. All of it is
@@ -64,7 +64,7 @@ struct Outside {
 
 const ATTEMPTS: &[Attempt] = &[
     Attempt {
-        name: "it is nobody, without a group and without a way back",
+        name: "it is an unprivileged user, without a group and without a way to become root",
         end: Works,
         landlock: false,
         act: |_| {
@@ -80,7 +80,7 @@ const ATTEMPTS: &[Attempt] = &[
     Attempt { name: "it reads how names are resolved", end: Works, landlock: false, act: |_| read("/etc/hosts") },
     Attempt { name: "it does not read secrets", end: CLOSED, landlock: false, act: |_| read("/etc/shadow") },
     Attempt {
-        name: "it does not even read what everybody may",
+        name: "it does not even read world-readable files",
         end: CLOSED,
         landlock: true,
         act: |_| read("/etc/passwd"),
@@ -105,7 +105,7 @@ const ATTEMPTS: &[Attempt] = &[
         },
     },
     Attempt {
-        name: "it writes nowhere else, not even where everybody may",
+        name: "it writes nowhere else, not even to world-writable directories",
         end: CLOSED,
         landlock: true,
         act: |outside| File::create(Path::new(&outside.directory).join("x")).map(drop),
@@ -120,13 +120,13 @@ const ATTEMPTS: &[Attempt] = &[
         },
     },
     Attempt {
-        name: "it makes no link for somebody else to follow",
+        name: "it makes no link for another user to follow",
         end: FORBIDDEN,
         landlock: false,
         act: |_| std::os::unix::fs::symlink("/etc/shadow", "link"),
     },
     Attempt {
-        name: "it makes no pipe for somebody else to wait at",
+        name: "it makes no pipe for another user to wait at",
         end: FORBIDDEN,
         landlock: false,
         act: |_| Ok(mkfifo("pipe", Mode::S_IRWXU)?),
@@ -150,7 +150,7 @@ const ATTEMPTS: &[Attempt] = &[
         act: |_| std::thread::Builder::new().spawn(|| ())?.join().map_err(|_| io::Error::other("it panicked")),
     },
     Attempt {
-        name: "it is killed when it wants to be root again",
+        name: "it is killed when it tries to become root again",
         end: Killed,
         landlock: false,
         act: |_| Ok(setuid(Uid::from_raw(0))?),
@@ -186,13 +186,13 @@ const ATTEMPTS: &[Attempt] = &[
         act: |outside| UdpSocket::bind("127.0.0.1:0")?.send_to(b"x", &outside.address).map(drop),
     },
     Attempt {
-        name: "it serves nobody",
+        name: "it accepts no connection",
         end: Fails(&[libc::EACCES, libc::EPERM]),
         landlock: false,
         act: |_| TcpListener::bind("127.0.0.1:0").map(drop),
     },
     Attempt {
-        name: "it talks to no service of this host",
+        name: "it connects to no service of this host",
         end: FORBIDDEN,
         landlock: false,
         act: |_| UnixDatagram::unbound().map(drop),
@@ -236,7 +236,7 @@ fn main() -> ExitCode {
     let address = server.local_addr().expect("its address").to_string();
     std::thread::spawn(move || {
         for client in server.incoming().flatten() {
-            // one that hangs up before it has heard all is not what is tested
+            // a client that hangs up early is not tested here
             let _ = { client }.write_all(b"hello");
         }
     });

@@ -16,7 +16,7 @@ use crate::soak::release::Release;
 use crate::support::site::{Site, Tree, command};
 use crate::support::traced::{DAY, Traced, YEAR, traced};
 
-/// Runs when nobody says how many.
+/// The default number of runs.
 const RUNS: usize = 200;
 /// What `[keep]` says.
 const GENERATIONS: usize = 3;
@@ -46,7 +46,7 @@ impl Random {
     }
 }
 
-/// A tree that belongs to the site and has something of somebody's.
+/// A tree that belongs to the site and has files of others.
 fn enroll(site: &Site) -> Tree {
     let tree = Tree::new();
     tree.configure(&format!("[[source]]\ndir = \"{}\"\n[keep]\ngenerations = {GENERATIONS}\n", site.path().display()));
@@ -78,7 +78,7 @@ struct Soak {
     site: Site,
     tree: Tree,
     release: Release,
-    /// Files and links that every release has had since the last run that came to its end: surely kpull's, and nobody else's.
+    /// Files and links that every release has had since the last finished run: certainly kpull's.
     ours: Vec<String>,
     /// A path where a directory is in the way of a file.
     blocked: Option<String>,
@@ -86,7 +86,7 @@ struct Soak {
     others: usize,
     /// How long a run takes that nothing happens to.
     usual: Duration,
-    /// The most memory of each run that came to its end by itself, in KiB.
+    /// The most memory of each run that finished, in KiB.
     peaks: Vec<u64>,
     /// What has been done, by name.
     done: BTreeMap<&'static str, usize>,
@@ -122,7 +122,7 @@ impl Soak {
         let is_file = at.symlink_metadata().is_ok_and(|meta| meta.is_file());
         match self.random.below(8) {
             0 | 1 if is_file => {
-                // of every file that there is: edits are kept, and are to be enough to come to their limit
+                // of every file: edits are kept, and must be enough to reach their limit
                 for path in files.iter().map(|path| self.tree.at(path)) {
                     if path.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
                         fs::write(&path, format!("an edit {}\n", self.random.below(1_000_000))).unwrap();
@@ -243,7 +243,7 @@ impl Soak {
         let count = |dir: &str| fs::read_dir(state.join(dir)).map_or(0, Iterator::count);
         assert!(count("generations") <= most, "{} generations", count("generations"));
         assert!(count("releases") <= most, "{} releases", count("releases"));
-        // each with what is in it
+        // each with its content
         assert!(count("artifacts") <= 2 * most, "{} artifacts", count("artifacts"));
         let origins = release::PATHS;
         assert!(count("saved") <= EDITS + origins, "{} saved contents", count("saved"));

@@ -9,7 +9,7 @@ use ssh_key::LineEnding;
 use crate::attack::host::{GOOD, Host, Tree, Via, allow, key};
 use crate::support::child;
 
-/// What a server was asked for, and `/proc/PID/status` of who did.
+/// The requests that a server received, and `/proc/PID/status` of the process that sent them.
 type Asked = Arc<Mutex<Vec<(String, Option<String>)>>>;
 
 /// A release whose site has hosts ask this server before they take it.
@@ -84,7 +84,7 @@ fn an_unprivileged_process_reads_other_hosts_records_from_a_web_server() {
     assert!(text.contains("waits"), "{text}");
     let seen = seen.lock().unwrap();
     let asked: Vec<&str> = seen.iter().map(|(what, _)| what.as_str()).filter(|what| what.starts_with("GET")).collect();
-    assert_eq!(asked, ["GET /status/c.status"], "the nearest before it, and that one has said nothing");
+    assert_eq!(asked, ["GET /status/c.status"], "the nearest before it, and that one has no record");
     for (what, status) in seen.iter() {
         child::expect_none_of_roots_rights(what, status.as_deref().expect("a process of its own asks"));
     }
@@ -92,14 +92,14 @@ fn an_unprivileged_process_reads_other_hosts_records_from_a_web_server() {
 
 #[test]
 fn an_answer_of_a_lock_server_writes_nothing_to_a_terminal() {
-    let said = refused_with(|_| Answer::new(409, "{\"kind\": \"\\u001b[2J\\u009b\", \"value\": \"a\\nb\\u202e\"}"));
-    assert!(said.contains(r"\u{1b}[2J") && said.contains(r"\u{202e}"), "{said}");
+    let message = refused_with(|_| Answer::new(409, "{\"kind\": \"\\u001b[2J\\u009b\", \"value\": \"a\\nb\\u202e\"}"));
+    assert!(message.contains(r"\u{1b}[2J") && message.contains(r"\u{202e}"), "{message}");
 }
 
 #[test]
 fn kpull_stops_reading_an_endless_answer_of_a_lock_server() {
-    let said = refused_with(|_| Answer::new(500, vec![b'['; 8 << 20]));
-    assert!(said.contains("the lock server says: 500 Internal Server Error"), "{said}");
+    let message = refused_with(|_| Answer::new(500, vec![b'['; 8 << 20]));
+    assert!(message.contains("the lock server says: 500 Internal Server Error"), "{message}");
 }
 
 #[test]
@@ -112,8 +112,8 @@ fn kpull_follows_no_redirect_of_a_lock_server() {
     })
     .unwrap();
     for to in [other.url("v1/pre-reboot"), "file:///etc/shadow".to_owned(), "gopher://127.0.0.1:1/x".to_owned()] {
-        let said = refused_with(move |_| Answer::new(307, "").with("Location", to.clone()));
-        assert!(said.contains("the lock server says: 307 Temporary Redirect"), "{said}");
+        let message = refused_with(move |_| Answer::new(307, "").with("Location", to.clone()));
+        assert!(message.contains("the lock server says: 307 Temporary Redirect"), "{message}");
     }
     assert_eq!(*hit.lock().unwrap(), 0);
 }
@@ -121,6 +121,6 @@ fn kpull_follows_no_redirect_of_a_lock_server() {
 #[test]
 fn a_refusal_of_a_lock_server_that_contains_a_yes_changes_nothing() {
     // a header or a body that looks like a yes in an answer that is none
-    let said = refused_with(|_| Answer::new(302, "HTTP/1.1 200 OK\r\n\r\n").with("Status", "200 OK"));
-    assert!(said.contains("302 Found"), "{said}");
+    let message = refused_with(|_| Answer::new(302, "HTTP/1.1 200 OK\r\n\r\n").with("Status", "200 OK"));
+    assert!(message.contains("302 Found"), "{message}");
 }

@@ -1,4 +1,4 @@
-//! What somebody who writes a role, or a host's variables, can do to whoever checks the site before anybody has signed it.
+//! What the author of a role, or of a host's variables, can do to an operator who checks the site before it is signed.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -42,7 +42,7 @@ impl Site {
         command.args(arguments).arg("--site").arg(self.path("site")).output().unwrap()
     }
 
-    /// The error of `kpull check`, which ends by itself and says nothing that is the operator's.
+    /// The error of `kpull check`, which ends without help and quotes nothing of the operator's.
     #[track_caller]
     fn refused(&self) -> String {
         let output = self.kpull(&["check"]);
@@ -199,14 +199,14 @@ fn quotes_comments_and_raw_text_hide_no_endless_expression() {
         format!("{{% raw x %}}{{{{ 1{chain} }}}}{{% endraw %}}"),
     ] {
         let start: String = content.chars().take(20).collect();
-        let said = Site::with(&content).refused();
-        assert!(said.contains("operators") || said.contains("raw"), "{start}: {said}");
+        let message = Site::with(&content).refused();
+        assert!(message.contains("operators") || message.contains("raw"), "{start}: {message}");
     }
     let branches = format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(60_000));
     assert!(Site::with(&branches).refused().contains("times `elif`"));
     let branches = format!("{{% if 0 %}}{}{{% endif %}}", "{%- elif 0 -%}".repeat(60_000));
     assert!(Site::with(&branches).refused().contains("times `elif`"));
-    // and what is none costs nothing
+    // and invalid ones cost nothing
     for content in [
         format!("{{% raw %}}{{{{ 1{chain} }}}}{{% endraw %}}"),
         format!("{{# {{{{ 1{chain} }}}} #}}"),
@@ -231,8 +231,8 @@ fn an_error_in_an_overlong_line_is_reported_without_the_line() {
             "role.toml:2:40",
         ),
     ] {
-        let said = Site::new(&line).refused();
-        assert!(said.contains(&format!("  at: roles/base/{place}")) && said.len() < 1000, "{said}");
+        let message = Site::new(&line).refused();
+        assert!(message.contains(&format!("  at: roles/base/{place}")) && message.len() < 1000, "{message}");
     }
 }
 
@@ -249,9 +249,9 @@ fn the_memory_that_a_role_can_use_is_limited() {
         let mut shell = Command::new("sh");
         shell.arg("-c").arg("ulimit -v 2097152; exec \"$0\" check --site \"$1\"");
         let output = shell.arg(env!("CARGO_BIN_EXE_kpull")).arg(site.path("site")).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{} {said}", output.status);
-        assert!(said.contains("this needs more than 512 MiB of memory"), "{said}");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{} {text}", output.status);
+        assert!(text.contains("this needs more than 512 MiB of memory"), "{text}");
     }
 }
 
@@ -353,7 +353,7 @@ fn a_name_in_a_comparison_injects_no_markdown() {
         let output = new.kpull(&["compare", old.to_str().unwrap(), "--most", most]);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         let text = String::from_utf8(output.stdout).unwrap();
-        // what is not in a block of code
+        // text outside of blocks of code
         let (mut fence, mut outside) = (None::<&str>, Vec::new());
         for line in text.lines() {
             let ticks = line.split(|c| c != '`').next().unwrap();
@@ -408,19 +408,19 @@ fn a_circular_or_deeply_nested_value_is_an_error_and_no_crash() {
         (format!("{{% set x = 1{} %}}", " | batch(1)".repeat(100)), "brackets inside of one another"),
         ("{% set x = ('[' * 1900 ~ ']' * 1900) | from_yaml %}".to_owned(), "this is not YAML"),
     ] {
-        let said = Site::with(&content).refused();
+        let message = Site::with(&content).refused();
         let start: String = content.chars().take(120).collect();
-        assert!(said.contains(why), "{start}: {said:.2000}");
-        let has_advice = said.contains("help: ") || said.contains("make variables of its parts");
+        assert!(message.contains(why), "{start}: {message:.2000}");
+        let has_advice = message.contains("help: ") || message.contains("make variables of its parts");
         let has_advice = has_advice || why == "this is not YAML";
-        assert!(said.contains("roles/base/role.toml:") && has_advice, "{start}: {said:.2000}");
+        assert!(message.contains("roles/base/role.toml:") && has_advice, "{start}: {message:.2000}");
     }
     // variables that stand in one another
     let chain: String = (1..30).map(|number| format!("v{number} = '{{{{ [[[v{}]]] }}}}'\n", number + 1)).collect();
-    let said =
+    let message =
         Site::new(&format!("[[file]]\npath = '/etc/x'\ncontent = '{{{{ v1 | to_json }}}}'\n[vars]\n{chain}v30 = 1\n"))
             .refused();
-    assert!(said.contains(DEEP), "{said}");
+    assert!(message.contains(DEEP), "{message}");
 }
 
 #[test]
@@ -435,8 +435,8 @@ fn recursion_with_deeper_and_deeper_values_ends_before_the_stack_does() {
             "{{% macro m(x) %}}{{% with x = {deeper} %}}{{% with x = {deeper} %}}{uses}{{{{ m(x) }}}}{{% endwith %}}{{% endwith %}}{{% endmacro %}}{{{{ m(0) }}}}"
         ),
     ] {
-        let said = Site::with(&content).refused();
-        assert!(said.contains("recursion limit exceeded") || said.contains("steps"), "{said:.2000}");
+        let message = Site::with(&content).refused();
+        assert!(message.contains("recursion limit exceeded") || message.contains("steps"), "{message:.2000}");
     }
 }
 
@@ -468,8 +468,8 @@ fn variables_and_namespaces_of_templates_keep_their_values() {
         ("{% set a = 1 %}{% set b = [a] %}{{ nope }}", "`nope` is not defined", 36),
         ("{% set a = nope + 1 %}", "`nope` is undefined", 12),
     ] {
-        let said = Site::with(&format!("x\n{line}")).refused();
-        assert!(said.contains(why), "{said}");
-        assert!(said.contains(&format!("roles/base/role.toml:5:{column}]")), "{said}");
+        let message = Site::with(&format!("x\n{line}")).refused();
+        assert!(message.contains(why), "{message}");
+        assert!(message.contains(&format!("roles/base/role.toml:5:{column}]")), "{message}");
     }
 }

@@ -1,4 +1,4 @@
-//! Files that are not what was signed, and bytes without end.
+//! Files that differ from the signed ones, and endless ones.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -17,7 +17,7 @@ use crate::attack::host::{Attack, Ended, Entry, GOOD, Host, SITE, Tree, Via, all
 const MORE: &str = "roles/base/files/more";
 const CHANGED: &str = "the file was changed after signing; sign again if that was you";
 const TOO_MANY: &str = "it is not read to its end: was it changed after signing?";
-/// What the sockets of both sides may hold on top of what was read.
+/// What the sockets of both sides can buffer in addition to what was read.
 const IN_SOCKETS: u64 = 16 << 20;
 
 #[test]
@@ -188,7 +188,7 @@ fn endless(tree: Tree, path: &'static str, piece: Vec<u8>, pause: Duration) -> (
             let request = String::from_utf8(request).unwrap();
             let asked = request.split(' ').nth(1).unwrap().trim_start_matches('/').to_owned();
             if asked != path && !tree.0.contains_key(&asked) {
-                assert!(asked == POINTER || asked.starts_with("keys/"), "nobody should ask for {asked}");
+                assert!(asked == POINTER || asked.starts_with("keys/"), "no request for {asked} is expected");
                 stream.write_all(b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
                 continue;
             }
@@ -309,7 +309,7 @@ fn no_flipped_bit_in_any_file_passes() {
     let signers = AllowedSigners::parse("allowed_signers", &allow(1, "")).unwrap();
     let policy = Policy { site: SITE.into(), keys: KeySet::start(SITE, signers, 1, 1) };
     let mut good = Tree::good(GOOD);
-    // what follows the last mark is nobody's
+    // bytes after the last armor line belong to no signature
     good.put(SIGNATURES, good.text(SIGNATURES).trim_end());
     let take = |tree: &Tree| policy.announce(tree, Timestamp::now())?.fetch(tree, None, "a");
     take(&good).unwrap();

@@ -1,4 +1,4 @@
-//! Enrolment under attack: what one signer, or whoever has the source, makes of a host that trusts nobody yet.
+//! Enrollment under attack: what one signer, or the owner of a source, can do to a host that trusts no key yet.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -19,7 +19,7 @@ pub fn enroll(host: &Host, more: &[&str]) -> (Option<i32>, String) {
     (status.code(), String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr))
 }
 
-/// A host that trusts nobody yet.
+/// A host that trusts no key yet.
 fn fresh(via: Via) -> Host {
     let host = Host::new(via, &allow(1, ""), 1);
     fs::remove_dir_all(host.root().join("etc/kpull")).unwrap();
@@ -263,7 +263,7 @@ fn a_source_that_hides_later_sets_returns_no_host_to_replaced_keys() {
         let (code, text) = enroll(&host, &[]);
         assert!(text.contains("this host has followed key set 2, and the source ends with set 1"), "{text}");
         assert_eq!((code, before), (Some(4), host.snapshot()));
-        // whoever has lost sets on purpose says what they start from
+        // an operator who lost sets on purpose names the set to start from
         let (code, text) = by_fingerprints(&host, &[2], &["--replace", "--accept-serial=12"]);
         assert_eq!(code, Some(0), "{text}");
         host.expect_good(GOOD + 2);
@@ -375,7 +375,7 @@ fn a_backdated_set_changes_no_host_that_has_run_since_its_date() {
         host.publish(&good);
         host.expect_good(GOOD);
         let before = host.snapshot();
-        // key 1 was stolen after its time: whoever has it says that the set is from before
+        // key 1 was stolen after its expiry: the thief dates the set back
         host.publish(&release(GOOD + 1, &[(&made(-2, set(1, &[3], 1)), &[1, 3])], &[3]));
         let ended = host.apply();
         assert!(ended.error.contains("signed by a key that is not valid now"), "{}", ended.error);

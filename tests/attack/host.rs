@@ -1,5 +1,5 @@
-//! What the attacks are mounted on: keys, a small site, three kinds of source that hand out whatever they are told to,
-//! and a host in a directory on which the real program runs.
+//! The setup of the attacks: keys, a small site, three kinds of source that return anything they are given, and a host in a
+//! directory on which the real program runs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -361,7 +361,7 @@ pub struct Attack<'a> {
     pub help: &'a str,
     /// The sources that it can be mounted through.
     pub via: &'a [Via],
-    /// Whether a host without a release knows better too.
+    /// Whether a host without a release refuses it too.
     pub fresh: bool,
     /// Whom the host allows to sign, when it isn't key 1 and key 2.
     pub allowed: Option<String>,

@@ -9,7 +9,7 @@ use kpull::trust::{AllowedSigners, KeySet};
 use crate::attack::enrol::enroll;
 use crate::attack::host::{EVERY, GOOD, Host, SITE, Tree, Via, allow, key, kpull, signature};
 
-/// The set with this number: who may sign, and how many of them make the next.
+/// The set with this number: its signers, and how many of them sign the next set.
 pub fn set(number: u64, keys: &[u8], rotate: usize) -> KeySet {
     let lines: String = keys.iter().map(|number| allow(*number, "")).collect();
     let start = KeySet::start(SITE, AllowedSigners::parse("f", &lines).unwrap(), 1, rotate);
@@ -39,7 +39,7 @@ pub fn release(serial: u64, sets: &[(&KeySet, &[u8])], by: &[u8]) -> Tree {
     tree
 }
 
-/// The host refuses what is published, with this message, and not a byte of it has changed.
+/// The host refuses the published release with this message, and not a byte of the host changes.
 fn refuses(host: &Host, tree: &Tree, error: &str) {
     let before = host.snapshot();
     host.publish(tree);
@@ -84,7 +84,7 @@ fn a_forged_rotation_is_refused() {
         let not_allowed =
             format!("no signature of key set 1 is good: it is signed by a key that is not allowed: {}", fingerprint(3));
         refuses(&host, &release(GOOD + 1, &[(&forged, &[3])], &[3]), &not_allowed);
-        // one that a good key has signed, for keys that nobody has shown
+        // a set that a good key has signed, for keys that do not sign it
         let error =
             format!("no signature of key set 1 is good: it is signed by a key that is not allowed: {}", fingerprint(1));
         refuses(&host, &release(GOOD + 1, &[(&forged, &[1])], &[1]), &error);
@@ -147,7 +147,7 @@ fn a_release_of_a_revoked_key_no_longer_counts_even_if_the_host_has_it() {
             fingerprint(1)
         );
         assert_eq!((ended.error, ended.code), (error.clone(), 4));
-        // drift is not mended by a release that a revoked key has signed
+        // a release that a revoked key has signed corrects no drift
         fs::write(host.root().join("etc/motd"), "drift\n").unwrap();
         assert_eq!(host.apply().code, 4);
         assert_eq!(fs::read_to_string(host.root().join("etc/motd")).unwrap(), "drift\n");
@@ -171,7 +171,7 @@ fn a_release_on_the_host_by_a_replaced_key_still_counts() {
 fn a_set_without_the_key_that_signed_a_serial_far_ahead_revokes_the_serial() {
     for via in EVERY {
         let host = Host::with_good(*via);
-        // whoever has a key can do this: see the page on trust
+        // the owner of a key can do this: see the page on trust
         host.publish(&Tree::good(1 << 60));
         host.expect_good(1 << 60);
         let next = KeySet { last_serial: Some(GOOD), ..without_key_1() };
@@ -350,7 +350,7 @@ fn a_host_requests_no_files_of_roles_that_it_does_not_have() {
     assert!(!asked.iter().any(|path| path.contains("big") || path.contains("pki/b")), "{asked:?}");
 }
 
-/// Makes a release good for nobody.
+/// Makes a release invalid for every host.
 fn spoil(tree: &mut Tree, serial: u64) {
     let role = tree.text("roles/base/role.toml");
     tree.put("roles/base/role.toml", format!("{role}[[file]]\npath = \"/dead/end/file\"\ncontent = \"x\"\n"));
@@ -403,9 +403,9 @@ fn no_rollback_leads_to_a_release_beyond_the_last_serial_of_its_keys() {
     host.publish(&release(GOOD + 1, &[(&next, &[1])], &[1]));
     host.expect_good(GOOD + 1);
     let back = kpull().args(["rollback", "2", "--json", "--root"]).arg(host.root()).output().unwrap();
-    let told = String::from_utf8(back.stdout).unwrap();
-    assert_eq!(back.status.code(), Some(4), "{told}");
-    assert!(told.contains("no longer counts"), "{told}");
+    let text = String::from_utf8(back.stdout).unwrap();
+    assert_eq!(back.status.code(), Some(4), "{text}");
+    assert!(text.contains("no longer counts"), "{text}");
     host.expect_files(GOOD + 1);
     // the one before is within it
     let back = kpull().args(["rollback", "1", "--json", "--root"]).arg(host.root()).output().unwrap();

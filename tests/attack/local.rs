@@ -1,4 +1,4 @@
-//! What attacks of a local user are mounted with: somebody who is not root, and a file that only root may read.
+//! The setup of attacks by a local user: a user who is not root, and a file that only root can read.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, symlink};
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::support::site::Output;
 
-/// Somebody who is not root.
+/// A user who is not root.
 pub const NOBODY: u32 = 65534;
 /// What root alone may read.
 pub const SECRET: &str = "root:$6$salt$hash:19000:0:99999:7:::\n";
@@ -16,14 +16,14 @@ pub fn need_root() {
     assert!(nix::unistd::geteuid().is_root(), "these attacks are on root");
 }
 
-/// Makes the directory at `path` anew, of somebody else, whatever was there.
+/// Creates the directory at `path` again, owned by another user, whatever was there.
 pub fn make_directory_of_nobody(path: &Path) {
     let _ = fs::remove_dir_all(path).or_else(|_| fs::remove_file(path));
     fs::create_dir(path).unwrap();
     chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
 }
 
-/// Puts a link of somebody else at a path, and the directories that it needs.
+/// Creates a link of another user at a path, and the directories that it needs.
 pub fn link_of_nobody(target: &Path, path: &Path) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     symlink(target, path).unwrap();
@@ -37,7 +37,7 @@ pub fn write_closed(path: &Path, content: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// The owner and the mode of what is at a path.
+/// The owner and the mode of a path.
 pub fn uid_and_mode(path: &Path) -> (u32, u32) {
     let meta = fs::symlink_metadata(path).unwrap();
     (meta.uid(), meta.mode() & 0o7777)

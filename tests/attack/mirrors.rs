@@ -27,7 +27,7 @@ impl Mirror {
         Self::answering(tree, |answer, _| answer)
     }
 
-    /// One that says, to whoever has been there before, that nothing is new.
+    /// One that answers "unchanged" to every host that has polled before.
     fn frozen(tree: Tree) -> Self {
         Self::answering(tree, |answer, known| if known { Answer::new(304, "") } else { answer.with("ETag", "\"x\"") })
     }
@@ -158,8 +158,8 @@ fn a_release_by_a_key_that_the_next_source_removes_is_refused_in_the_same_run() 
     host.expect_good(GOOD + 6);
 }
 
-/// A web server that answers to who asks for its release with `beginning`, and then `piece` after `piece` with a pause before each, until the
-/// client hangs up. The second value counts those who asked for anything.
+/// A web server that answers a request for its release with `beginning`, and then `piece` after `piece` with a pause before
+/// each, until the client hangs up. The second value counts all requests.
 fn endless(beginning: &'static str, piece: Vec<u8>, pause: Duration) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}/", listener.local_addr().unwrap());
@@ -228,7 +228,7 @@ fn kpull_gives_up_on_a_dripping_source_and_the_next_run_polls_it_last() {
     host.expect_good(GOOD + 1);
     host.expect_good(GOOD + 1);
     assert_eq!(asked.load(Ordering::SeqCst), times, "the runs begin with the other one");
-    // what is remembered is small, and has no more in it than that
+    // the record is small, and contains no more than that
     let known = fs::read_to_string(host.state().join("addresses.json")).unwrap();
     assert!(known.contains(&slow) && !known.contains(&good.address()) && known.len() < 300, "{known}");
 }

@@ -1,4 +1,4 @@
-//! What somebody moves, within a directory of theirs, to a place that a role gives to them.
+//! Files that a user moves, within their own directory, to a path that a role gives to them.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
@@ -76,7 +76,7 @@ fn a_directory_of_root_that_a_user_moved_into_theirs_is_opened_to_no_other_user(
         world.tree.kpull("apply").exits(0);
         assert_eq!(world.uid_and_mode(name), good);
     }
-    // where only root can move it, it is root's mistake that the role mends
+    // if only root can move it, it is root's mistake, and the role corrects it
     chown(world.tree.at("srv/bob"), Some(0), Some(0)).unwrap();
     world.move_roots_directory_to("pub");
     let role = ROLE.replacen("owner = \"bob\"\n", "", 1);
@@ -98,7 +98,7 @@ fn a_file_of_root_that_a_user_moved_into_theirs_is_opened_to_no_other_user() {
     assert_eq!(world.uid_and_mode("file"), (BOB, 0o644));
     let now = file.metadata().unwrap();
     assert_eq!((now.uid(), now.mode() & 0o7777, now.nlink()), (0, 0o600, 0), "another file has its place");
-    // what is written into would be open before its content is another
+    // a file that is written in place would be open before its content changes
     secret("in-place", "another secret\n");
     let error = world.tree.kpull("apply --json").exits(1).error();
     assert!(

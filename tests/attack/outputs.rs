@@ -1,4 +1,4 @@
-//! What a run writes outside the state directory, where somebody else may own the directory: `[metrics]` and `[status]`.
+//! What a run writes outside the state directory, where another user can own the directory: `[metrics]` and `[status]`.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
@@ -19,7 +19,7 @@ const OUTPUTS: [(&str, &[&str]); 2] = [
     ("h1.status", &["h1.status", "h1.status.new", ".h1.status.kpull-new"]),
 ];
 
-/// A host that writes its metrics and its status to a directory of somebody else, and a file that only root may read.
+/// A host that writes its metrics and its status to a directory of another user, and a file that only root can read.
 struct World {
     _site: Site,
     tree: Tree,
@@ -54,7 +54,7 @@ impl World {
         self.tree.at("shadow")
     }
 
-    /// An empty directory of somebody else, and the file as it was.
+    /// An empty directory of another user, and the unchanged file.
     fn restore(&self) {
         make_directory_of_nobody(&self.dir());
         write_closed(&self.secret(), SECRET);
@@ -102,8 +102,8 @@ fn no_link_or_pipe_in_place_of_an_output_is_followed() {
             for (attack, place) in attacks {
                 world.restore();
                 place(&world.dir().join(name));
-                let told = world.apply(&format!("{attack} at {name}")).events("not_reported");
-                assert!(told.is_empty() && world.has(output), "{attack} at {name}: {told:?}");
+                let reported = world.apply(&format!("{attack} at {name}")).events("not_reported");
+                assert!(reported.is_empty() && world.has(output), "{attack} at {name}: {reported:?}");
             }
         }
     }
@@ -136,13 +136,16 @@ fn an_output_that_can_t_be_written_is_reported_and_ends_no_run() {
             symlink(&dir, &dir).unwrap();
         }),
     ];
-    for (attack, said, place) in attacks {
+    for (attack, expected, place) in attacks {
         world.restore();
         place();
-        let told = world.apply(attack).events("not_reported");
+        let reported = world.apply(attack).events("not_reported");
         let error = |event: &serde_json::Value| event["error"].as_str().unwrap().to_owned();
-        assert!(told.len() == 2 && told.iter().all(|event| error(event).contains(said)), "{attack}: {told:?}");
-        assert!(told.iter().all(|event| !event["help"].is_null()), "{attack}: {told:?}");
+        assert!(
+            reported.len() == 2 && reported.iter().all(|event| error(event).contains(expected)),
+            "{attack}: {reported:?}"
+        );
+        assert!(reported.iter().all(|event| !event["help"].is_null()), "{attack}: {reported:?}");
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "{attack}");
     }
 }
@@ -157,7 +160,7 @@ fn swapping_a_path_while_an_output_is_written_opens_no_file_of_root() {
             let (link, mut swaps) = (dir.join("link"), 0u32);
             while !is_over.load(Ordering::SeqCst) {
                 for name in OUTPUTS.iter().flat_map(|(_, names)| &names[1..]) {
-                    // a second name of what is there already stays where it is
+                    // a second name of an existing file stays in place
                     let _ = fs::remove_file(&link);
                     match swaps.is_multiple_of(2) {
                         true => link_of_nobody(&secret, &link),
@@ -168,11 +171,11 @@ fn swapping_a_path_while_an_output_is_written_opens_no_file_of_root() {
                 }
             }
         });
-        // what was swapped has got the place of the output, or has kept it from being made
+        // the swapped path has replaced the output, or has prevented it
         let mut hits = 0;
         for _ in 0..300 {
-            let told = world.apply("swap").events("not_reported");
-            hits += u32::from(!told.is_empty() || OUTPUTS.iter().any(|(output, _)| !world.has(output)));
+            let reported = world.apply("swap").events("not_reported");
+            hits += u32::from(!reported.is_empty() || OUTPUTS.iter().any(|(output, _)| !world.has(output)));
             if hits == 5 {
                 break;
             }
@@ -189,8 +192,8 @@ fn outputs_are_written_through_links_of_root_and_by_relative_paths() {
     let source = world._site.path().to_owned();
     // relative to kpull.toml
     world.tree.configure(&format!("[[source]]\ndir = {source:?}\n[metrics]\ndir = \"../../view\"\n"));
-    let told = world.apply("a link of root's").events("not_reported");
-    assert!(told.is_empty() && world.has("kpull.prom"), "{told:?}");
+    let reported = world.apply("a link of root's").events("not_reported");
+    assert!(reported.is_empty() && world.has("kpull.prom"), "{reported:?}");
 }
 
 #[test]
@@ -220,7 +223,7 @@ fn a_state_directory_open_to_others_is_refused_or_if_only_readable_closed() {
         assert_eq!(fs::read_dir(&state).unwrap().count(), 1, "{attack}");
         fs::remove_dir_all(&state).unwrap();
     }
-    // a link of somebody else that leads to one
+    // a link of another user that leads to one
     let elsewhere = world.tree.at("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
     link_of_nobody(&elsewhere, &state);
@@ -257,9 +260,9 @@ fn a_pipe_device_or_endless_file_as_configuration_ends_a_run_at_once() {
             fs::remove_file(&path).unwrap();
             place(&path);
             let output = world.run();
-            let said = format!("{}: {output:?}", path.display());
-            assert!([0, 1].contains(&output.code) && output.stdout.contains(why), "{said}");
-            assert!(output.stdout.contains(path.file_name().unwrap().to_str().unwrap()), "{said}");
+            let message = format!("{}: {output:?}", path.display());
+            assert!([0, 1].contains(&output.code) && output.stdout.contains(why), "{message}");
+            assert!(output.stdout.contains(path.file_name().unwrap().to_str().unwrap()), "{message}");
             fs::remove_file(&path).or_else(|_| fs::remove_dir(&path)).unwrap();
         }
     }
@@ -290,7 +293,7 @@ fn a_directory_of_root_that_a_user_moves_stays_owned_by_root() {
     fs::rename(&kept, &data).unwrap();
     role("[[directory]]\npath = \"/home/u/data\"\nowner = \"u\"\ngroup = \"u\"\n");
     refused("data", 0o700, 1);
-    // what is empty gives nothing away, and what is gone is made anew
+    // an empty file reveals nothing, and a missing one is created again
     fs::rename(&data, &kept).unwrap();
     world.tree.kpull("apply").exits(0);
     assert_eq!(owner("data"), NOBODY);
@@ -301,7 +304,7 @@ fn a_directory_of_root_that_a_user_moves_stays_owned_by_root() {
     // a file that is written into would be readable before it has its new content
     write_closed(&home.join("conf"), SECRET);
     role("[[file]]\npath = \"/home/u/conf\"\nowner = \"u\"\ngroup = \"u\"\ncontent = \"x\"\nin_place = true\n");
-    // a release that wants this after a good one goes back
+    // a release that requires this after a good one is rolled back
     refused("conf", 0o600, 3);
     assert_eq!(fs::read_to_string(home.join("conf")).unwrap(), SECRET);
 }

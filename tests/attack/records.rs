@@ -1,4 +1,4 @@
-//! What hosts sign of themselves, as a person sees it: the table and the page of `kpull fleet`; and what a host tells others in metrics.
+//! Status records of hosts as an operator sees them: the table and the page of `kpull fleet`; and the metrics of a host.
 
 use std::fs;
 use std::path::PathBuf;

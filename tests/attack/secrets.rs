@@ -1,4 +1,4 @@
-//! Whoever writes a role, or the file of one host, wants to read what is not theirs.
+//! The author of a role, or of the file of one host, tries to read secrets of others.
 
 use ssh_key::PrivateKey;
 use ssh_key::private::Ed25519Keypair;
@@ -17,7 +17,7 @@ fn check(role: &str, host_vars: &str) -> Result<(), (String, String, String)> {
     Err((text("error"), text("file"), text("help")))
 }
 
-/// A site with an authority whose key is for `master1` alone, a key pair for nobody, and the secret `db`.
+/// A site with an authority whose key is for `master1` alone, a key pair for no host, and the secret `db`.
 fn site(role: &str, host_vars: &str) -> Site {
     let site = Site::new("test");
     let operator = key().public_key().to_openssh().unwrap();
@@ -178,7 +178,7 @@ fn a_line_break_in_a_hosts_own_file_injects_no_line() {
         r#"vars.app.list = ["a", "b\nExecStartPre=/bin/id"]"#,
         r#"vars.app.list = "{{ ['b\nExecStartPre=/bin/id'] }}""#,
         r#"vars.app.list = [{ a = "b", "c\nd" = "e" }]"#,
-        // in what is no list yet, and deeper than anybody would look
+        // in a value that is no list yet, and deeper than a reader would search
         r#"vars.app.list = "{{ ['b\nExecStartPre=/bin/id'] | reverse }}""#,
         r#"vars.app.list = "{{ ['b\nExecStartPre=/bin/id', 'c'][0:1] }}""#,
         r#"vars.app.list = "{{ ['b'] + ['b\nExecStartPre=/bin/id'] }}""#,

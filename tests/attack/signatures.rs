@@ -1,4 +1,4 @@
-//! Releases that the wrong people signed, or nobody, or not enough of the right ones.
+//! Releases that the wrong keys signed, or no key, or too few of the right ones.
 
 use kpull::document::layout::{MANIFEST, SIGNATURES};
 use kpull::trust::NAMESPACE;

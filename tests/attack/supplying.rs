@@ -1,4 +1,4 @@
-//! Web servers and archives that lie to whoever pins, mirrors or publishes; and who has the directories.
+//! Web servers and archives that lie to an operator who pins, mirrors or publishes; and owners of the directories.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -39,10 +39,10 @@ fn a_members_name_injects_no_line_into_the_output_of_pin() {
         true => Answer::new(200, archive.clone()),
         false => Answer::new(404, ""),
     });
-    let told = pin(&Site::new("test"), &[&server.unwrap().url("tool.zip")]).exits(0).stdout;
-    let checked: Vec<&str> = told.lines().filter(|line| line.starts_with("  checked")).collect();
+    let output = pin(&Site::new("test"), &[&server.unwrap().url("tool.zip")]).exits(0).stdout;
+    let checked: Vec<&str> = output.lines().filter(|line| line.starts_with("  checked")).collect();
     assert_eq!(checked, ["  checked  no published digest was found: compare it yourself, or add --sums"]);
-    assert!(told.contains(r"tool\n  checked  it agrees") && !told.contains(['\u{1b}', '\u{202e}']), "{told}");
+    assert!(output.contains(r"tool\n  checked  it agrees") && !output.contains(['\u{1b}', '\u{202e}']), "{output}");
 }
 
 #[test]
@@ -53,9 +53,9 @@ fn checksums_that_a_server_refuses_are_reported_and_do_not_count_as_absent() {
         _ => Answer::new(404, ""),
     });
     let server = server.unwrap();
-    let told = pin(&Site::new("test"), &["--format", "file", &server.url("tool")]).exits(0).stdout;
+    let output = pin(&Site::new("test"), &["--format", "file", &server.url("tool")]).exits(0).stdout;
     let why = format!("(GET {}: the server answered 403 Forbidden)", server.url("SHA256SUMS"));
-    assert!(told.contains(&format!("no published digest was found {why}: compare it")), "{told}");
+    assert!(output.contains(&format!("no published digest was found {why}: compare it")), "{output}");
 }
 
 #[test]
@@ -66,16 +66,16 @@ fn kpull_does_not_wait_for_a_pipe_or_a_device_in_place_of_a_file_to_pin() {
     fs::write(site.path().join("tool"), "x").unwrap();
     let tool = format!("file://{}/tool", site.path().display());
     for path in [pipe.to_str().unwrap(), "/dev/zero"] {
-        let told = pin(&site, &["--format", "file", &format!("file://{path}")]).exits(1);
-        assert!(told.stderr.contains("it is not a regular file"), "{}", told.stderr);
-        let told = pin(&site, &["--format", "file", "--sums", path, &tool]).exits(1);
-        assert!(told.stderr.contains("it is not a regular file"), "{}", told.stderr);
+        let output = pin(&site, &["--format", "file", &format!("file://{path}")]).exits(1);
+        assert!(output.stderr.contains("it is not a regular file"), "{}", output.stderr);
+        let output = pin(&site, &["--format", "file", "--sums", path, &tool]).exits(1);
+        assert!(output.stderr.contains("it is not a regular file"), "{}", output.stderr);
     }
     let endless = fs::File::create(site.path().join("endless")).unwrap();
     endless.set_len(1 << 40).unwrap();
-    let told =
+    let output =
         pin(&site, &["--format", "file", "--sums", site.path().join("endless").to_str().unwrap(), &tool]).exits(1);
-    assert!(told.stderr.contains("it has more than 1 MiB"), "{}", told.stderr);
+    assert!(output.stderr.contains("it has more than 1 MiB"), "{}", output.stderr);
     assert!(!site.path().join("artifacts.toml").exists());
 }
 
@@ -123,9 +123,9 @@ fn an_endless_file_of_a_mirror_is_not_read_to_its_end() {
     let sparse = mirror.join("sha256").join(sha256);
     fs::File::create(&sparse).unwrap().set_len(1 << 42).unwrap();
     fs::write(mirror.join("index.json"), format!("{{\"version\":1,\"artifacts\":[{{\"name\":\"tool\",\"version\":\"1\",\"arch\":\"amd64\",\"upstream\":\"t\",\"file\":\"sha256/{sha256}\",\"size\":{}}}]}}", 1u64 << 42)).unwrap();
-    let told =
+    let expected =
         kpull(&["mirror", mirror.to_str().unwrap(), "--site", site.path().to_str().unwrap(), "--verify", "--json"]);
-    assert_eq!(told.exits(0).events("mended").len(), 1);
+    assert_eq!(expected.exits(0).events("mended").len(), 1);
     assert_eq!(fs::read(sparse).unwrap(), b"x");
 }
 
@@ -139,7 +139,7 @@ fn a_redirect_of_a_publishing_server_passes_no_token_on() {
     for status in [302, 307, 308] {
         let to = to.clone();
         let first = Server::plain(move |request| match request.method.as_str() {
-            // what is asked for leads elsewhere, and so does what is sent
+            // requests are redirected elsewhere, and so are uploads
             "PUT" if request.path.contains("blobs") => Answer::new(status, "").with("Location", &to),
             "PUT" => Answer::new(201, ""),
             _ => Answer::new(status, "").with("Location", &to),
@@ -147,8 +147,8 @@ fn a_redirect_of_a_publishing_server_passes_no_token_on() {
         let first = first.unwrap();
         let token = site.path().join("token").display().to_string();
         let dir = site.path().to_str().unwrap();
-        let told = kpull(&["publish", &first.url(""), "--bearer", &token, "--site", dir]).exits(1);
-        assert!(told.stderr.contains(&format!("the server answered {status}")), "{}", told.stderr);
+        let output = kpull(&["publish", &first.url(""), "--bearer", &token, "--site", dir]).exits(1);
+        assert!(output.stderr.contains(&format!("the server answered {status}")), "{}", output.stderr);
         assert!(first.seen().iter().any(|seen| seen.header("authorization") == Some("Bearer hunter2-hunter2")));
     }
     assert!(!other.seen().is_empty());
@@ -168,14 +168,14 @@ fn an_invalid_pointer_at_a_publishing_place_is_reported_and_not_read_to_its_end(
         let site = Site::new("test");
         site.sign();
         let server = Server::plain(move |_| Answer::new(200, pointer.clone())).unwrap();
-        let told = kpull(&["publish", &server.url(""), "--site", site.path().to_str().unwrap()]).exits(1);
-        assert!(told.stderr.contains(why) && !told.stderr.contains("\u{1b}[2J"), "{}", told.stderr);
+        let output = kpull(&["publish", &server.url(""), "--site", site.path().to_str().unwrap()]).exits(1);
+        assert!(output.stderr.contains(why) && !output.stderr.contains("\u{1b}[2J"), "{}", output.stderr);
         assert!(server.seen().iter().all(|seen| seen.method != "PUT"));
     }
 }
 
 #[test]
-fn who_can_only_read_a_published_directory_or_a_mirror_cannot_lock_it() {
+fn a_user_who_can_only_read_a_published_directory_or_a_mirror_cannot_lock_it() {
     let site = Site::new("test");
     site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n").role("base", "").sign();
     let dir = tempfile::tempdir().unwrap();
@@ -206,7 +206,7 @@ fn who_can_only_read_a_published_directory_or_a_mirror_cannot_lock_it() {
 }
 
 #[test]
-fn whoever_may_write_a_published_directory_shares_its_lock() {
+fn users_who_can_write_a_published_directory_share_its_lock() {
     let site = Site::new("test");
     site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n").role("base", "").sign();
     let dir = tempfile::tempdir().unwrap();

@@ -18,7 +18,7 @@ fn a_rewritten_git_history_brings_no_old_release_back() {
     let ended = host.apply();
     assert_eq!(ended.error, format!("the release has serial {GOOD}, but {} was seen here before", GOOD + 1));
     assert_eq!((ended.code, before), (4, host.snapshot()));
-    // a history that starts anew with a newer release is nothing bad
+    // a history that starts again with a newer release is accepted
     host.rewrite_history(&Tree::good(GOOD + 2));
     host.expect_good(GOOD + 2);
 }
@@ -157,7 +157,7 @@ fn a_directory_that_its_owner_swaps_for_a_link_never_leads_outside() {
     });
 }
 
-/// The sections of the page: who attacks, and what is left to them.
+/// The sections of the page: each attacker, and the threats that remain.
 const SECTIONS: [&str; 7] = [
     "A web, git or mirror server, and the network",
     "A host of the fleet",

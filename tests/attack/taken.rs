@@ -1,5 +1,5 @@
-//! What somebody else has written, taken into a site by whoever edits it: files of a host by `kpull adopt`, roles of another site by
-//! `kpull vendor`.
+//! Content of others that an operator adds to a site: files of a host by `kpull adopt`, roles of another site by `kpull
+//! vendor`.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
@@ -25,8 +25,8 @@ fn text_of_a_local_user_is_no_template_in_the_role_that_adopts_it() {
     for mark in ["{{ secret('db') }}", "{% if 1 %}", "a{# x #}"] {
         let (tree, site) = home();
         symlink(mark, tree.at("home/u/link")).unwrap();
-        let told = adopt(&tree, &site, "mine /home/u").exits(1);
-        assert!(told.stderr.contains("looks like a template"), "{}", told.stderr);
+        let output = adopt(&tree, &site, "mine /home/u").exits(1);
+        assert!(output.stderr.contains("looks like a template"), "{}", output.stderr);
         assert!(!site.path().join("roles").exists());
 
         let (tree, site) = home();
@@ -55,8 +55,8 @@ fn no_repository_of_a_local_user_becomes_part_of_a_site() {
     for name in [".git", ".GIT", ".hg"] {
         let (tree, site) = home();
         tree.write(&format!("home/u/{name}/config"), "[core]\nfsmonitor = \"touch /ran\"\n");
-        let told = adopt(&tree, &site, "mine /home/u").exits(1);
-        assert!(told.stderr.contains("is part of a repository"), "{}", told.stderr);
+        let output = adopt(&tree, &site, "mine /home/u").exits(1);
+        assert!(output.stderr.contains("is part of a repository"), "{}", output.stderr);
         assert!(!site.path().join("roles").exists());
     }
 }
@@ -66,19 +66,19 @@ fn a_name_that_no_site_can_have_is_reported_in_one_line_and_not_adopted() {
     for (name, shown) in [("a\n/etc/shadow", r"a\n/etc/shadow"), ("a\\b", r"a\b"), ("a\u{1b}[2J", r"a\u{1b}[2J")] {
         let (tree, site) = home();
         tree.write(&format!("home/u/{name}"), "x");
-        let told = adopt(&tree, &site, "mine /home/u").exits(1);
+        let output = adopt(&tree, &site, "mine /home/u").exits(1);
         assert!(
-            told.stderr.contains(&format!("a site can't have a file with the name home/u/{shown}")),
+            output.stderr.contains(&format!("a site can't have a file with the name home/u/{shown}")),
             "{}",
-            told.stderr
+            output.stderr
         );
         assert!(!site.path().join("roles").exists());
     }
     // neither is what has no name in letters taken for something else
     let (tree, site) = home();
     symlink(std::ffi::OsStr::from_bytes(b"\xff"), tree.at("home/u/link")).unwrap();
-    let told = adopt(&tree, &site, "mine /home/u").exits(1);
-    assert!(told.stderr.contains("which is not UTF-8"), "{}", told.stderr);
+    let output = adopt(&tree, &site, "mine /home/u").exits(1);
+    assert!(output.stderr.contains("which is not UTF-8"), "{}", output.stderr);
 }
 
 #[test]
@@ -93,11 +93,11 @@ fn a_local_users_file_below_etc_hides_no_other_and_injects_no_line() {
         let below = nix::fcntl::openat(&deep, "d", nix::fcntl::OFlag::O_DIRECTORY, nix::sys::stat::Mode::empty());
         deep = below.unwrap();
     }
-    let told = tree.kpull("adopt").exits(0).stdout;
-    let lines: Vec<&str> = told.lines().collect();
+    let output = tree.kpull("adopt").exits(0).stdout;
+    let lines: Vec<&str> = output.lines().collect();
     assert_eq!(lines[0], "/etc/app.conf");
-    assert!(lines.contains(&r"/etc/u/a\n/etc/shadow") && !lines.contains(&"/etc/shadow"), "{told}");
-    assert!(lines[2].starts_with("/etc/u/d/d/d") && lines.len() == 3 && told.len() < 1000, "{told}");
+    assert!(lines.contains(&r"/etc/u/a\n/etc/shadow") && !lines.contains(&"/etc/shadow"), "{output}");
+    assert!(lines[2].starts_with("/etc/u/d/d/d") && lines.len() == 3 && output.len() < 1000, "{output}");
     // a directory so deep is removed one level at a time
     assert!(Command::new("rm").arg("-rf").arg(tree.at("etc/u")).status().unwrap().success());
 }
@@ -115,16 +115,16 @@ fn a_pipe_a_device_and_a_sparse_or_unreadable_file_are_not_adopted() {
                 fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
             }
         }
-        let told = adopt(&tree, &site, "mine /home/u").exits(1);
+        let output = adopt(&tree, &site, "mine /home/u").exits(1);
         let words =
             ["is a device, a socket or a pipe", "which is too much for a site", "not everyone on the host can read"];
-        assert!(told.stderr.contains(words[what]), "{}", told.stderr);
+        assert!(output.stderr.contains(words[what]), "{}", output.stderr);
         assert!(!site.path().join("roles").exists());
     }
 }
 
-/// A commit of another site's whose role `web` has a file at `path` below `files/`, which git itself would not make, and the
-/// `vendor.toml` of one that wants that role.
+/// A commit of another site whose role `web` has a file at `path` below `files/`, which git itself would not write, and the
+/// `vendor.toml` of a site that vendors that role.
 fn vendoring(path: &str, content: &str) -> (Site, Site) {
     let common = Site::new("common");
     common.role("web", "[[file]]\npath = \"/etc/x\"\nsource = \"good\"\n");
@@ -174,11 +174,11 @@ fn vendor(site: &Site) -> Output {
 fn a_role_of_another_site_writes_no_repository_whose_configuration_names_programs() {
     for path in [".git/config", "sub/.git/config", "sub/.GIT/config", ".hg/hgrc"] {
         let (_common, site) = vendoring(path, "[core]\nfsmonitor = \"touch /ran\"\n");
-        let told = vendor(&site).exits(4);
-        assert!(told.stderr.contains(&format!("common has `files/{path}` in its role `web`")), "{}", told.stderr);
+        let output = vendor(&site).exits(4);
+        assert!(output.stderr.contains(&format!("common has `files/{path}` in its role `web`")), "{}", output.stderr);
         assert!(!site.path().join("roles").exists());
     }
-    // what is only called like one is a file like any other
+    // a file that only has such a name is a file like any other
     let (_common, site) = vendoring(".gitignore", "*.o\n");
     vendor(&site).exits(0);
     assert_eq!(fs::read_to_string(site.path().join("roles/web/files/.gitignore")).unwrap(), "*.o\n");

@@ -1,4 +1,4 @@
-//! Names that would write to somebody's terminal.
+//! Names that would write to an operator's terminal.
 
 use std::process::Output;
 
@@ -211,8 +211,8 @@ fn a_name_injects_no_field_no_line_and_no_escape_into_the_journal() {
     shell.args(["-m", "sh", "-c", script, "sh"]).arg(dir.path()).arg(env!("CARGO_BIN_EXE_kpull")).arg(host.root());
     shell.env("JOURNAL_STREAM", format!("{}:{}", place.st_dev(), place.st_ino()));
     let status = shell.stdout(output.try_clone().unwrap()).stderr(output).status().unwrap();
-    let said = std::fs::read_to_string(dir.path().join("output")).unwrap();
-    assert!(status.success(), "{said}");
+    let reported = std::fs::read_to_string(dir.path().join("output")).unwrap();
+    assert!(status.success(), "{reported}");
     journal.set_nonblocking(true).unwrap();
     let (mut events, mut buffer) = (Vec::new(), [0; 65536]);
     while let Ok(length) = journal.recv(&mut buffer) {
@@ -230,7 +230,7 @@ fn a_name_injects_no_field_no_line_and_no_escape_into_the_journal() {
             assert_eq!(resource, format!("file:{name}"));
         }
     }
-    assert_eq!(events, ["release", "changed", "done"], "{said}");
+    assert_eq!(events, ["release", "changed", "done"], "{reported}");
 }
 
 #[test]
@@ -249,9 +249,9 @@ fn the_output_of_a_failed_program_looks_like_no_line_of_kpull() {
         .sign();
     let tree = site.enroll();
     tree.write("said", format!("no\n{}\n", forged.join("\n")));
-    let said = tree.at("said").display().to_string();
+    let message = tree.at("said").display().to_string();
     tree.configure(&format!(
-        "[[source]]\ndir = {:?}\n[[hook]]\non = [\"change\"]\ncommand = [\"sh\", \"-c\", \"cat {said} >&2; exit 7\"]\n",
+        "[[source]]\ndir = {:?}\n[[hook]]\non = [\"change\"]\ncommand = [\"sh\", \"-c\", \"cat {message} >&2; exit 7\"]\n",
         site.path()
     ));
     let own = |text: &str| {
@@ -297,8 +297,8 @@ fn the_output_of_a_git_server_over_ssh_looks_like_no_line_of_kpull() {
     let (tree, programs) = (crate::support::site::Tree::new(), tempfile::tempdir().unwrap());
     tree.configure("[[source]]\ngit = \"ssh://git@localhost/site.git\"\nretries = 0\n");
     let ssh = programs.path().join("ssh");
-    let said = "remote: welcome\\n✓ base         file:/etc/forged  content\\nerror[trust.signature]\\n\\033[2J\\302\\233mh1: nothing to do\\n";
-    std::fs::write(&ssh, format!("#!/bin/sh\nprintf '{said}' >&2\nexit 1\n")).unwrap();
+    let message = "remote: welcome\\n✓ base         file:/etc/forged  content\\nerror[trust.signature]\\n\\033[2J\\302\\233mh1: nothing to do\\n";
+    std::fs::write(&ssh, format!("#!/bin/sh\nprintf '{message}' >&2\nexit 1\n")).unwrap();
     std::fs::set_permissions(&ssh, std::fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!("{}:{}", programs.path().display(), std::env::var("PATH").unwrap());
     let output = kpull().arg("apply").arg("--root").arg(tree.path()).env("PATH", path).output().unwrap();

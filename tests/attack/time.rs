@@ -102,7 +102,7 @@ fn the_newest_serial_is_on_disk_before_anything_is_applied() {
 
 #[test]
 fn a_refused_serial_is_not_recorded() {
-    // else whoever has the source could lock a host out with the highest serial that there is
+    // otherwise the owner of a source could lock a host out with the highest serial that exists
     let host = Host::with_good(Via::Dir);
     let mut tree = Tree::good(GOOD + 1);
     tree.set("serial", &i64::MAX.to_string());

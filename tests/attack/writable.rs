@@ -24,8 +24,8 @@ fn mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// Has a tree changed in a way that lets somebody else write, refused, and mended by the command that the message gives.
-fn is_refused_and_mended(what: &str, tree: &Tree, why: &str) {
+/// Changes a tree so that another user can write to it; kpull refuses it, and the command in the message corrects it.
+fn is_refused_and_corrected(what: &str, tree: &Tree, why: &str) {
     let output = tree.kpull("apply --json").exits(1);
     let error = output.error();
     let text = error["error"].as_str().unwrap();
@@ -47,21 +47,21 @@ fn root_follows_no_configuration_that_another_user_can_write() {
         let at = tree.at(path);
         let (own, is_dir) = (fs::metadata(&at).unwrap().permissions().mode(), at.is_dir());
         chown(&at, Some(NOBODY), None).unwrap();
-        is_refused_and_mended(path, &tree, of_nobody);
+        is_refused_and_corrected(path, &tree, of_nobody);
         mode(&at, own | 0o020);
-        is_refused_and_mended(
+        is_refused_and_corrected(
             path,
             &tree,
             &format!("its group can write it (its mode is {:04o})", own & 0o7777 | 0o020),
         );
         mode(&at, own | 0o002);
-        is_refused_and_mended(
+        is_refused_and_corrected(
             path,
             &tree,
             &format!("everybody can write it (its mode is {:04o})", own & 0o7777 | 0o002),
         );
         if is_dir {
-            // as /tmp is: nobody can replace what is root's there
+            // as /tmp is: no other user can replace a file of root there
             mode(&at, own & 0o777 | 0o1777);
             tree.kpull("apply").exits(0);
             fs::remove_file(tree.at("etc/a")).unwrap();
@@ -81,9 +81,9 @@ fn root_follows_no_link_that_another_user_made_or_owns_the_target_of() {
     tree.kpull("apply").exits(0);
     fs::remove_file(tree.at("etc/a")).unwrap();
     chown(theirs.path(), Some(NOBODY), None).unwrap();
-    is_refused_and_mended("the directory that a link leads to", &tree, "it belongs to user 65534");
+    is_refused_and_corrected("the directory that a link leads to", &tree, "it belongs to user 65534");
     lchown(&path, Some(NOBODY), None).unwrap();
-    is_refused_and_mended("a link of somebody else", &tree, "it belongs to user 65534");
+    is_refused_and_corrected("a link of another user", &tree, "it belongs to user 65534");
     // a circle is the kernel's to refuse
     fs::remove_file(&path).unwrap();
     symlink("kpull.toml", &path).unwrap();
@@ -99,12 +99,12 @@ fn root_starts_no_hook_that_another_user_can_write() {
     mode(&hook, 0o777);
     let source = site.path().display();
     tree.configure(&format!("[[source]]\ndir = \"{source}\"\n[[hook]]\non = [\"change\"]\ncommand = [{hook:?}]\n"));
-    is_refused_and_mended("a hook", &tree, "everybody can write it (its mode is 0777)");
+    is_refused_and_corrected("a hook", &tree, "everybody can write it (its mode is 0777)");
 }
 
 #[test]
 fn a_tree_whose_configuration_root_does_not_own_is_applied_as_before() {
-    // a tree of somebody else that root names, an image for instance
+    // a tree of another user that root names, an image for instance
     let (site, tree) = world();
     for path in ["", "etc", "etc/kpull", "etc/kpull/kpull.toml", "etc/kpull/allowed_signers"] {
         chown(tree.path().join(path), Some(NOBODY), Some(NOBODY)).unwrap();
@@ -116,7 +116,7 @@ fn a_tree_whose_configuration_root_does_not_own_is_applied_as_before() {
     let config = tree.at("etc/kpull/kpull.toml").display().to_string();
     let output = kpull(&["plan", "--json", "--config", &config, "--root", other.path().to_str().unwrap()]);
     assert!(output.exits(1).error()["error"].as_str().unwrap().ends_with("it belongs to user 65534"));
-    // whoever is not root goes by what they like
+    // a user who is not root can use any configuration
     use std::os::unix::process::CommandExt as _;
     let (own, program) = (Tree::new(), tempfile::tempdir().unwrap());
     own.configure(&format!("[[source]]\ndir = {:?}\n", site.path()));
@@ -157,7 +157,7 @@ fn a_world_readable_secret_of_the_configuration_is_reported_in_each_run() {
     let hook = "[[hook]]\non = [\"recovery\"]\npost = \"https://hooks.example/T0/secret\"\nbearer = \"../token\"\n";
     tree.configure(&format!("[[source]]\ndir = \"{source}\"\n{hook}"));
     mode(tree.path(), 0o755);
-    let told = |command: &str| -> Vec<String> {
+    let reported = |command: &str| -> Vec<String> {
         let events = tree.kpull(command).events("exposed");
         events.iter().map(|event| event["error"].as_str().unwrap().to_owned()).collect()
     };
@@ -165,13 +165,13 @@ fn a_world_readable_secret_of_the_configuration_is_reported_in_each_run() {
     let of =
         |path: &Path, what: &str| format!("every user of this host can read {}, which contains {what}", path.display());
     let both = [of(&tree.at("etc/kpull/../token"), "a secret"), of(&config, "the address of a hook")];
-    assert_eq!(told("plan --json"), both);
-    assert_eq!(told("apply --json"), both);
-    assert_eq!(told("apply --json"), both, "also when there is nothing to do");
+    assert_eq!(reported("plan --json"), both);
+    assert_eq!(reported("apply --json"), both);
+    assert_eq!(reported("apply --json"), both, "also when there is nothing to do");
     let text = tree.kpull("apply").exits(0);
     assert!(!text.stdout.contains("T0/secret") && text.stdout.contains("`chmod o-rwx "), "{text:?}");
     mode(&token, 0o640);
-    assert_eq!(told("plan --json"), both[1..]);
+    assert_eq!(reported("plan --json"), both[1..]);
     mode(&tree.at("etc/kpull"), 0o700);
-    assert_eq!(told("plan --json"), [""; 0], "nobody comes as far as the file");
+    assert_eq!(reported("plan --json"), [""; 0], "no other user reaches the file");
 }

@@ -76,8 +76,8 @@ fn pods_run(runtime: &str, cgroup: &'static str) -> Cluster {
         let version = node["status"]["nodeInfo"]["containerRuntimeVersion"].as_str().unwrap();
         assert!(version.starts_with(&format!("{runtime}://")), "{version}");
         let name = node["metadata"]["name"].as_str().unwrap();
-        let told = cluster.kubectl("m1", &format!("get --raw /api/v1/nodes/{name}/proxy/configz")).ok();
-        let config: Value = serde_json::from_str(&told).unwrap();
+        let output = cluster.kubectl("m1", &format!("get --raw /api/v1/nodes/{name}/proxy/configz")).ok();
+        let config: Value = serde_json::from_str(&output).unwrap();
         let config = &config["kubeletconfig"];
         assert_eq!((&config["cgroupDriver"], &config["clusterDomain"]), (&"systemd".into(), &"cluster.local".into()));
         let line = cluster.host(name).run("tr '\\0' '\\n' < /proc/$(pidof kubelet)/cmdline").ok();

@@ -156,9 +156,9 @@ fn a_certificate_from_a_clock_that_is_ahead_is_reported_and_a_renewed_one_works(
     Output::of(Command::new("bash").args(["-c", issue, "issue"]).arg(cluster().site()).arg(&operator)).ok();
     cluster().release();
     cluster().converge(2 * SOON);
-    let told = cluster().host("node1").run("kpull verify");
-    assert_ne!(told.code(), 0, "{told}");
-    assert!(told.stdout.contains("/etc/kubernetes/ssl/kubelet.pem is not valid before "), "{told}");
+    let output = cluster().host("node1").run("kpull verify");
+    assert_ne!(output.code(), 0, "{output}");
+    assert!(output.stdout.contains("/etc/kubernetes/ssl/kubelet.pem is not valid before "), "{output}");
     let ask = || cluster().kubectl("master1", "get --raw /api/v1/nodes/node1/proxy/healthz");
     let refused = ask();
     assert!(refused.stderr.contains("not yet valid"), "an API server does not believe the kubelet: {refused}");

@@ -5,8 +5,8 @@ use jiff::{SignedDuration, Timestamp};
 use crate::cluster::{MASTERS, SOON, cluster, everything_is_well, web};
 use crate::support::lab::Host;
 
-/// How many milliseconds the API may be silent while something changes: VRRP takes 3.4 seconds to see that somebody is gone, and
-/// the machine under a lab has other things to do.
+/// How many milliseconds the API can be silent during a change: VRRP takes 3.4 seconds to notice a missing host, and the
+/// machine under a lab has other work.
 pub const SILENCE: u64 = 10_000;
 
 /// Asks for the API through the virtual address, again and again, and writes down when it was refused.
@@ -18,7 +18,7 @@ const ASK: &str = "
         sleep 0.1
     done";
 
-/// Somebody who asks all the time, from one host.
+/// A client that sends requests all the time, from one host.
 pub struct Asking<'a> {
     host: Host<'a>,
 }
@@ -63,7 +63,7 @@ fn holder() -> Option<&'static str> {
 #[test]
 fn the_virtual_address_moves_when_its_holder_dies_and_comes_back() {
     everything_is_well();
-    let first = holder().expect("somebody has it");
+    let first = holder().expect("one host has it");
     let asking = Asking::start(cluster().host("node1"), "https://192.168.1.201/healthz");
     cluster().host(first).crash();
     cluster().wait("another host has the virtual address", SOON, || holder().is_some());
@@ -173,23 +173,23 @@ fn a_clock_that_is_days_off_stops_new_releases_and_nothing_else() {
         let names = cluster().names();
         cluster().wait("every host refuses the release, and stays with the last good one", SOON, || {
             names.iter().all(|name| {
-                let told = cluster().host(name).run("kpull status").stdout;
-                told.contains(why) && told.contains(&format!("release     {good}, signed"))
+                let output = cluster().host(name).run("kpull status").stdout;
+                output.contains(why) && output.contains(&format!("release     {good}, signed"))
             })
         });
-        cluster().wait("drift is mended all the same", SOON, || {
+        cluster().wait("drift is still corrected", SOON, || {
             let env = cluster().host("node1").run("cat /usr/k8s/bin/env.sh");
             env.status.success() && !env.stdout.contains("SKEWED")
         });
         for name in &names {
-            let told = cluster().host(name).run("journalctl -q --no-pager -o cat -n 60 -u kpull.service").stdout;
-            assert!(told.contains(advice), "{name} says what to do: {told}");
+            let output = cluster().host(name).run("journalctl -q --no-pager -o cat -n 60 -u kpull.service").stdout;
+            assert!(output.contains(advice), "{name} says what to do: {output}");
         }
     }
     cluster().release();
     everything_is_well();
     let (_, failures) = asking.end();
-    assert_eq!(failures, 0, "nobody who asks for the API noticed");
+    assert_eq!(failures, 0, "no request to the API failed");
     let env = cluster().host("node1").run("cat /usr/k8s/bin/env.sh").ok();
     assert!(env.contains("SKEWED_0") && env.contains("SKEWED_1"), "{env}");
 }

@@ -10,7 +10,7 @@ use crate::support::cluster::{Cluster, Machines, artifacts};
 use crate::support::lab::{Host, Output, Suite};
 use crate::support::old_firewalld;
 
-/// Where hosts have a C library that is as young as these programs want it.
+/// Only if hosts have a C library that is new enough for these programs.
 const LIBRARY: &str = "/opt/lab-libc";
 
 /// What a Kubernetes and an etcd that are built on Debian 12 load, which Debian 11 has older.

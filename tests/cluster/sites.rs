@@ -69,9 +69,9 @@ fn one_host_is_all_of_it(cluster: &Cluster) {
     assert_eq!(pods_that_answer(cluster, "solo"), 1);
     let service = ask(cluster, "get service web")["spec"]["clusterIP"].clone();
     assert!(service.as_str().is_some_and(|address| address.starts_with("10.22.")), "{service}");
-    let told = cluster.host("solo").run("kpull verify").ok();
+    let output = cluster.host("solo").run("kpull verify").ok();
     for what in ["scheduler", "controller-manager", "etcd solo", "node solo"] {
-        assert!(told.lines().any(|line| line.starts_with(what)), "{what} in {told}");
+        assert!(output.lines().any(|line| line.starts_with(what)), "{what} in {output}");
     }
 }
 
@@ -139,12 +139,12 @@ fn another_load_balancer_takes_its_place(cluster: &Cluster, old: &str, new: &str
 
 /// The names of the components, all of which have to be healthy.
 fn healthy_components(cluster: &Cluster) -> Vec<String> {
-    let told = ask(cluster, "get componentstatuses");
+    let reported = ask(cluster, "get componentstatuses");
     let name = |status: &serde_json::Value| {
         assert_eq!(condition(status, "Healthy"), "True", "{status:#}");
         status["metadata"]["name"].as_str().unwrap().to_owned()
     };
-    let mut names: Vec<String> = items(&told).iter().map(name).collect();
+    let mut names: Vec<String> = items(&reported).iter().map(name).collect();
     names.sort_unstable();
     names
 }
@@ -153,12 +153,12 @@ fn healthy_components(cluster: &Cluster) -> Vec<String> {
 fn members(cluster: &Cluster) -> Vec<String> {
     let list = ". /usr/k8s/bin/env.sh && ETCDCTL_API=3 /usr/k8s/bin/etcdctl --endpoints $ETCD_ENDPOINTS \
         --cacert /etc/etcd/ssl/ca.pem --cert /etc/etcd/ssl/etcd.pem --key /etc/etcd/ssl/etcd-key.pem member list";
-    let told = cluster.host("solo").run(list).ok();
+    let output = cluster.host("solo").run(list).ok();
     let member = |line: &str| {
         let fields: Vec<&str> = line.split(", ").collect();
         format!("{} {}", fields[2], fields[1])
     };
-    let mut members: Vec<String> = told.lines().map(member).collect();
+    let mut members: Vec<String> = output.lines().map(member).collect();
     members.sort_unstable();
     members
 }

@@ -19,9 +19,9 @@ pub fn condition<'a>(object: &'a Value, name: &str) -> &'a str {
 #[test]
 fn kubectl_shows_every_component_as_healthy_through_the_virtual_address() {
     everything_is_well();
-    let told = get("componentstatuses");
+    let message = get("componentstatuses");
     let mut names = Vec::new();
-    for status in told["items"].as_array().unwrap() {
+    for status in message["items"].as_array().unwrap() {
         assert_eq!(condition(status, "Healthy"), "True", "{status:#}");
         names.push(status["metadata"]["name"].as_str().unwrap());
     }
@@ -72,16 +72,16 @@ fn two_replicas_answer_on_their_service_address_and_reach_each_other() {
 fn verify_reports_every_host_as_healthy() {
     everything_is_well();
     for name in cluster().names() {
-        let told = cluster().host(&name).run("kpull verify").ok();
-        assert!(told.contains("certificate"), "{told}");
-        assert!(!told.contains("Unhealthy"), "{told}");
+        let output = cluster().host(&name).run("kpull verify").ok();
+        assert!(output.contains("certificate"), "{output}");
+        assert!(!output.contains("Unhealthy"), "{output}");
         for what in MASTERS
             .contains(&name.as_str())
             .then_some(["scheduler", "controller-manager", "etcd master3", "virtual address", "node node1"])
             .iter()
             .flatten()
         {
-            assert!(told.lines().any(|line| line.starts_with(what)), "{what} in {told}");
+            assert!(output.lines().any(|line| line.starts_with(what)), "{what} in {output}");
         }
         let json = cluster().host(&name).run("kpull verify --json").ok();
         assert!(json.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{json}");

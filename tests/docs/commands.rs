@@ -19,12 +19,12 @@ fn wrong(named: &Named) -> Option<String> {
     let mut root = kpull::cli::command();
     root.build();
     let words = shlex::split(&named.line)?;
-    let told = spelled(&root, &words[1..]).err().or_else(|| {
+    let message = spelled(&root, &words[1..]).err().or_else(|| {
         let error = root.try_get_matches_from_mut(named.whole.then_some(&words)?).err()?;
         let is_help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
         (!is_help).then(|| error.to_string().lines().next().unwrap_or_default().to_owned())
     })?;
-    Some(format!("{}: {}: {told}", named.place, named.line))
+    Some(format!("{}: {}: {message}", named.place, named.line))
 }
 
 /// Whether the commands and flags among these words are there, each with its whole name.
@@ -104,8 +104,8 @@ fn in_page(name: &str, text: &str) -> Vec<Named> {
             let is_last =
                 text.lines().nth(index + 1).is_none_or(|next| next.is_empty() || next.starts_with(['|', '`']));
             if is_last {
-                let spans = between_backticks(&prose);
-                found.extend(spans.map(|line| Named { place: place(), line, whole: false }));
+                let codes = between_backticks(&prose);
+                found.extend(codes.map(|line| Named { place: place(), line, whole: false }));
                 prose.clear();
             }
             continue;
@@ -129,8 +129,8 @@ fn in_page(name: &str, text: &str) -> Vec<Named> {
 
 /// The command lines between backticks.
 fn between_backticks(text: &str) -> impl Iterator<Item = String> {
-    let spans = text.split('`').skip(1).step_by(2).map(str::trim);
-    spans.filter(|span| span.starts_with("kpull ")).map(|span| span.replace("\\|", "|"))
+    let codes = text.split('`').skip(1).step_by(2).map(str::trim);
+    codes.filter(|code| code.starts_with("kpull ")).map(|code| code.replace("\\|", "|"))
 }
 
 /// Files below a directory whose names end like this.
@@ -184,14 +184,14 @@ fn every_command_that_a_message_names_exists_with_its_flags() {
 
 #[test]
 fn a_missing_command_or_flag_is_reported() {
-    let told = |line: &str| {
+    let reported = |line: &str| {
         let page = format!("# A page\n\n```console\n{line}\nnothing\n```\n");
         in_page("page.md", &page).iter().find_map(wrong)
     };
     for good in
         ["$ kpull plan --site . --host h1 | head", "# kpull gc && kpull apply --full", "$ ls kpull sgin", "kpull sgin"]
     {
-        assert_eq!(told(good), None, "{good}");
+        assert_eq!(reported(good), None, "{good}");
     }
     let cases = [
         ("$ kpull sgin --key k", "page.md:4: kpull sgin --key k: there is no command `sgin`"),
@@ -203,9 +203,9 @@ fn a_missing_command_or_flag_is_reported() {
         ("$ kpull explain", "page.md:4: kpull explain: error: the following required arguments were not provided:"),
     ];
     for (line, expected) in cases {
-        assert_eq!(told(line).unwrap_or_default(), expected);
+        assert_eq!(reported(line).unwrap_or_default(), expected);
     }
     let prose = in_page("page.md", "Say `kpull\nsgin`, or `kpull COMMAND --help`.\n");
-    let told: Vec<String> = prose.iter().filter_map(wrong).collect();
-    assert_eq!(told, ["page.md:2: kpull sgin: there is no command `sgin`"]);
+    let reported: Vec<String> = prose.iter().filter_map(wrong).collect();
+    assert_eq!(reported, ["page.md:2: kpull sgin: there is no command `sgin`"]);
 }

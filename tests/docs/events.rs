@@ -97,8 +97,8 @@ fn written() -> Vec<(Key, BTreeSet<String>)> {
     found
 }
 
-/// Every event that the page tells of.
-fn told() -> Events {
+/// Every event that the page lists.
+fn documented() -> Events {
     let mut found = Events::new();
     for table in tables("usage/commands.md", "Output") {
         for row in &table.rows {
@@ -106,7 +106,7 @@ fn told() -> Events {
                 Some((names, command)) => (names, Table::names(command).next().map(str::to_owned)),
                 None => (row[0].as_str(), None),
             };
-            // what is told of a field stands in brackets, what is told of the event behind a colon
+            // the description of a field stands in brackets, that of the event behind a colon
             let mut depth = 0;
             let plain: String = row[1]
                 .chars()
@@ -131,23 +131,23 @@ fn told() -> Events {
 
 #[test]
 fn every_json_event_is_in_the_table_with_its_fields() {
-    let told = told();
+    let documented = documented();
     let written = written();
     let mut wrong = Vec::new();
     let mut met = BTreeSet::new();
     for ((name, command), fields) in &written {
         let keys = [(name.clone(), command.clone()), (name.clone(), None)];
-        let Some(key) = keys.into_iter().find(|key| told.contains_key(key)) else {
+        let Some(key) = keys.into_iter().find(|key| documented.contains_key(key)) else {
             wrong.push(format!("`{name}` of {command:?} is missing: {fields:?}"));
             continue;
         };
-        let differ: Vec<&String> = told[&key].symmetric_difference(fields).collect();
+        let differ: Vec<&String> = documented[&key].symmetric_difference(fields).collect();
         if !differ.is_empty() {
             wrong.push(format!("`{name}` of {command:?}: {differ:?}"));
         }
         met.insert(key);
     }
-    wrong.extend(told.keys().filter(|key| !met.contains(*key)).map(|key| format!("nothing writes {key:?}")));
+    wrong.extend(documented.keys().filter(|key| !met.contains(*key)).map(|key| format!("nothing writes {key:?}")));
     assert!(written.len() > 40, "{}", written.len());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -171,7 +171,7 @@ fn every_record_of_the_journal_is_in_the_table_with_its_priority_and_fields() {
         written.insert((event.to_owned(), priority.to_owned(), fields));
     }
     let table = &tables("usage/journal.md", "The journal")[0];
-    let told: BTreeSet<_> = table
+    let documented: BTreeSet<_> = table
         .rows
         .iter()
         .map(|row| {
@@ -180,6 +180,6 @@ fn every_record_of_the_journal_is_in_the_table_with_its_priority_and_fields() {
         })
         .collect();
     assert!(written.len() > 14, "{written:?}");
-    let differ: Vec<_> = written.symmetric_difference(&told).collect();
+    let differ: Vec<_> = written.symmetric_difference(&documented).collect();
     assert!(differ.is_empty(), "{differ:#?}");
 }

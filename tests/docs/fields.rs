@@ -1,5 +1,5 @@
-//! The manual's tables of fields agree with the types that read them: every field is there and no other, what is required is
-//! said to be, and of which type it is.
+//! The manual's tables of fields agree with the types that read them: every field and no other is there, each required field is
+//! marked, and each has its type.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,7 +35,7 @@ const DESCRIBED: &[Described] = &[
     ("usage/kinds.md", "unit", 1, "role", "unit.listens"),
 ];
 
-/// What every resource can say besides, which one place of the manual tells for all.
+/// The fields that every resource has, which one place of the manual describes for all.
 const COMMON: [&str; 4] = ["after", "for_each", "needs", "when"];
 
 /// The JSON Schema of a sort of file.
@@ -107,7 +107,7 @@ fn words(schema: &Value) -> BTreeSet<&'static str> {
 /// What is wrong about a table.
 fn wrong(table: &Table, known: &BTreeMap<String, Field<'_>>) -> Vec<String> {
     let mut wrong = Vec::new();
-    let mut told = BTreeSet::new();
+    let mut reported = BTreeSet::new();
     let (default, of_type) = (table.column("default"), table.column("type"));
     for row in &table.rows {
         for name in Table::names(&row[0]) {
@@ -118,7 +118,7 @@ fn wrong(table: &Table, known: &BTreeMap<String, Field<'_>>) -> Vec<String> {
                 wrong.push(format!("there is no `{name}`"));
                 continue;
             };
-            told.insert(name);
+            reported.insert(name);
             let says = default.is_some_and(|column| row[column] == "required");
             if default.is_some() && says != field.is_required {
                 wrong.push(format!("`{name}` is {}required", if field.is_required { "" } else { "not " }));
@@ -134,14 +134,14 @@ fn wrong(table: &Table, known: &BTreeMap<String, Field<'_>>) -> Vec<String> {
     }
     let is_told = |path: &str| {
         let mut above = path.match_indices('.').map(|(end, _)| &path[..end]).chain([path]);
-        above.any(|path| told.contains(path))
+        above.any(|path| reported.contains(path))
     };
     let left = known.iter().filter(|(path, field)| !field.has_fields && !is_told(path));
     wrong.extend(left.map(|(path, _)| format!("`{path}` is missing")));
     wrong
 }
 
-/// Asserts that what was found wrong is nothing.
+/// Asserts that nothing was found wrong.
 #[track_caller]
 fn assert_right(wrong: &[String]) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

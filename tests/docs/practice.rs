@@ -187,7 +187,7 @@ fn security_insights_has_the_fields_of_its_schema_and_names_existing_files() {
     assert!(!reporting.in_scope.is_empty() && !reporting.out_of_scope.is_empty());
     assert_eq!((repository.status.as_str(), repository.no_third_party_packages), ("active", false));
     assert!(top("Cargo.toml").contains(&format!("license = \"{}\"", repository.license.expression)));
-    assert!(!repository.release.automated_pipeline, "somebody runs packaging/release");
+    assert!(!repository.release.automated_pipeline, "a person runs packaging/release");
     assert_eq!(
         repository.release.attestations.iter().map(|one| one.predicate_uri.as_str()).collect::<Vec<_>>(),
         ["https://slsa.dev/provenance/v1"]

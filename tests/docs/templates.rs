@@ -42,14 +42,14 @@ fn every_fact_is_in_the_table_and_no_other() {
         }
     }
     let tables = tables("usage/roles.md", "Names");
-    let told: BTreeSet<String> = tables.iter().flat_map(|table| named(table, "facts.")).collect();
-    assert_eq!(told, known);
+    let message: BTreeSet<String> = tables.iter().flat_map(|table| named(table, "facts.")).collect();
+    assert_eq!(message, known);
 }
 
 #[test]
 fn every_name_that_no_variable_can_have_is_documented() {
     let text = page("usage/site.md").replace('\n', " ");
     let sentence = text.split("The names ").nth(1).and_then(|rest| rest.split(" are reserved").next()).unwrap();
-    let told: BTreeSet<&str> = Table::names(sentence).collect();
-    assert_eq!(told, kpull::site::RESERVED.iter().copied().collect());
+    let message: BTreeSet<&str> = Table::names(sentence).collect();
+    assert_eq!(message, kpull::site::RESERVED.iter().copied().collect());
 }

@@ -16,7 +16,7 @@ const FILES: &str = "kpull can't open as many files as it needs: raise `ulimit -
 const PROCESSES: &str = "there may be no more processes, of this host (kernel.pid_max), this user (`ulimit -u`) or kpull's unit \
                          (TasksMax=): end some, or raise the limit; the next run goes on from here";
 
-/// `kpull apply` on a tree with a limit that prlimit knows.
+/// `kpull apply` on a tree with a limit that prlimit sets.
 fn limited(tree: &Tree, limit: &str) -> Command {
     let mut command = Command::new("prlimit");
     command.args([limit, "--core=0", env!("CARGO_BIN_EXE_kpull"), "apply", "--json", "--root"]).arg(tree.path());
@@ -40,7 +40,7 @@ fn too_few_open_files_are_reported_and_the_next_run_finishes_the_work() {
             break;
         }
         let error = output.error();
-        // the run that a release failed in goes back to the last one, and that is told
+        // the run in which a release failed rolls back to the last one, and reports it
         assert!(
             [FILES, "that may not be", "it is tried"]
                 .iter()
@@ -134,7 +134,7 @@ fn hand(path: &Path, owner: &str) {
     assert!(Command::new("chown").args(["-R", owner]).arg(path).status().unwrap().success());
 }
 
-/// Something that runs as [`USER`] with one process and no more.
+/// A process that runs as [`USER`], which may have no other.
 const ALONE: &str = "setpriv --reuid=64321 --regid=64321 --clear-groups prlimit --nproc=1";
 
 #[test]

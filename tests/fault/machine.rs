@@ -77,7 +77,7 @@ fn an_immutable_path_is_named_with_the_programs_that_show_and_correct_it() {
     }
 }
 
-/// A site, and a tree that never had a release of it and has older files where it wants its own.
+/// A site, and a tree that never had a release of it and has older files at the paths of its role.
 fn first_release() -> (Site, Tree) {
     let site = Site::new("test");
     site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n").role("base", &role("new", FILES));
@@ -91,20 +91,20 @@ fn first_release() -> (Site, Tree) {
 
 const FILES: usize = 3;
 
-/// Copies `from` again and again, and runs `kpull apply` on it with the first system call of this name failing with `errno`, the
-/// second, and so on. Whatever comes of it is told with what to do, every file is old or new, and the next run finishes the work.
-/// What was told.
+/// Copies `from` again and again, and runs `kpull apply` on the copy with the first system call of this name failing with
+/// `errno`, the second, and so on. Each failure is reported with what to do, every file is old or new, and the next run
+/// finishes the work.
 fn each_failing(from: &Tree, call: &str, errno: &str) -> Vec<serde_json::Value> {
     each_with(from, call, &format!("error={errno}"))
 }
 
-/// The same with what strace is to do to the system call.
+/// The same with the instruction for strace about the system call.
 fn each_with(from: &Tree, call: &str, fault: &str) -> Vec<serde_json::Value> {
     let whole = copy(from);
     whole.kpull("apply").exits(0);
     let wanted = whole.snapshot();
     let log = tempfile::NamedTempFile::new().unwrap();
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for number in 1.. {
         let when = format!("{call} {number}");
         let tree = copy(from);
@@ -125,50 +125,50 @@ fn each_with(from: &Tree, call: &str, fault: &str) -> Vec<serde_json::Value> {
         } else if !output.stdout.is_empty() {
             let error = output.error();
             assert!(error["help"].is_string(), "{when}: {error}");
-            told.push(error);
+            reported.push(error);
         }
         tree.kpull("apply").exits(0);
         assert_eq!(tree.snapshot(), wanted, "{when}");
         tree.kpull("plan").exits(0);
     }
-    told
+    reported
 }
 
-/// Holds one of the errors to be told of a file of the role, with its place there.
-fn of_a_file(told: &[serde_json::Value], what: &str, help: &str) {
+/// Requires that one of the errors names a file of the role, with its place there.
+fn of_a_file(expected: &[serde_json::Value], what: &str, help: &str) {
     let fits = |error: &&serde_json::Value| {
         let place = error["file"] == "roles/base/role.toml" && error["line"].as_u64() > Some(1);
         error["error"].as_str().unwrap().contains(what) && place && error["help"].as_str().unwrap().contains(help)
     };
-    assert!(told.iter().any(|error| fits(&error)), "{what}: {told:#?}");
+    assert!(expected.iter().any(|error| fits(&error)), "{what}: {expected:#?}");
 }
 
 #[test]
 fn a_disk_error_on_a_sync_is_reported_and_the_next_run_finishes_the_work() {
     let (_site, tree) = first_release();
-    let told: Vec<_> =
+    let expected: Vec<_> =
         ["fsync", "fdatasync", "syncfs"].iter().flat_map(|call| each_failing(&tree, call, "EIO")).collect();
-    of_a_file(&told, "can't write /srv/", DISK);
+    of_a_file(&expected, "can't write /srv/", DISK);
 }
 
 /// By strace: file systems without modes (vfat, exFAT, NTFS) say that they have taken one, or need a kernel that has them.
 #[test]
 fn a_file_system_without_modes_is_named_with_the_mode_of_its_files() {
     let (_site, tree) = first_release();
-    let told = each_with(&tree, "fchmod", "retval=0");
+    let message = each_with(&tree, "fchmod", "retval=0");
     of_a_file(
-        &told,
+        &message,
         "can't set the mode of /srv/",
         "write `mode = \"0600\"` in the role, with the owner and the group",
     );
-    of_a_file(&told, "the mode and owner of its mount (vfat, exFAT, NTFS, a network share)", "`findmnt -T /srv/");
+    of_a_file(&message, "the mode and owner of its mount (vfat, exFAT, NTFS, a network share)", "`findmnt -T /srv/");
 }
 
 #[test]
 fn a_disk_error_on_a_read_is_reported_and_the_next_run_finishes_the_work() {
     let (_site, tree) = first_release();
-    let told: Vec<_> = ["read", "pread64"].iter().flat_map(|call| each_failing(&tree, call, "EIO")).collect();
-    of_a_file(&told, "can't read /srv/", DISK);
+    let reported: Vec<_> = ["read", "pread64"].iter().flat_map(|call| each_failing(&tree, call, "EIO")).collect();
+    of_a_file(&reported, "can't read /srv/", DISK);
 }
 
 /// By strace: that takes a kernel with quotas for tmpfs or a second file system with quotas, and many have neither.
@@ -176,17 +176,17 @@ fn a_disk_error_on_a_read_is_reported_and_the_next_run_finishes_the_work() {
 fn an_exhausted_quota_is_named_and_the_next_run_finishes_the_work() {
     let (_site, tree) = first_release();
     let calls = ["write", "mkdirat", "symlinkat", "renameat"];
-    let told: Vec<_> = calls.iter().flat_map(|call| each_failing(&tree, call, "EDQUOT")).collect();
-    of_a_file(&told, "can't write /srv/", QUOTA);
-    of_a_file(&told, "can't replace /srv/", QUOTA);
-    of_a_file(&told, "can't make the directory /srv/new", QUOTA);
-    of_a_file(&told, "can't make the link /etc/link", QUOTA);
+    let reported: Vec<_> = calls.iter().flat_map(|call| each_failing(&tree, call, "EDQUOT")).collect();
+    of_a_file(&reported, "can't write /srv/", QUOTA);
+    of_a_file(&reported, "can't replace /srv/", QUOTA);
+    of_a_file(&reported, "can't make the directory /srv/new", QUOTA);
+    of_a_file(&reported, "can't make the link /etc/link", QUOTA);
 }
 
 #[test]
 fn memory_that_the_kernel_denies_is_reported_and_the_next_run_finishes_the_work() {
     let (_site, tree) = first_release();
-    let told = each_failing(&tree, "openat2", "ENOMEM");
+    let message = each_failing(&tree, "openat2", "ENOMEM");
     let help = |error: &serde_json::Value| error["help"].as_str().unwrap().starts_with("there is not enough memory");
-    assert!(!told.is_empty() && told.iter().all(help), "{told:#?}");
+    assert!(!message.is_empty() && message.iter().all(help), "{message:#?}");
 }

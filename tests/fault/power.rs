@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use crate::fault::{World, copy};
 use crate::support::site::Tree;
 
-/// Calls at which what is on the disk, and what is not, differ most: before what makes names, and before what waits for the disk.
+/// Calls at which the content of the disk and of the cache differ most: before those that create names, and before those that
+/// wait for the disk.
 const CALLS: [&str; 8] = ["linkat", "renameat", "rename", "fsync", "syncfs", "mkdirat", "unlinkat", "write"];
 
 /// Runs a script in a mount namespace of its own, with a directory for its files, the program and some words more.

@@ -67,17 +67,17 @@ fn a_clock_that_was_a_year_ahead_later_prevents_no_release_and_no_check() {
 #[test]
 fn no_up_to_date_record_of_another_time_hides_drift() {
     let toml = "[[file]]\npath = \"/srv/0\"\ncontent = \"0\\n\"\n[[symlink]]\npath = \"/srv/1\"\ntarget = \"0\"\n";
-    // seen from half a day later, all that was written is old enough to be sealed
+    // half a day later, all that was written is old enough for the up-to-date check
     let later = DAY / 2;
-    let is_sealed = |tree: &Tree, offset: i64| {
+    let is_up_to_date = |tree: &Tree, offset: i64| {
         let (output, _) = with_clock(tree, "apply", &|_| offset);
         output.events("done")[0]["up_to_date"] == true
     };
     for now in [later, 0, -YEAR, YEAR] {
         let (_site, tree) = applied(toml);
-        assert!(!is_sealed(&tree, later) && is_sealed(&tree, later));
-        // a clock that is behind the seal does not trust it, nor one that is far ahead, although nothing was touched
-        assert_eq!(is_sealed(&tree, now), now == later, "at {now}");
+        assert!(!is_up_to_date(&tree, later) && is_up_to_date(&tree, later));
+        // with a clock before the record, or far after it, a run does not trust the record, although no file changed
+        assert_eq!(is_up_to_date(&tree, now), now == later, "at {now}");
         tree.write("srv/0", "drift\n");
         let (output, _) = with_clock(&tree, "apply", &|_| now);
         assert_eq!(output.changed(), ["file:/srv/0"], "at {now}");

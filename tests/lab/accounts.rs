@@ -7,7 +7,7 @@ use crate::support::lab::{H1, Host, Lab};
 const SCRIPT: &str = r"groupadd --system labsock
 useradd --system --no-create-home --user-group Lab-daemon";
 
-/// Users that only a module of NSS knows, as those of a directory service are; and what else real hosts have.
+/// Users that only a module of NSS has, like those of a directory service; and other cases of real hosts.
 const NSS: &str = r#"
 apt-get -q install -y libnss-extrausers
 sed -i 's/^\(passwd\|group\|shadow\):.*/\1: files extrausers/' /etc/nsswitch.conf
@@ -117,7 +117,7 @@ fn the_host_s_programs_create_accounts_and_owners_are_those_of_nss() {
     assert!((100..1000).contains(&uid.parse::<u32>().unwrap()), "{uid}");
     assert_ne!(host.run("wc -l < /etc/subuid").ok(), subuids);
 
-    // who is known already is made by nobody, and may still be in a group of this host
+    // an existing user is not created, and can still be in a group of this host
     assert_eq!(host.run("grep -c far /etc/passwd; grep -c ^far /etc/group; ls -d /home/far*").stdout, "0\n0\n");
     assert_eq!(host.run("grep ^web: /etc/group | cut -d: -f4").ok(), "ann,far.ann");
     let owners =
@@ -125,21 +125,21 @@ fn the_host_s_programs_create_accounts_and_owners_are_those_of_nss() {
     assert_eq!(owners.ok(), "");
     assert_eq!(host.run("ls /srv/owned | wc -l").ok(), "8");
 
-    // what was there stays byte for byte
+    // earlier content stays byte for byte
     host.run("grep -qaxF $'juergen:x:1500:1500:J\\xfcrgen M\\xfcller:/home/j\\xfc:/bin/bash' /etc/passwd").ok();
     host.run("grep -qax $'LABEL=gr\\xfcn /gr\\xfcn ext4 noauto 0 0' /etc/fstab").ok();
     host.run("grep -qax $'# kpull.*: /dev/gr\\xfcn none swap sw 0 0' /etc/fstab").ok();
 
-    // files answer where they can, and a run with nothing to do asks nobody
+    // files answer if they can, and a run with nothing to do starts no program
     let questions = asked(host);
     assert!(questions.contains("group far-staff, ") && questions.contains("passwd far.ann, "), "{questions}");
     for local in ["root", "Debian-exim", "first.last", "MACHINE", "juergen", "three"] {
         assert!(!questions.contains(local), "{local}: {questions}");
     }
-    host.run("until kpull apply --json | grep -q '\"sealed\":true'; do sleep .3; done").ok();
+    host.run("until kpull apply --json | grep -q '\"up_to_date\":true'; do sleep .3; done").ok();
     asked(host);
     let quiet = host.run("kpull apply --json").ok();
-    assert!(quiet.contains("\"sealed\":true") && quiet.contains("\"changed\":[]"), "{quiet}");
+    assert!(quiet.contains("\"up_to_date\":true") && quiet.contains("\"changed\":[]"), "{quiet}");
     assert_eq!(asked(host), "");
 
     // a later release changes them
@@ -181,7 +181,7 @@ fn an_account_that_can_t_be_created_is_reported_with_what_to_do() {
         assert_eq!(host.run("cat /etc/passwd /etc/group | sha256sum").ok(), before, "{role}");
     }
 
-    // somebody holds the files: the host's own words, and the next run does it
+    // another process has locked the files: the host's own message, and the next run makes the change
     release(host, "summary = \"For a test\"\n[[user]]\nname = \"late\"\n");
     host.run("echo 1 > /etc/passwd.lock").ok();
     let why = host.run("kpull apply").fails(1);

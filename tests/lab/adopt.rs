@@ -1,4 +1,4 @@
-//! A host that somebody has set up by hand, and the role that is made of it.
+//! A host that was set up by hand, and the role that `kpull adopt` makes of it.
 
 use crate::support::lab::{H1, Lab};
 

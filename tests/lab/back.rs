@@ -1,4 +1,4 @@
-//! The ways back on a real host: from a release that does it no good, from one that cuts it off, and from everything.
+//! Rollback and undo on a real host: from a release that fails, from one that cuts the host off, and of everything.
 
 use std::net::TcpListener;
 
@@ -128,8 +128,8 @@ fn a_failing_release_is_rolled_back_to_the_last_good_one_and_all_can_be_undone()
     // a unit that does not start: back at once, and not again but once, and not before a minute is over
     let bad = ROLE.replace("good\\n", "bad\\n").replace("8080/tcp", "9090/tcp");
     world.release(&bad);
-    let told = host.run("kpull apply").fails(3);
-    assert!(told.contains("release 2 failed on this host, which rolled back to release 1"), "{told}");
+    let output = host.run("kpull apply").fails(3);
+    assert!(output.contains("release 2 failed on this host, which rolled back to release 1"), "{output}");
     assert_eq!(state(host), good);
     assert!(host.run("kpull apply").ok().contains("nothing to do"));
     let status = host.run("kpull status").ok();
@@ -146,7 +146,7 @@ fn a_failing_release_is_rolled_back_to_the_last_good_one_and_all_can_be_undone()
     world.release(&ROLE.replace("8080/tcp", "9090/tcp"));
     host.run("kpull apply").ok();
     assert!(state(host).contains("9090/tcp") && !state(host).contains("8080/tcp"));
-    // and what was good once is mended, not left, when it breaks
+    // and a release that was good once is corrected, not rolled back, when it breaks
     host.run("systemctl stop app").ok();
     host.run("kpull apply").ok();
     assert!(state(host).contains("9090/tcp"));
@@ -191,7 +191,7 @@ fn a_new_or_changed_probe_must_pass_before_a_release_counts_as_good() {
     let applied = host.run("kpull apply").ok();
     assert!(applied.contains("nothing to do") && !applied.contains("probe"), "{applied}");
 
-    // and again when what is asked of it changes
+    // and again when its definition changes
     for (serial, changed) in [(5, probe("true", "3s")), (6, probe("/bin/true", "3s"))] {
         world.release(&changed);
         let planned = host.run("kpull plan; [ $? = 2 ]").ok();
@@ -211,12 +211,12 @@ fn a_release_that_cuts_the_host_off_is_rolled_back_even_if_the_run_dies() {
     host.run("sed -i '0,/^192.168.1.254 releases.lab$/{//d}' /etc/hosts").ok();
     let good = state(host);
     assert_eq!(good.matches("releases.lab").count(), 1, "{good}");
-    // whoever asks for releases finds nobody at this address
+    // no server answers at the address of the releases
     let cut = ROLE.replace("\"192.168.1.254 releases.lab\"", "\"192.168.1.99 releases.lab\"");
     world.release(&cut);
     host.run("kpull apply --json > /dev/null; true").ok();
-    let told = host.run("kpull status").ok();
-    assert!(told.contains("no source can be reached since this host's network"), "{told}");
+    let output = host.run("kpull status").ok();
+    assert!(output.contains("no source can be reached since this host's network"), "{output}");
     assert_eq!(state(host), good);
     assert!(host.run("kpull apply").ok().contains("nothing to do"));
 

@@ -28,13 +28,13 @@ fn with_cgroup_v2_what_needs_v1_is_refused_before_anything_is_changed() {
     let host = world.host();
     assert!(host.run("kpull facts").ok().lines().any(|line| line == "cgroup = \"v2\""));
     for command in ["plan", "apply"] {
-        let told = host.run(&format!("NO_COLOR=1 kpull {command}"));
-        assert_eq!(told.code(), 1, "{command}: {told}");
+        let output = host.run(&format!("NO_COLOR=1 kpull {command}"));
+        assert_eq!(output.code(), 1, "{command}: {output}");
         for part in [
             "Docker 1.13.1 needs cgroup v1, and this host has booted with v2",
             "add `systemd.unified_cgroup_hierarchy=0` to the kernel command line and reboot",
         ] {
-            assert!(told.stderr.contains(part), "{part}: {told}");
+            assert!(output.stderr.contains(part), "{part}: {output}");
         }
         let untouched = "[ ! -e /etc/lab ] && [ $(sysctl -n net.core.somaxconn) != 3000 ]";
         host.run(untouched).ok();

@@ -22,7 +22,7 @@ const FABRIC: &str = "192.168.1.254";
 const KPULL: &str = env!("CARGO_BIN_EXE_kpull");
 const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// A site in git, its server, and two hosts: one that is converged, one that looks at it from outside.
+/// A site in git, its server, and two hosts: one that is converged, one that observes it from outside.
 struct World {
     lab: Lab,
     dir: tempfile::TempDir,
@@ -202,7 +202,7 @@ impl World {
             .fails(CURL_NO_CONNECTION);
     }
 
-    /// PID and invocation of the daemons: another one means that somebody restarted it.
+    /// PID and invocation of the daemons: another one means a restart.
     fn lives(&self) -> Vec<String> {
         let life = |unit: &str| {
             self.host().run(&format!("systemctl show -p MainPID -p InvocationID --value {unit} | paste -sd' '")).ok()
@@ -349,9 +349,9 @@ fn an_unsigned_change_is_reported_once_and_changes_nothing() {
     assert_ne!(host.run("systemctl start kpull.service").code(), 0);
     assert_eq!(host.run("systemctl show -p ExecMainStatus --value kpull.service").ok(), "4");
     let run = host.run("systemctl show -p InvocationID --value kpull.service").ok();
-    let told = host.run(&format!("journalctl -q -o cat -p err _SYSTEMD_INVOCATION_ID={run}")).ok();
-    assert_eq!(told.lines().count(), 1, "{told}");
-    assert!(told.starts_with("no signature of the release is good"), "{told}");
+    let output = host.run(&format!("journalctl -q -o cat -p err _SYSTEMD_INVOCATION_ID={run}")).ok();
+    assert_eq!(output.lines().count(), 1, "{output}");
+    assert!(output.starts_with("no signature of the release is good"), "{output}");
     assert_eq!((world.lives(), host.run("sha256sum /etc/systemd/system/etcd.service").ok()), (lives, unit));
 
     world.edit("release.toml", "expires = 3", "expires = 2");

@@ -26,7 +26,7 @@ const HERE: [&str; 18] = [
 ];
 
 #[test]
-fn recipes_work_on_a_real_host_and_go_again() {
+fn recipes_work_on_a_real_host_and_are_removed_again() {
     let world = World::new();
     let host = world.host();
     world.release("");

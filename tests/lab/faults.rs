@@ -1,5 +1,5 @@
-//! Faults on a real host: the power goes, or what kpull works with goes away, hangs, is taken, or runs out. Each time it is told
-//! what it is and what to do, and the next run needs no hand.
+//! Faults on a real host: a power failure, or a service that kpull uses ends, hangs, is locked or runs out of something. Each
+//! time kpull reports the fault and what to do, and the next run needs no manual step.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant, SystemTime};
@@ -103,7 +103,7 @@ within = "10s"
         )
     }
 
-    /// The managed files of a host without power that are neither as they were nor as they are to be, and how many are new.
+    /// The managed files of a host without power that are neither old nor new, and how many are new.
     fn look(world: &World, number: usize) -> (Vec<String>, usize) {
         let root = "$LAB/hosts/h1/root";
         let (mut corrupt, mut fresh) = (Vec::new(), 0);
@@ -167,8 +167,8 @@ within = "10s"
         *seed
     }
 
-    /// The host is killed, and its disk is as the kernel had it: what was written but never synced is still there, which after a
-    /// real power cut it may not be. That what has to be synced is synced, in the right order, is not seen here.
+    /// The host is killed, and its disk is as the kernel had it: data that was written but never synced is still there, which a
+    /// real power failure can lose. That data is synced, in the right order, is not tested here.
     #[test]
     fn after_a_power_cut_at_any_moment_files_are_whole_and_the_next_run_finishes() {
         let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
@@ -253,9 +253,9 @@ fn a_bus_that_is_restarted_or_killed_in_the_middle_of_a_run_is_found_again() {
 
     // a bus that does not come back, and then does
     host.run("systemctl stop four; systemctl mask --runtime --now dbus.socket dbus.service").ok();
-    let told = host.run("kpull apply").fails(1);
+    let output = host.run("kpull apply").fails(1);
     for part in ["can't reach the D-Bus system bus", "systemctl start dbus.socket"] {
-        assert!(told.contains(part), "{told}");
+        assert!(output.contains(part), "{output}");
     }
     host.run("systemctl unmask --runtime dbus.socket dbus.service; systemctl start dbus.socket dbus.service").ok();
     world.converges();
@@ -297,11 +297,11 @@ fn a_run_waits_for_a_firewalld_that_restarts_and_reports_one_that_stops() {
 
     let stop = once("stop", "systemctl stop firewalld", "");
     world.release(&format!("{stop}{}", firewall(3000, "stop")));
-    let told = host.run("kpull apply").fails(3);
+    let output = host.run("kpull apply").fails(3);
     for part in
         ["firewalld is not running", "roles/app/role.toml", "systemctl enable --now firewalld", "firewalld.service"]
     {
-        assert!(told.contains(part), "{told}");
+        assert!(output.contains(part), "{output}");
     }
     // as the message says
     let runs = "[[unit]]\nname = \"firewalld.service\"\nenable = true\n";
@@ -336,7 +336,7 @@ fn a_unit_that_never_starts_and_a_job_that_never_begins_roll_the_release_back() 
     let good = unit("app.service", "");
     world.release(&good);
     world.converges();
-    // a job that hangs in the queue behind somebody else's
+    // a job that hangs in the queue behind another one
     host.write("/etc/systemd/system/slow.service", "[Service]\nType=oneshot\nExecStart=/bin/sleep infinity\n");
     host.run("systemctl daemon-reload && systemctl start --no-block slow").ok();
     for (text, parts) in [
@@ -351,11 +351,11 @@ fn a_unit_that_never_starts_and_a_job_that_never_begins_roll_the_release_back() 
     ] {
         let bad = format!("[[unit]]\nname = \"app.service\"\ncontent = \"{text}\"\nstate = \"running\"\n");
         world.release(&bad);
-        let told = host.run("kpull apply").fails(3);
+        let output = host.run("kpull apply").fails(3);
         for part in parts {
-            assert!(told.contains(part), "{part}: {told}");
+            assert!(output.contains(part), "{part}: {output}");
         }
-        assert!(told.contains("which rolled back to release"), "{told}");
+        assert!(output.contains("which rolled back to release"), "{output}");
         assert_eq!(state(host, "app"), "active");
         assert_eq!(host.run("cat /etc/systemd/system/app.service").ok(), "[Service]\nExecStart=/bin/sleep infinity");
         world.converges();
@@ -394,13 +394,13 @@ fn a_locked_package_manager_is_waited_for_then_named_and_fails_no_release() {
     host.write("/etc/apt/apt.conf.d/lock", "DPkg::Lock::Timeout \"2\";\n");
     host.run(&format!("rm /run/holds; {hold}")).ok();
     world.release(&format!("{}[[package]]\nname = \"hello\"\nstate = \"absent\"\n", unit("app.service", "")));
-    let told = host.run("kpull apply").fails(1);
+    let output = host.run("kpull apply").fails(1);
     let pid = host.run("systemctl show -p MainPID --value holder").ok();
     let holder = format!("process {pid} (python3) has the package manager's lock");
     let wanted =
         ["can't remove hello", "/var/lib/dpkg/lock-frontend", &holder, "roles/app/role.toml", "the next run goes on"];
     for part in wanted {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(output.contains(part), "{part}: {output}");
     }
     assert!(!host.run("kpull status").ok().contains("stays"), "the release is not to blame");
     host.run("systemctl stop holder").ok();

@@ -30,8 +30,8 @@ ports = ["3260/tcp"]
 #[track_caller]
 fn zone(host: Host<'_>, name: &str) -> String {
     let list = |how: &str| {
-        let told = host.run(&format!("firewall-cmd {how} --zone={name} --list-all")).ok();
-        let lines = told.lines().filter(|line| line.contains(':') && !line.contains("short")).map(|line| {
+        let output = host.run(&format!("firewall-cmd {how} --zone={name} --list-all")).ok();
+        let lines = output.lines().filter(|line| line.contains(':') && !line.contains("short")).map(|line| {
             let mut words: Vec<&str> = line.split_whitespace().collect();
             words[1..].sort_unstable();
             words.join(" ")
@@ -69,13 +69,13 @@ fn is_whole(host: Host<'_>) {
 
 /// Everything that firewalld has, but for the file of the zone public: firewalld writes one when it edits a zone, whatever is in it then.
 fn everything(host: Host<'_>) -> Vec<String> {
-    let told = host
+    let output = host
         .run(
             "for how in '' --permanent; do firewall-cmd $how --list-all-zones; firewall-cmd $how --get-ipsets; \
              firewall-cmd $how --get-services | tr ' ' '\\n' | sort; done; find /etc/firewalld -name '*.xml' ! -path '*/zones/public.xml'",
         )
         .ok();
-    let mut lines: Vec<String> = told.lines().map(|line| line.trim().to_owned()).collect();
+    let mut lines: Vec<String> = output.lines().map(|line| line.trim().to_owned()).collect();
     lines.sort();
     lines
 }
@@ -91,7 +91,7 @@ fn zones_services_and_sets_survive_reloads_and_boots_and_go_with_their_role() {
     let (host, friend) = (world.host(), world.0.host("h2"));
     host.run(WEB).ok();
     let before = everything(host);
-    // no unit or zone of kpull's: somebody's own, for now only
+    // no unit or zone of kpull: an operator's own, until the next reload
     host.run("firewall-cmd -q --zone=work --add-source=10.99.0.0/16 && firewall-cmd -q --zone=home --add-port=7/udp")
         .ok();
     let get = "curl -sS --max-time 10 http://192.168.1.11:8080/";
@@ -239,9 +239,9 @@ fn an_undefined_zone_is_reported_with_the_nearest_name_and_nothing_changes() {
     let host = world.host();
     let before = everything(host);
     world.release("[[firewall]]\nzone = \"pubilc\"\nports = [\"80/tcp\"]\n");
-    let told = host.run("kpull plan").fails(1);
+    let output = host.run("kpull plan").fails(1);
     for part in ["firewalld has no zone `pubilc`", "did you mean `public`?"] {
-        assert!(told.contains(part), "{told}");
+        assert!(output.contains(part), "{output}");
     }
     assert_eq!(everything(host), before);
 }
@@ -267,9 +267,9 @@ fn a_feature_too_new_for_a_stopped_firewalld_is_refused_before_any_change() {
     ] {
         world.release(&format!("{wants}{more}"));
         for command in ["plan", "apply"] {
-            let told = host.run(&format!("kpull {command} --json"));
-            assert_eq!(told.code(), 1, "{command}: {told}");
-            assert!(told.stdout.contains(what), "{command}: {told}");
+            let output = host.run(&format!("kpull {command} --json"));
+            assert_eq!(output.code(), 1, "{command}: {output}");
+            assert!(output.stdout.contains(what), "{command}: {output}");
         }
         host.run("test ! -e /etc/first && ! systemctl is-active firewalld").ok();
     }

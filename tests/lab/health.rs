@@ -86,7 +86,7 @@ fn a_unit_waits_for_its_gate_and_is_restarted_when_its_check_fails() {
     );
     assert!(host.run("kpull verify rules probe:api").ok().ends_with("2 healthy, 0 not"));
 
-    // somebody undoes its work
+    // another user undoes its work
     host.run("rm /run/rules").ok();
     let plan = host.run("kpull plan");
     assert_eq!(plan.code(), 2, "{plan}");

@@ -1,4 +1,4 @@
-//! Settings of a real kernel: each is read whole, so it is set once, kept, given back and taken over as it is.
+//! Settings of a real kernel: each is read completely, so it is set once, kept, restored and adopted as it is.
 
 use crate::support::alone::World;
 
@@ -69,17 +69,17 @@ fn a_line_that_boot_reads_later_is_named_until_it_is_removed() {
     world.release(&role(&[(name, "4096")]));
     let at_boot = || host.run(&format!("/usr/lib/systemd/systemd-sysctl && sysctl -n {name}")).ok();
     for command in ["plan", "apply"] {
-        let said = host.run(&format!("kpull {command}")).stdout;
+        let output = host.run(&format!("kpull {command}")).stdout;
         let why = "the next boot makes it `128`, not `4096`: line 1 of /etc/sysctl.conf is read after";
         assert!(
-            said.contains(&format!("sysctl:{name}: {why}")) && said.contains("`sed -i 1d /etc/sysctl.conf`"),
-            "{said}"
+            output.contains(&format!("sysctl:{name}: {why}")) && output.contains("`sed -i 1d /etc/sysctl.conf`"),
+            "{output}"
         );
     }
     assert_eq!(host.run(&format!("sysctl -n {name}")).ok(), "4096");
     assert_eq!(at_boot(), "128");
     host.run("sed -i 1d /etc/sysctl.conf").ok();
-    let said = host.run("kpull apply").ok();
-    assert!(!said.contains("next boot"), "{said}");
+    let output = host.run("kpull apply").ok();
+    assert!(!output.contains("next boot"), "{output}");
     assert_eq!(at_boot(), "4096");
 }

@@ -1,4 +1,4 @@
-//! Files get the contexts that SELinux's policy has for them, from the real program that knows it.
+//! Files get the contexts of SELinux's policy, from the real program that reads it.
 
 use crate::support::lab::{Host, Lab};
 
@@ -105,12 +105,12 @@ fn without_selinux_no_program_runs_and_a_missing_program_is_reported_once() {
     host.run("rm /usr/local/sbin/matchpathcon && mv /usr/sbin/matchpathcon /srv/away").ok();
     let more = "[[file]]\npath = \"/etc/lab/a\"\ncontent = \"a\"\n[[file]]\npath = \"/etc/lab/b\"\ncontent = \"b\"\n";
     release(host, &format!("{ROLE}{more}"));
-    let told = host.run("with-selinux-stand-in kpull apply --json").ok();
-    let events = told.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    let told: Vec<_> = events.filter(|event| event["event"] == "unlabelled").collect();
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert!(told[0]["error"].as_str().unwrap().contains("there is no program matchpathcon"), "{told:?}");
-    assert!(told[0]["help"].as_str().unwrap().starts_with("install libselinux-utils"), "{told:?}");
+    let output = host.run("with-selinux-stand-in kpull apply --json").ok();
+    let events = output.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let output: Vec<_> = events.filter(|event| event["event"] == "unlabelled").collect();
+    assert_eq!(output.len(), 1, "{output:?}");
+    assert!(output[0]["error"].as_str().unwrap().contains("there is no program matchpathcon"), "{output:?}");
+    assert!(output[0]["help"].as_str().unwrap().starts_with("install libselinux-utils"), "{output:?}");
     assert_eq!(host.run("cat /etc/lab/a /etc/lab/b").ok(), "ab");
 }
 

@@ -1,4 +1,4 @@
-//! Commands with a user of their own, of a run that somebody starts at a terminal.
+//! Commands with a user of their own, of a run that starts at a terminal.
 
 use crate::support::lab::{H1, Lab};
 
@@ -44,8 +44,8 @@ for (;;) {
 }
 "#;
 
-/// What somebody does who wants to be root: types into root's terminal, writes to it, reads what root's shell has open,
-/// debugs root's process, starts a program that makes root of anybody, looks for root's groups, variables and secrets.
+/// What a user does to become root: types into root's terminal, writes to it, reads files that root's shell has open, debugs
+/// root's process, starts a setuid program, looks for root's groups, variables and secrets.
 const ATTACK: &str = r#"
 $| = 1;
 my $line = "touch /srv/pwned\n";
@@ -71,7 +71,7 @@ print "parent's memory\n" if open my $m, '<', '/proc/' . getppid() . '/mem' and 
 #[test]
 fn a_command_of_a_user_gets_no_terminal_files_or_rights_of_root() {
     for (name, shell) in [
-        // as somebody who has logged in and types on after it, and from a timer
+        // as a logged-in user who continues to type, and from a timer
         ("at a terminal", "script -qec 'bash /srv/login' /dev/null"),
         ("without one", "setsid bash /srv/login"),
     ] {

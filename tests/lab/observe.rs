@@ -1,4 +1,4 @@
-//! What a host tells of itself under systemd: records with fields, metrics, hooks, a line for whoever logs in.
+//! What a host reports under systemd: records with fields, metrics, hooks, a line at login.
 
 use crate::support::lab::{H1, Lab};
 
@@ -40,26 +40,26 @@ fn a_host_reports_in_its_journal_in_metrics_to_hooks_and_at_login() {
     crate::lab::sign_on(host, ROLE, MORE);
     host.run("systemctl daemon-reload").ok();
     let metric = |name: &str| host.run(&format!("grep '^{name} ' /srv/kpull.prom | cut -d' ' -f2")).ok();
-    let told = || host.run("sed -n '$s/.*\"event\":\"\\([a-z]*\\)\".*/\\1/p' /srv/told").ok();
+    let reported = || host.run("sed -n '$s/.*\"event\":\"\\([a-z]*\\)\".*/\\1/p' /srv/told").ok();
 
     // a probe that does not pass
     host.run("! systemctl start kpull.service").ok();
     assert_eq!(metric("kpull_probe_success{probe=\"api\"}"), "0");
-    assert_eq!((metric("kpull_last_run_exit_code"), told()), ("3".to_owned(), "failure".to_owned()));
+    assert_eq!((metric("kpull_last_run_exit_code"), reported()), ("3".to_owned(), "failure".to_owned()));
     host.run("echo ok > /run/api && systemctl start kpull.service").ok();
     assert_eq!(metric("kpull_probe_success{probe=\"api\"}"), "1");
-    assert_eq!((metric("kpull_last_run_exit_code"), told()), ("0".to_owned(), "recovery".to_owned()));
+    assert_eq!((metric("kpull_last_run_exit_code"), reported()), ("0".to_owned(), "recovery".to_owned()));
     assert_eq!(host.run("stat -c %a /srv/kpull.prom").ok(), "644");
     let line = host.run("run-parts /etc/update-motd.d").ok();
     assert!(line.contains("kpull: release 1, healthy "), "{line}");
 
-    // a unit that somebody has stopped is drift
+    // a unit that was stopped by hand is drift
     host.run("systemctl stop etcd.service && systemctl start kpull.service").ok();
-    assert_eq!((metric("kpull_drifted_resources_total"), told()), ("1".to_owned(), "change".to_owned()));
+    assert_eq!((metric("kpull_drifted_resources_total"), reported()), ("1".to_owned(), "change".to_owned()));
 
     // a release that is refused, and every example of the documentation finds something
     host.run("echo >> /srv/site/release.toml; ! systemctl start kpull.service").ok();
-    assert_eq!((metric("kpull_last_run_exit_code"), told()), ("4".to_owned(), "failure".to_owned()));
+    assert_eq!((metric("kpull_last_run_exit_code"), reported()), ("4".to_owned(), "failure".to_owned()));
     let line = host.run("run-parts /etc/update-motd.d").ok();
     assert!(line.contains("kpull: release 1, FAILED "), "{line}");
     host.run("journalctl --sync").ok();

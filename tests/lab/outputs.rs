@@ -1,5 +1,5 @@
-//! A second user of a host, who races against every run of root in directories of theirs: outputs of `[metrics]` and `[status]`, and a
-//! managed path.
+//! Another user of a host, who races against every run of root in their own directories: outputs of `[metrics]` and `[status]`,
+//! and a managed path.
 
 use crate::support::lab::{H1, Host, Lab};
 
@@ -117,8 +117,8 @@ fn roots(host: Host<'_>) -> String {
     .ok()
 }
 
-/// Runs `kpull apply` while bob attacks, until he came between the steps of some of them, which the shell command `met` tells; what the runs
-/// have reported. Each has to end by itself, with one of these exit codes, and to correct /etc/other.
+/// Runs `kpull apply` while bob attacks, until he got between the steps of some of them, which the shell command `met` reports.
+/// Returns what the runs reported. Each has to end on its own, with one of these exit codes, and to correct /etc/other.
 fn race(host: Host<'_>, how: &str, met: &str, codes: &str) -> String {
     let known = roots(host);
     host.run(&format!("systemd-run --quiet --unit=attack --uid=bob perl /srv/attack {how}")).ok();

@@ -118,11 +118,11 @@ fn a_deb_starts_nothing_until_the_host_is_enrolled_and_leaves_nothing_after_a_pu
     host.run("dpkg -i /opt/kpull-2_amd64.deb").ok();
     assert_eq!(host.run("dpkg-query -W kpull").ok(), format!("kpull\t{VERSION}-2"));
     assert_eq!(timer(host), STARTED);
-    assert_eq!(host.run(known).ok(), knows, "an upgrade has changed what the host knows");
+    assert_eq!(host.run(known).ok(), knows, "an upgrade has changed the state of the host");
     the_timer_converges(host);
 
     host.run("systemctl disable --now kpull.timer && dpkg -i /opt/kpull-1_amd64.deb").ok();
-    assert_eq!(timer(host), NOT_STARTED, "somebody has disabled it, and a package enabled it");
+    assert_eq!(timer(host), NOT_STARTED, "an operator has disabled it, and a package enabled it");
     host.run("systemctl enable --now kpull.timer").ok();
 
     host.run("dpkg -r kpull").ok();
@@ -152,7 +152,7 @@ fn an_rpm_starts_nothing_until_the_host_is_enrolled_and_keeps_its_state() {
     let host = lab.host("h1");
     let before = traces(host);
 
-    // the shell that the scripts need is Debian's, which rpm's database does not know
+    // the shell that the scripts need is Debian's, which is not in rpm's database
     host.run("rpm -i --nodeps /opt/kpull-1.x86_64.rpm").ok();
     assert_eq!(host.run("rpm -V --nodeps kpull").ok(), "");
     assert_eq!(timer(host), NOT_STARTED);
@@ -164,7 +164,7 @@ fn an_rpm_starts_nothing_until_the_host_is_enrolled_and_keeps_its_state() {
     assert_eq!(host.run("rpm -q kpull").ok(), format!("kpull-{VERSION}-2.x86_64"));
     assert_eq!(timer(host), STARTED);
     host.run("echo more >> /usr/lib/systemd/system/kpull.timer").ok();
-    assert!(host.run("rpm -V --nodeps kpull").stdout.contains("kpull.timer"), "what differs is told");
+    assert!(host.run("rpm -V --nodeps kpull").stdout.contains("kpull.timer"), "differences are reported");
 
     let remove = || {
         host.run("rpm -e kpull").ok();
@@ -194,7 +194,7 @@ fn an_rpm_starts_nothing_until_the_host_is_enrolled_and_keeps_its_state() {
     host.run("rpm --root /srv/root -e kpull").ok();
     assert_eq!(host.run(files).ok(), before);
 
-    // the limit of memory that systemd of CentOS 7 knows
+    // the memory limit that systemd of CentOS 7 has
     let systemctl = "#!/bin/sh\nprintf 'systemd 219\\n+PAM +AUDIT\\n'\n";
     host.write("/srv/root/bin/systemctl", systemctl);
     host.run("chmod 755 /srv/root/bin/systemctl && mkdir /srv/root/dev && touch /srv/root/dev/null").ok();

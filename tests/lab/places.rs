@@ -1,4 +1,4 @@
-//! Places on a real host that refuse what a role wants there: what depends on one is left out, and everything else is applied.
+//! Paths on a real host that refuse a resource: what depends on it is left out, and everything else is applied.
 
 use crate::support::alone::World;
 
@@ -41,7 +41,7 @@ for _ in range(3000):
     os.chdir('d')
 ";
 
-/// What stands in the way, how it goes again, and what is said of it.
+/// What obstructs the path, how it is removed, and what kpull reports.
 const FAULTS: [(&str, &str, &str); 6] = [
     ("rm $P; mkdir $P; touch $P/mine", "rm -r $P", "is a directory or a device"),
     ("rm $P; mkfifo $P", "rm $P", "is a directory or a device"),
@@ -67,7 +67,7 @@ fn a_path_that_refuses_writes_is_named_and_stops_only_what_depends_on_it() {
     host.write("/srv/deep", DEEP);
     world.release(ROLE);
     world.converges();
-    for (number, (breaks, mends, said)) in FAULTS.into_iter().enumerate() {
+    for (number, (breaks, corrects, expected)) in FAULTS.into_iter().enumerate() {
         let shell = |script: &str| host.run(&format!("set -e; P=/home/bob/.profile; {script}")).ok();
         shell(breaks);
         host.run("echo drift > /srv/last; echo drift > /home/bob/.profile.d; python3 /srv/deep").ok();
@@ -76,18 +76,18 @@ fn a_path_that_refuses_writes_is_named_and_stops_only_what_depends_on_it() {
         let run = host.run("kpull apply --json");
         assert_eq!(run.code(), 1, "{breaks}: {run}");
         let error = run.stdout;
-        assert!(error.contains("/home/bob/.profile") && error.contains(said), "{breaks}: {error}");
+        assert!(error.contains("/home/bob/.profile") && error.contains(expected), "{breaks}: {error}");
         assert!(error.contains("since it depends on this: file:/home/bob/.profile.d"), "{breaks}: {error}");
         let files = host.run("cat /srv/last /home/bob/.profile.d /srv/later; ls -d /home/bob/old").stdout;
         assert_eq!(files, format!("1\ndrift\n{number}\n"), "{breaks}");
-        shell(mends);
+        shell(corrects);
         world.converges();
     }
     // a second name of the file is no fault: what it names stays
     host.run("echo mine > /home/bob/.profile; ln /home/bob/.profile /srv/second").ok();
     world.converges();
     assert_eq!(host.run("cat /srv/second /home/bob/.profile").ok(), "mine\nkpull's");
-    // what was in the way is gone with the user that nobody wants any more
+    // the obstacle is removed with the user that no role defines any more
     host.run("rm /home/bob/.profile; truncate -s 8T /home/bob/.profile").ok();
     world.release("[[file]]\npath = \"/srv/last\"\ncontent = \"2\\n\"\n");
     host.run("kpull apply").ok();
@@ -129,7 +129,7 @@ fn a_read_only_usr_is_named_before_any_change_and_a_role_below_opt_is_applied() 
     let check = host.run("kpull check --json --site /srv/site");
     assert_eq!(check.code(), 1, "{check}");
     sysext.iter().for_each(|word| assert!(check.stdout.contains(word), "no {word} in {check}"));
-    // what may be written there is a mount of its own, and what is there is fine
+    // the writable part is a mount of its own, and its content is valid
     host.run("mkdir /srv/local && mount --bind /srv/local /usr/local").ok();
     world.release(&(role("/opt/bin") + &package("socat") + "[[file]]\npath = '/usr/local/x'\ncontent = 'x'\n"));
     world.converges();
@@ -184,9 +184,10 @@ fn a_mounted_file_is_written_in_place_if_the_role_says_so_and_restored_likewise(
     world.release(&role(""));
     let refused = host.run("kpull apply --json");
     assert_eq!(refused.code(), 1, "{refused}");
-    for said in ["can't replace /etc/hosts: Device or resource busy", "`findmnt /etc/hosts`", "takes `in_place = true`"]
+    for expected in
+        ["can't replace /etc/hosts: Device or resource busy", "`findmnt /etc/hosts`", "takes `in_place = true`"]
     {
-        assert!(refused.stdout.contains(said), "{refused}");
+        assert!(refused.stdout.contains(expected), "{refused}");
     }
 
     world.release(&role("in_place = true\n"));

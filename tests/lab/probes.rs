@@ -12,7 +12,7 @@ use crate::support::authority::{authority, named};
 use crate::support::child;
 use crate::support::lab::{H1, Lab, fabric_of};
 
-/// What a server was asked for, and `/proc/PID/status` of who did.
+/// The requests that a server received, and `/proc/PID/status` of the process that sent them.
 type Asked = Arc<Mutex<Vec<(String, Option<String>)>>>;
 
 #[test]
@@ -98,8 +98,8 @@ decides = false
     asked(&["/away", "/endless", "/health"]);
     let table = host.run(&format!("kpull verify --config /etc/kpull/{mark}.toml")).stdout;
     asked(&["/away", "/endless", "/endless", "/health"]);
-    for said in ["answered with more than 1048576 bytes", &format!("can't connect to {fabric}:8081: ")] {
-        assert!(table.contains(said), "{table}");
+    for expected in ["answered with more than 1048576 bytes", &format!("can't connect to {fabric}:8081: ")] {
+        assert!(table.contains(expected), "{table}");
     }
     assert!(table.contains("4 healthy, 2 not"), "{table}");
     drop(servers);

@@ -80,8 +80,8 @@ fn a_unit_that_refuses_to_stop_is_named_before_any_change() {
     world.release(&role("one", ""));
     world.converges();
     world.release(&role("two", ""));
-    let said = host.run("kpull apply").fails(3);
-    assert!(said.contains("RefuseManualStop=no"), "{said}");
+    let output = host.run("kpull apply").fails(3);
+    assert!(output.contains("RefuseManualStop=no"), "{output}");
     assert_eq!(host.run("cat /etc/lab-audit.conf").ok(), "one", "nothing was touched");
     world.is_converged();
     let process = host.run("systemctl show -p MainPID --value lab-audit").ok();
@@ -99,8 +99,8 @@ fn accounts_that_another_process_has_locked_fail_no_release() {
     world.converges();
     host.run("systemd-run -q --unit=editor sleep infinity && systemctl show -p MainPID --value editor | tr -d '\\n' > /etc/passwd.lock").ok();
     world.release("[[user]]\nname = \"ann\"\n");
-    let said = host.run("kpull apply").fails(1);
-    assert!(said.contains("cannot lock /etc/passwd") && said.contains("the next run"), "{said}");
+    let output = host.run("kpull apply").fails(1);
+    assert!(output.contains("cannot lock /etc/passwd") && output.contains("the next run"), "{output}");
     host.run("rm /etc/passwd.lock").ok();
     world.converges();
     host.run("id ann").ok();
@@ -115,10 +115,13 @@ fn the_home_of_a_user_with_a_running_process_stays_and_the_unit_is_named() {
     world.converges();
     host.run("systemd-run -q --unit=lab-app --uid=app sleep infinity").ok();
     world.release(&role("/srv/two"));
-    let told = host.run("kpull apply --json");
-    let said = told.to_string();
-    assert_eq!(told.code(), 3, "{said}");
-    assert!(said.contains("currently used by process") && said.contains("`systemctl stop lab-app.service`"), "{said}");
+    let output = host.run("kpull apply --json");
+    let message = output.to_string();
+    assert_eq!(output.code(), 3, "{message}");
+    assert!(
+        message.contains("currently used by process") && message.contains("`systemctl stop lab-app.service`"),
+        "{message}"
+    );
     world.is_converged();
     host.run("systemctl stop lab-app.service && kpull apply --retry").ok();
     assert_eq!(host.run("getent passwd app | cut -d: -f6").ok(), "/srv/two");

@@ -118,15 +118,15 @@ impl World {
         crate::lab::publish(self.dir.path(), &ROLE.replace("RELEASE", text));
     }
 
-    /// Lets every host run so many times, the last ones first; what each of them said at the end.
+    /// Runs every host so many times, the last ones first; returns the last output of each.
     fn rounds(&self, count: usize) -> Vec<String> {
-        let mut said = Vec::new();
+        let mut reported = Vec::new();
         for _ in 0..count {
             let each = HOSTS.iter().rev().map(|(name, _)| self.host(name).run("kpull apply"));
-            said = each.map(|output| format!("{}{}", output.stdout, output.stderr)).collect();
-            said.reverse();
+            reported = each.map(|output| format!("{}{}", output.stdout, output.stderr)).collect();
+            reported.reverse();
         }
-        said
+        reported
     }
 
     /// What hosts have, and how often each has restarted what a release touches.
@@ -153,17 +153,17 @@ fn a_bad_release_that_passes_the_canary_reaches_one_host_of_the_second_wave() {
     let world = World::new(&format!("[rollout]\n{WAVES}"), status);
     world.host("h1").write("/etc/sturdy", "");
     world.release("bad");
-    let said = world.rounds(6);
-    assert_eq!(world.state(), two_touched(), "{said:#?}");
+    let message = world.rounds(6);
+    assert_eq!(world.state(), two_touched(), "{message:#?}");
     assert!(
-        said[2].contains("waits for its turn with release 2: stopped by h2 (wave 2): the release failed there"),
+        message[2].contains("waits for its turn with release 2: stopped by h2 (wave 2): the release failed there"),
         "{}",
-        said[2]
+        message[2]
     );
     // the next one is good, and comes to all
     world.release("better");
-    let said = world.rounds(6);
-    assert!(world.state().iter().all(|(text, _)| text == "better"), "{said:#?}");
+    let message = world.rounds(6);
+    assert!(world.state().iter().all(|(text, _)| text == "better"), "{message:#?}");
 }
 
 #[test]
@@ -180,13 +180,13 @@ fn with_a_lock_server_a_bad_release_reaches_no_more_hosts_than_it_has_slots() {
     world.release("bad");
     world.host("h1").run("kpull apply").ok();
     world.host("h2").run("kpull apply").fails(3);
-    let said = world.rounds(3);
-    assert_eq!(world.state(), two_touched(), "{said:#?}");
+    let message = world.rounds(3);
+    assert_eq!(world.state(), two_touched(), "{message:#?}");
     assert_eq!(locks.holders("default"), ["h2"]);
-    assert!(said[4].contains("the lock server says: all 1 semaphore slots currently locked"), "{}", said[4]);
+    assert!(message[4].contains("the lock server says: all 1 semaphore slots currently locked"), "{}", message[4]);
     world.release("better");
     world.host("h2").run("kpull apply").ok();
-    let said = world.rounds(1);
-    assert!(world.state().iter().all(|(text, _)| text == "better"), "{said:#?}");
+    let message = world.rounds(1);
+    assert!(world.state().iter().all(|(text, _)| text == "better"), "{message:#?}");
     assert_eq!(locks.holders("default"), [""; 0]);
 }

@@ -72,13 +72,13 @@ fn a_service_gets_its_secret_as_a_credential_and_again_when_it_changes() {
     assert!(applied.contains("\"changed\":[\"secret:db\",\"unit:app.service\"]"), "{applied}");
     assert_eq!(read(host), "second-of-the-lab");
 
-    // somebody has touched what is stored
+    // the stored file was changed by hand
     host.run("echo x >> /etc/credstore.encrypted/db").ok();
     assert_eq!(host.run("kpull plan").code(), 2);
     host.run("kpull apply").ok();
     assert_eq!(read(host), "second-of-the-lab");
 
-    // what was encrypted once is not put down in the clear because encrypting fails
+    // a value that was encrypted once is not written in plaintext because encryption fails
     host.run("mount --bind /bin/false /usr/bin/systemd-creds").ok();
     release(host, "third-of-the-lab");
     let failed = host.run("kpull apply").fails(3);

@@ -36,13 +36,13 @@ apt-ftparchive release . > /tmp/Release
 mv /tmp/Release .
 "#;
 
-/// A package of the host's repository, of whose new index nobody has told apt yet.
+/// A package of the host's repository, whose new index apt has not read yet.
 fn offer(host: Host<'_>, name: &str, version: &str, arch: &str, depends: &str) {
     host.write("/srv/deb", DEB);
     host.run(&format!("bash /srv/deb {name} {version} {arch} '{depends}'")).ok();
 }
 
-/// A package of the host's repository, which apt knows, with nothing in it but a script that runs when it is installed.
+/// A package of the host's repository, in apt's index, that contains only a script that runs at installation.
 pub fn offer_script(host: Host<'_>, name: &str, script: &str) {
     host.write("/srv/made/postinst", format!("#!/bin/sh\nset -e\n{script}\n"));
     host.run(&format!(
@@ -172,8 +172,8 @@ fn a_package_that_another_needs_by_now_stays_and_so_does_earlier_configuration()
 
     // one that a role says is absent is not removed at the cost of others either
     world.release("[[package]]\nname = \"daemon-data\"\nstate = \"absent\"\n");
-    let told = host.run("kpull apply").fails(3);
-    assert!(told.contains("daemon would go too"), "{told}");
+    let output = host.run("kpull apply").fails(3);
+    assert!(output.contains("daemon would go too"), "{output}");
     host.run("apt-get -qy purge daemon").ok();
     world.release("[[package]]\nname = \"daemon-data\"\n");
     world.converges();
@@ -197,7 +197,7 @@ fn packages_that_become_orphans_together_are_removed_in_one_transaction() {
     let both = packages(&["daemon", "daemon-data"], "");
     offer(host, "daemon-data", "1", "all", "");
     offer(host, "daemon", "1", "amd64", "daemon-data");
-    // somebody's own package needs one of them, and that the other
+    // a package of the operator needs one of them, and that needs the other
     offer(host, "daemon-more", "1", "all", "daemon");
     world.release(&both);
     world.converges();
@@ -208,7 +208,7 @@ fn packages_that_become_orphans_together_are_removed_in_one_transaction() {
     world.converges();
     host.run("apt-get -qy purge daemon-more daemon daemon-data").ok();
 
-    // each came by itself; the one that is needed has its turn first
+    // each was installed separately; the required one is removed first
     world.release(&packages(&["daemon-data"], ""));
     world.converges();
     world.release(&both);
@@ -216,8 +216,8 @@ fn packages_that_become_orphans_together_are_removed_in_one_transaction() {
     world.release("");
     let plan = host.run("kpull plan").stdout;
     assert!(plan.contains("purge 1, and daemon that needs it"), "{plan}");
-    let told = host.run("kpull apply").ok();
-    assert_eq!(told.matches("package:daemon").count(), 2, "both are told: {told}");
+    let output = host.run("kpull apply").ok();
+    assert_eq!(output.matches("package:daemon").count(), 2, "both are reported: {output}");
     assert_eq!(left(host), "");
     assert_eq!(host.run("dpkg --verify").ok(), "");
     world.is_converged();
@@ -375,10 +375,10 @@ fn a_repository_its_key_and_its_pin_precede_packages_and_configuration_follows()
     world.release("");
     world.converges();
 
-    // the host refuses what is signed with another key, and that is the release's fault
+    // the host refuses a signature of another key, and that is the release's fault
     world.release(&role("wrong", "1"));
-    let told = host.run("kpull apply").fails(3);
-    assert!(told.contains("can't update the lists of packages") && told.contains("NO_PUBKEY"), "{told}");
+    let output = host.run("kpull apply").fails(3);
+    assert!(output.contains("can't update the lists of packages") && output.contains("NO_PUBKEY"), "{output}");
     assert!(mirror.is_blamed());
     host.run("test ! -e /etc/apt/sources.list.d/lab.list").ok();
 
@@ -432,9 +432,12 @@ fn a_mirror_that_is_down_is_waited_for_and_fails_no_release() {
     mirror.goes_away();
     mirror.world.release(&role);
     for _ in 0..2 {
-        let told = mirror.world.host().run("kpull apply").fails(1);
-        assert!(told.contains("can't update the lists of packages") && told.contains("http://192.168.1.254"), "{told}");
-        assert!(told.contains("the next run tries again"), "{told}");
+        let output = mirror.world.host().run("kpull apply").fails(1);
+        assert!(
+            output.contains("can't update the lists of packages") && output.contains("http://192.168.1.254"),
+            "{output}"
+        );
+        assert!(output.contains("the next run tries again"), "{output}");
     }
     assert!(!mirror.is_blamed());
     mirror.serve();
@@ -447,8 +450,11 @@ fn a_mirror_that_is_down_is_waited_for_and_fails_no_release() {
     mirror.world.host().run("apt-get clean").ok();
     mirror.goes_away();
     mirror.world.release(&role);
-    let told = mirror.world.host().run("kpull apply").fails(1);
-    assert!(told.contains("can't install daemon") || told.contains("can't update the lists of packages"), "{told}");
+    let output = mirror.world.host().run("kpull apply").fails(1);
+    assert!(
+        output.contains("can't install daemon") || output.contains("can't update the lists of packages"),
+        "{output}"
+    );
     assert!(!mirror.is_blamed());
     mirror.serve();
     mirror.world.converges();
@@ -472,8 +478,8 @@ fn a_mirror_that_is_down_is_waited_for_and_fails_no_release() {
         mirror.world.release(&format!(
             "{RULE}{LIST}{DAEMON}{REPO}{rpm}[[package]]\nname = {name:?}\n[[group]]\nname = {name:?}\n"
         ));
-        let told = mirror.world.host().run("kpull apply").fails(3);
-        assert!(told.contains(why), "{told}");
+        let output = mirror.world.host().run("kpull apply").fails(3);
+        assert!(output.contains(why), "{output}");
     }
     assert!(mirror.is_blamed());
 }
@@ -501,17 +507,17 @@ fn packages_that_are_foreign_on_hold_or_half_installed_are_named_as_such() {
     offer(host, "daemon", "2", "amd64", "");
     host.run("apt-mark hold daemon").ok();
     world.release(&format!("{DAEMON}version = \"2\"\n"));
-    let told = host.run("kpull apply").fails(1);
-    assert!(told.contains("can't install daemon=2") && told.contains("`apt-mark unhold daemon`"), "{told}");
-    // that is nobody's fault but this host's: the next run goes on
+    let output = host.run("kpull apply").fails(1);
+    assert!(output.contains("can't install daemon=2") && output.contains("`apt-mark unhold daemon`"), "{output}");
+    // that is the fault of this host: the next run continues
     host.run("apt-mark unhold daemon").ok();
     world.converges();
     assert_eq!(host.run("cat /usr/share/daemon/version-amd64").ok(), "2");
     host.write("/etc/apt/preferences.d/none", "Package: daemon-pinned\nPin: release *\nPin-Priority: -1\n");
     offer(host, "daemon-pinned", "1", "amd64", "");
     world.release("[[package]]\nname = \"daemon-pinned\"\n");
-    let told = host.run("kpull apply --json");
-    assert!(told.code() == 3 && told.to_string().contains("policy daemon-pinned`"), "{told}");
+    let output = host.run("kpull apply --json");
+    assert!(output.code() == 3 && output.to_string().contains("policy daemon-pinned`"), "{output}");
 
     // dpkg dies in the middle, and the next run goes on where it was
     host.run("rm /etc/apt/preferences.d/none").ok();
@@ -539,16 +545,16 @@ fn every_package_of_an_entry_is_reported_and_restarts_the_units_that_watch_it() 
         "[[package]]\nnames = [\"daemon\", \"daemon-data\"]\n{unit}restart_when = [\"package:daemon-data\"]\n"
     ));
     let plan = host.run("kpull plan").stdout;
-    let told = host.run("kpull apply").ok();
+    let output = host.run("kpull apply").ok();
     for part in ["package:daemon  install", "package:daemon-data  install", "unit:lab.service  restart"] {
-        assert!(plan.contains(part) && told.contains(part), "{part}: {plan}{told}");
+        assert!(plan.contains(part) && output.contains(part), "{part}: {plan}{output}");
     }
     assert_ne!(life(), before);
     world.is_converged();
 }
 
 #[test]
-fn a_repository_and_its_key_come_before_its_packages_and_what_is_signed_otherwise_is_refused() {
+fn a_repository_and_its_key_precede_its_packages_and_other_signatures_are_refused() {
     let mirror = Mirror::new();
     let (world, host) = (&mirror.world, mirror.world.host());
     for name in ["right", "wrong"] {

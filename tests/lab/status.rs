@@ -1,4 +1,4 @@
-//! What `kpull status` knows of a host's own systemd.
+//! What `kpull status` reads from a host's own systemd.
 
 use crate::support::lab::{H1, Host, Lab};
 
@@ -7,8 +7,8 @@ const CONFIG: &str =
 
 /// What the host says of the next run.
 fn next(host: Host<'_>) -> (String, serde_json::Value) {
-    let told = host.run("kpull status").ok();
-    let line = told.lines().find_map(|line| line.strip_prefix("  next run    ")).unwrap().to_owned();
+    let output = host.run("kpull status").ok();
+    let line = output.lines().find_map(|line| line.strip_prefix("  next run    ")).unwrap().to_owned();
     let status: serde_json::Value = serde_json::from_str(&host.run("kpull status --json").ok()).unwrap();
     (line, status["next_run"].clone())
 }

@@ -11,10 +11,10 @@ use crate::support::lab::{Lab, Running};
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/src/usage/tutorial.md");
 const HOSTS: [(&str, &str); 2] = [("h1", "192.168.1.11"), ("h2", "192.168.1.12")];
 
-/// The desk: a directory beside the hosts.
+/// The operator's machine: a directory beside the hosts.
 struct World {
     lab: Lab,
-    desk: PathBuf,
+    operator: PathBuf,
     server: Option<Running>,
     /// What stands in the page in place of what is different each time.
     real: Vec<(&'static str, String)>,
@@ -23,8 +23,8 @@ struct World {
 impl World {
     fn new() -> Self {
         let lab = Lab::new(&HOSTS);
-        let desk = lab.dir().join("desk");
-        fs::create_dir_all(desk.join("www/fleet")).unwrap();
+        let operator = lab.dir().join("desk");
+        fs::create_dir_all(operator.join("www/fleet")).unwrap();
         let mut real = Vec::new();
         let package = crate::lab::packages::packages().join("kpull_0.1.0-1_amd64.deb");
         for (name, _) in HOSTS {
@@ -36,9 +36,9 @@ impl World {
             host.run("mkdir -p /etc/systemd/system/kpull.service.d").ok();
             host.write("/etc/systemd/system/kpull.service.d/test.conf", "[Unit]\nConditionPathExists=/run/never\n");
         }
-        // whoever runs this may be nobody to nginx
-        lab.fabric(&format!("chmod -R a+rwX {0} && chmod a+x {0}/.. ", desk.display())).ok();
-        Self { lab, desk, server: None, real }
+        // the user of this test can be unknown to nginx
+        lab.fabric(&format!("chmod -R a+rwX {0} && chmod a+x {0}/.. ", operator.display())).ok();
+        Self { lab, operator, server: None, real }
     }
 
     /// Runs a command of the page; what it says, with what differs each time taken out.
@@ -48,8 +48,10 @@ impl World {
             Some(host) => self.lab.host(host).run(&format!("cd /root && {{ {command}\n}} 2>&1")),
             None => {
                 let bin = Path::new(env!("CARGO_BIN_EXE_kpull")).parent().unwrap().display().to_string();
-                self.lab
-                    .fabric(&format!("cd {} && export PATH={bin}:$PATH && {{ {command}\n}} 2>&1", self.desk.display()))
+                self.lab.fabric(&format!(
+                    "cd {} && export PATH={bin}:$PATH && {{ {command}\n}} 2>&1",
+                    self.operator.display()
+                ))
             }
         };
         if command.contains("ssh-keygen -l") {
@@ -63,13 +65,13 @@ impl World {
     /// Writes a file of the page, and starts the web server when that is its configuration.
     fn write(&mut self, path: &str, text: &str) {
         let text = self.real.iter().fold(text.to_owned(), |text, (shown, real)| text.replace(shown, real));
-        let to = self.desk.join(path);
+        let to = self.operator.join(path);
         fs::create_dir_all(to.parent().unwrap()).unwrap();
         fs::write(&to, text).unwrap();
         if path == "nginx.conf" {
-            let desk = self.desk.display();
+            let operator = self.operator.display();
             let command = format!(
-                "PATH=$PATH:/usr/sbin exec nginx -e error.log -p {desk} -c nginx.conf -g 'daemon off; user root;'"
+                "PATH=$PATH:/usr/sbin exec nginx -e error.log -p {operator} -c nginx.conf -g 'daemon off; user root;'"
             );
             self.server = Some(self.lab.spawn_fabric(&command));
             self.lab
@@ -79,7 +81,7 @@ impl World {
     }
 }
 
-/// Takes out what is different each time: times, and how long something took or ago it was.
+/// Removes what differs each time: times, durations and ages.
 fn same_each_time(text: &str) -> String {
     let rules = [
         (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "2026-11-27T20:00:00Z"),
@@ -123,9 +125,9 @@ fn the_tutorial_shows_the_output_of_its_commands() {
         }
         if kind == "console" {
             for (prompt, command) in block.iter().filter_map(|line| prompt(line)) {
-                let said = world.run(prompt, command);
+                let output = world.run(prompt, command);
                 made.push_str(&format!("{prompt} {command}\n"));
-                made.extend(said.lines().flat_map(|line| [line, "\n"]));
+                made.extend(output.lines().flat_map(|line| [line, "\n"]));
             }
         } else {
             let path = block[0].trim_start_matches(['#', '<', '!', '-', ' ']).trim_end_matches([' ', '-', '>']);

@@ -28,7 +28,7 @@ fn etc(host: Host<'_>) -> String {
 mod own {
     use super::*;
 
-    /// As the timer does; what systemd tells of the run.
+    /// As the timer does; returns what systemd reports about the run.
     fn run(host: Host<'_>) -> String {
         host.run("systemctl start kpull.service; systemctl show -p Result -p ExecMainStatus --value kpull.service").ok()
     }
@@ -52,7 +52,7 @@ mod own {
         assert_eq!(host.run("systemctl show -p NeedDaemonReload --value kpull.service").ok(), "no");
         world.is_converged();
 
-        // the same under another name, by a unit that never ends by itself, and by what takes it along when it ends
+        // the same under another name, by a unit that never ends, and by one that ends with another
         let text = "[Unit]\\nPartOf=lab.service\\n[Service]\\nType=exec\\nExecStart=\\nExecStart=/bin/sh -c 'kpull apply; exec sleep infinity'\\n";
         host.run(
             "cp /usr/lib/systemd/system/kpull.service /etc/systemd/system/agent.service && systemctl daemon-reload",
@@ -81,7 +81,7 @@ mod own {
         assert_eq!((life(host, "agent"), life(host, "lab")), (agent, lab));
         world.is_converged();
 
-        // by hand, what is not one's own is restarted
+        // a manual run restarts units other than its own
         let lab = life(host, "lab");
         world.release(&role(3));
         world.converges();
@@ -112,7 +112,7 @@ mod own {
         assert_eq!(run(host), "success\n0");
         assert_eq!(state(host, "kpull.timer"), "active");
         assert_eq!(run(host), "success\n0");
-        // who runs it by hand is in nobody's way
+        // a manual run blocks no other
         host.run("kpull apply").ok();
         assert_eq!(state(host, "kpull.timer"), "inactive");
     }
@@ -223,8 +223,8 @@ fn a_service_with_only_an_init_script_is_enabled_by_the_distributions_program() 
     host.run("mkdir -p /mnt/lab && echo 'tmpfs /mnt/lab tmpfs noauto 0 0' >> /etc/fstab && systemctl daemon-reload")
         .ok();
     world.release("[[unit]]\nname = \"mnt-lab.mount\"\nenable = true\n");
-    let told = host.run("kpull apply").fails(3);
-    assert!(told.contains("mnt-lab.mount can't be enabled") && told.contains("/etc/fstab"), "{told}");
+    let output = host.run("kpull apply").fails(3);
+    assert!(output.contains("mnt-lab.mount can't be enabled") && output.contains("/etc/fstab"), "{output}");
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn a_unit_that_no_role_defines_any_more_stops_with_what_started_it() {
     let before = etc(host);
     let socket = "[[unit]]\nname = \"lab.socket\"\ncontent = \"[Socket]\\nListenStream=/run/lab\\n[Install]\\nWantedBy=sockets.target\\n\"\nenable = true\n";
     let knock = "socat -u OPEN:/dev/null UNIX-CONNECT:/run/lab; timeout 60 sh -c 'until systemctl is-active -q lab.service; do sleep .1; done'";
-    // the socket starts a service whose state the role leaves open; while it is stopped, somebody knocks on and on
+    // the socket starts a service whose state the role leaves open; while it is stopped, a client connects again and again
     world.release(&format!("{}{socket}", service("lab.service", "", "")));
     world.converges();
     host.run(knock).ok();
@@ -264,7 +264,7 @@ fn a_unit_that_no_role_defines_any_more_stops_with_what_started_it() {
     world.converges();
     assert_eq!((state(host, "lab theirs"), etc(host)), ("inactive inactive".to_owned(), before.clone()));
 
-    // what somebody else has started goes on, and so does what the role says is to
+    // a unit that was started by hand continues, and so does one that the role starts
     world.release(&theirs(""));
     world.converges();
     host.run("systemctl start theirs").ok();
@@ -336,7 +336,7 @@ fn a_path_that_no_longer_exists_needs_no_restoring() {
     for name in ["legacy.service", "name.service"] {
         world.release(&dropin(name));
         world.converges();
-        // somebody purges the package that brought it
+        // an operator purges the package that installed it
         host.run(&format!("systemctl disable -q --now legacy; rm {legacy}; systemctl daemon-reload")).ok();
         world.release("");
         world.converges();
@@ -344,7 +344,7 @@ fn a_path_that_no_longer_exists_needs_no_restoring() {
         host.write(legacy, unit);
         host.run("systemctl daemon-reload && systemctl enable -q --now legacy").ok();
     }
-    // somebody masks it: that is their will, and no reason to fail
+    // an operator masks it: that is deliberate, and no reason to fail
     world.release(&dropin("legacy.service"));
     world.converges();
     host.run("systemctl mask -q --now legacy").ok();
@@ -361,14 +361,14 @@ fn a_failed_unit_is_reported_as_a_unit_and_not_as_a_probe() {
     world.converges();
     // at its start
     world.release("[[unit]]\nname = \"bad.service\"\ncontent = \"[Service]\\nExecStart=/bin/sh -c 'echo no room; exit 7'\\n\"\nstate = \"running\"\n");
-    let told = host.run("kpull apply").fails(3);
+    let output = host.run("kpull apply").fails(3);
     for part in ["unit bad.service failed to start", "exit status 7", "no room"] {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(output.contains(part), "{part}: {output}");
     }
     let status = host.run("kpull status").ok();
     assert!(!status.contains("probe") && status.contains("unit bad.service failed to start"), "{status}");
 
-    // later, when nobody looks
+    // later, between two runs
     world.release("[[unit]]\nname = \"late.service\"\ncontent = \"[Service]\\nExecStart=/bin/sh -c 'while ! test -e /run/fail; do sleep .1; done; echo out of luck; exit 9'\\n\"\nstate = \"running\"\n");
     world.converges();
     host.run("touch /run/fail; timeout 60 sh -c 'until systemctl is-failed -q late; do sleep .1; done'").ok();
@@ -377,9 +377,9 @@ fn a_failed_unit_is_reported_as_a_unit_and_not_as_a_probe() {
     for part in ["late.service", "Unhealthy", "the unit failed", "exit status 9"] {
         assert!(verified.stdout.contains(part), "{part}: {verified}");
     }
-    let told = host.run("kpull apply").fails(3);
+    let output = host.run("kpull apply").fails(3);
     for part in ["unit late.service failed to start", "exit status 9", "out of luck"] {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(output.contains(part), "{part}: {output}");
     }
     let status = host.run("kpull status").ok();
     assert!(!status.contains("probe"), "{status}");

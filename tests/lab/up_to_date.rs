@@ -26,21 +26,21 @@ name = "etcd.service"
 mask = true
 "#;
 
-/// Runs with nothing to do, and whether nothing was looked into.
-fn is_short(world: &World) -> bool {
+/// Runs with nothing to do, and returns whether the up-to-date check sufficed.
+fn is_up_to_date(world: &World) -> bool {
     let output = world.host().run("kpull apply --json").ok();
     let done = output.lines().find(|line| line.contains(r#""event":"done""#)).unwrap();
     assert!(done.contains(r#""changed":[]"#), "{done}");
     done.contains(r#""up_to_date":true"#)
 }
 
-/// Lets all times become old, and runs until nothing has to be looked into any more.
+/// Makes all times old, and runs until the up-to-date check suffices.
 #[track_caller]
-fn is_sealed_soon(world: &World) {
+fn becomes_up_to_date(world: &World) {
     std::thread::sleep(std::time::Duration::from_millis(2100));
     // what systemd and firewalld write by themselves may be younger
     for _ in 0..20 {
-        if is_short(world) {
+        if is_up_to_date(world) {
             return;
         }
         std::thread::sleep(std::time::Duration::from_millis(500));
@@ -54,7 +54,7 @@ fn an_up_to_date_check_reads_no_contents_and_sees_every_drift_of_units() {
     let host = world.host();
     world.release(ROLE);
     host.run("kpull apply").ok();
-    is_sealed_soon(&world);
+    becomes_up_to_date(&world);
     for (what, drift, changed) in [
         ("stopped", "systemctl stop app.service", "unit:app.service"),
         ("killed", "systemctl kill -s KILL app.service", "unit:app.service"),
@@ -68,14 +68,14 @@ fn an_up_to_date_check_reads_no_contents_and_sees_every_drift_of_units() {
         let done = output.lines().find(|line| line.contains(r#""event":"done""#)).unwrap();
         assert!(done.contains(changed), "{what}: {done}");
         assert_eq!(host.run("systemctl is-active app.service").ok(), "active", "{what}");
-        is_sealed_soon(&world);
+        becomes_up_to_date(&world);
     }
-    // somebody else's restart is no drift; a boot is looked into, and one-time jobs are done again by it
+    // a restart by others is no drift; a boot causes a full check, and one-time jobs run again
     host.run("systemctl restart app.service").ok();
-    assert!(is_short(&world));
+    assert!(is_up_to_date(&world));
     host.crash();
     host.boot();
-    assert!(!is_short(&world));
+    assert!(!is_up_to_date(&world));
 }
 
 const FIREWALL: &str = r#"
@@ -123,7 +123,7 @@ fn an_up_to_date_check_reads_no_contents_and_sees_every_drift_of_a_firewall() {
     let host = world.host();
     world.release(FIREWALL);
     host.run("kpull apply").ok();
-    is_sealed_soon(&world);
+    becomes_up_to_date(&world);
     let good = zones(host);
     for (drift, changed) in [
         ("firewall-cmd -q --remove-port=443/tcp", "firewall:public service ssh"),
@@ -159,11 +159,11 @@ fn an_up_to_date_check_reads_no_contents_and_sees_every_drift_of_a_firewall() {
         if !drift.contains("home") {
             assert_eq!(zones(host), good, "{drift}");
         }
-        is_sealed_soon(&world);
+        becomes_up_to_date(&world);
     }
-    // somebody else's reload that changes nothing is no drift
+    // a reload by others that changes nothing is no drift
     host.run("firewall-cmd -q --reload").ok();
-    assert!(is_short(&world));
+    assert!(is_up_to_date(&world));
 }
 
 #[test]
@@ -173,8 +173,8 @@ fn a_host_without_units_or_firewall_is_up_to_date_without_a_bus() {
     let (files, _) = ROLE.split_once("[[unit]]").unwrap();
     world.release(files);
     host.run("kpull apply").ok();
-    is_sealed_soon(&world);
+    becomes_up_to_date(&world);
     host.run("mv /run/dbus/system_bus_socket /run/dbus/away").ok();
-    assert!(is_short(&world));
+    assert!(is_up_to_date(&world));
     host.run("mv /run/dbus/away /run/dbus/system_bus_socket").ok();
 }

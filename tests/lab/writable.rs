@@ -51,7 +51,7 @@ fn is_refused(host: Host<'_>, change: &str, path: &str, at: &str, why: &str) {
 }
 
 #[test]
-fn a_configuration_that_another_user_may_write_is_refused_and_nothing_is_changed() {
+fn a_configuration_that_another_user_can_write_is_refused_and_nothing_changes() {
     let lab = world();
     let host = lab.host("h1");
     let (config, dir) = ("/etc/kpull/kpull.toml", "/etc/kpull");
@@ -72,7 +72,7 @@ fn a_configuration_that_another_user_may_write_is_refused_and_nothing_is_changed
 }
 
 #[test]
-fn keys_memory_and_hooks_that_another_user_may_write_are_refused() {
+fn keys_state_and_hooks_that_another_user_can_write_are_refused() {
     let lab = world();
     let host = lab.host("h1");
     let bob = host.run("id -u bob").ok();

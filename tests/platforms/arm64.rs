@@ -40,7 +40,7 @@ fn programs() -> &'static [PathBuf; 2] {
             "sandbox",
             "--message-format=json-render-diagnostics",
         ]);
-        // what the cargo that runs this test has set would make it build again what is there
+        // variables of the cargo that runs this test would cause a rebuild
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
             if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"].iter().any(|of| name.starts_with(of)) {
@@ -51,8 +51,8 @@ fn programs() -> &'static [PathBuf; 2] {
         cargo.envs([("CARGO_PROFILE_DEV_DEBUG", "0"), ("CARGO_INCREMENTAL", "0")]);
         cargo.env("CC_aarch64_unknown_linux_musl", "aarch64-linux-gnu-gcc");
         cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld");
-        let told = Output::of(cargo.output().expect("start cargo")).exits(0).stdout;
-        let made: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let text = Output::of(cargo.output().expect("start cargo")).exits(0).stdout;
+        let made: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         ["kpull", "sandbox"].map(|name| {
             let of_it = |line: &&Value| line["target"]["name"] == name && line["executable"].is_string();
             made.iter().find(of_it).unwrap_or_else(|| panic!("no {name}"))["executable"].as_str().unwrap().into()
@@ -61,8 +61,8 @@ fn programs() -> &'static [PathBuf; 2] {
 }
 
 fn sysroot() -> PathBuf {
-    let told = Command::new("rustc").args(["--print", "sysroot"]).output().expect("start rustc");
-    String::from_utf8(told.stdout).unwrap().trim().into()
+    let message = Command::new("rustc").args(["--print", "sysroot"]).output().expect("start rustc");
+    String::from_utf8(message.stdout).unwrap().trim().into()
 }
 
 /// Runs the program in the user mode; words after a blank are arguments.
@@ -123,7 +123,7 @@ fn on_an_arm64_kernel_sources_are_confined_and_the_demo_runs_for_any_user() {
     let initrd = dir.path().join("initrd");
     run("sh", ["-euc", &format!("cd {}; find . | cpio -o -H newc --quiet > {}", root.display(), initrd.display())]);
 
-    let said = Machine {
+    let output = Machine {
         program: "qemu-system-aarch64",
         options: ["-machine", "virt", "-cpu", "cortex-a72"].map(str::to_owned).into(),
         kernel: made.join("kernel"),
@@ -131,11 +131,11 @@ fn on_an_arm64_kernel_sources_are_confined_and_the_demo_runs_for_any_user() {
         append: "console=ttyAMA0 quiet panic=-1",
     }
     .run();
-    assert!(said.contains("machine aarch64\r\n"), "{said}");
+    assert!(output.contains("machine aarch64\r\n"), "{output}");
     for step in ["sandbox-as-root", "sandbox-as-somebody", "demo-as-root", "demo-as-somebody"] {
-        assert!(said.contains(&format!("\n{step} ended with 0\r\n")), "{step}: {said}");
+        assert!(output.contains(&format!("\n{step} ended with 0\r\n")), "{step}: {output}");
     }
-    assert_eq!(said.matches("\n0 failed\r\n").count(), 2, "{said}");
+    assert_eq!(output.matches("\n0 failed\r\n").count(), 2, "{output}");
 }
 
 const INIT: &str = r#"#!/bin/busybox sh

@@ -73,7 +73,7 @@ command = ["grep", "-q", "", "/srv/app/answer"]
 /// Everything of [`APP`] is there.
 #[track_caller]
 fn is_whole(host: Host<'_>, answer: &str) {
-    for (command, told) in [
+    for (command, expected) in [
         ("cat /srv/current/answer; stat -c '%U %G %a' /srv/app/answer", &*format!("{answer}\napp app 640")),
         ("id -nG ann", "ann app"),
         ("hello", "Hello, world!"),
@@ -84,7 +84,7 @@ fn is_whole(host: Host<'_>, answer: &str) {
         ("ps -o user= -p $(systemctl show -p MainPID --value app.service)", "app"),
         ("firewall-cmd --list-ports; firewall-cmd --permanent --list-ports", "8080/tcp\n8080/tcp"),
     ] {
-        assert_eq!(host.run(command).ok(), told, "{command}");
+        assert_eq!(host.run(command).ok(), expected, "{command}");
     }
 }
 

@@ -36,7 +36,7 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/platforms/os-release")
 }
 
-/// What a host knows of itself that has this os-release file.
+/// The facts of a host with this os-release file.
 fn facts(name: &str) -> Facts {
     let tree = tempfile::tempdir().unwrap();
     fs::create_dir_all(tree.path().join("etc")).unwrap();
@@ -185,7 +185,7 @@ fn record(site: &Site, file: &str) {
 }
 
 /// What a command says with the site's directory.
-fn told(site: &Site, words: &str) -> crate::support::site::Output {
+fn checked_output(site: &Site, words: &str) -> crate::support::site::Output {
     kpull(&words.split(' ').chain(["--site", site.path().to_str().unwrap()]).collect::<Vec<_>>())
 }
 
@@ -193,7 +193,7 @@ fn told(site: &Site, words: &str) -> crate::support::site::Output {
 fn explain_and_graph_use_recorded_facts() {
     let site = trusting(ANCHORS);
     assert_eq!(
-        told(&site, "explain h1 trust.system.dir").exits(0).stdout.lines().next(),
+        checked_output(&site, "explain h1 trust.system.dir").exits(0).stdout.lines().next(),
         Some("trust.system.dir = \"/usr/local/share/ca-certificates\"")
     );
     for (file, dir, rows) in [
@@ -203,44 +203,49 @@ fn explain_and_graph_use_recorded_facts() {
         ("ubuntu-20.04", "/usr/local/share/ca-certificates", &["default", "debian"]),
     ] {
         record(&site, file);
-        let explained = told(&site, "explain h1 trust.system.dir").exits(0).stdout;
+        let explained = checked_output(&site, "explain h1 trust.system.dir").exits(0).stdout;
         assert!(explained.starts_with(&format!("trust.system.dir = \"{dir}\"\n")), "{file}: {explained}");
         let end = format!("  rows                 {}\n  facts                facts/h1.toml\n", rows.join(", "));
         assert!(explained.ends_with(&end), "{file}: {explained}");
-        let json = told(&site, "explain h1 trust.system --json").exits(0).json().remove(0);
+        let json = checked_output(&site, "explain h1 trust.system --json").exits(0).json().remove(0);
         assert_eq!((&json["value"]["dir"], &json["facts"]), (&dir.into(), &"facts/h1.toml".into()), "{file}");
         assert_eq!(json["rows"], serde_json::json!(rows), "{file}");
-        let json = told(&site, "explain h1 trust.systems --json").exits(0).json().remove(0);
+        let json = checked_output(&site, "explain h1 trust.systems --json").exits(0).json().remove(0);
         assert_eq!(json["rows"], serde_json::Value::Null, "{file}");
-        let graph = told(&site, "graph h1").exits(0).stdout;
+        let graph = checked_output(&site, "graph h1").exits(0).stdout;
         assert!(graph.contains(&format!("directory:{dir}")), "{file}: {graph}");
     }
-    let unknown = told(&site, "explain h1 trust.system.drr --json").exits(1).error();
+    let unknown = checked_output(&site, "explain h1 trust.system.drr --json").exits(1).error();
     assert_eq!(unknown["error"], "nothing sets `trust.system.drr` for h1");
     assert_eq!(unknown["help"], "`trust.system` has no `drr`: it has `dir`, `update`");
-    let unknown = told(&site, "explain h1 trust.system.dir.a.b --json").exits(1).error();
+    let unknown = checked_output(&site, "explain h1 trust.system.dir.a.b --json").exits(1).error();
     assert_eq!(unknown["help"], "\"/usr/local/share/ca-certificates\" has no parts");
-    let unknown = told(&site, "explain h1 trust.systems.suse.a.b --json").exits(1).error();
+    let unknown = checked_output(&site, "explain h1 trust.systems.suse.a.b --json").exits(1).error();
     assert_eq!(unknown["help"], "`trust.systems.suse` has no `a`: it has `dir`, `update`");
     // older versions of kpull recorded fewer facts
     let path = site.path().join("facts/h1.toml");
     let old = fs::read_to_string(&path).unwrap().replace("variant = \"\"\n", "");
     fs::write(&path, old).unwrap();
-    told(&site, "check").exits(0);
+    checked_output(&site, "check").exits(0);
 }
 
 #[test]
 fn a_table_without_a_row_for_a_system_names_its_rows_and_those_that_would_match() {
     let site = trusting("debian = { dir = \"/a\" }\nubuntu = { dir = \"/b\" }");
     record(&site, "centos-7");
-    let error = told(&site, "check --json").exits(1).error();
+    let error = checked_output(&site, "check --json").exits(1).error();
     assert_eq!((&error["file"], &error["line"]), (&"roles/trust/role.toml".into(), &3.into()), "{error}");
     assert_eq!(
         error["error"],
         "the value can't be made: no row is for centos 7: there is `debian`, `ubuntu`, and none of `default`, `rhel`, `rhel-7`, `centos`, `centos-7`"
     );
     record(&site, "ubuntu-18.04");
-    assert!(told(&site, "explain h1 trust.system").exits(0).stdout.starts_with("trust.system = {\"dir\":\"/b\"}\n"));
+    assert!(
+        checked_output(&site, "explain h1 trust.system")
+            .exits(0)
+            .stdout
+            .starts_with("trust.system = {\"dir\":\"/b\"}\n")
+    );
     for (row, why) in [
         (
             "rehl-7 = { dir = \"/c\" }",
@@ -248,16 +253,22 @@ fn a_table_without_a_row_for_a_system_names_its_rows_and_those_that_would_match(
         ),
         ("ubuntu-22.04 = { dir = \"/c\" }", "a row with a dot in its name stands in quotes: write `\"ubuntu-22.04\"`"),
     ] {
-        let error = told(&trusting(&format!("default = {{ dir = \"/a\" }}\n{row}")), "check --json").exits(1).error();
+        let error =
+            checked_output(&trusting(&format!("default = {{ dir = \"/a\" }}\n{row}")), "check --json").exits(1).error();
         assert_eq!(error["error"], format!("the value can't be made: {why}"), "{error}");
     }
     let quoted =
         trusting("default = { dir = \"/a\" }\n\"ubuntu-22.04\" = { dir = \"/c\" }\nmylinux = { dir = \"/d\" }");
     record(&quoted, "ubuntu-22.04");
-    assert!(told(&quoted, "explain h1 trust.system.dir").exits(0).stdout.starts_with("trust.system.dir = \"/c\"\n"));
+    assert!(
+        checked_output(&quoted, "explain h1 trust.system.dir")
+            .exits(0)
+            .stdout
+            .starts_with("trust.system.dir = \"/c\"\n")
+    );
     let site = trusting("debian = 1");
     site.role("trust", "[vars]\nsystem = \"{{ 'text' | for_os }}\"\n[[directory]]\npath = \"{{ system }}\"\n");
-    let error = told(&site, "check --json").exits(1).error();
+    let error = checked_output(&site, "check --json").exits(1).error();
     assert_eq!(error["error"], "the value can't be made: `for_os` takes a table with a row for each system", "{error}");
 }
 
@@ -267,20 +278,20 @@ fn check_judges_packages_on_images_as_the_host_does_and_warns_of_unused_facts() 
     let packages = "[[package]]\nwhen = \"facts.os.id != 'debian'\"\nnames = ['socat', 'jq']\n";
     site.role("tools", &format!("{packages}[[file]]\npath = '/srv/f'\ncontent = ''\n"));
     site.host("h1", "address = \"192.0.2.1\"\nroles = [\"tools\"]\n");
-    assert!(!told(&site, "check").exits(0).stdout.contains("facts/"));
+    assert!(!checked_output(&site, "check").exits(0).stdout.contains("facts/"));
     for (file, code) in [("rocky-8", 0), ("flatcar", 1), ("fedora-coreos-41", 1), ("debian-12", 0)] {
         record(&site, file);
-        told(&site, "check").exits(code);
+        checked_output(&site, "check").exits(code);
     }
     record(&site, "flatcar");
-    let told = |words: &str| told(&site, words);
-    let errors = told("check --json").exits(1).events("error");
+    let checked_output = |words: &str| checked_output(&site, words);
+    let errors = checked_output("check --json").exits(1).events("error");
     let whats: Vec<&str> = errors.iter().map(|error| error["error"].as_str().unwrap()).collect();
     let why = "/usr is read-only on this host, as that of a system that is an image";
     assert_eq!(whats, ["socat", "jq"].map(|name| format!("can't change the package {name}: {why}")));
     assert_eq!((&errors[0]["file"], &errors[0]["line"]), (&"roles/tools/role.toml".into(), &2.into()));
     record(&site, "debian-12");
     fs::rename(site.path().join("facts/h1.toml"), site.path().join("facts/h2.toml")).unwrap();
-    let warned = told("check").exits(0).stdout;
+    let warned = checked_output("check").exits(0).stdout;
     assert!(warned.contains("! facts/h2.toml is read for no host: did you mean facts/h1.toml?\n"), "{warned}");
 }

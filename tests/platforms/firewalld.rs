@@ -68,7 +68,7 @@ pub fn steps(world: &World, backend: &str) {
     }
     is_idle(world);
 
-    // newer ones own their table of nftables, which nobody else can flush then
+    // newer ones own their table of nftables, which no other program can flush then
     host.run("nft flush ruleset; iptables -F").ok();
     host.run("kpull apply").ok();
     let rules = match backend {
@@ -97,14 +97,14 @@ fn is_idle(world: &World) {
     assert_eq!(life(), before, "firewalld was restarted");
 }
 
-/// All of [`APP`] is there, now and for the next start, and nothing that nobody lists.
+/// All of [`APP`] is in effect, now and after the next start, and nothing that is not listed.
 #[track_caller]
 fn is_whole(host: Host<'_>) {
-    let told = host.run(ASK).ok();
+    let output = host.run(ASK).ok();
     let public = r#"["default",["app","http","https","ssh"],[["30000-30010","udp"]],true,[],2]"#;
     let friends = r#"["ACCEPT",[],[],false,["10.7.0.0/16","ipset:friends"],0]"#;
     let set = r#"["10.9.0.0/16","192.168.1.12"]"#;
-    assert_eq!(told.lines().collect::<Vec<_>>(), [public, public, friends, friends, set, set]);
+    assert_eq!(output.lines().collect::<Vec<_>>(), [public, public, friends, friends, set, set]);
 }
 
 /// Asks firewalld for target, services, ports, masquerading, sources and the number of rich rules of each zone, and for the entries of
@@ -166,9 +166,9 @@ fn a_feature_that_an_older_firewalld_lacks_is_reported_before_any_change() {
     ] {
         world.release(&role);
         for verb in ["plan", "apply"] {
-            let told = host.run(&format!("kpull {verb}"));
-            assert!(!matches!(told.code(), 0 | 2), "{told}");
-            let words: Vec<&str> = told.stderr.split_whitespace().filter(|word| *word != "│").collect();
+            let output = host.run(&format!("kpull {verb}"));
+            assert!(!matches!(output.code(), 0 | 2), "{output}");
+            let words: Vec<&str> = output.stderr.split_whitespace().filter(|word| *word != "│").collect();
             let words = words.join(" ");
             for part in parts {
                 assert!(words.contains(part), "{part}: {words}");

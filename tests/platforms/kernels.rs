@@ -42,7 +42,7 @@ enable = true
 content = "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n"
 "#;
 
-/// What it is to become.
+/// The desired state.
 const NEW: &str = r#"
 [[file]]
 path = "/srv/data/1"
@@ -52,7 +52,7 @@ path = "/srv/old"
 recursive = true
 "#;
 
-/// The kernel lacks what it is said to lack, or the other tests show nothing.
+/// The kernel lacks the named system calls; otherwise the other tests show nothing.
 #[test]
 fn the_older_kernel_lacks_newer_system_calls() {
     let answers = |version| {
@@ -110,7 +110,7 @@ fn all_works(on: &On) {
     assert_eq!(old, new, "every kernel makes the same of it");
 }
 
-/// Makes a tree, changes it and goes back, with a kpull that `run` runs on it; what it was after each step.
+/// Creates a tree, changes it and rolls back, with a kpull that `run` runs on it; returns the state after each step.
 pub fn a_tree_that_changes(run: impl Fn(&Tree, &str) -> Output) -> Vec<crate::support::site::Snapshot> {
     let site = Site::new("test");
     site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n").role("base", OLD);
@@ -166,11 +166,11 @@ fn without_landlock_a_host_reports_what_is_missing_and_continues() {
     let on = |version, command: &str| like(version, || tree.kpull(command));
     let words = "has no Landlock: the process that talks to the network can read what everybody may read";
     on((5, 4), "apply").exits(0);
-    let told = on((5, 4), "status").exits(0);
-    assert!(told.stdout.contains(words), "{told:?}");
+    let output = on((5, 4), "status").exits(0);
+    assert!(output.stdout.contains(words), "{output:?}");
     assert_eq!(on((5, 4), "status --json").exits(0).json()[0]["sandbox_lacks"], json!(["landlock"]));
-    let told = on((5, 14), "status").exits(0);
-    assert!(!told.stdout.contains("Landlock"), "{told:?}");
+    let output = on((5, 14), "status").exits(0);
+    assert!(!output.stdout.contains("Landlock"), "{output:?}");
     assert_eq!(on((5, 14), "status --json").exits(0).json()[0]["sandbox_lacks"], json!([]));
 }
 
@@ -194,26 +194,26 @@ fn a_host_that_requires_landlock_fetches_nothing_without_it_and_keeps_its_releas
     site.role("base", &NEW.replace("new", "newer")).sign();
     on((5, 4), "apply").exits(1);
     assert_eq!((tree.read("srv/data/1").as_str(), asked()), ("new\n", before), "drift is corrected all the same");
-    let told = on((5, 4), "status").exits(0);
-    assert!(told.stdout.contains("has no Landlock, and [sandbox] requires it"), "{told:?}");
+    let output = on((5, 4), "status").exits(0);
+    assert!(output.stdout.contains("has no Landlock, and [sandbox] requires it"), "{output:?}");
     on((5, 14), "apply").exits(0);
     assert_eq!(tree.read("srv/data/1"), "newer\n");
 }
 
 #[test]
 fn a_requirement_that_the_sandbox_can_not_meet_is_a_configuration_error() {
-    for (source, require, told) in [
+    for (source, require, expected) in [
         ("dir = \"/x\"", "selinux", "unknown variant `selinux`, expected `landlock` or `user`"),
         ("git = \"ssh://git@h/x\"", "landlock", "git over ssh does not run in the sandbox"),
     ] {
         let tree = Tree::new();
         tree.configure(&format!("[[source]]\n{source}\n[sandbox]\nrequire = [\"{require}\"]\n"));
         let output = tree.kpull("status").exits(1);
-        assert!(output.stderr.contains(told) && output.stderr.contains("kpull.toml:"), "{output:?}");
+        assert!(output.stderr.contains(expected) && output.stderr.contains("kpull.toml:"), "{output:?}");
     }
 }
 
-/// All that a host is asked for and told, with a server of its own for the release and an artifact.
+/// Every kind of request and report of a host, with a server of its own for the release and an artifact.
 const LIVE: &str = r#"
 [[user]]
 name = "app"
@@ -305,7 +305,7 @@ fn on_a_real_host_with_linux_3_10_everything_is_created_corrected_and_undone() {
 
     let plan = run("kpull plan");
     assert_eq!(plan.code(), 2, "{plan}");
-    // something is mounted below what is to be removed, of the same file system
+    // a file system is mounted below a directory that must be removed
     host.run("mkdir /srv/mine && touch /srv/mine/kept && mount --bind /srv/mine /srv/old/deep/er").ok();
     let refused = run("NO_COLOR=1 kpull apply");
     assert_eq!(refused.code(), 1, "{refused}");
@@ -341,13 +341,13 @@ fn on_a_real_host_with_linux_3_10_everything_is_created_corrected_and_undone() {
         assert_eq!(run("kpull plan").code(), 0, "{drift}");
     }
 
-    // the probe fails, so the host goes back by itself
+    // the probe fails, so the host rolls back automatically
     world.release(&LIVE.replace("VALUE", "second").replace("[\"/opt/tool\"]", "[\"false\"]").replace("20s", "1s"));
     assert_eq!(run("kpull apply").code(), 3);
     assert_eq!(host.run("cat /etc/app.conf").ok(), "first");
     assert!(run("kpull apply").ok().contains("nothing to do"));
 
-    // and with a role that wants nothing any more, all of it goes
+    // and with an empty role, all of it is removed
     world.release("");
     run("kpull apply --retry").ok();
     let left = host

@@ -22,18 +22,18 @@ fn a_program_that_is_killed_for_its_memory_fails_alone_and_the_run_continues() {
     results.step("first", 0);
 
     // a program of the release
-    let told = results.step("hungry", 1);
-    assert!(told.contains("`eats` failed: signal: 9 (SIGKILL), without a word"), "{told}");
-    assert!(told.contains("journalctl -k"), "{told}");
-    assert!(told.contains("A process of this unit has been killed by the OOM killer."), "{told}");
+    let message = results.step("hungry", 1);
+    assert!(message.contains("`eats` failed: signal: 9 (SIGKILL), without a word"), "{message}");
+    assert!(message.contains("journalctl -k"), "{message}");
+    assert!(message.contains("A process of this unit has been killed by the OOM killer."), "{message}");
     assert_eq!(results.read("hungry-result"), "exit-code\n1\n", "kpull has ended by itself");
     assert_eq!(results.read("hungry-other"), "y\n", "everything else was corrected");
     results.step("fed", 0);
 
     // the process without rights, which holds a whole file of the release
-    let told = results.step("large", 1);
-    assert!(told.contains("the process that asks it failed: signal: 9 (SIGKILL)"), "{told}");
-    assert!(told.contains("MemoryMax= of kpull.service limits all that a run uses"), "{told}");
+    let message = results.step("large", 1);
+    assert!(message.contains("the process that asks it failed: signal: 9 (SIGKILL)"), "{message}");
+    assert!(message.contains("MemoryMax= of kpull.service limits all that a run uses"), "{message}");
     assert_eq!(results.read("large-result"), "exit-code\n1\n", "kpull has ended by itself");
     assert_eq!(results.read("large-other"), "y\n", "the release that is kept is still applied");
     results.step("room", 0);

@@ -43,7 +43,7 @@ fn ran(command: &mut Command) -> String {
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// A program that answers what `packaging/build` asks of kpull: what a package is made of does not depend on what is in it.
+/// A program that answers the calls of `packaging/build` to kpull: the steps do not depend on the program's content.
 const STAND_IN: &str = r#"
 #include <stdio.h>
 #include <string.h>
@@ -79,7 +79,7 @@ fn built(options: &[&str]) -> tempfile::TempDir {
     dir
 }
 
-/// The paths of what is in a directory with this ending.
+/// The paths in a directory with this extension.
 fn ending(dir: &Path, ending: &str) -> Vec<PathBuf> {
     let paths = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let mut found: Vec<_> = paths.filter(|path| path.to_str().unwrap().ends_with(ending)).collect();
@@ -107,7 +107,7 @@ fn too_new(package: &Path) -> Vec<String> {
             bad.push(required);
         }
     }
-    // of these, it knows the plain ones as data that it does not look at
+    // of these, it treats the plain ones as data that it does not read
     for query in ["--recommends", "--suggests", "--supplements", "--enhances", "--conflicts", "--obsoletes"] {
         bad.extend(rpm(package, &[query]).into_iter().filter(|line| line.contains(['(', '<', '>', '='])));
     }
@@ -158,9 +158,9 @@ fn wrong_arguments_and_programs_are_refused_with_the_reason_before_any_step() {
         (&[&out, "zip"], "no format zip: there are deb, rpm, tar and sbom"),
         (&[], "name the directory for the packages"),
     ] {
-        let told = build(arguments, "1").fails(1);
-        assert_eq!(told.lines().next().unwrap(), format!("packaging/build: {why}"));
-        assert!(told.contains(usage), "{told}");
+        let message = build(arguments, "1").fails(1);
+        assert_eq!(message.lines().next().unwrap(), format!("packaging/build: {why}"));
+        assert!(message.contains(usage), "{message}");
     }
     for help in ["-h", "--help"] {
         assert!(build(&[help], "1").ok().contains(usage));
@@ -174,8 +174,8 @@ fn wrong_arguments_and_programs_are_refused_with_the_reason_before_any_step() {
         (old, "1", format!("--binary {old} is not kpull {VERSION}: --version says \"kpull 0.0.1\"")),
         (good, "x y", "REVISION takes letters, digits and .+~, as in 2, and not \"x y\"".to_owned()),
     ] {
-        let told = build(&["--arch", "amd64", "--binary", program, &out, "tar"], revision).fails(1);
-        assert_eq!(told.trim_end(), format!("packaging/build: {why}"));
+        let message = build(&["--arch", "amd64", "--binary", program, &out, "tar"], revision).fails(1);
+        assert_eq!(message.trim_end(), format!("packaging/build: {why}"));
     }
     assert!(!dir.path().join("run").exists() && !dir.path().join("out").exists());
     build(&["--arch", "amd64", "--fast", "--binary", good, &out, "tar"], "1").ok();

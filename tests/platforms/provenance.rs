@@ -1,4 +1,4 @@
-//! What packages are made of, and who says so: the bill of materials, the provenance and its signatures.
+//! The content of packages, and who vouches for it: the bill of materials, the provenance and its signatures.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -63,7 +63,7 @@ impl Built {
         Output::of(Command::new(sign).arg(self.path(key)).arg(self.path("packages")))
     }
 
-    /// Two keys of those who may sign have to have signed.
+    /// Two keys of the allowed signers must have signed.
     fn verify(&self, files: &[&str]) -> Output {
         let mut verify = Command::new(format!("{REPOSITORY}/packaging/verify"));
         verify.args(["--modified", "--threshold", "2", "--signers"]).arg(self.path("signers"));
@@ -121,7 +121,7 @@ fn packages_with_fewer_trusted_signatures_than_the_threshold_are_refused() {
     assert_eq!(one.matches("BEGIN SSH SIGNATURE").count(), 1);
     fs::write(&signatures, one.repeat(3)).unwrap();
     assert_eq!(built.refused(&[]), few(1));
-    // a key that nobody knows, one whose time is over, one that signed a release, and what is no signature
+    // an unknown key, an expired one, one that signed a release, and no signature at all
     for more in [
         built.signature("eve", "packages@kpull"),
         built.signature("carol", "packages@kpull"),
@@ -133,14 +133,14 @@ fn packages_with_fewer_trusted_signatures_than_the_threshold_are_refused() {
     }
     fs::write(&signatures, one).unwrap();
     built.sign("bob").ok();
-    let said = built.verify(&[]).ok();
-    assert!(said.starts_with(&format!("{name}: signed by alice,bob, commit ")), "{said}");
-    assert!(said.ends_with(", built by https://ci.example.org/kpull"), "{said}");
-    // who asks for what was built from a commit is told that this was not
+    let output = built.verify(&[]).ok();
+    assert!(output.starts_with(&format!("{name}: signed by alice,bob, commit ")), "{output}");
+    assert!(output.ends_with(", built by https://ci.example.org/kpull"), "{output}");
+    // a check against a commit reports that these were not built from it
     let mut verify = Command::new(format!("{REPOSITORY}/packaging/verify"));
     verify.args(["--threshold", "2", "--signers"]).arg(built.path("signers")).arg(built.path("packages"));
-    let told = Output::of(&mut verify).fails(1);
-    assert!(told.contains("with a program that was not built from it"), "{told}");
+    let message = Output::of(&mut verify).fails(1);
+    assert!(message.contains("with a program that was not built from it"), "{message}");
 }
 
 #[test]
@@ -164,12 +164,12 @@ fn missing_altered_and_additional_packages_are_found_before_any_of_them_runs() {
         let differs = format!("{name} does not match {provenance}: its SHA-256 differs");
         assert_eq!(built.refused(&[]), differs);
         assert_eq!(built.refused(&[name]), differs);
-        // nobody signs it by mistake either
-        let told = built.sign("alice").fails(1);
-        assert_eq!(told.trim_end(), format!("packaging/sign: {differs}"));
+        // no signer signs it by mistake either
+        let reported = built.sign("alice").fails(1);
+        assert_eq!(reported.trim_end(), format!("packaging/sign: {differs}"));
         fs::remove_file(&path).unwrap();
         assert_eq!(built.refused(&[]), format!("{name} is missing: {provenance} names it"));
-        // who asks for another one alone does not miss it
+        // a check of another package alone does not require it
         built.verify(&[names.iter().find(|other| *other != name).unwrap()]).ok();
         fs::write(&path, good).unwrap();
     }

@@ -45,21 +45,21 @@ fn one_script_makes_a_release_and_refuses_the_input_of_a_bad_one() {
     for (version, why) in
         [("1.0", "three numbers"), ("v1.0.0", "three numbers"), ("1.0.0-rc1", "three numbers"), ("0.0.9", "is below")]
     {
-        let told = release(&["--check", version]).fails(1);
-        assert!(told.contains(why), "{told}");
+        let reported = release(&["--check", version]).fails(1);
+        assert!(reported.contains(why), "{reported}");
     }
     bash(&source_dir, "git tag v999.0.0 && echo more >> README.md");
-    let told = release(&["--check", "999.0.0"]).fails(1);
-    assert!(told.contains("there is a tag v999.0.0 already"), "{told}");
-    let told = release(&["--check", "999.0.1"]).fails(1);
-    assert!(told.contains("commit or stash") && told.contains("README.md"), "{told}");
+    let reported = release(&["--check", "999.0.0"]).fails(1);
+    assert!(reported.contains("there is a tag v999.0.0 already"), "{reported}");
+    let reported = release(&["--check", "999.0.1"]).fails(1);
+    assert!(reported.contains("commit or stash") && reported.contains("README.md"), "{reported}");
     bash(&source_dir, "git checkout -q README.md");
     changelog("");
-    let told = release(&["--check", "999.0.1"]).fails(1);
-    assert!(told.contains("nothing under \"## Unreleased\""), "{told}");
+    let reported = release(&["--check", "999.0.1"]).fails(1);
+    assert!(reported.contains("nothing under \"## Unreleased\""), "{reported}");
     bash(&source_dir, &format!("git reset -q --hard {head}"));
-    let told = release(&["--url", "http://x.example", "999.0.1", out.to_str().unwrap()]).fails(1);
-    assert!(told.contains("--sign"), "{told}");
+    let reported = release(&["--url", "http://x.example", "999.0.1", out.to_str().unwrap()]).fails(1);
+    assert!(reported.contains("--sign"), "{reported}");
     let out_dir = out.to_str().unwrap();
     for (arguments, why) in [
         (&["--sign", KEY, "--url", "nonsense"][..], "--url takes the address of a web server"),
@@ -69,34 +69,35 @@ fn one_script_makes_a_release_and_refuses_the_input_of_a_bad_one() {
         (&["--sing", KEY], "unknown option --sing"),
     ] {
         for end in [&["--arch", "amd64", "--check", "999.0.1"][..], &["--arch", "amd64", "999.0.1", out_dir]] {
-            let told = release(&[arguments, end].concat()).fails(1);
-            assert!(told.contains(why), "{told}");
+            let reported = release(&[arguments, end].concat()).fails(1);
+            assert!(reported.contains(why), "{reported}");
         }
     }
     assert_eq!(bash(&source_dir, "git rev-parse HEAD && git status --porcelain"), head, "nothing was changed");
     assert!(!out.exists());
 
-    // what fails after the commit tells how to go on and how to undo it
+    // a failure after the commit reports how to continue and how to undo it
     bash(&source_dir, "mkdir -p ../full && touch ../full/repository");
     let full = releaser.path("full");
     let arguments = ["--arch", "amd64", "--fast", "--sign", KEY, "--url", "http://x.example", "--binary"];
-    let told =
+    let reported =
         release(&[&arguments[..], &[program.to_str().unwrap(), "999.0.1", full.to_str().unwrap()]].concat()).fails(1);
     assert_eq!(bash(&source_dir, "git log -1 --format=%s"), "kpull 999.0.1");
-    let commands: Vec<&str> = told.lines().filter(|line| line.contains(" && ")).collect();
-    assert!(told.contains("is committed") && commands.len() == 2, "{told}");
+    let commands: Vec<&str> = reported.lines().filter(|line| line.contains(" && ")).collect();
+    assert!(reported.contains("is committed") && commands.len() == 2, "{reported}");
     let (go_on, tag) = commands[0].split_once("&& git tag").unwrap();
     let go_on = format!(
         "rm ../full/repository && GNUPGHOME={} && export GNUPGHOME && {go_on}",
         releaser.path("gnupg").display()
     );
     bash(&source_dir, &go_on);
-    assert!(full.join("repository/kpull.repo").exists() && tag.contains(" v999.0.1 "), "{told}");
+    assert!(full.join("repository/kpull.repo").exists() && tag.contains(" v999.0.1 "), "{reported}");
     bash(&source_dir, commands[1]);
     assert_eq!(bash(&source_dir, "git rev-parse HEAD && git status --porcelain"), head);
-    let said = release(&[&arguments[..], &[program.to_str().unwrap(), "999.0.1", out.to_str().unwrap()]].concat()).ok();
-    let tag = said.lines().last().unwrap();
-    assert!(tag.starts_with("git tag --sign ") && tag.contains(" v999.0.1 "), "{said}");
+    let output =
+        release(&[&arguments[..], &[program.to_str().unwrap(), "999.0.1", out.to_str().unwrap()]].concat()).ok();
+    let tag = output.lines().last().unwrap();
+    assert!(tag.starts_with("git tag --sign ") && tag.contains(" v999.0.1 "), "{output}");
     assert_eq!(bash(&source_dir, "git status --porcelain; git log -1 --format=%s"), "kpull 999.0.1");
     // cargo takes both for one: nothing is fetched, and the lock is as it has to be
     let metadata = "cargo metadata --locked --offline --no-deps --format-version 1 | jq -r '.packages[] | select(.name == \"kpull\").version'";

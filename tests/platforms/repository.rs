@@ -1,4 +1,4 @@
-//! `packaging/repository`: hosts install kpull from what it makes, and refuse what somebody else has changed in it.
+//! `packaging/repository`: hosts install kpull from its output, and refuse changes by others.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -101,7 +101,7 @@ fn one_line_installs_kpull_from_a_signed_repository_and_a_changed_one_is_refused
     assert_eq!(host.run("rpm -q gpg-pubkey | wc -l").ok(), "1", "the key of the repository is rpm's now");
     host.run("dnf -q -y remove kpull").ok();
 
-    // somebody has changed a package, and all that tells of it but the signatures
+    // a package is changed, and everything that describes it but the signatures
     let change = |script: &str| {
         ran(Command::new("bash").args(["-euc", script]).current_dir(releaser.path("web")));
         host.run("dnf -q clean all && apt-get clean && rm -rf /var/lib/apt/lists/*").ok();
@@ -115,13 +115,13 @@ fn one_line_installs_kpull_from_a_signed_repository_and_a_changed_one_is_refused
     let update = "apt-get -q update --error-on=any";
     change("cp -r . ../good; for deb in apt/pool/*.deb; do echo more >> $deb; done");
     refused(apt, "File has unexpected size");
-    // the list that tells of the package too
+    // the list that contains the package too
     change(
         "cd apt && apt-ftparchive packages pool > dists/stable/main/binary-amd64/Packages &&
         gzip -9nkf dists/stable/main/binary-amd64/Packages",
     );
     refused(update, "File has unexpected size");
-    // and what tells of the list, under the signature that was there
+    // and the file that describes the list, under the existing signature
     change(
         "cd apt && apt-ftparchive release dists/stable | sed '/InRelease$/d; /Release.gpg$/d; / Release$/d' > ../Release &&
         sums=$(sed -n '/^MD5Sum:/,$p' ../Release) &&
@@ -162,7 +162,7 @@ fn both_architectures_are_signed_and_offered_and_published_files_never_change() 
     ran(Command::new("sh").args(["-euc", qemu, "sh"]).arg(&program).current_dir(releaser.path("")));
     releaser.build(&arm64, "arm64", "1");
     let packages = releaser.path("packages");
-    // every file is told in the sums, and those and each of them are signed
+    // every file is in the sums, and the sums and each file are signed
     ran(Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(&packages));
     let names: Vec<String> =
         ending(&packages, "").iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
@@ -193,7 +193,7 @@ fn both_architectures_are_signed_and_offered_and_published_files_never_change() 
     releaser.build(&other, "amd64", "1");
     let refused = Output::of(&mut releaser.repository()).fails(1);
     assert!(refused.contains("has another kpull") && refused.contains("REVISION"), "{refused}");
-    // one that nobody has signed
+    // an unsigned one
     for path in ending(&packages, ".x86_64.rpm") {
         ran(Command::new("rpmsign").arg("--delsign").arg(path));
     }

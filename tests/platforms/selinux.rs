@@ -27,12 +27,12 @@ fn under_debians_policy_kpull_converges_with_its_module_and_labels_what_it_write
 
     // without the module the firewall is what fails, and nothing else does
     results.step("unpacked", 0);
-    let said = results.step("without", 1);
-    assert!(said.contains("in firewalld: no answer") && said.contains("ausearch -m USER_AVC"), "{said}");
+    let message = results.step("without", 1);
+    assert!(message.contains("in firewalld: no answer") && message.contains("ausearch -m USER_AVC"), "{message}");
     assert!(results.read("denied-without").contains("send_msg"), "{}", results.read("denied-without"));
 
-    let said = results.step("install", 0);
-    assert!(!said.contains("kpull:"), "{said}");
+    let message = results.step("install", 0);
+    assert!(!message.contains("kpull:"), "{message}");
     assert_eq!(results.step("modules", 0), "kpull\n");
     results.step("with", 0);
     assert_eq!(results.step("made", 0), "Hello, world!\n6443/tcp\nactive\n1\n");
@@ -40,7 +40,7 @@ fn under_debians_policy_kpull_converges_with_its_module_and_labels_what_it_write
     results.step("drift", 0);
     results.step("proxy", 0);
     assert_eq!(results.read("labels-before") + &results.step("labels", 0), "", "restorecon would set these otherwise");
-    assert!(results.step("spoilt", 0).contains("/etc/app/app.conf"), "restorecon tells of what is labelled otherwise");
+    assert!(results.step("spoilt", 0).contains("/etc/app/app.conf"), "restorecon reports files with another label");
     assert_eq!(results.read("denied-with"), "", "denied with the module");
     results.step("remove", 0);
     assert_eq!(results.step("modules-after", 1), "");
@@ -113,7 +113,7 @@ events {}
 stream { server { listen 127.0.0.1:8443; proxy_pass 127.0.0.1:6443; } }
 "#;
 
-/// Runs as root who has logged in.
+/// Runs as root after a login.
 const STEPS: &str = r#"
 converge() {
     local code=0

@@ -1,4 +1,4 @@
-//! Debian in a machine of its own, which QEMU emulates: its kernel, its systemd, and root who runs some steps.
+//! Debian in a machine that QEMU emulates: its kernel, its systemd, and root who runs some steps.
 
 use std::fs;
 use std::path::Path;
@@ -24,13 +24,13 @@ impl Results {
         fs::read_to_string(path).unwrap_or_else(|error| panic!("{name}: {error}\n{}", self.console))
     }
 
-    /// What a step said, which has to have ended with this exit code.
+    /// The output of a step, which must have ended with this exit code.
     #[track_caller]
     pub fn step(&self, name: &str, code: i32) -> String {
-        let said = self.read(name);
+        let message = self.read(name);
         let audit = fs::read_to_string(self.dir.path().join("audit")).unwrap_or_default();
-        assert_eq!(self.read(&format!("{name}.code")), format!("{code}\n"), "{name}: {said}\n{audit}");
-        said
+        assert_eq!(self.read(&format!("{name}.code")), format!("{code}\n"), "{name}: {message}\n{audit}");
+        message
     }
 }
 

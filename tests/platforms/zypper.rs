@@ -103,9 +103,9 @@ fn zypper_installs_downgrades_and_removes_even_if_a_suse_host_has_apt() {
     world.converges();
     // what another package needs stays
     world.release(&format!("{REPO}{}{}", package("daemon", "state = \"absent\""), package("user", "")));
-    let told = host.run("kpull apply").fails(3);
-    assert!(told.contains("can't remove daemon: user would go too"), "{told}");
-    // what no role wants goes
+    let output = host.run("kpull apply").fails(3);
+    assert!(output.contains("can't remove daemon: user would go too"), "{output}");
+    // orphans are removed
     world.release(&format!("{REPO}{}", package("daemon", "")));
     world.converges();
     assert_eq!(installed(&world), "daemon 1.0");
@@ -125,23 +125,23 @@ fn a_failure_of_zypper_is_reported_with_what_to_do() {
         ("broken", "nothing provides nobody-has-it needed by broken", "run the same"),
     ] {
         world.release(&format!("{REPO}{}", package(name, "")));
-        let told = host.run("kpull apply").fails(3);
-        assert!(told.contains(&format!("can't install {name}")) && told.contains(why), "{told}");
-        assert!(told.contains(advice), "{told}");
+        let output = host.run("kpull apply").fails(3);
+        assert!(output.contains(&format!("can't install {name}")) && output.contains(why), "{output}");
+        assert!(output.contains(advice), "{output}");
     }
 
     // nothing that is there is taken away for something else
     world.release(&format!("{REPO}{}", package("daemon", "")));
     world.converges();
     world.release(&format!("{REPO}{}{}", package("daemon", ""), package("against", "")));
-    let told = host.run("kpull apply").fails(3);
-    assert!(told.contains("conflicts with daemon"), "{told}");
+    let output = host.run("kpull apply").fails(3);
+    assert!(output.contains("conflicts with daemon"), "{output}");
     assert_eq!(installed(&world), "daemon 2.0");
 
     host.run("zypper --non-interactive addlock user").ok();
     world.release(&format!("{REPO}{}{}", package("daemon", ""), package("user", "")));
-    let told = host.run("kpull apply").fails(3);
-    assert!(told.contains("zypper removelock"), "{told}");
+    let output = host.run("kpull apply").fails(3);
+    assert!(output.contains("zypper removelock"), "{output}");
     host.run("zypper --non-interactive removelock user").ok();
     world.release(&format!("{REPO}{}{}", package("daemon", ""), package("user", "")));
     world.converges();
@@ -150,8 +150,8 @@ fn a_failure_of_zypper_is_reported_with_what_to_do() {
     world.release(&format!("{REPO}{AWAY}{}", package("daemon", "")));
     world.converges();
     world.release(&format!("{REPO}{AWAY}{}{}", package("daemon", ""), package("nobody-has-it", "")));
-    let told = host.run("kpull apply").fails(1);
-    assert!(told.contains("Download (curl) error for 'http://127.0.0.1:1/"), "{told}");
+    let output = host.run("kpull apply").fails(1);
+    assert!(output.contains("Download (curl) error for 'http://127.0.0.1:1/"), "{output}");
     let status = host.run("kpull status").ok();
     assert!(!status.contains("and not"), "{status}");
 }

@@ -290,8 +290,8 @@ fn api_servers_and_kubelets_agree_on_privileged_pods() {
             .filter(move |tree| tree.entries.contains_key(&format!("etc/systemd/system/{component}.service")));
         units.map(move |tree| tree.flags(component)["allow-privileged"])
     };
-    let said: BTreeSet<&str> = of("kube-apiserver").chain(of("kubelet")).collect();
-    assert_eq!(said.len(), 1, "{said:?}");
+    let message: BTreeSet<&str> = of("kube-apiserver").chain(of("kubelet")).collect();
+    assert_eq!(message.len(), 1, "{message:?}");
 }
 
 #[test]

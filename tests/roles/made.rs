@@ -21,7 +21,7 @@ use toml_edit::DocumentMut;
 use crate::support::shipped::assemble;
 use crate::support::site::{Output, key, kpull};
 
-/// A site in a directory of its own, with everything that `kpull check` wants.
+/// A site in a directory of its own, with everything that `kpull check` requires.
 pub struct Made {
     dir: tempfile::TempDir,
     /// The site, read.
@@ -100,7 +100,7 @@ impl Made {
         let (at, store) = (Host::open(dir.path()).unwrap(), Store::open(&dir.path().join("var/lib/kpull")).unwrap());
         let catalog = self.catalog(host, arch);
         let work = Work { host: &at, store: &store, catalog: &catalog.items };
-        // what is upstream's is no matter of roles
+        // upstream files are not the concern of roles
         for item in catalog.items.iter().filter(|item| item.about.kind != "artifact") {
             if let Some(change) = item.resource.observe(&work).unwrap() {
                 item.resource.apply(&work, &change).unwrap_or_else(|error| panic!("{}: {error}", item.id));
@@ -114,7 +114,7 @@ impl Made {
         Tree { entries, left }
     }
 
-    /// A template of a role as it is for a host; for what is handed on and never written to a file.
+    /// A template of a role, rendered for a host; for text that is passed on and never written to a file.
     pub fn template(&self, host: &str, role: &str, name: &str) -> String {
         let world = self.world(host);
         world.file(&format!("roles/{role}/templates/{name}"), &world.scope(host, Some(role), None)).unwrap()

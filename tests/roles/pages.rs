@@ -65,9 +65,9 @@ fn pages_show_as_many_resources_of_the_shipped_hosts_as_these_have() {
     let (mut seen, mut wrong) = (0, Vec::new());
     for page in texts() {
         for line in fs::read_to_string(&page).unwrap().lines() {
-            let (Some(said), Some(resources)) = (number(line), hosts.get(&host(line))) else { continue };
+            let (Some(expected), Some(resources)) = (number(line), hosts.get(&host(line))) else { continue };
             seen += 1;
-            if said != *resources {
+            if expected != *resources {
                 wrong.push(format!("{}: {line} (it has {resources})", page.display()));
             }
         }
@@ -80,8 +80,8 @@ fn every_variable_of_a_role_has_a_description() {
     let mut silent = Vec::new();
     for name in Made::shipped().site.roles.keys() {
         for group in groups(&role(name)) {
-            let tells_itself = group.tells_itself().is_some();
-            let rows = group.rows.into_iter().filter(|_| !tells_itself).map(|row| (row.name, row.about));
+            let explains_itself = group.explains_itself().is_some();
+            let rows = group.rows.into_iter().filter(|_| !explains_itself).map(|row| (row.name, row.about));
             let all = rows.chain([(group.name, group.about)]).filter(|(_, about)| about.is_empty());
             silent.extend(all.map(|(variable, _)| format!("roles/{name}/role.toml: {variable}")));
         }
@@ -98,8 +98,8 @@ struct Group {
 }
 
 impl Group {
-    /// What a row is, where these are a program's own flags or fields, or systems, which tell by their names what they are.
-    fn tells_itself(&self) -> Option<&'static str> {
+    /// What a row is, if rows are a program's own flags or fields, or systems, whose names explain themselves.
+    fn explains_itself(&self) -> Option<&'static str> {
         match self.name.as_str() {
             "flags" => Some("flag"),
             "configuration" => Some("field"),
@@ -112,7 +112,7 @@ impl Group {
 /// A variable or flag.
 struct Row {
     name: String,
-    /// What it is when nobody says so, as it is written; nothing when somebody has to.
+    /// Its default, as written; nothing if a site must set it.
     default: String,
     about: String,
 }
@@ -130,7 +130,7 @@ fn page(name: &str) -> String {
         write!(page, "\nRequired roles: {}.\n", links.join(", ")).unwrap();
     }
     for group in groups(&doc).iter().filter(|group| !group.rows.is_empty()) {
-        let of = group.tells_itself().unwrap_or("variable");
+        let of = group.explains_itself().unwrap_or("variable");
         match group.name.as_str() {
             "variables" => write!(
                 page,
@@ -358,7 +358,7 @@ fn words(doc: &DocumentMut, name: &str) -> Vec<String> {
     list.map(|value| value.as_str().unwrap().to_owned()).collect()
 }
 
-/// A list, or one value, for people.
+/// A list, or one value, for readers.
 fn list(item: &Item) -> String {
     match item.as_array() {
         Some(array) => array.iter().map(|value| code(&plain(value))).collect::<Vec<_>>().join(", "),

@@ -68,14 +68,14 @@ fn contents(made: &Made, host: &str) -> Shots {
     let texts = tree.files().filter(|(path, text)| !ACCOUNTS.contains(path) && only(text).is_none());
     let mut shots: Shots = texts.map(|(path, text)| (path.to_owned(), text.to_owned())).collect();
     let mut list = String::new();
-    for (wish, _) in certificate_requests(&made.site, host, &facts(&made.site, host, "amd64")).unwrap() {
-        writeln!(list, "{}\n  authority {}", wish.name, wish.authority).unwrap();
-        let organization = wish.organization.map(|name| format!("O={name}, ")).unwrap_or_default();
-        writeln!(list, "  subject {organization}CN={}", wish.common_name).unwrap();
-        for usage in wish.usage {
+    for (request, _) in certificate_requests(&made.site, host, &facts(&made.site, host, "amd64")).unwrap() {
+        writeln!(list, "{}\n  authority {}", request.name, request.authority).unwrap();
+        let organization = request.organization.map(|name| format!("O={name}, ")).unwrap_or_default();
+        writeln!(list, "  subject {organization}CN={}", request.common_name).unwrap();
+        for usage in request.usage {
             writeln!(list, "  usage {usage}").unwrap();
         }
-        for name in wish.dns.iter().cloned().chain(wish.ip.iter().map(ToString::to_string)) {
+        for name in request.dns.iter().cloned().chain(request.ip.iter().map(ToString::to_string)) {
             writeln!(list, "  for {name}").unwrap();
         }
     }
@@ -105,7 +105,7 @@ fn different(first: &Shots, shots: Shots) -> Shots {
     shots.into_iter().filter(|(name, text)| first.get(name) != Some(text)).collect()
 }
 
-/// Compares snapshots with those in `snapshots/DIR`; all differences are told.
+/// Compares snapshots with those in `snapshots/DIR`, and reports all differences.
 #[track_caller]
 fn compare(dir: &str, shots: &Shots) {
     let mut settings = insta::Settings::clone_current();

@@ -42,11 +42,11 @@ fn the_shipped_versions_are_refused_on_cgroup_v2_and_nowhere_else() {
         for fine in ["v1", "hybrid", "unknown"] {
             assert_eq!(refused(&made.site, host, fine), Vec::<[String; 3]>::new(), "{host} with {fine}");
         }
-        let told = refused(&made.site, host, "v2");
-        let whats: Vec<&str> = told.iter().map(|[what, ..]| what.as_str()).collect();
+        let reported = refused(&made.site, host, "v2");
+        let whats: Vec<&str> = reported.iter().map(|[what, ..]| what.as_str()).collect();
         let booted = "needs cgroup v1, and this host has booted with v2";
         assert_eq!(whats, [format!("Docker 1.13.1 {booted}"), format!("kubelet 1.9.2 {booted}")], "{host}");
-        for [_, place, help] in &told {
+        for [_, place, help] in &reported {
             assert!(place.starts_with("roles/docker/role.toml:5:") || place.starts_with("roles/kubelet/role.toml:"));
             assert!(help.starts_with("add `systemd.unified_cgroup_hierarchy=0` to the kernel command line and reboot"));
         }
@@ -65,9 +65,12 @@ fn check_reports_cgroup_v2_if_facts_are_recorded() {
     record("v1");
     made.kpull("check").exits(0);
     record("v2");
-    let told = made.kpull("check").exits(1).stderr;
-    assert!(told.contains("kubelet 1.9.2 needs cgroup v1") && told.contains("Docker 1.13.1 needs cgroup v1"), "{told}");
-    assert!(told.contains("systemd.unified_cgroup_hierarchy=0"), "{told}");
+    let output = made.kpull("check").exits(1).stderr;
+    assert!(
+        output.contains("kubelet 1.9.2 needs cgroup v1") && output.contains("Docker 1.13.1 needs cgroup v1"),
+        "{output}"
+    );
+    assert!(output.contains("systemd.unified_cgroup_hierarchy=0"), "{output}");
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn five_members_make_one_etcd_and_three_of_them_are_masters() {
         assert!(tree.file("etc/nginx/nginx.conf").contains(servers), "{host}");
         assert!(tree.file("etc/keepalived/keepalived.conf").contains("        10.30.0.100/24\n"), "{host}");
     }
-    // who is a member and nothing else knows nothing of Kubernetes
+    // a host that is only a member has nothing of Kubernetes
     let tree = made.tree("e4", "amd64");
     assert!(
         !tree.entries.keys().any(|path| path.contains("etc/kubernetes") || path.contains("kube-")),
@@ -205,8 +205,8 @@ fn two_clusters_in_one_repository_share_nothing() {
     for (made, path) in [(&blue, "blue"), (&green, "green")] {
         let at = repository.path().join(path);
         assert!(std::process::Command::new("cp").arg("-r").args([made.path(), at.clone()]).status().unwrap().success());
-        let said = crate::support::site::kpull(&["check", "--site", at.to_str().unwrap()]).exits(0).stdout;
-        assert_eq!(said.contains("e1 "), path == "green", "{said}");
+        let output = crate::support::site::kpull(&["check", "--site", at.to_str().unwrap()]).exits(0).stdout;
+        assert_eq!(output.contains("e1 "), path == "green", "{output}");
     }
     let names = |made: &Made| made.site.hosts.keys().cloned().collect::<BTreeSet<_>>();
     assert_eq!(names(&blue).intersection(&names(&green)).count(), 2, "even hosts of one name are others");
@@ -241,8 +241,8 @@ fn a_key_that_no_host_of_a_site_writes_is_reported_with_the_role_and_a_host() {
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains(from), "{file}: {from}");
         fs::write(&path, text.replace(from, to)).unwrap();
-        let said = made.kpull("check").exits(1).stderr;
-        assert!(said.contains(what) && said.contains("the same on"), "{said}");
+        let output = made.kpull("check").exits(1).stderr;
+        assert!(output.contains(what) && output.contains("the same on"), "{output}");
     }
 }
 
@@ -277,10 +277,10 @@ fn an_error_in_the_address_plan_is_reported_where_it_is() {
         let text = fs::read_to_string(at.join(file)).unwrap();
         assert!(text.contains(from), "{file}: {from}");
         fs::write(at.join(file), text.replace(from, to)).unwrap();
-        let said = crate::support::site::kpull(&["check", "--site", at.to_str().unwrap()]).exits(1).stderr;
+        let output = crate::support::site::kpull(&["check", "--site", at.to_str().unwrap()]).exits(1).stderr;
         let number = text.lines().position(|known| known.starts_with(line)).unwrap() + 1;
         let place = if line.is_empty() { "kube-apiserver/role.toml:".to_owned() } else { format!("{file}:{number}:") };
-        assert!(said.contains(what) && said.contains(&place), "{to}: {what}, {place}\n{said}");
+        assert!(output.contains(what) && output.contains(&place), "{to}: {what}, {place}\n{output}");
         fs::write(at.join(file), text).unwrap();
     }
     made.kpull("check").exits(0);

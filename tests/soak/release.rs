@@ -25,7 +25,7 @@ pub struct Release {
     block: Option<usize>,
     sysctl: Option<usize>,
     artifact: Option<usize>,
-    /// Users are never taken back, so there are only more of them.
+    /// Users are never removed, so their number only grows.
     users: usize,
 }
 

@@ -1,4 +1,4 @@
-//! A host that has nobody: its site is a directory of its own, which it signs itself.
+//! A host on its own: its site is a directory of its own, which it signs itself.
 
 use crate::support::lab::{H1, Host, Lab};
 
@@ -9,7 +9,7 @@ const CONFIG: &str =
 pub struct World(pub Lab);
 
 impl World {
-    /// One host, which knows no release yet.
+    /// One host, without a release yet.
     pub fn new() -> Self {
         Self::on(Lab::new(&[H1]))
     }
@@ -50,7 +50,7 @@ impl World {
         assert_eq!(plan.code(), 0, "{plan}");
     }
 
-    /// The next run, with nobody's help, makes the host what its release says.
+    /// The next run, without help, applies the current release to the host.
     #[track_caller]
     pub fn converges(&self) {
         self.host().run("kpull apply").ok();

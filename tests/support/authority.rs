@@ -2,7 +2,7 @@
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
-/// What a certificate says of somebody, for these addresses.
+/// The content of a certificate for a name and these addresses.
 pub fn named(name: &str, addresses: Vec<String>) -> CertificateParams {
     let mut params = CertificateParams::new(addresses).unwrap();
     params.distinguished_name.push(DnType::CommonName, name);

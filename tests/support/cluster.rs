@@ -21,7 +21,7 @@ use crate::support::shipped::{assemble, cluster_dir};
 
 const KPULL: &str = env!("CARGO_BIN_EXE_kpull");
 const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
-/// A short pause between two runs, so that nobody waits for a minute; otherwise the timer is the one that is shipped.
+/// A short pause between two runs, so that no test waits for a minute; otherwise the timer is the shipped one.
 const TIMER: &str = "[Timer]\nOnBootSec=\nOnBootSec=1s\nOnUnitInactiveSec=3s\nRandomizedDelaySec=0\n";
 
 /// What hosts of a cluster are like.
@@ -117,8 +117,10 @@ impl Cluster {
     /// The hosts of the group `masters`.
     pub fn masters(&self) -> Vec<String> {
         let is_master = |name: &String| {
-            let said = read(&self.site().join(format!("host_vars/{name}.toml")));
-            said["groups"].as_array().is_some_and(|groups| groups.iter().any(|group| group.as_str() == Some("masters")))
+            let reported = read(&self.site().join(format!("host_vars/{name}.toml")));
+            reported["groups"]
+                .as_array()
+                .is_some_and(|groups| groups.iter().any(|group| group.as_str() == Some("masters")))
         };
         self.names().into_iter().filter(is_master).collect()
     }
@@ -126,12 +128,12 @@ impl Cluster {
     /// The hosts that pods run on.
     pub fn nodes(&self) -> Vec<String> {
         let site = read(&self.site().join("site.toml"));
-        let has_kubelet = |said: &Item| {
-            said["roles"].as_array().is_some_and(|roles| roles.iter().any(|role| role.as_str() == Some("kubelet")))
+        let has_kubelet = |reported: &Item| {
+            reported["roles"].as_array().is_some_and(|roles| roles.iter().any(|role| role.as_str() == Some("kubelet")))
         };
         let is_node = |name: &String| {
-            let said = read(&self.site().join(format!("host_vars/{name}.toml")));
-            let groups = said["groups"].as_array().unwrap();
+            let reported = read(&self.site().join(format!("host_vars/{name}.toml")));
+            let groups = reported["groups"].as_array().unwrap();
             groups.iter().any(|group| has_kubelet(&site["groups"][group.as_str().unwrap()]))
         };
         self.names().into_iter().filter(is_node).collect()
@@ -220,8 +222,8 @@ impl Cluster {
         self.release_of(|_| {});
     }
 
-    /// The same, by an operator whose clock is wrong: what is signed says these times. kpull's own clock is the machine's, so
-    /// they are written into what it made, and that is signed anew.
+    /// The same, by an operator whose clock is wrong: signatures have these times. kpull uses the machine's clock, so the times
+    /// are written into its output, which is signed again.
     pub fn release_with_times(&self, created: Timestamp, expires: Timestamp) {
         let operator = self.operator();
         self.release_of(|manifest| {
@@ -288,41 +290,41 @@ impl Cluster {
             && pending["probes"] != true
     }
 
-    /// Waits for something that comes by itself. When it does not in time, the test fails with what the hosts have to tell.
+    /// Waits for a condition. If it does not hold in time, the test fails with the reports of the hosts.
     #[track_caller]
     pub fn wait(&self, what: &str, within: Duration, mut until: impl FnMut() -> bool) {
         let start = Instant::now();
         while !until() {
             if start.elapsed() > within {
-                let told = self.tell();
+                let message = self.report();
                 self.stay();
-                panic!("it did not come in {within:?}: {what}\n{told}");
+                panic!("it did not come in {within:?}: {what}\n{message}");
             }
             std::thread::sleep(Duration::from_millis(500));
         }
     }
 
-    /// Runs kubectl on a host, as whoever has logged in there as root.
+    /// Runs kubectl on a host, as root after a login.
     pub fn kubectl(&self, host: &str, arguments: &str) -> Output {
         self.host(host).run(&format!(". /etc/profile.d/kubernetes.sh && kubectl {arguments}"))
     }
 
-    /// Processor and memory that the hosts take: for people.
+    /// Processor time and memory that the hosts use, for a reader of the output.
     pub fn usage(&self) -> String {
         self.lab.fabric("free -m; uptime").stdout
     }
 
     /// What every host says of its runs, of the units that failed and of the errors that it has seen.
-    fn tell(&self) -> String {
-        let mut told = String::new();
+    fn report(&self) -> String {
+        let mut message = String::new();
         for name in self.names() {
             let output = self.host(&name).run(TELL);
-            let _ = writeln!(told, "\n=== {name}\n{}{}", output.stdout, output.stderr);
+            let _ = writeln!(message, "\n=== {name}\n{}{}", output.stdout, output.stderr);
         }
-        told
+        message
     }
 
-    /// With KPULL_STAY, a lab of which something is expected in vain stays until somebody has looked at it.
+    /// With KPULL_STAY, a lab stays after a failed expectation until you have inspected it.
     fn stay(&self) {
         if std::env::var_os("KPULL_STAY").is_none() {
             return;
@@ -425,22 +427,22 @@ fn overlay(site: &Path, overlay: &Path) {
             if from.is_dir() || name == "secrets.toml" {
                 continue;
             }
-            let said = read(&from);
+            let message = read(&from);
             if !to.exists() {
                 fs::write(&to, "").unwrap();
             }
-            edit(&to, |doc| merge(doc.as_table_mut(), said.as_table()));
+            edit(&to, |doc| merge(doc.as_table_mut(), message.as_table()));
         }
     }
 }
 
 /// Maps key by key, as layers of variables are; everything else is replaced.
 fn merge(under: &mut dyn TableLike, over: &dyn TableLike) {
-    for (key, said) in over.iter() {
-        match (under.get_mut(key).and_then(Item::as_table_like_mut), said.as_table_like()) {
+    for (key, expected) in over.iter() {
+        match (under.get_mut(key).and_then(Item::as_table_like_mut), expected.as_table_like()) {
             (Some(under), Some(over)) => merge(under, over),
             _ => {
-                under.insert(key, said.clone());
+                under.insert(key, expected.clone());
             }
         }
     }
@@ -477,7 +479,7 @@ fn pin(file: &Path, dir: &Path, server: &str) {
     }
 }
 
-/// Upstream's tarballs of Kubernetes don't have their version in their name; what is in them tells it.
+/// Upstream's tarballs of Kubernetes don't have their version in their name; their content has it.
 fn kubernetes_version(name: &str, tarball: &Path) -> String {
     let kind = name.strip_prefix("kubernetes-").unwrap();
     let program = tempfile::tempdir().unwrap();

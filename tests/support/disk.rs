@@ -23,7 +23,7 @@ pub fn changing(old: &str, more: &str) -> (Site, Tree) {
 /// mounted, spoilt and mended; `$srv` is its path there. Once it is mended, one more run has to finish the work: nothing may be
 /// left to do after it.
 ///
-/// Gives the outcome of the run that had to bear it, and a list of what was in `/srv` after it, with the content of `old`.
+/// Returns the outcome of the run under the fault, and a list of the content of `/srv` after it, with the content of `old`.
 pub fn on_own_file_system(tree: &Tree, mount: &str, spoil: &str, mend: &str) -> (Output, String) {
     fs::create_dir_all(tree.at("srv")).unwrap();
     let script = format!(

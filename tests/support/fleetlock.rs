@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kpull::net::server::{Answer, Received};
 use serde_json::{Value, json};
 
-/// The slots of a group, and who has them.
+/// The slots of a group, and their holders.
 struct Group {
     slots: usize,
     holders: Vec<String>,

@@ -1,4 +1,4 @@
-//! A git of nobody's configuration, and its repositories over HTTP.
+//! A git without a user's configuration, and its repositories over HTTP.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ pub fn git(dir: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// A `git` that has nobody's configuration.
+/// A `git` without a user's configuration.
 pub fn git_command(dir: &Path) -> Command {
     let mut command = Command::new("git");
     command.current_dir(dir).env_clear();

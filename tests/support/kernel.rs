@@ -1,4 +1,4 @@
-//! An older kernel, as far as programs can tell: system calls that it lacks answer ENOSYS.
+//! An older kernel, as far as programs can see: system calls that it lacks answer ENOSYS.
 
 use std::collections::BTreeMap;
 
@@ -56,7 +56,7 @@ pub fn like<T: Send>(version: Version, work: impl FnOnce() -> T + Send) -> T {
     answering(version, ENOSYS, work)
 }
 
-/// The same in a container whose filter was made for Linux `version`, and forbids (EPERM) what it does not know.
+/// The same in a container whose filter was made for Linux `version`, and forbids (EPERM) all newer calls.
 pub fn in_container_of<T: Send>(version: Version, work: impl FnOnce() -> T + Send) -> T {
     answering(version, EPERM, work)
 }
@@ -80,7 +80,7 @@ fn younger_than(version: Version) -> BTreeMap<i64, Vec<SeccompRule>> {
     younger.chain(YOUNGER).map(|call| (call, Vec::new())).collect()
 }
 
-/// A directory that is opened like this is one that is written, for a kernel which does not know the flag.
+/// A directory that is opened like this counts as written, for a kernel without the flag.
 fn without_nameless_files() -> BTreeMap<i64, Vec<SeccompRule>> {
     let flag = u64::from((O_TMPFILE & !O_DIRECTORY).cast_unsigned());
     let rule = |argument| {

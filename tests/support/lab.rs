@@ -14,7 +14,7 @@ pub const H1: (&str, &str) = ("h1", "192.168.1.11");
 const LAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/lab");
 const CONTAINERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/containers/.");
 
-/// Where a host, by its address, finds what is beside the hosts.
+/// The URL at which a host, by its address, reaches the servers beside the hosts.
 pub fn fabric_of(address: &str) -> String {
     let (network, _) = address.rsplit_once('.').expect("an IPv4 address");
     format!("{network}.254")
@@ -130,7 +130,7 @@ impl Lab {
         .expect("what runs in the network")
     }
 
-    /// Starts a shell command beside the hosts, a server for instance; it ends when what is returned is dropped.
+    /// Starts a shell command beside the hosts, a server for instance; it ends when the returned value is dropped.
     pub fn spawn_fabric(&self, command: &str) -> Running {
         let mut process = self.command("fabric");
         process.args(["bash", "-c", command]).process_group(0).stdin(Stdio::null());
@@ -231,7 +231,7 @@ pub struct Output {
     pub status: ExitStatus,
     /// What it printed.
     pub stdout: String,
-    /// What it said on the side.
+    /// Its standard error.
     pub stderr: String,
 }
 
@@ -251,7 +251,7 @@ impl Output {
             .unwrap_or_else(|error| panic!("start {shown}: {error}"));
         let mut stdin = child.stdin.take().expect("its stdin");
         let output = std::thread::scope(|scope| {
-            // A command that ends without reading all of its input tells why by itself.
+            // A command that ends without reading all of its input reports why.
             scope.spawn(move || drop(stdin.write_all(input)));
             child.wait_with_output().unwrap_or_else(|error| panic!("wait for {shown}: {error}"))
         });
@@ -275,7 +275,7 @@ impl Output {
         self.stdout.trim_end_matches('\n').to_owned()
     }
 
-    /// What it said on the side; fails the test where the command did not end with this exit code.
+    /// Its standard error; fails the test if the command did not end with this exit code.
     #[track_caller]
     pub fn fails(self, code: i32) -> String {
         assert!(self.code() == code, "expected exit code {code}\n{self}");
@@ -295,7 +295,7 @@ pub struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself, or with its lab.
+        // It can have ended already, or with its lab.
         if let Ok(id) = i32::try_from(self.0.id())
             && matches!(self.0.try_wait(), Ok(None))
         {

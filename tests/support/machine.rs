@@ -68,7 +68,7 @@ pub struct Machine<'a> {
 }
 
 impl Machine<'_> {
-    /// Boots it without a network, and waits until it has switched itself off; what it said on its console.
+    /// Boots it without a network, and waits until it has switched itself off; returns the output of its console.
     pub fn run(&self) -> String {
         let console = tempfile::NamedTempFile::new().unwrap();
         let mut command = Command::new("timeout");
@@ -77,8 +77,8 @@ impl Machine<'_> {
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd).args(["-append", self.append]);
         command.arg("-serial").arg(format!("file:{}", console.path().display()));
         let status = command.stdin(Stdio::null()).status().expect("start QEMU");
-        let said = String::from_utf8_lossy(&fs::read(console.path()).unwrap()).into_owned();
-        assert!(status.success(), "{}: {status}\n{said}", self.program);
-        said
+        let message = String::from_utf8_lossy(&fs::read(console.path()).unwrap()).into_owned();
+        assert!(status.success(), "{}: {status}\n{message}", self.program);
+        message
     }
 }

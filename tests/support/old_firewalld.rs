@@ -11,8 +11,8 @@ pub fn make_old(host: Host<'_>) {
     );
     host.run("systemctl daemon-reload && systemctl restart firewalld").ok();
     let call = "busctl call org.fedoraproject.FirewallD1 /org/fedoraproject/FirewallD1 org.fedoraproject.FirewallD1";
-    let told = host.run(&format!("{call}.zone getZoneSettings2 s public")).fails(1);
-    assert!(told.contains("Traceback") && told.contains("Unknown method: getZoneSettings2"), "{told}");
-    let told = host.run(&format!("{call} getZoneSettings s public")).ok();
-    assert!(told.starts_with("(sssbsasa(ss)asba(ssss)asasasasa(ss)b)"), "{told}");
+    let output = host.run(&format!("{call}.zone getZoneSettings2 s public")).fails(1);
+    assert!(output.contains("Traceback") && output.contains("Unknown method: getZoneSettings2"), "{output}");
+    let output = host.run(&format!("{call} getZoneSettings s public")).ok();
+    assert!(output.starts_with("(sssbsasa(ss)asba(ssss)asasasasa(ss)b)"), "{output}");
 }

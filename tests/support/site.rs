@@ -1,4 +1,4 @@
-//! A site in a directory, a tree to apply it to, and the program as somebody at a terminal has it.
+//! A site in a directory, a tree to apply it to, and the program as a user at a terminal has it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -253,7 +253,7 @@ impl Output {
         self.json().into_iter().filter(|value| value["event"] == name).collect()
     }
 
-    /// What it changed, or would change, as `--json` tells.
+    /// What it changed, or would change, as `--json` reports.
     #[track_caller]
     pub fn changed(&self) -> Vec<String> {
         let done = self.events("done");
@@ -261,7 +261,7 @@ impl Output {
         done[0]["changed"].as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned()).collect()
     }
 
-    /// The one error that `--json` tells of.
+    /// The one error that `--json` reports.
     #[track_caller]
     pub fn error(&self) -> Value {
         let mut errors = self.events("error");

@@ -29,14 +29,14 @@ const IGNORE: i64 = 1;
 pub struct Traced {
     /// How it ended.
     pub output: Output,
-    /// How often it looked at the clock; 0 when its clock was left alone.
+    /// How often it read the clock; 0 if its clock was left alone.
     pub looks: usize,
     /// The most memory that it had at once, in KiB.
     pub peak: u64,
 }
 
-/// Runs `kpull COMMAND --json --root TREE` with a clock that is off by what `offset` says, in seconds, of the first time that it is
-/// looked at, the second, and so on. How the run ended, and how often it looked.
+/// Runs `kpull COMMAND --json --root TREE` with a clock that is off by what `offset` returns, in seconds, for the first
+/// reading, the second, and so on. Returns how the run ended, and how often it read the clock.
 pub fn with_clock(tree: &Tree, command: &str, offset: &dyn Fn(usize) -> i64) -> (Output, usize) {
     let Traced { output, looks, .. } = traced(tree, command, "4096", Some(offset));
     (output, looks)
@@ -80,7 +80,7 @@ pub fn traced(tree: &Tree, command: &str, files: &str, offset: Option<&dyn Fn(us
             }
             WaitStatus::PtraceSyscall(_) => {
                 let registers = ptrace::getregs(pid).unwrap();
-                // on the way back from a look at the time of day
+                // on the return from a reading of the time of day
                 if registers.orig_rax == CLOCK_GETTIME && registers.rax == 0 && registers.rdi == 0 {
                     add(pid, registers.rsi, offset.map_or(0, |offset| offset(looks)));
                     looks += 1;

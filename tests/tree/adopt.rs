@@ -1,11 +1,11 @@
-//! A role out of what is on a host already: it changes nothing there.
+//! A role of the files and settings that a host has already: it changes nothing there.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use crate::support::site::{Output, Site, Tree};
 
-/// A machine that somebody has set up by hand.
+/// A machine that was set up by hand.
 fn by_hand() -> Tree {
     let tree = Tree::new();
     tree.write("etc/app/app.conf", "port = 80\nbrackets = {{ not a variable }}\n")
@@ -89,13 +89,13 @@ fn no_secret_enters_a_site_unrequested_and_nothing_does_after_an_error() {
     ] {
         let output = adopt(&tree, &site, rest).exits(1);
         // lines are broken where they get too long
-        let told = output.stderr.split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" ");
-        assert!(told.contains(why), "{rest}: {told}");
-        assert!(!told.contains("x8Kq2Lw9Zr5TbV3n"));
+        let text = output.stderr.split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" ");
+        assert!(text.contains(why), "{rest}: {text}");
+        assert!(!text.contains("x8Kq2Lw9Zr5TbV3n"));
         assert!(!site.path().join("roles").exists(), "{rest}");
     }
     adopt(&tree, &site, "web /etc/app/closed.conf --private").exits(0);
-    let told = adopt(&tree, &site, "web /etc/app/app.conf").exits(1).stderr;
-    assert!(told.contains("there is a role web"), "{told}");
+    let text = adopt(&tree, &site, "web /etc/app/app.conf").exits(1).stderr;
+    assert!(text.contains("there is a role web"), "{text}");
     assert!(adopt(&tree, &site, "web mail:x").exits(1).stderr.contains("write /PATH, NAME.service, firewall:ZONE"));
 }

@@ -1,4 +1,4 @@
-//! What a host's release says becomes what is in the tree: that, no more, and again only when it has to.
+//! The tree gets the state that the host's release defines: that, no more, and again only if it has to.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -133,19 +133,19 @@ fn sensitive_content_is_only_in_the_file_and_in_the_release() {
     );
     site.file("roles/base/templates/token", "token = hunter2-hunter2\n");
     let tree = site.sign().enroll();
-    let mut told = String::new();
+    let mut message = String::new();
     for command in ["plan", "plan --json", "apply --diff", "status --json"] {
-        told += &format!("{:?}", tree.kpull(command));
+        message += &format!("{:?}", tree.kpull(command));
     }
     assert_eq!(tree.read("etc/password"), "hunter2-hunter2\n");
     for path in ["etc/password", "etc/token", "etc/shared"] {
         tree.write(path, "old-hunter2-hunter2\n");
     }
     for command in ["plan", "plan --json", "apply --json --diff", "status", "status --json"] {
-        told += &format!("{:?}", tree.kpull(command));
+        message += &format!("{:?}", tree.kpull(command));
     }
-    assert!(told.contains("the content is not shown"), "{told}");
-    assert!(!told.contains("hunter2"), "{told}");
+    assert!(message.contains("the content is not shown"), "{message}");
+    assert!(!message.contains("hunter2"), "{message}");
 
     let mut pending = vec![tree.at("var/lib/kpull")];
     let mut seen = 0;

@@ -1,4 +1,4 @@
-//! Pinned upstream files: only what is pinned is installed, whole, from wherever it can be had.
+//! Pinned upstream files: only pinned files are installed, whole, from any address that has them.
 
 use std::fs;
 use std::io::Write as _;
@@ -237,9 +237,9 @@ pub fn ranges(server: &Server) -> Vec<(Option<String>, Option<String>)> {
     server.seen().iter().map(|seen| (header(seen, "range"), header(seen, "if-range"))).collect()
 }
 
-/// What a run asks a server for that answers like `answer`, with that left behind; it has to install the tool, and leave nothing
-/// but the artifact. `sized` tells whether the pin says how long the file is.
-fn goes_on(
+/// The requests of a run to a server that answers like `answer`, with that left behind; the run must install the tool, and
+/// leave nothing but the artifact. `sized` is whether the pin has the file's size.
+fn continues(
     sized: bool,
     there: &[u8],
     state: &str,
@@ -267,7 +267,7 @@ fn goes_on(
 /// A request for all of it.
 pub const WHOLE: (Option<String>, Option<String>) = (None, None);
 
-/// A request for the rest of what was begun.
+/// A request for the rest of a download.
 fn rest(from: usize, state: &str) -> (Option<String>, Option<String>) {
     (Some(format!("bytes={from}-")), Some(format!("\"{state}\"")))
 }
@@ -275,14 +275,14 @@ fn rest(from: usize, state: &str) -> (Option<String>, Option<String>) {
 #[test]
 fn a_download_continues_only_while_the_server_has_the_same_file() {
     let half = &bytes(10_000)[..5000];
-    assert_eq!(goes_on(true, half, "now", web), [rest(5000, "now")]);
-    assert_eq!(goes_on(true, half, "then", web), [rest(5000, "then")], "which is answered with all of it");
-    // whoever knows no If-Range hands out the rest of another file
+    assert_eq!(continues(true, half, "now", web), [rest(5000, "now")]);
+    assert_eq!(continues(true, half, "then", web), [rest(5000, "then")], "which is answered with all of it");
+    // a server without If-Range sends the rest of another file
     let knows_none = |content: &[u8], request: &Received| {
         let headers = request.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("if-range"));
         web(content, &Received { headers: headers.cloned().collect(), ..request.clone() })
     };
-    assert_eq!(goes_on(true, &[0; 5000], "then", knows_none), [rest(5000, "then"), WHOLE]);
+    assert_eq!(continues(true, &[0; 5000], "then", knows_none), [rest(5000, "then"), WHOLE]);
 }
 
 #[test]
@@ -304,18 +304,18 @@ fn a_download_begun_at_another_address_continues_or_restarts_if_the_file_differs
 #[test]
 fn a_complete_download_is_not_requested_even_if_its_size_was_unknown() {
     let content = bytes(10_000);
-    assert_eq!(goes_on(true, &content, "now", web), []);
-    assert_eq!(goes_on(false, &content, "now", web), []);
+    assert_eq!(continues(true, &content, "now", web), []);
+    assert_eq!(continues(false, &content, "now", web), []);
 }
 
 #[test]
 fn a_partial_download_that_is_too_long_is_discarded_if_the_server_has_no_such_range() {
     let more = [bytes(10_000), vec![7; 100]].concat();
-    assert_eq!(goes_on(false, &more, "now", web), [rest(10_100, "now"), WHOLE]);
-    assert_eq!(goes_on(true, &more, "now", web), [WHOLE], "the pin says that it is too much");
+    assert_eq!(continues(false, &more, "now", web), [rest(10_100, "now"), WHOLE]);
+    assert_eq!(continues(true, &more, "now", web), [WHOLE], "the pin says that it is too much");
     // other bytes, as long as the file is
-    assert_eq!(goes_on(false, &[0; 10_000], "now", web), [rest(10_000, "now"), WHOLE]);
-    assert_eq!(goes_on(true, &[0; 10_000], "now", web), [WHOLE]);
+    assert_eq!(continues(false, &[0; 10_000], "now", web), [rest(10_000, "now"), WHOLE]);
+    assert_eq!(continues(true, &[0; 10_000], "now", web), [WHOLE]);
 }
 
 #[test]
@@ -325,13 +325,13 @@ fn a_range_that_begins_at_the_first_byte_is_the_entire_file() {
     };
     let half = &bytes(10_000)[..5000];
     for sized in [true, false] {
-        assert_eq!(goes_on(sized, half, "now", from_zero), [rest(5000, "now"), WHOLE]);
+        assert_eq!(continues(sized, half, "now", from_zero), [rest(5000, "now"), WHOLE]);
     }
     let another = |content: &[u8], request: &Received| match request.header("range") {
         Some(_) => Answer::new(206, &content[100..]).with("Content-Range", "bytes 100-9999/10000"),
         None => Answer::new(200, content),
     };
-    assert_eq!(goes_on(true, half, "now", another), [rest(5000, "now"), WHOLE]);
+    assert_eq!(continues(true, half, "now", another), [rest(5000, "now"), WHOLE]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The ways back: what no role wants any more goes, what stood there before comes back, and so does a whole release.
+//! Rollback and undo: orphans are pruned, their prior state returns, and so does a whole release.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -334,10 +334,10 @@ fn a_host_with_a_pending_contact_continues_if_a_source_answers_or_rolls_back() {
     site.role("base", &MANY.replace("443/tcp", "8443/tcp")).sign();
     tree.kpull("apply").exits(0);
     // as a run leaves it that was killed after it had changed the firewall
-    let owe = || tree.write("var/lib/kpull/owed.json", "{\"contact\": \"2020-01-01T00:00:00Z\"}");
-    owe();
+    let set_pending = || tree.write("var/lib/kpull/owed.json", "{\"contact\": \"2020-01-01T00:00:00Z\"}");
+    set_pending();
     assert_eq!(tree.kpull("apply --json").exits(0).changed(), [""; 0]);
-    owe();
+    set_pending();
     fs::rename(site.path(), site.path().with_extension("away")).unwrap();
     let error = tree.kpull("apply --json").exits(3).error();
     let why = error["error"].as_str().unwrap();

@@ -1,4 +1,4 @@
-//! Broken sites: each is told with its place and with what to do, by `check` and by `apply`, and changes nothing.
+//! Broken sites: each is reported with its place and with what to do, by `check` and by `apply`, and changes nothing.
 
 use std::os::unix::fs::symlink;
 
@@ -11,7 +11,7 @@ groups.web.roles = ["base"]
 const HOST: &str = r#"address = "10.0.0.1"
 groups = ["web"]
 "#;
-/// What is added to its head stands in line 3, what is added to its end from line 12 on.
+/// Additions to its head begin in line 3, additions to its end in line 12.
 const ROLE: &str = r#"summary = "Something"
 vars.port = 80
 
@@ -414,12 +414,12 @@ fn all_errors_are_reported_at_once_and_each_once() {
     site.host("h1", &format!("{HOST}vars.domian = 1\nvars.base.prot = 2\n"));
     site.host("h2", "address = \"10.0.0.2\"\ngroups = [\"wbe\"]\nroles = [\"bsae\"]\n");
     let dir = site.path().to_str().unwrap().to_owned();
-    let told = |output: crate::support::site::Output| -> Vec<String> {
+    let reported = |output: crate::support::site::Output| -> Vec<String> {
         let text = |error: &serde_json::Value| error["error"].as_str().unwrap().to_owned();
         output.exits(1).events("error").iter().map(text).collect()
     };
     assert_eq!(
-        told(kpull(&["check", "--json", "--site", &dir])),
+        reported(kpull(&["check", "--json", "--site", &dir])),
         ["unknown key `domian`", "unknown key `prot`", "there is no group `wbe`", "there is no role `bsae`"]
     );
     // in a role that both hosts have: once, and beside the other mistakes of the role
@@ -427,14 +427,14 @@ fn all_errors_are_reported_at_once_and_each_once() {
     site.file("roles/base/templates/base.conf", "{{ prot }}");
     site.file("roles/base/role.toml", role("[[file]]\npath = \"/x\"\nsource = \"none\""));
     assert_eq!(
-        told(kpull(&["check", "--json", "--site", &dir])),
+        reported(kpull(&["check", "--json", "--site", &dir])),
         ["`prot` is not defined", "there is no roles/base/files/none"]
     );
-    // and what only the second host has is told although they share a mistake
+    // and an error of the second host alone is reported although they share one
     site.role("more", "[[file]]\npath = \"/y\"\nsource = \"nothing\"\n");
     site.host("h2", &format!("{}roles = [\"more\"]\n", HOST.replace("10.0.0.1", "10.0.0.2")));
     assert_eq!(
-        told(kpull(&["check", "--json", "--site", &dir])),
+        reported(kpull(&["check", "--json", "--site", &dir])),
         ["`prot` is not defined", "there is no roles/base/files/none", "there is no roles/more/files/nothing"]
     );
     let text = kpull(&["check", "--site", &dir]).exits(1).stderr;

@@ -137,15 +137,15 @@ fn an_error_in_a_role_is_reported_once_with_the_hosts_that_have_it() {
         site.host(&format!("h{host}"), &format!("address = \"10.0.0.{host}\"\nroles = [\"db\", \"web\"]\n"));
     }
     let checked = kpull(&["check", "--json", "--site", site.path().to_str().unwrap()]).exits(1);
-    let told: Vec<(String, String)> = checked
+    let reported: Vec<(String, String)> = checked
         .events("error")
         .iter()
         .map(|error| (error["error"].as_str().unwrap().to_owned(), error["help"].as_str().unwrap().to_owned()))
         .collect();
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert_eq!(told[0].0, "`nope` is not defined");
-    assert_eq!(told[1].0, "h1 has to set `web.domain`");
-    for (_, help) in &told {
+    assert_eq!(reported.len(), 2, "{reported:?}");
+    assert_eq!(reported[0].0, "`nope` is not defined");
+    assert_eq!(reported[1].0, "h1 has to set `web.domain`");
+    for (_, help) in &reported {
         assert!(help.ends_with("; the same on 5 more: h2, h3, h4 and 2 others"), "{help}");
     }
 }
@@ -161,20 +161,24 @@ fn hosts_see_of_one_another_what_each_defines_for_itself() {
     }
     let path = site.path().to_str().unwrap();
     kpull(&["check", "--site", path]).exits(0);
-    // the facts of another host are no more known for having been looked at by its own
+    // the facts of another host stay unknown even if that host's own check read them
     site.role("web", &role.replace("vars.web.name", "vars.web.own"));
     let checked = kpull(&["check", "--json", "--site", path]).exits(1);
     assert_eq!(checked.events("checked").len(), 0);
-    for told in checked.events("error") {
-        assert!(told["error"].as_str().unwrap().contains("the facts of another host"), "{told}");
+    for reported in checked.events("error") {
+        assert!(reported["error"].as_str().unwrap().contains("the facts of another host"), "{reported}");
     }
     // nor what a variable leads to
     site.role("web", &role.replace("vars.web.name", "vars.web.first.vars.web.own"));
-    assert_eq!(kpull(&["check", "--json", "--site", path]).exits(1).events("checked").len(), 1, "h1 itself knows");
+    assert_eq!(
+        kpull(&["check", "--json", "--site", path]).exits(1).events("checked").len(),
+        1,
+        "on h1 itself the facts are known"
+    );
 }
 
 /// What `check` says of a site with one host, in whose files these stand: the first error, its place and its advice.
-fn told(files: &[(&str, &str)]) -> [String; 3] {
+fn reported(files: &[(&str, &str)]) -> [String; 3] {
     let site = Site::new("test");
     site.role("web", "");
     site.host("h1", "address = \"10.0.0.1\"\nroles = [\"web\"]\n");
@@ -209,7 +213,7 @@ fn names_from_other_tools_get_advice_with_the_name_in_kpull() {
         ("[[template]]\npath = \"/a\"\nsrc = \"a.j2\"", "that is `template`, a file in the role's templates/"),
         ("[[fil]]\npath = \"/a\"", "did you mean `file`?"),
     ] {
-        let [_, place, help] = told(&[("roles/web/role.toml", &role(entry))]);
+        let [_, place, help] = reported(&[("roles/web/role.toml", &role(entry))]);
         assert_eq!(help, advice, "{entry}");
         assert!(place.starts_with("roles/web/role.toml:"), "{place}");
     }
@@ -232,7 +236,7 @@ fn names_from_other_tools_get_advice_with_the_name_in_kpull() {
         ("{{ 'x'.startwith('y') }}", "did you mean `startswith`?"),
     ] {
         let entry = format!("summary = \"x\"\n[[file]]\npath = \"/a\"\ncontent = \"\"\"{text}\"\"\"\n");
-        let [_, place, help] = told(&[("roles/web/role.toml", &entry)]);
+        let [_, place, help] = reported(&[("roles/web/role.toml", &entry)]);
         assert_eq!((help.as_str(), place.starts_with("roles/web/role.toml:4:")), (advice, true), "{text}: {place}");
     }
 }
@@ -280,9 +284,9 @@ fn a_key_below_the_wrong_header_is_reported_with_the_right_one() {
             format!("`roles` belongs above `[groups.a.vars]`: {BELOW}"),
         ),
     ] {
-        let [_, found, said] = told(&[etcd, (path, &content)]);
-        assert!(said.starts_with(&help), "{path}: {said}");
-        assert_eq!(found, place, "{said}");
+        let [_, found, expected] = reported(&[etcd, (path, &content)]);
+        assert!(expected.starts_with(&help), "{path}: {expected}");
+        assert_eq!(found, place, "{expected}");
     }
 }
 

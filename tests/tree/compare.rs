@@ -1,4 +1,4 @@
-//! `kpull compare`: what a change of a site becomes on each host, for whoever reviews it.
+//! `kpull compare`: what a change of a site means on each host, for a reviewer.
 
 use std::process::Command;
 
@@ -39,20 +39,20 @@ fn hosts_with_the_same_change_are_grouped_and_the_others_counted() {
     assert_eq!(compare(&site, &["main"]).exits(0).stdout, "**0** of 3 hosts change.\n");
     let role = std::fs::read_to_string(site.path().join("roles/web/role.toml")).unwrap();
     site.file("roles/web/role.toml", role.replace("port = 80", "port = 81"));
-    let told = compare(&site, &["main"]).exits(0).stdout;
-    assert!(told.starts_with("**2** of 3 hosts change.\n"), "{told}");
+    let output = compare(&site, &["main"]).exits(0).stdout;
+    assert!(output.starts_with("**2** of 3 hosts change.\n"), "{output}");
     assert!(
-        told.contains("<b>h1</b>: 1 resource</summary>\n\n~ `template:/etc/web.conf` (web)\n\n```diff\n"),
-        "{told}"
+        output.contains("<b>h1</b>: 1 resource</summary>\n\n~ `template:/etc/web.conf` (web)\n\n```diff\n"),
+        "{output}"
     );
-    assert!(told.contains("\n-listen 80\n+listen 81\n```\n"), "{told}");
+    assert!(output.contains("\n-listen 80\n+listen 81\n```\n"), "{output}");
     site.file("roles/web/templates/web.conf", "listen {{ port }}\n");
     commit(&site, "two");
     site.file("roles/web/role.toml", role.clone() + "[[directory]]\npath = \"/srv\"\n");
-    let told = compare(&site, &["HEAD"]).exits(0).stdout;
-    assert!(told.starts_with("**3** of 3 hosts change.\n"), "{told}");
-    assert!(told.contains("<b>h1, h2</b>: 2 resources</summary>\n\n+ `directory:/srv` (web)\n"), "{told}");
-    assert!(told.contains("<b>h3</b>: 1 resource</summary>\n\n+ `directory:/srv` (web)\n"), "{told}");
+    let output = compare(&site, &["HEAD"]).exits(0).stdout;
+    assert!(output.starts_with("**3** of 3 hosts change.\n"), "{output}");
+    assert!(output.contains("<b>h1, h2</b>: 2 resources</summary>\n\n+ `directory:/srv` (web)\n"), "{output}");
+    assert!(output.contains("<b>h3</b>: 1 resource</summary>\n\n+ `directory:/srv` (web)\n"), "{output}");
 }
 
 #[test]
@@ -65,25 +65,28 @@ fn a_comparison_has_added_and_removed_hosts_and_uses_recorded_facts() {
     let mut centos = facts.clone();
     centos["os"]["family"] = "rhel".into();
     site.file("facts/h2.toml", centos.to_string());
-    let told = compare(&site, &["main"]).exits(0).stdout;
-    assert!(told.starts_with("**3** of 4 hosts change.\n"), "{told}");
-    assert!(told.contains("<b>h1</b>: 0 resources</summary>\n\nThe host was removed"), "{told}");
-    assert!(told.contains("<b>h4</b>: 1 resource</summary>\n\nA new host.\n\n+ `template:/etc/web.conf`"), "{told}");
-    assert!(told.contains("<b>h2</b>: 1 resource</summary>\n\n+ `package:policycoreutils` (web)"), "{told}");
+    let output = compare(&site, &["main"]).exits(0).stdout;
+    assert!(output.starts_with("**3** of 4 hosts change.\n"), "{output}");
+    assert!(output.contains("<b>h1</b>: 0 resources</summary>\n\nThe host was removed"), "{output}");
+    assert!(
+        output.contains("<b>h4</b>: 1 resource</summary>\n\nA new host.\n\n+ `template:/etc/web.conf`"),
+        "{output}"
+    );
+    assert!(output.contains("<b>h2</b>: 1 resource</summary>\n\n+ `package:policycoreutils` (web)"), "{output}");
     assert_eq!(compare(&site, &["main", "main"]).exits(0).stdout, "**0** of 3 hosts change.\n");
 }
 
 #[test]
 fn a_missing_or_unresolvable_state_is_an_error() {
     let site = site();
-    let told = compare(&site, &["nope", "--json"]).exits(1).error();
-    assert!(told["error"].as_str().unwrap().starts_with("can't get the revision `nope`: "), "{told}");
+    let reported = compare(&site, &["nope", "--json"]).exits(1).error();
+    assert!(reported["error"].as_str().unwrap().starts_with("can't get the revision `nope`: "), "{reported}");
     site.file("roles/web/templates/web.conf", "{{ prot }}\n");
-    let told = compare(&site, &["main", "--json"]).exits(1).json();
-    assert_eq!(told[0]["error"], "`prot` is not defined");
+    let reported = compare(&site, &["main", "--json"]).exits(1).json();
+    assert_eq!(reported[0]["error"], "`prot` is not defined");
     // what was broken before can be corrected
     commit(&site, "two");
     site.file("roles/web/templates/web.conf", "{{ port }}\n");
-    let told = compare(&site, &["HEAD"]).exits(0).stdout;
-    assert!(told.contains("Before, it could not be resolved (`` `prot` is not defined ``)."), "{told}");
+    let reported = compare(&site, &["HEAD"]).exits(0).stdout;
+    assert!(reported.contains("Before, it could not be resolved (`` `prot` is not defined ``)."), "{reported}");
 }

@@ -21,12 +21,12 @@ fn test(site: &Site, more: &[&str]) -> Output {
 
 #[test]
 fn the_shipped_roles_match_their_examples() {
-    let told = kpull(&["test", "--site", env!("CARGO_MANIFEST_DIR")]).exits(0);
+    let output = kpull(&["test", "--site", env!("CARGO_MANIFEST_DIR")]).exits(0);
     for path in ["roles/haproxy/tests/two-servers.toml", "roles/firewall/tests/centos-7.toml"] {
-        assert!(told.stdout.contains(&format!("✓ {path}")), "{told:?}");
+        assert!(output.stdout.contains(&format!("✓ {path}")), "{output:?}");
     }
-    let told = kpull(&["test", "firewall", "--site", env!("CARGO_MANIFEST_DIR")]).exits(0);
-    assert!(!told.stdout.contains("haproxy"), "{told:?}");
+    let output = kpull(&["test", "firewall", "--site", env!("CARGO_MANIFEST_DIR")]).exits(0);
+    assert!(!output.stdout.contains("haproxy"), "{output:?}");
 }
 
 #[test]
@@ -35,13 +35,13 @@ fn an_example_sets_variables_facts_and_other_hosts() {
         "host = \"b\"\n[vars.web]\ndomain = \"example.org\"\nport = 8080\n[facts.os]\nfamily = \"rhel\"\n[hosts.a]\naddress = \"10.0.0.1\"\n[hosts.b]\naddress = \"10.0.0.2\"\nroles = [\"web\"]\n\
          [[expect.template]]\npath = \"/etc/web.conf\"\ncontains = [\"listen 8080\\n\", \"all a,b\"]\n[[expect.package]]\n[[expect.command]]\nenv = { B = \"p8080\" }\n",
     );
-    let told = test(&site, &[]).exits(0);
-    assert_eq!(told.stdout, "✓ roles/web/tests/one.toml                 3 as expected\n");
+    let output = test(&site, &[]).exits(0);
+    assert_eq!(output.stdout, "✓ roles/web/tests/one.toml                 3 as expected\n");
 }
 
 #[test]
 fn an_example_of_another_system_assumes_none_of_the_default_facts() {
-    for (os, told) in [
+    for (os, expected) in [
         ("id = \"centos\"\nversion = \"7\"\n", "centos rhel 7."),
         ("family = \"suse\"\n", "suse suse ."),
         ("id = \"ubuntu\"\nfamily = \"mine\"\n", "ubuntu mine ."),
@@ -50,7 +50,7 @@ fn an_example_of_another_system_assumes_none_of_the_default_facts() {
         let site = Site::new("test");
         let content = "{{ facts.os.id }} {{ facts.os.family }} {{ facts.os.version }}.";
         site.role("web", &format!("[[file]]\npath = \"/os\"\ncontent = \"{content}\"\n"));
-        let example = format!("summary = \"x\"\n[facts.os]\n{os}[[expect.file]]\ncontent = \"{told}\"\n");
+        let example = format!("summary = \"x\"\n[facts.os]\n{os}[[expect.file]]\ncontent = \"{expected}\"\n");
         site.file("roles/web/tests/one.toml", example);
         test(&site, &[]).exits(0);
     }
@@ -60,8 +60,8 @@ fn an_example_of_another_system_assumes_none_of_the_default_facts() {
 fn an_unmet_expectation_is_reported_with_its_place_and_the_nearest_match() {
     let at = |example: &str| {
         let error = test(&site(&format!("[vars.web]\ndomain = \"d\"\n{example}")), &["--json"]).exits(1).error();
-        let told = |key: &str| error[key].as_str().unwrap_or_default().to_owned();
-        (format!("{}:{}", told("file"), error["line"]), told("error"), told("help"))
+        let reported = |key: &str| error[key].as_str().unwrap_or_default().to_owned();
+        (format!("{}:{}", reported("file"), error["line"]), reported("error"), reported("help"))
     };
     let file = |line: usize| format!("roles/web/tests/one.toml:{line}");
     let nearest = "no template is as it is expected: the nearest is template:/etc/web.conf (roles/web/role.toml:5:1)";
@@ -84,12 +84,18 @@ fn an_unmet_expectation_is_reported_with_its_place_and_the_nearest_match() {
 
 #[test]
 fn an_example_that_can_not_be_resolved_or_expects_nothing_is_an_error() {
-    let told = test(&site("[[expect.template]]\n"), &["--json"]).exits(1).error();
-    assert_eq!(told["error"], "h1 has to set `web.domain`");
-    let told = test(&site("[vars.web]\ndomian = \"d\"\n[[expect.template]]\n"), &["--json"]).exits(1).error();
-    assert_eq!((&told["error"], &told["file"]), (&"unknown key `domian`".into(), &"roles/web/tests/one.toml".into()));
-    let told = test(&site(""), &["--json"]).exits(1).error();
-    assert_eq!(told["error"], "roles/web/tests/one.toml expects nothing");
-    let told = test(&site("[[expect.template]]\n"), &["wep", "--json"]).exits(1).error();
-    assert_eq!((&told["error"], &told["help"]), (&"there is no role `wep`".into(), &"did you mean `web`?".into()));
+    let reported = test(&site("[[expect.template]]\n"), &["--json"]).exits(1).error();
+    assert_eq!(reported["error"], "h1 has to set `web.domain`");
+    let reported = test(&site("[vars.web]\ndomian = \"d\"\n[[expect.template]]\n"), &["--json"]).exits(1).error();
+    assert_eq!(
+        (&reported["error"], &reported["file"]),
+        (&"unknown key `domian`".into(), &"roles/web/tests/one.toml".into())
+    );
+    let reported = test(&site(""), &["--json"]).exits(1).error();
+    assert_eq!(reported["error"], "roles/web/tests/one.toml expects nothing");
+    let reported = test(&site("[[expect.template]]\n"), &["wep", "--json"]).exits(1).error();
+    assert_eq!(
+        (&reported["error"], &reported["help"]),
+        (&"there is no role `wep`".into(), &"did you mean `web`?".into())
+    );
 }

@@ -1,4 +1,4 @@
-//! Archives that are extracted as a whole: all that is below a directory of theirs, and nothing that leads out of one of the host.
+//! Archives that are extracted: everything below one of their directories, and nothing that leads out of the host's directory.
 
 use std::fs;
 use std::io::{Cursor, Write as _};
@@ -86,7 +86,7 @@ fn extracts(archive: &[u8], install: &str) -> (tempfile::TempDir, Site) {
     (publisher, site(&[url], archive, install))
 }
 
-/// What is below a directory, with modes and contents, without what is above it.
+/// Everything below a directory, with modes and contents, without what is above it.
 fn below(tree: &Tree, dir: &str) -> Vec<(String, String, String)> {
     let all = tree.snapshot().into_iter();
     let all = all.filter_map(|(name, (mode, content))| {
@@ -115,12 +115,12 @@ fn everything_below_a_directory_of_an_archive_is_extracted_updated_and_undone() 
     let (publisher, site) = extracts(&gz(&tar(&FIRST)), APP);
     let tree = site.sign().enroll();
     fs::create_dir_all(tree.at("var/lib")).unwrap();
-    // somebody else's, one of them where the archive has a file
+    // files of others, one of them at the path of a file of the archive
     tree.write("opt/app/mine", "mine").write("opt/app/share/readme", "theirs");
     fs::set_permissions(tree.at("opt/app/share"), fs::Permissions::from_mode(0o750)).unwrap();
     let before = tree.snapshot();
     let planned = |tree: &Tree| tree.kpull("plan --json").exits(2).events("planned")[1]["summary"].clone();
-    assert_eq!(planned(&tree), "extract app-1.0/ into /opt/app", "nobody knows yet how many there are");
+    assert_eq!(planned(&tree), "extract app-1.0/ into /opt/app", "the number is unknown yet");
     assert_eq!(tree.kpull("apply --json").exits(0).events("changed")[1]["summary"], "extract 6 files, replace readme");
     let file = |path: &str, mode: &str, content: &str| (path.to_owned(), mode.to_owned(), content.to_owned());
     let first = [
@@ -281,7 +281,7 @@ fn members_that_lead_elsewhere_outside_the_extracted_directory_do_not_matter() {
     let tree = site.sign().enroll();
     tree.kpull("apply").exits(0);
     assert_eq!(below(&tree, "opt/app"), [("/run".to_owned(), "100755".to_owned(), "run".to_owned())]);
-    // the listing is enough for a look at everything
+    // the listing suffices to check everything
     let stored = tree.at("var/lib/kpull/artifacts");
     let archive = fs::read_dir(&stored).unwrap().map(|entry| entry.unwrap().path());
     let archive = archive.into_iter().find(|path| path.extension().is_none()).unwrap();
@@ -334,7 +334,7 @@ fn another_resource_can_be_beside_an_extracted_file_but_not_at_its_path() {
         assert_eq!(error["code"], "site.clash");
         assert!(!tree.at("opt").exists());
     }
-    // by another name of the directory, which only the host knows
+    // by another name of the directory, which only the host has
     let (_publisher, site) = with("[[file]]\npath = '/srv/app/etc/x'\ncontent = 'y'");
     let tree = site.sign().enroll();
     fs::create_dir_all(tree.at("srv/app")).unwrap();

@@ -126,7 +126,7 @@ fn a_full_disk_is_reported_and_the_old_file_stays_intact() {
     assert_eq!(error["help"], FREE_SPACE);
     assert_eq!((&error["file"], &error["line"]), (&"roles/base/role.toml".into(), &5.into()));
     assert_eq!(after, "fill\nold\nold\n", "the old file, and nothing beside it");
-    // what was done before stays
+    // earlier changes stay
     assert_eq!(tree.read("etc/motd"), "x\n");
 }
 
@@ -155,7 +155,7 @@ fn a_read_only_disk_is_reported_and_nothing_is_changed_on_it() {
     assert_eq!(after, "old\nold\n");
 }
 
-/// The program, started by somebody who is not root.
+/// The program, started by a user who is not root.
 fn as_nobody(program: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(program);
     command.args(arguments).env("NO_COLOR", "1").stdin(Stdio::null()).current_dir("/");

@@ -40,9 +40,9 @@ fn check(site: &Site) -> Output {
     kpull(&["check", "--site", site.path().to_str().unwrap()])
 }
 
-/// What was told, however its lines are broken.
-fn words(told: &str) -> String {
-    told.split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" ")
+/// The message, however its lines are broken.
+fn words(expected: &str) -> String {
+    expected.split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" ")
 }
 
 /// The files of a tree: of directories, those on the way stay.
@@ -157,9 +157,9 @@ fn an_existing_equivalent_entry_is_no_change() {
 #[test]
 fn an_undefined_zone_is_an_error_with_the_nearest_name() {
     let (_site, tree) = tree("[[firewall]]\nzone = \"pubilc\"\nports = [\"80/tcp\"]\n");
-    let told = tree.kpull("plan").exits(1).stderr;
+    let output = tree.kpull("plan").exits(1).stderr;
     for part in ["firewalld has no zone `pubilc`", "did you mean `public`?", "target = \"default\""] {
-        assert!(words(&told).contains(part), "{told}");
+        assert!(words(&output).contains(part), "{output}");
     }
 }
 
@@ -168,10 +168,10 @@ fn a_zone_that_is_a_file_and_a_firewall_is_refused_with_the_fields_to_use() {
     let file = "[[file]]\npath = \"/etc/firewalld/zones/k8s.xml\"\ncontent = \"<zone/>\"\n";
     for firewall in ["ports = [\"6443/tcp\"]", "target = \"DROP\"", "sources = [\"10.0.0.0/8\"]"] {
         let site = base(&format!("{file}[[firewall]]\nzone = \"k8s\"\n{firewall}\n"));
-        let told = words(&check(&site).exits(1).stderr);
+        let output = words(&check(&site).exits(1).stderr);
         for part in ["`/etc/firewalld/zones/k8s.xml` stands twice in the role base", "`target`, `sources`, `services`"]
         {
-            assert!(told.contains(part), "{firewall}: {told}");
+            assert!(output.contains(part), "{firewall}: {output}");
         }
     }
 }
@@ -195,8 +195,8 @@ fn an_invalid_service_or_set_is_refused_with_the_reason() {
         ("sources = ['ipset:a b']", "`a b` is not the name of a set"),
     ] {
         let site = base(&format!("[[firewall]]\nzone = \"k8s\"\n{fields}\n"));
-        let told = words(&check(&site).exits(1).stderr);
-        assert!(told.contains(why), "{fields}: {told}");
+        let output = words(&check(&site).exits(1).stderr);
+        assert!(output.contains(why), "{fields}: {output}");
     }
 }
 
@@ -206,8 +206,8 @@ fn refuses(tree: &Tree, what: &str, help: &str) {
     let before = files(tree);
     for command in ["plan --json", "apply --json"] {
         let error = tree.kpull(command).exits(1).error();
-        let told = (error["error"].as_str().unwrap(), error["help"].as_str().unwrap());
-        assert!(told.0.contains(what) && told.1.contains(help), "{error}");
+        let message = (error["error"].as_str().unwrap(), error["help"].as_str().unwrap());
+        assert!(message.0.contains(what) && message.1.contains(help), "{error}");
         assert_eq!(error["file"], "roles/base/role.toml");
     }
     let is_state = |file: &String| file.contains("var/lib/kpull");
@@ -242,7 +242,7 @@ fn a_feature_too_new_for_the_firewalld_of_a_tree_is_refused_before_any_change() 
     ] {
         let (site, tree) = tree(&format!("{first}{wants}"));
         tree.write("etc/firewalld/zones/public.xml", "<zone>\n</zone>\n");
-        // by the system, whose firewalld is to come
+        // from the system, whose firewalld is not installed yet
         tree.write("etc/os-release", "ID=centos\nID_LIKE=\"rhel fedora\"\nVERSION_ID=7\n");
         refuses(&tree, &format!("the firewalld of centos 7 has no {what}"), &format!("this needs {needs} or newer"));
         // by the firewalld that is there
@@ -250,7 +250,7 @@ fn a_feature_too_new_for_the_firewalld_of_a_tree_is_refused_before_any_change() 
         tree.write("usr/sbin/firewalld", "").write(program, "DAEMON = 'x'\nVERSION = '0.6.3'\n");
         tree.write("etc/os-release", "ID=fedora\nVERSION_ID=41\n");
         refuses(&tree, &format!("firewalld 0.6.3 has no {what}"), &format!("this needs {needs} or newer"));
-        // and what is there already is no change
+        // and an existing entry is no change
         tree.write(program, "VERSION = '2.1.1'\n");
         tree.kpull("apply").exits(0);
         tree.write(program, "VERSION = '0.6.3'\n");

@@ -1,4 +1,4 @@
-//! What hosts tell of themselves, and what the fleet's people see of it.
+//! What hosts report, and what operators see of it.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -25,7 +25,7 @@ fn signed(record: &serde_json::Value, number: u8) -> String {
     text + &signature.to_pem(LineEnding::LF).unwrap()
 }
 
-/// A site with two hosts, of which the first is there and tells how it is into a directory.
+/// A site with two hosts, of which the first exists and reports into a directory.
 struct Fleet {
     site: Site,
     tree: Tree,
@@ -63,7 +63,7 @@ impl Fleet {
         kpull(&[&["fleet", "--site", site, self.dir.path().to_str().unwrap()], more].concat())
     }
 
-    /// The state of a host, and what is said of it.
+    /// The state of a host, and its line in the output.
     fn state(&self, host: &str) -> (String, serde_json::Value) {
         let output = self.look(&["--json"]);
         let lines = output.stdout.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
@@ -106,10 +106,10 @@ fn a_slow_record_server_costs_one_time_limit_and_the_unread_hosts_are_named() {
     let (site, url) = (fleet.site.path().to_str().unwrap(), server.url(""));
     let output = kpull(&["fleet", "--site", site, "--json", "--within", "8", &url]).exits(3);
     let lines: Vec<serde_json::Value> = output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let told: Vec<_> = lines.iter().map(|line| (line["state"].as_str().unwrap(), line["why"].as_str())).collect();
+    let reported: Vec<_> = lines.iter().map(|line| (line["state"].as_str().unwrap(), line["why"].as_str())).collect();
     let late = format!("GET {url}h2.status: timeout, no answer in time");
     let never = "the record of h3 was not read: there was no time left";
-    assert_eq!(told, [("healthy", None), ("unread", Some(late.as_str())), ("unread", Some(never))]);
+    assert_eq!(reported, [("healthy", None), ("unread", Some(late.as_str())), ("unread", Some(never))]);
     drop(hold);
 }
 
@@ -222,7 +222,7 @@ fn serials_that_were_revoked_make_no_other_host_appear_behind() {
     // they have died since
     let now = jiff::Timestamp::now();
     assert_eq!(say("time", (now - jiff::SignedDuration::from_hours(24)).to_string().into()), ["healthy", "silent"]);
-    // or they have not heard yet that a key set has taken it back
+    // or they do not have the key set yet that revokes it
     assert_eq!(say("time", now.to_string().into()), ["behind", "behind"]);
     let line = format!("tester {}\n", crate::support::site::key().public_key().to_openssh().unwrap());
     let start = KeySet::start("test", AllowedSigners::parse("f", &line).unwrap(), 1, 1);
@@ -245,7 +245,7 @@ fn an_invalid_record_in_a_shared_place_affects_only_its_own_host() {
         assert_eq!(fleet.state("h1").0, "healthy", "{what}");
     };
     nix::unistd::mkfifo(&place, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    is_not_regular("a pipe that nobody writes into");
+    is_not_regular("a pipe without a writer");
     fs::remove_file(&place).unwrap();
     fs::create_dir(&place).unwrap();
     is_not_regular("a directory");

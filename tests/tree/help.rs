@@ -1,4 +1,4 @@
-//! What the program tells of itself: completions and manual pages.
+//! What the program generates about itself: completions and manual pages.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Who is told what happens on a host: programs and web servers, once, without secrets, and at no cost to the run.
+//! Notifications about a host: to programs and web servers, once, without secrets, and without an effect on the run.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -25,15 +25,15 @@ fn configure(site: &Site, tree: &Tree, hooks: &str) {
     tree.configure(&format!("[[source]]\ndir = {:?}\n{hooks}", site.path()));
 }
 
-/// What the hooks were told since the last look, one object a line.
-fn told(tree: &Tree) -> Vec<Value> {
+/// The notifications since the last call, one object a line.
+fn notices(tree: &Tree) -> Vec<Value> {
     let text = fs::read_to_string(tree.at("log")).unwrap_or_default();
     let _ = fs::remove_file(tree.at("log"));
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 fn events(tree: &Tree) -> Vec<String> {
-    told(tree).iter().map(|told| told["event"].as_str().unwrap().to_owned()).collect()
+    notices(tree).iter().map(|notices| notices["event"].as_str().unwrap().to_owned()).collect()
 }
 
 /// Tells its input to a file, a line for each.
@@ -43,7 +43,7 @@ const APPEND: &str = "command = [\"sh\", \"-c\", \"cat >> LOG; echo >> LOG\"]\n"
 fn a_hook_program_gets_changes_each_new_failure_once_and_the_recovery() {
     let (site, tree) = host(&format!("[[hook]]\non = [\"failure\", \"change\", \"recovery\"]\n{APPEND}"));
     tree.kpull("apply").exits(0);
-    let first = told(&tree).remove(0);
+    let first = notices(&tree).remove(0);
     assert_eq!((&first["event"], &first["host"], &first["site"]), (&"change".into(), &"h1".into(), &"test".into()));
     assert_eq!(
         (&first["changed"][0], &first["changes"], &first["release"]),
@@ -51,15 +51,15 @@ fn a_hook_program_gets_changes_each_new_failure_once_and_the_recovery() {
     );
     assert_eq!((&first["version"], &first["exit"], &first["error"]), (&2.into(), &0.into(), &Value::Null));
     tree.kpull("apply").exits(0);
-    assert!(told(&tree).is_empty());
+    assert!(notices(&tree).is_empty());
     let signature = fs::read(site.path().join("release.toml.sig")).unwrap();
     fs::remove_file(site.path().join("release.toml.sig")).unwrap();
     let code = tree.kpull("apply").code;
-    let failure = told(&tree).remove(0);
+    let failure = notices(&tree).remove(0);
     assert_eq!((&failure["event"], &failure["exit"]), (&"failure".into(), &code.into()));
     assert!(failure["error"].as_str().unwrap().contains("release.toml.sig"), "{failure}");
     tree.kpull("apply");
-    assert!(told(&tree).is_empty(), "the same again is no news");
+    assert!(notices(&tree).is_empty(), "the same again is no news");
     site.file("release.toml.sig", "x");
     tree.kpull("apply");
     assert_eq!(events(&tree), ["failure"]);
@@ -67,7 +67,7 @@ fn a_hook_program_gets_changes_each_new_failure_once_and_the_recovery() {
     tree.kpull("apply").exits(0);
     assert_eq!(events(&tree), ["recovery"]);
     tree.kpull("apply").exits(0);
-    assert!(told(&tree).is_empty());
+    assert!(notices(&tree).is_empty());
 }
 
 #[test]
@@ -80,11 +80,11 @@ fn a_rollback_is_reported_with_the_failed_release_and_ends_with_a_good_one() {
     site.role("base", &format!("{good}[[file]]\npath = \"/dead/end/file\"\ncontent = \"x\"\n")).sign();
     symlink("/proc/self", tree.at("dead")).unwrap();
     tree.write("proc/self", "no directory").kpull("apply").exits(3);
-    let back = told(&tree).remove(0);
+    let back = notices(&tree).remove(0);
     assert_eq!((&back["event"], &back["back"]["from"], &back["back"]["to"]), (&"back".into(), &2.into(), &1.into()));
     // well, and not over it
     tree.kpull("apply").exits(0);
-    assert!(told(&tree).is_empty());
+    assert!(notices(&tree).is_empty());
     site.role("base", good).sign();
     tree.kpull("apply").exits(0);
     assert_eq!(events(&tree), ["recovery"]);
@@ -104,8 +104,8 @@ fn a_hook_server_is_tried_again_and_gets_what_it_refused_at_the_next_run() {
     status.store(500, Ordering::SeqCst);
     let output = tree.kpull("apply --json");
     assert_eq!((server.seen().len(), output.code), (2, 4));
-    let told = &output.events("not_reported")[0];
-    assert!(told["error"].as_str().unwrap().contains("the server answered 500"), "{told}");
+    let notices = &output.events("not_reported")[0];
+    assert!(notices["error"].as_str().unwrap().contains("the server answered 500"), "{notices}");
     assert!(!output.stdout.contains("very-secret-path"), "{}", output.stdout);
     status.store(204, Ordering::SeqCst);
     assert!(tree.kpull("apply --json").events("not_reported").is_empty());
@@ -128,10 +128,10 @@ fn a_hook_that_fails_or_hangs_stops_nothing() {
          [[hook]]\non = [\"change\"]\ncommand = [\"/nowhere/at-all\"]\n",
     );
     let output = tree.kpull("apply --json").exits(0);
-    let told: Vec<String> =
-        output.events("not_reported").iter().map(|told| told["error"].as_str().unwrap().to_owned()).collect();
+    let notices: Vec<String> =
+        output.events("not_reported").iter().map(|notices| notices["error"].as_str().unwrap().to_owned()).collect();
     assert_eq!(
-        told,
+        notices,
         [
             "the hook sh failed: exit status: 7\nno luck",
             "the hook sleep failed: it took longer than 1s and was ended, without a word",

@@ -1,4 +1,5 @@
-//! One resource that fails: what depends on it is left out, everything else is applied, and the release is blamed only for what is its own.
+//! One resource that fails: what depends on it is left out, everything else is applied, and the release is blamed only for its
+//! own faults.
 
 use std::fs;
 
@@ -69,7 +70,7 @@ fn an_unusable_path_stops_only_the_resources_that_depend_on_it() {
     assert_eq!((tree.read("srv/last").as_str(), tree.read("home/bob/.profile.d").as_str()), ("1\n", "drift\n"));
     assert_eq!(tree.read("home/bob/.profile/mine"), "mine\n");
     assert_eq!(generation(&tree), (1, true));
-    // nothing more is to be done, and it is still named
+    // nothing more can be done, and it is still named
     names_the_profile(&tree.kpull("apply --json").exits(1));
 
     fs::remove_dir_all(tree.at("home/bob/.profile")).unwrap();
@@ -89,7 +90,7 @@ fn an_earlier_failure_fails_no_release_and_the_release_that_drops_it_is_applied(
     site.role("base", "[[file]]\npath = \"/srv/last\"\ncontent = \"3\\n\"\n").sign();
     tree.kpull("apply").exits(0);
     assert_eq!(tree.read("srv/last"), "3\n");
-    assert_eq!(tree.read("home/bob/.profile/mine"), "mine\n", "somebody's own stays");
+    assert_eq!(tree.read("home/bob/.profile/mine"), "mine\n", "files of others stay");
     assert!(!tree.at("home/bob/.profile.d").exists());
     tree.kpull("plan").exits(0);
 }
@@ -128,7 +129,7 @@ fn a_release_that_causes_the_fault_is_rolled_back_to_the_last_good_one() {
         let applied = tree.kpull("apply").exits(3);
         assert!(applied.stderr.contains("rolled back to release 1"), "{}", applied.stderr);
         assert_eq!((tree.read("etc/first"), tree.read("srv/last")), ("1\n".to_owned(), "1\n".to_owned()));
-        // what is newer is named for as long as it is held back
+        // the newer release is named as long as the host stays on the earlier one
         for command in ["plan", "apply"] {
             let output = tree.kpull(command).exits(0);
             assert!(output.stdout.contains("release 2 is held back until"), "{}", output.stdout);

@@ -105,7 +105,7 @@ fn check_warns_a_month_before_keys_expire_and_publish_within_the_release() {
 }
 
 #[test]
-fn a_host_applies_what_valid_keys_have_signed_although_no_set_can_follow() {
+fn a_host_applies_releases_of_valid_keys_although_no_key_set_can_follow() {
     let site = site(expired(), 1, 2);
     let dir = tempfile::tempdir().unwrap();
     let published = run(&site, &["publish", dir.path().to_str().unwrap()]).exits(0).stdout;

@@ -1,4 +1,4 @@
-//! Metrics as node_exporter picks them up, and what is made of them: alerts, a dashboard. promtool is the judge.
+//! Metrics as node_exporter reads them, and their alerts and dashboard. promtool is the judge.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,14 +19,14 @@ fn packaged(path: &str) -> PathBuf {
 fn promtool(arguments: &[&str], input: Stdio) -> (bool, String) {
     let output =
         Command::new("promtool").args(arguments).stdin(input).output().expect("promtool: `tests/run` brings it");
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8(said).unwrap())
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(text).unwrap())
 }
 
 /// Holds metrics to Prometheus's rules for their form, names and help.
 fn check(path: &Path) {
-    let (good, said) = promtool(&["check", "metrics"], fs::File::open(path).unwrap().into());
-    assert!(good && said.is_empty(), "{said}\n{}", fs::read_to_string(path).unwrap());
+    let (good, message) = promtool(&["check", "metrics"], fs::File::open(path).unwrap().into());
+    assert!(good && message.is_empty(), "{message}\n{}", fs::read_to_string(path).unwrap());
 }
 
 /// A host that writes its metrics beside its site.
@@ -126,8 +126,8 @@ fn metrics_that_can_t_be_written_stop_nothing() {
     let tree = host(site.sign());
     fs::remove_dir(tree.at("collected")).unwrap();
     let output = tree.kpull("apply --json").exits(0);
-    let told = &output.events("not_reported")[0];
-    assert!(told["error"].as_str().unwrap().starts_with("can't write the metrics: "), "{told}");
+    let reported = &output.events("not_reported")[0];
+    assert!(reported["error"].as_str().unwrap().starts_with("can't write the metrics: "), "{reported}");
 }
 
 #[test]
@@ -145,12 +145,12 @@ fn every_metric_has_a_name_that_prometheus_recommends() {
 
 #[test]
 fn every_alert_fires_when_it_should_and_not_before() {
-    let (good, said) =
+    let (good, message) =
         promtool(&["check", "rules", packaged("prometheus/kpull.rules.yml").to_str().unwrap()], Stdio::null());
-    assert!(good, "{said}");
+    assert!(good, "{message}");
     let tests = packaged("prometheus/kpull.rules.test.yml");
-    let (good, said) = promtool(&["test", "rules", tests.to_str().unwrap()], Stdio::null());
-    assert!(good, "{said}");
+    let (good, message) = promtool(&["test", "rules", tests.to_str().unwrap()], Stdio::null());
+    assert!(good, "{message}");
     // and each has a test
     let (rules, tests) =
         (fs::read_to_string(packaged("prometheus/kpull.rules.yml")).unwrap(), fs::read_to_string(tests).unwrap());
@@ -195,8 +195,8 @@ fn the_dashboard_queries_existing_metrics_in_valid_promql() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("panels.yml");
     fs::write(&path, json!({ "groups": [{ "name": "panels", "rules": rules }] }).to_string()).unwrap();
-    let (good, said) = promtool(&["check", "rules", path.to_str().unwrap()], Stdio::null());
-    assert!(good, "{said}");
+    let (good, reported) = promtool(&["check", "rules", path.to_str().unwrap()], Stdio::null());
+    assert!(good, "{reported}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Mirrors of artifacts that hand out something else than what was asked for: whatever they send, the next one is heard.
+//! Mirrors of artifacts that send something other than requested: whatever they send, the next one is tried.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -53,7 +53,7 @@ fn garbage_from_one_mirror_blocks_no_other_mirror() {
     let breaks_off = |_: &[u8], _: &Received| {
         Answer { announced: false, ..Answer::new(200, vec![7; 6000]) }.with("Content-Length", SIZE.to_string())
     };
-    // the good one goes on with it, and then begins anew
+    // the good one continues it, and then begins again
     let rest = (Some("bytes=6000-".to_owned()), None);
     assert_eq!(gets_it_all_the_same(None, breaks_off), [rest, WHOLE]);
     let too_much = |_: &[u8], _: &Received| Answer { announced: false, ..Answer::new(200, vec![7; SIZE + 1]) };
@@ -84,7 +84,7 @@ fn a_range_other_than_the_requested_one_is_refused() {
             Some(_) => Answer::new(206, vec![7; 5000]).with("Content-Range", range),
             None => Answer::new(404, ""),
         };
-        // what was there is good, and the next mirror has the rest
+        // the partial file is good, and the next mirror has the rest
         let rest = (Some("bytes=5000-".to_owned()), None);
         assert_eq!(gets_it_all_the_same(Some(half), answer), [rest], "{range}");
     }

@@ -33,8 +33,8 @@ fn new_overwrites_no_existing_file() {
     site.role("web", "").host("h1", "address = \"10.0.0.1\"\n");
     let before = fs::read(site.path().join("site.toml")).unwrap();
     for command in [&["new", "role", "web"][..], &["new", "host", "h1", "10.0.0.2"][..]] {
-        let told = at(&site, &[command, &["--json"][..]].concat()).exits(1).error();
-        assert!(told["error"].as_str().unwrap().ends_with(" is there already"), "{told}");
+        let reported = at(&site, &[command, &["--json"][..]].concat()).exits(1).error();
+        assert!(reported["error"].as_str().unwrap().ends_with(" is there already"), "{reported}");
     }
     kpull(&["new", "site", site.path().to_str().unwrap()]).exits(1);
     assert_eq!(fs::read(site.path().join("site.toml")).unwrap(), before);
@@ -45,17 +45,20 @@ fn new_overwrites_no_existing_file() {
 fn a_host_that_can_not_be_resolved_is_not_written() {
     let site = Site::new("test");
     site.role("web", "required = [\"domain\"]\n");
-    let told = at(&site, &["new", "host", "h1", "10.0.0.1", "--role", "web", "--json"]).exits(1).error();
-    assert_eq!(told["error"], "h1 has to set `web.domain`");
+    let reported = at(&site, &["new", "host", "h1", "10.0.0.1", "--role", "web", "--json"]).exits(1).error();
+    assert_eq!(reported["error"], "h1 has to set `web.domain`");
     assert!(!site.path().join("host_vars/h1.toml").exists());
     at(&site, &["new", "host", "h1", "10.0.0.1", "--role", "web", "--set", "web.domain=example.org"]).exits(0);
     at(&site, &["check"]).exits(0);
     for (bad, says) in [("../h2", "a host can't be called `../h2`"), ("", "a host can't be called ``")] {
-        let told = at(&site, &["new", "host", bad, "10.0.0.1", "--json"]).exits(1).error();
-        assert_eq!(told["error"], says);
+        let reported = at(&site, &["new", "host", bad, "10.0.0.1", "--json"]).exits(1).error();
+        assert_eq!(reported["error"], says);
     }
-    let told = at(&site, &["new", "host", "h2", "10.0.0.1", "--role", "wep", "--json"]).exits(1).error();
-    assert_eq!((&told["error"], &told["help"]), (&"there is no role `wep`".into(), &"did you mean `web`?".into()));
+    let reported = at(&site, &["new", "host", "h2", "10.0.0.1", "--role", "wep", "--json"]).exits(1).error();
+    assert_eq!(
+        (&reported["error"], &reported["help"]),
+        (&"there is no role `wep`".into(), &"did you mean `web`?".into())
+    );
 }
 
 #[test]
@@ -67,8 +70,8 @@ fn a_host_can_be_added_before_its_certificates_and_secrets() {
          [[secret]]\nname = \"token\"\npath = \"/etc/token\"\n",
     );
     at(&site, &["new", "host", "h1", "10.0.0.1", "--role", "web"]).exits(0);
-    let told = at(&site, &["check", "--json"]).exits(1).events("error");
-    let helps: Vec<_> = told.iter().map(|error| &error["help"]).collect();
+    let output = at(&site, &["check", "--json"]).exits(1).events("error");
+    let helps: Vec<_> = output.iter().map(|error| &error["help"]).collect();
     let dir = site.path().display();
     assert_eq!(
         helps,

@@ -28,7 +28,7 @@ impl Drop for Nginx {
 }
 
 impl Nginx {
-    /// One that talks only to those who have a certificate of its authority, and takes PUT below `/releases/`.
+    /// One that accepts only clients with a certificate of its authority, and PUT below `/releases/`.
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         certificates(dir.path());
@@ -127,7 +127,7 @@ impl Nginx {
     }
 }
 
-/// One process, nothing outside of `dir`; `http` is what is said of the web server.
+/// One process, nothing outside of `dir`; `http` is the configuration of the web server.
 pub fn alone(dir: &Path, http: &str) -> String {
     let dir = dir.display();
     let scratch: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -276,8 +276,8 @@ fn a_host_puts_its_status_record_on_nginx_and_operators_read_it_there() {
     let (url, options) = (nginx.url("releases/fleet"), nginx.options());
     let mut arguments = vec!["fleet", "--site", site.path().to_str().unwrap(), &url];
     arguments.extend(options.iter().map(String::as_str));
-    let told = crate::support::site::kpull(&arguments).exits(0).stdout;
-    assert!(told.contains("1 healthy"), "{told}");
+    let text = crate::support::site::kpull(&arguments).exits(0).stdout;
+    assert!(text.contains("1 healthy"), "{text}");
     // one that takes no PUT there stops nothing
     configure(&nginx.url("closed"));
     let output = tree.kpull("apply --json").exits(0);

@@ -53,11 +53,11 @@ kpull() { "$KPULL" "$@" --root "$ROOT"; }
         .env("TMPDIR", tree.path())
         .output()
         .unwrap();
-    let said = Output::of(shell).exits(0).stdout;
+    let text = Output::of(shell).exits(0).stdout;
     for line in ["sha256sum --check --quiet kpull.deb", "dpkg --install kpull.deb", "h1 is enrolled to the site k8s"] {
-        assert!(said.contains(line), "{line}: {said}");
+        assert!(text.contains(line), "{line}: {text}");
     }
-    assert!(said.ends_with("systemctl enable --now kpull.timer\n"), "{said}");
+    assert!(text.ends_with("systemctl enable --now kpull.timer\n"), "{text}");
     tree.kpull("plan").exits(0);
 }
 
@@ -96,7 +96,7 @@ fn ignition_writes_the_shipped_units_and_an_enrollment_that_kpull_accepts() {
     assert_eq!(paths, [program, "/etc/kpull/kpull.toml", "/etc/kpull/allowed_signers"]);
     assert!(tree.read("etc/kpull/kpull.toml").contains(site.path().to_str().unwrap()));
     tree.kpull("self-test").exits(0);
-    // the key in there is nobody's
+    // the key in there is an example
     let refused = tree.kpull("plan --host h1").exits(4).stderr;
     assert!(refused.contains("sign"), "{refused}");
     let signer = key().public_key().to_openssh().unwrap();

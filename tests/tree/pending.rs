@@ -1,4 +1,4 @@
-//! What a run that died or failed has left owed, and what the next one makes of it.
+//! Pending actions that a run which died or failed has left, and how the next run handles them.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -32,12 +32,12 @@ fn state(tree: &Tree, name: &str) -> Value {
     serde_json::from_str(&tree.read(&format!("var/lib/kpull/{name}.json"))).unwrap()
 }
 
-/// Nothing is owed when there is no such file.
-fn owes_nothing(tree: &Tree) -> bool {
+/// No action is pending if there is no such file.
+fn nothing_is_pending(tree: &Tree) -> bool {
     !tree.at("var/lib/kpull/owed.json").exists()
 }
 
-fn owe(tree: &Tree, what: &Value) {
+fn set_pending(tree: &Tree, what: &Value) {
     tree.write("var/lib/kpull/owed.json", what.to_string());
 }
 
@@ -45,7 +45,7 @@ fn time(value: &Value) -> Timestamp {
     value.as_str().unwrap().parse().unwrap()
 }
 
-/// From here on, nobody gives this host a release, and it does not wait for that.
+/// From here on, no source answers this host, and it does not wait for one.
 fn cut_off(tree: &Tree) {
     let source = tree.at("nowhere");
     tree.configure(&format!("[[source]]\ndir = {source:?}\n[rollback]\ncontact_within = \"1h\"\n"));
@@ -61,9 +61,9 @@ fn dead_end(tree: &Tree) {
 #[test]
 fn a_pending_action_of_a_resource_that_no_role_defines_any_more_is_dropped() {
     let (_site, tree) = host("");
-    owe(&tree, &json!({ "kicks": { "unit:gone.service": "restart" }, "unit_files": true, "probes": true }));
+    set_pending(&tree, &json!({ "kicks": { "unit:gone.service": "restart" }, "unit_files": true, "probes": true }));
     tree.kpull("apply").exits(0);
-    assert!(owes_nothing(&tree));
+    assert!(nothing_is_pending(&tree));
 }
 
 #[test]
@@ -72,12 +72,15 @@ fn a_host_that_reaches_no_source_in_time_rolls_back_the_release_that_cut_it_off(
     release(&site, "2", "");
     tree.kpull("apply").exits(0);
     cut_off(&tree);
-    owe(&tree, &json!({ "contact": "2000-01-01T00:00:00Z" }));
+    set_pending(&tree, &json!({ "contact": "2000-01-01T00:00:00Z" }));
     let error = tree.kpull("apply --json").exits(3).error();
-    let told = error["error"].as_str().unwrap();
-    assert!(told.starts_with("release 2 failed on this host, which rolled back to release 1: no source"), "{told}");
+    let message = error["error"].as_str().unwrap();
+    assert!(
+        message.starts_with("release 2 failed on this host, which rolled back to release 1: no source"),
+        "{message}"
+    );
     assert_eq!(tree.read("etc/a"), "1\n");
-    assert!(owes_nothing(&tree));
+    assert!(nothing_is_pending(&tree));
     assert_eq!(state(&tree, "generations/00000002")["good"], false);
     assert_eq!(state(&tree, "generations/00000003")["good"], true);
 }
@@ -93,18 +96,18 @@ fn a_release_that_a_run_died_in_is_rolled_back_but_not_one_that_was_only_seen() 
         tree.kpull("apply").exits(3);
         fs::remove_file(tree.at("var/lib/kpull/hold.json")).unwrap();
         cut_off(&tree);
-        let mut owed = json!({ "contact": "2000-01-01T00:00:00Z" });
+        let mut pending = json!({ "contact": "2000-01-01T00:00:00Z" });
         if was_begun {
-            owed["release"] = Listed::of(&fs::read(site.path().join("release.toml")).unwrap()).sha256.into();
+            pending["release"] = Listed::of(&fs::read(site.path().join("release.toml")).unwrap()).sha256.into();
         }
-        owe(&tree, &owed);
+        set_pending(&tree, &pending);
         tree.write("etc/a", "3\n");
         let error = tree.kpull("apply --json").exits(3).error();
-        let told = error["error"].as_str().unwrap();
-        assert_eq!(told.contains("which rolled back to release 2"), was_begun, "{told}");
-        assert_eq!(told.starts_with("no source can be reached since this host's network"), !was_begun, "{told}");
+        let message = error["error"].as_str().unwrap();
+        assert_eq!(message.contains("which rolled back to release 2"), was_begun, "{message}");
+        assert_eq!(message.starts_with("no source can be reached since this host's network"), !was_begun, "{message}");
         assert_eq!(tree.read("etc/a"), if was_begun { "2\n" } else { "3\n" });
-        // the last generation is to blame when nothing was begun after it
+        // the last generation is to blame if no later release was begun
         assert_eq!(state(&tree, "generations/00000002")["good"], was_begun);
     }
 }
@@ -124,9 +127,9 @@ fn a_run_waits_only_until_a_source_answers() {
     .unwrap();
     let url = server.url("");
     tree.configure(&format!("[[source]]\nhttp = {url:?}\nretries = 0\n[rollback]\ncontact_within = \"1h\"\n"));
-    owe(&tree, &json!({ "contact": (Timestamp::now() + SignedDuration::from_hours(1)).to_string() }));
+    set_pending(&tree, &json!({ "contact": (Timestamp::now() + SignedDuration::from_hours(1)).to_string() }));
     tree.kpull("apply").exits(0);
-    assert!(owes_nothing(&tree));
+    assert!(nothing_is_pending(&tree));
     assert_eq!(state(&tree, "generations/00000001")["good"], true);
 }
 
@@ -136,7 +139,7 @@ fn a_run_waits_for_a_source_as_long_as_configured_whatever_the_clock_says() {
     cut_off(&tree);
     let config = tree.read("etc/kpull/kpull.toml").replace("\"1h\"", "\"0s\"");
     tree.write("etc/kpull/kpull.toml", config);
-    owe(&tree, &json!({ "contact": (Timestamp::now() + SignedDuration::from_hours(9000)).to_string() }));
+    set_pending(&tree, &json!({ "contact": (Timestamp::now() + SignedDuration::from_hours(9000)).to_string() }));
     let error = tree.kpull("apply --json").exits(3).error();
     assert!(error["error"].as_str().unwrap().starts_with("no source can be reached"), "{error}");
 }

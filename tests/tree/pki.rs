@@ -1,4 +1,4 @@
-//! Authorities and certificates: made by an operator, installed by a host, believed by OpenSSL.
+//! Authorities and certificates: created by an operator, installed by a host, accepted by OpenSSL.
 
 use std::fs;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ key = "/etc/web/key.pem"
 ca = "/etc/web/ca.pem"
 "#;
 
-/// A site with an authority, and a host `h1` whose role wants a certificate from it.
+/// A site with an authority, and a host `h1` whose role has a certificate of it.
 pub struct World {
     /// The site.
     pub site: Site,
@@ -140,7 +140,7 @@ fn a_new_key_is_only_for_recipients_that_could_read_the_old_one() {
     let refused = world.pki("renew web").exits(1);
     assert!(refused.stderr.contains(&format!("would be read by h1 ({fingerprint})")), "{}", refused.stderr);
     assert_eq!(world.snapshot(), before);
-    // once somebody has said yes
+    // once the operator has confirmed
     let (site, identity) = (world.site.path().display().to_string(), world.tree.key());
     kpull(&["secret", "rekey", "--site", &site, "--identity", &identity]).exits(1);
     kpull(&["secret", "rekey", "--yes", "--site", &site, "--identity", &identity]).exits(0);
@@ -360,13 +360,13 @@ fn a_host_that_keeps_its_key_gets_a_certificate_for_its_request_and_for_no_other
     assert_eq!(world.tree.mode("etc/web/key.pem"), 0o600);
     assert!(!world.tree.at("etc/web/cert.pem").exists());
     assert!(world.tree.kpull("apply --json").changed().is_empty(), "it waits");
-    let is_sealed = || {
+    let is_up_to_date = || {
         std::thread::sleep(std::time::Duration::from_millis(2100));
         let apply = || world.tree.kpull("apply --json").exits(0);
         apply();
         apply().events("done")[0]["up_to_date"] == true
     };
-    assert!(!is_sealed(), "somebody may take the request away");
+    assert!(!is_up_to_date(), "another user can remove the request");
 
     let request = world.tree.at("var/lib/kpull/csr/web.csr").display().to_string();
     openssl(&["req", "-in", &request, "-noout", "-verify"]);
@@ -384,7 +384,7 @@ fn a_host_that_keeps_its_key_gets_a_certificate_for_its_request_and_for_no_other
     assert_eq!(world.apply().changed(), ["certificate:web"]);
     assert_eq!(world.tree.read("etc/web/key.pem"), key);
 
-    assert!(is_sealed());
+    assert!(is_up_to_date());
 
     // a lost key: a new request, and the certificate for the old key is not put beside the new one
     fs::remove_file(world.tree.at("etc/web/key.pem")).unwrap();
@@ -549,7 +549,7 @@ fn one_cause_is_reported_once_for_all_its_certificates_and_secrets() {
     let issue = format!("run `kpull pki issue --site {site}`");
     assert_eq!(causes(&unissued).0.iter().filter(|help| **help == issue).count(), 1, "{}", unissued.stderr);
 
-    // nobody's keys, then somebody else's
+    // no keys, then those of others
     let issue = |identity: &[&str]| {
         let words = [["pki", "issue", "--site", &site].as_slice(), identity].concat();
         Output::of(crate::support::site::command(&words).env("HOME", dir.path()).output().unwrap()).exits(1)
@@ -575,10 +575,10 @@ fn certificates_that_are_due_together_are_one_warning() {
     let world = World::issued(&role("lifetime = \"2d\""));
     world.site.role("web", &role(""));
     let site = world.site.path().display().to_string();
-    let told = kpull(&["check", "--site", &site]).exits(0).stdout;
-    let warnings: Vec<&str> = told.lines().filter(|line| line.starts_with("! ")).collect();
+    let output = kpull(&["check", "--site", &site]).exits(0).stdout;
+    let warnings: Vec<&str> = output.lines().filter(|line| line.starts_with("! ")).collect();
     let wanted =
         format!("! the certificate web1 of h1 expires in 1 days: run `kpull pki renew --site {site}`; 2 more are due");
-    assert_eq!(warnings, [wanted.as_str()], "{told}");
+    assert_eq!(warnings, [wanted.as_str()], "{output}");
     assert_eq!(world.check().exits(0).events("warning").len(), 3);
 }

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use crate::support::site::{Site, Tree, command};
 use crate::tree::apply::base;
 
-/// One release after the other on one tree: each is applied whole, and on the way back each gives the tree that was there before.
+/// One release after the other on one tree: each is applied completely, and each rollback restores the earlier tree.
 #[track_caller]
 fn there_and_back(tree: &Tree, site: &Site, roles: &[&str]) {
     let apply = |role: &str| {
@@ -60,8 +60,8 @@ fn files_of_others_keep_a_directory_and_nothing_is_lost() {
     tree.write("etc/app/theirs", "theirs\n");
     let before = tree.snapshot();
     site.role("base", FILE).sign();
-    let said = tree.kpull("apply").exits(3).stderr;
-    assert!(said.contains("/etc/app is a directory"), "{said}");
+    let output = tree.kpull("apply").exits(3).stderr;
+    assert!(output.contains("/etc/app is a directory"), "{output}");
     assert_eq!(tree.snapshot(), before);
 }
 
@@ -89,8 +89,8 @@ fn a_file_in_place_of_a_directory_stays_unchanged() {
     let tree = site.sign().enroll();
     tree.write("etc/app", "theirs\n").write("var/lib/theirs", "");
     let before = tree.snapshot();
-    let said = tree.kpull("apply").exits(1).stderr;
-    assert!(said.contains("/etc/app"), "{said}");
+    let output = tree.kpull("apply").exits(1).stderr;
+    assert!(output.contains("/etc/app"), "{output}");
     assert_eq!(tree.snapshot(), before);
 }
 

@@ -1,4 +1,4 @@
-//! Who takes a new release first, and who waits for whom.
+//! The order in which hosts apply a new release, and which hosts wait for which.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -14,7 +14,7 @@ use crate::support::site::{Output, Site, Tree, kpull, sign};
 
 const GOOD: &str = "[[file]]\npath = \"/etc/motd\"\ncontent = \"RELEASE\\n\"\n";
 
-/// Three hosts of one site that tell how they are into one directory.
+/// Three hosts of one site that write their status records to one directory.
 struct World {
     site: Site,
     trees: Vec<Tree>,
@@ -23,15 +23,15 @@ struct World {
 
 impl World {
     fn new(rollout: &str) -> Self {
-        Self::telling(rollout, true)
+        Self::with_status(rollout, true)
     }
 
-    /// Hosts that tell nobody how they are.
+    /// Hosts without a status destination.
     fn quiet(rollout: &str) -> Self {
-        Self::telling(rollout, false)
+        Self::with_status(rollout, false)
     }
 
-    fn telling(rollout: &str, tells: bool) -> Self {
+    fn with_status(rollout: &str, reports: bool) -> Self {
         let site = Site::new("test");
         site.file("site.toml", format!("name = \"test\"\n{rollout}"));
         let (mut trees, dir) = (Vec::new(), tempfile::tempdir().unwrap());
@@ -41,7 +41,7 @@ impl World {
             let text = format!("address = \"10.0.0.{number}\"\nrecipient = {public:?}\nroles = [\"base\"]\n");
             site.host(&format!("h{number}"), &text);
             let tree = Tree::new();
-            let status = if tells { format!("[status]\ndir = {:?}\n", dir.path()) } else { String::new() };
+            let status = if reports { format!("[status]\ndir = {:?}\n", dir.path()) } else { String::new() };
             tree.configure(&format!("[[source]]\ndir = {:?}\n{status}", site.path()));
             tree.write("etc/ssh/ssh_host_ed25519_key", key.to_openssh(LineEnding::LF).unwrap().as_bytes());
             trees.push(tree);
@@ -192,7 +192,7 @@ fn a_failed_run_of_a_host_with_only_revoked_serials_is_not_the_new_releases() {
     assert_ne!(world.run(1, "apply").code, 0);
     world.replace_signer(Some(1));
     world.signed(2, 2);
-    // of one wave, who is away holds nobody up, and whom the release did no good does
+    // in a wave, a host that is away blocks no other, and a host on which the release failed does
     world.run(2, "apply").exits(0);
     assert_eq!(world.trees[1].read("etc/motd"), "2\n");
 }
@@ -211,8 +211,8 @@ fn a_long_reason_of_one_host_keeps_records_of_waiting_hosts_readable() {
     let text = format!("{record}\n");
     let signature = key.sign(Purpose::Status.namespace(), HashAlg::Sha512, text.as_bytes()).unwrap();
     fs::write(&place, text + &signature.to_pem(LineEnding::LF).unwrap()).unwrap();
-    let told = world.run(2, "apply").exits(0).stdout;
-    assert!(told.contains("release 2: stopped by h1 (wave 1): no\\nh2: nothing to do"), "{told:.4096}");
+    let output = world.run(2, "apply").exits(0).stdout;
+    assert!(output.contains("release 2: stopped by h1 (wave 1): no\\nh2: nothing to do"), "{output:.4096}");
     let size = fs::metadata(world.dir.path().join("h2.status")).unwrap().len();
     assert!(size < 8192, "{size}");
     let site = world.site.path().to_str().unwrap().to_owned();
@@ -299,10 +299,10 @@ fn a_wave_must_stay_healthy_for_its_whole_soak() {
     let fleet = kpull(&["fleet", "--site", &site, world.dir.path().to_str().unwrap()]).exits(0);
     assert!(fleet.stdout.ends_with("wave 1: 1 of 1, wave 2: 0 of 2\n"), "{}", fleet.stdout);
     // it was well for longer than it has been silent
-    let told = world.trees[0].at("var/lib/kpull/told.json");
-    let text = fs::read_to_string(&told).unwrap();
+    let message = world.trees[0].at("var/lib/kpull/told.json");
+    let text = fs::read_to_string(&message).unwrap();
     let since = text.split("\"well\":[2,\"").nth(1).unwrap().split('"').next().unwrap();
-    fs::write(&told, text.replace(&format!("[2,\"{since}\"]"), "[2,\"2020-01-01T00:00:00Z\"]")).unwrap();
+    fs::write(&message, text.replace(&format!("[2,\"{since}\"]"), "[2,\"2020-01-01T00:00:00Z\"]")).unwrap();
     world.run(1, "apply").exits(0);
     world.run(2, "apply").exits(0);
     assert_eq!(world.motd(), "2 2 1");
@@ -389,7 +389,7 @@ fn a_rollout_does_not_delay_the_status_destination_of_its_own_release() {
         let world = World::quiet("");
         let waves = "[rollout]\n[[rollout.wave]]\nhosts = [\"h1\"]\n";
         world.site.file("site.toml", format!("name = \"test\"\n{waves}"));
-        // nobody can read there yet, as it is before an etcd or a mount is there
+        // no host can read there yet, as before an etcd or a mount exists
         let shared = world.dir.path().join("shared");
         let role = status_role(&world, shared.to_str().unwrap(), is_whole);
         world.site.role("base", &format!("{}{role}", GOOD.replace("RELEASE", "2"))).sign();
@@ -420,7 +420,7 @@ fn a_release_with_a_status_destination_waits_for_hosts_that_report_there() {
     world.site.role("base", &format!("{}{role}", GOOD.replace("RELEASE", "2"))).sign();
     let unheard = "release 2: stopped by h1 (wave 1): has never reported";
     assert_eq!(world.waits(2), unheard);
-    // it tells with the configuration that it has when a run begins
+    // it reports with the configuration that it has when a run begins
     for expected in [unheard.to_owned(), String::new()] {
         world.run(1, "apply").exits(0);
         let waits = world.run(2, "apply --json").exits(0).events("rollout_waiting");
@@ -438,7 +438,7 @@ fn waiting_hosts_read_the_records_of_others_at_their_new_destination() {
     world.site.role("base", &format!("{}{role}", GOOD.replace("RELEASE", "2"))).sign();
     assert_eq!(world.waits(2), "release 2: h1 of wave 1 goes first");
     world.run(1, "apply").exits(0);
-    // what it said where it does not speak any more is old
+    // the record at the earlier destination is old
     world.run(1, "apply").exits(0);
     fs::remove_file(world.dir.path().join("h1.status")).unwrap();
     for host in [2, 3] {
@@ -499,9 +499,9 @@ fn an_answer_of_a_lock_server_injects_no_line_and_is_quoted_with_a_limit() {
     let server = Server::plain(move |_| Answer::new(409, answer.clone())).unwrap();
     let world = World::new(&format!("[rollout]\nfleetlock = {{ url = {:?} }}\n", server.url("")));
     world.release("2");
-    let told = world.run(1, "apply").exits(0).stdout;
-    assert!(told.contains("the lock server says: no\\nh1: nothing to do\\u{1b}[2J"), "{told:.4096}");
-    assert!(told.len() < 4096, "{told:.8192}");
+    let output = world.run(1, "apply").exits(0).stdout;
+    assert!(output.contains("the lock server says: no\\nh1: nothing to do\\u{1b}[2J"), "{output:.4096}");
+    assert!(output.len() < 4096, "{output:.8192}");
     assert!(fs::metadata(world.dir.path().join("h1.status")).unwrap().len() < 8192);
 }
 
@@ -518,7 +518,7 @@ fn a_lock_server_admits_one_host_at_a_time_and_learns_when_each_is_healthy() {
     let paths: Vec<String> = server.seen().into_iter().map(|request| request.path).collect();
     assert_eq!(paths, ["/v1/pre-reboot", "/v1/steady-state"].repeat(3));
     assert_eq!(world.motd(), "2 2 2");
-    // who has none gives none back
+    // a host without a slot releases none
     world.run(1, "apply").exits(0);
     assert_eq!(server.seen().len(), 6);
 }
@@ -574,7 +574,7 @@ fn kpull_waits_for_a_lock_server_and_releases_a_slot_later_if_it_was_down() {
     let output = world.run(1, "apply --json").exits(0);
     assert_eq!(output.events("lock_not_returned")[0]["error"], "502 Bad Gateway");
     assert_eq!(locks.holders("default"), ["h1"]);
-    // by then all that it looks at is old enough for a seal
+    // by then all that it reads is old enough for the up-to-date check
     std::thread::sleep(std::time::Duration::from_millis(2100));
     world.run(1, "apply").exits(0);
     *what.lock().unwrap() = "";

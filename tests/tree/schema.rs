@@ -155,7 +155,7 @@ fn a_new_site_shows_editors_where_its_schemas_are() {
         let schema: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         assert_eq!(schema["type"], "object", "{}", path.display());
     }
-    // and the same again, when a newer kpull knows more
+    // and the same again with a newer kpull that has more
     let schemas = site.join("schemas");
     let before = fs::read(schemas.join("role.json")).unwrap();
     fs::write(schemas.join("role.json"), "{}").unwrap();

@@ -1,4 +1,4 @@
-//! Secrets, from the operator's desk to two hosts: each reads its own, and nobody else reads any.
+//! Secrets, from the operator's machine to two hosts: each host decrypts its own, and no other one does.
 
 use std::fs;
 use std::io::Write as _;
@@ -132,7 +132,7 @@ impl World {
         fs::read_to_string(self.site.path().join("secrets/recipients.toml")).unwrap()
     }
 
-    fn sealed(&self, name: &str) -> Vec<u8> {
+    fn encrypted(&self, name: &str) -> Vec<u8> {
         fs::read(self.site.path().join(format!("secrets/{name}.age"))).unwrap()
     }
 }
@@ -188,7 +188,7 @@ fn no_output_and_no_record_contains_the_plaintext() {
     hides(&tree.kpull("plan").exits(2), DB);
     hides(&tree.kpull("plan --json").exits(2), DB);
     hides(&tree.kpull("apply --diff").exits(0), DB);
-    // each file is to be changed again, and what is there now is the secret
+    // each file must change again, and its current content is the secret
     for path in ["env", "app.conf", "shared.conf", "block", "key"] {
         tree.write(&format!("etc/app/{path}"), tree.read(&format!("etc/app/{path}")).replace("horse", "donkey"));
     }
@@ -305,7 +305,7 @@ fn the_index_lists_the_recipients_of_each_secret() {
 fn rekey_follows_the_roles_and_the_keys() {
     let world = World::new();
     world.operator("rekey --check").exits(0);
-    let (db, token) = (world.sealed("db"), world.sealed("token"));
+    let (db, token) = (world.encrypted("db"), world.encrypted("token"));
     // h2 gets the role that uses `db`
     let host = fs::read_to_string(world.site.path().join("host_vars/h2.toml")).unwrap();
     world.site.host("h2", &host.replace("[\"other\"]", "[\"other\", \"app\"]"));
@@ -320,10 +320,10 @@ fn rekey_follows_the_roles_and_the_keys() {
     assert_eq!(output.stdout.lines().next(), Some("~ db: it is not encrypted to h2, where it is used"));
     let new = format!("+ db: h2 ({}) gains access", world.fingerprint("h2"));
     assert_eq!(readers(&output), [new.as_str()]);
-    assert_eq!(world.sealed("db"), db, "--check changes nothing");
+    assert_eq!(world.encrypted("db"), db, "--check changes nothing");
     world.operator("rekey --yes").exits(0);
-    assert_ne!(world.sealed("db"), db);
-    assert_eq!(world.sealed("token"), token, "what was right stays as it is");
+    assert_ne!(world.encrypted("db"), db);
+    assert_eq!(world.encrypted("token"), token, "what was right stays as it is");
     let tree = world.host("h2");
     tree.kpull("apply").exits(0);
     assert_eq!(tree.read("etc/app/key"), DB);
@@ -347,7 +347,7 @@ fn rekey_follows_the_roles_and_the_keys() {
 #[test]
 fn no_recipient_gets_a_secret_that_an_operator_did_not_confirm() {
     let world = World::new();
-    let db = world.sealed("db");
+    let db = world.encrypted("db");
     let host_file = |name: &str| world.site.path().join(format!("host_vars/{name}.toml"));
     let edit = |name: &str, from: &str, to: &str| {
         let text = fs::read_to_string(host_file(name)).unwrap();
@@ -357,11 +357,11 @@ fn no_recipient_gets_a_secret_that_an_operator_did_not_confirm() {
     let refused = |output: Output, name: &str| {
         let new = format!("+ db: {name} ({}) gains access", world.fingerprint(name));
         assert!(output.stdout.lines().any(|line| line == new), "{output:?}");
-        let told = "1 secret would have new readers, and nothing was written: there is no terminal to ask on";
-        assert!(output.stderr.contains(told) && output.stderr.contains("--yes"), "{output:?}");
-        assert_eq!(world.sealed("db"), db);
+        let reported = "1 secret would have new readers, and nothing was written: there is no terminal to ask on";
+        assert!(output.stderr.contains(reported) && output.stderr.contains("--yes"), "{output:?}");
+        assert_eq!(world.encrypted("db"), db);
     };
-    // a role that asks for what is another's
+    // a role that requests a secret of another role
     edit("h2", "[\"other\"]", "[\"other\", \"app\"]");
     refused(world.operator("rekey").exits(1), "h2");
     refused(world.set("db", "another horse").exits(1), "h2");
@@ -386,7 +386,7 @@ fn no_recipient_gets_a_secret_that_an_operator_did_not_confirm() {
     );
     let output = world.operator("rekey").exits(0);
     assert_eq!(
-        (output.stdout.as_str(), world.sealed("db")),
+        (output.stdout.as_str(), world.encrypted("db")),
         ("every secret is encrypted to those who need it\n", db.clone())
     );
     let mallory = world.keygen("mallory");
@@ -402,13 +402,13 @@ fn no_recipient_gets_a_secret_that_an_operator_did_not_confirm() {
     edit("h1", own.trim(), &mallory);
     let output = world.operator("rekey").exits(1);
     assert!(output.stdout.contains(&format!("+ db: h1 ({})", world.fingerprint("mallory"))), "{output:?}");
-    assert_eq!(world.sealed("db"), db);
+    assert_eq!(world.encrypted("db"), db);
 }
 
 #[test]
 fn an_operator_is_asked_and_a_no_changes_nothing() {
     let world = World::new();
-    let db = world.sealed("db");
+    let db = world.encrypted("db");
     let text = fs::read_to_string(world.site.path().join("host_vars/h2.toml")).unwrap();
     world.site.host("h2", &text.replace("[\"other\"]", "[\"other\", \"app\"]"));
     let answer = |word: &str| {
@@ -428,10 +428,10 @@ fn an_operator_is_asked_and_a_no_changes_nothing() {
         let output = answer(no).exits(1);
         assert!(output.stdout.contains("Let them read 1 secret? [y/N]"), "{output:?}");
         assert!(output.stdout.contains("you did not confirm"), "{output:?}");
-        assert_eq!(world.sealed("db"), db);
+        assert_eq!(world.encrypted("db"), db);
     }
     answer("y\n").exits(0);
-    assert_ne!(world.sealed("db"), db);
+    assert_ne!(world.encrypted("db"), db);
 }
 
 #[test]
@@ -447,10 +447,10 @@ fn rekey_does_all_or_nothing() {
     world
         .site
         .file("secrets/token.age", "-----BEGIN AGE ENCRYPTED FILE-----\nbroken\n-----END AGE ENCRYPTED FILE-----\n");
-    let (index, db) = (world.index(), world.sealed("db"));
+    let (index, db) = (world.index(), world.encrypted("db"));
     let output = world.operator("rekey --yes").exits(1);
     assert!(output.stderr.contains("can't read the secret token"), "{}", output.stderr);
-    assert_eq!((world.index(), world.sealed("db")), (index, db));
+    assert_eq!((world.index(), world.encrypted("db")), (index, db));
 }
 
 #[test]
@@ -548,10 +548,10 @@ fn set_generate_edit_and_rm() {
     let lines: Vec<&str> = seen.lines().collect();
     assert!(lines[0].starts_with("600 ") && lines[1].starts_with("700 "), "{seen}");
     assert!(!Path::new(lines[2]).exists() && !Path::new(lines[2]).parent().unwrap().exists());
-    let before = world.sealed("fresh");
+    let before = world.encrypted("fresh");
     assert!(edit("printf bad > \"$1\"; exit 1").exits(1).stderr.contains("nothing was written"));
     assert_eq!(edit("exit 0").exits(0).stdout, "fresh: nothing was changed\n");
-    assert_eq!(world.sealed("fresh"), before);
+    assert_eq!(world.encrypted("fresh"), before);
 
     assert!(world.secret("rm db").exits(1).stderr.contains("the secret db is used on h1"));
     world.secret("rm fresh").exits(0);
@@ -626,9 +626,9 @@ fn age_decrypts_files_of_kpull_and_kpull_decrypts_files_of_age() {
     let keys = [public, rsa_public.trim(), operator.trim()];
     world.site.file("site.toml", format!("name = \"test\"\n[secrets]\nrecipients = {keys:?}\n"));
     world.operator("rekey --yes").exits(0);
-    let sealed = world.site.path().join("secrets/db.age");
+    let encrypted = world.site.path().join("secrets/db.age");
     for key in ["native", "rsa", "operator", "h1"] {
-        let plain = age("age", &["--decrypt", "-i", &path(key), sealed.to_str().unwrap()], b"");
+        let plain = age("age", &["--decrypt", "-i", &path(key), encrypted.to_str().unwrap()], b"");
         assert_eq!(plain, DB.as_bytes(), "{key}");
     }
     // armoured or not, to keys of each kind
@@ -639,7 +639,7 @@ fn age_decrypts_files_of_kpull_and_kpull_decrypts_files_of_age() {
             _ => operator.trim(),
         };
         let text = format!("by age to {key}\n");
-        fs::write(&sealed, age("age", &[armor, "-r", recipient], text.as_bytes())).unwrap();
+        fs::write(&encrypted, age("age", &[armor, "-r", recipient], text.as_bytes())).unwrap();
         let shown = world.secret(&format!("show db --identity {}", path(key))).exits(0);
         assert_eq!(shown.stdout, text);
     }
@@ -671,7 +671,7 @@ fn a_preview_shows_no_change_only_because_it_has_no_key_to_compare() {
     ] {
         assert!(uncompared.iter().any(|known| known == id), "{id}: {uncompared:?}");
     }
-    // what is around a secret is compared, and so is what has none
+    // the text around a secret is compared, and so is text without one
     world.site.file("roles/app/templates/app.conf", "# new\npassword = {{ password }}\n");
     let role = fs::read_to_string(world.site.path().join("roles/app/role.toml")).unwrap();
     world.site.file(

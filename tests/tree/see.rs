@@ -50,8 +50,8 @@ fn two() -> (Site, Tree) {
 #[test]
 fn diff_shows_additions_removals_and_changes_and_no_secret() {
     let (_site, tree) = two();
-    let told = tree.kpull("diff").exits(0).stdout;
-    let (head, rest) = told.split_once('\n').unwrap();
+    let output = tree.kpull("diff").exits(0).stdout;
+    let (head, rest) = output.split_once('\n').unwrap();
     assert!(head.starts_with("generation 1 (release 1, ") && head.contains(") → generation 2 (release 2, "), "{head}");
     for wanted in [
         "file:/etc/app.conf  content, mode\n",
@@ -66,7 +66,7 @@ fn diff_shows_additions_removals_and_changes_and_no_secret() {
     ] {
         assert!(rest.contains(wanted), "{wanted:?} is not in\n{rest}");
     }
-    assert!(!told.contains("hunter"), "{told}");
+    assert!(!output.contains("hunter"), "{output}");
     assert!(!tree.kpull("diff --no-diff").exits(0).stdout.contains("port = "));
 }
 
@@ -92,8 +92,8 @@ fn diff_of_generations_of_one_release_shows_what_was_corrected_in_between() {
     let (_site, tree) = two();
     tree.write("etc/app.conf", "edited\n");
     tree.kpull("apply").exits(0);
-    let told = tree.kpull("diff").exits(0).stdout;
-    assert!(told.contains("~ file:/etc/app.conf  content  (generation 3)\n"), "{told}");
+    let output = tree.kpull("diff").exits(0).stdout;
+    assert!(output.contains("~ file:/etc/app.conf  content  (generation 3)\n"), "{output}");
 }
 
 #[test]
@@ -132,8 +132,8 @@ fn fresh() -> (Site, Tree) {
 #[test]
 fn plan_shows_changes_by_role_and_what_to_do_next() {
     let (_site, tree) = fresh();
-    let told = with(&tree, "plan --no-diff", &[]).exits(2).stdout;
-    let lines: Vec<&str> = told.lines().filter(|line| !line.starts_with('↓')).collect();
+    let output = with(&tree, "plan --no-diff", &[]).exits(2).stdout;
+    let lines: Vec<&str> = output.lines().filter(|line| !line.starts_with('↓')).collect();
     assert_eq!(
         lines[..6],
         [
@@ -145,7 +145,7 @@ fn plan_shows_changes_by_role_and_what_to_do_next() {
             "  + file:/srv/o/long  create"
         ]
     );
-    assert!(lines[6].starts_with("h1: 4 to change of 4 resources (release 1, "), "{told}");
+    assert!(lines[6].starts_with("h1: 4 to change of 4 resources (release 1, "), "{output}");
     let root = tree.path().display();
     assert_eq!(lines[7], format!("next: `kpull apply --root {root}` makes these changes"));
     let applied = with(&tree, "apply", &[]).exits(0).stdout;
@@ -157,11 +157,14 @@ fn plan_shows_changes_by_role_and_what_to_do_next() {
 #[test]
 fn a_long_new_text_is_cut_unless_all_of_it_is_requested() {
     let (_site, tree) = fresh();
-    let told = with(&tree, "plan", &[]).exits(2).stdout;
-    assert!(told.contains("      +12\n      … 8 lines more (-v shows them)\n") && !told.contains("+13\n"), "{told}");
-    let told = with(&tree, "plan -v", &[]).exits(2).stdout;
-    assert!(told.contains("      +20\n") && !told.contains("lines more"), "{told}");
-    assert!(told.contains("file:/srv/o/long  create  (roles/other/role.toml:4:1)\n"), "{told}");
+    let output = with(&tree, "plan", &[]).exits(2).stdout;
+    assert!(
+        output.contains("      +12\n      … 8 lines more (-v shows them)\n") && !output.contains("+13\n"),
+        "{output}"
+    );
+    let output = with(&tree, "plan -v", &[]).exits(2).stdout;
+    assert!(output.contains("      +20\n") && !output.contains("lines more"), "{output}");
+    assert!(output.contains("file:/srv/o/long  create  (roles/other/role.toml:4:1)\n"), "{output}");
 }
 
 #[test]
@@ -170,9 +173,9 @@ fn quiet_shows_only_what_needs_attention() {
     assert_eq!(with(&tree, "plan -q", &[]).exits(2).stdout, "");
     assert_eq!(with(&tree, "apply -q", &[]).exits(0).stdout, "");
     tree.write("srv/b/f", "edited");
-    let told = with(&tree, "apply -q", &[]).exits(0).stdout;
+    let output = with(&tree, "apply -q", &[]).exits(0).stdout;
     let root = tree.path().display();
-    assert_eq!(told, format!("! /srv/b/f was edited by hand: saved, see `kpull history --edits --root {root}`\n"));
+    assert_eq!(output, format!("! /srv/b/f was edited by hand: saved, see `kpull history --edits --root {root}`\n"));
 }
 
 #[test]
@@ -190,9 +193,9 @@ fn colors_are_for_terminals_unless_an_option_says_otherwise() {
 #[test]
 fn a_line_that_is_too_wide_becomes_two_lines() {
     let (_site, tree) = fresh();
-    let told = with(&tree, "plan --no-diff", &[("COLUMNS", "27")]).exits(2).stdout;
-    assert!(told.contains("\n  + directory:/srv/o\n      create\n"), "{told}");
-    assert!(told.contains("\n  + file:/srv/b/f  create\n"), "{told}");
+    let output = with(&tree, "plan --no-diff", &[("COLUMNS", "27")]).exits(2).stdout;
+    assert!(output.contains("\n  + directory:/srv/o\n      create\n"), "{output}");
+    assert!(output.contains("\n  + file:/srv/b/f  create\n"), "{output}");
 }
 
 #[test]
@@ -200,8 +203,8 @@ fn an_error_is_not_wrapped_outside_a_terminal() {
     let (_site, tree) = two();
     tree.write("etc/kpull/kpull.toml", "nope = 1\n");
     let lines = |width: &[(&str, &str)]| {
-        let told = with(&tree, "apply", width).exits(1).stderr;
-        told.lines().filter(|line| line.contains("× ") || line.starts_with("  help: ")).map(str::len).max().unwrap()
+        let output = with(&tree, "apply", width).exits(1).stderr;
+        output.lines().filter(|line| line.contains("× ") || line.starts_with("  help: ")).map(str::len).max().unwrap()
     };
     assert!(lines(&[]) > 120, "{}", lines(&[]));
     assert!(lines(&[("COLUMNS", "60")]) <= 64);
@@ -210,8 +213,8 @@ fn an_error_is_not_wrapped_outside_a_terminal() {
 #[test]
 fn an_error_has_a_code_that_help_explains_in_text_and_in_json() {
     let (site, tree) = two();
-    let told = tree.kpull("diff 7").exits(1).stderr;
-    assert!(told.starts_with("error[host.generation]\n  × there is no generation 7\n"), "{told}");
+    let output = tree.kpull("diff 7").exits(1).stderr;
+    assert!(output.starts_with("error[host.generation]\n  × there is no generation 7\n"), "{output}");
     assert_eq!(tree.kpull("diff 7 --json").exits(1).error()["code"], "host.generation");
     let explained = kpull(&["help", "host.generation"]).exits(0).stdout;
     assert!(explained.starts_with("host.generation: ") && explained.contains("\n  what to do  "), "{explained}");

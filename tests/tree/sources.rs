@@ -144,7 +144,7 @@ fn git_over_ssh_uses_the_systems_client() {
     push(site.sign(), hub.path());
     let bin = tempfile::tempdir().unwrap();
     let ssh = bin.path().join("ssh");
-    // does here what it was told to do there
+    // does here what it was configured to do there
     fs::write(&ssh, "#!/bin/sh\nwhile [ $# -gt 2 ]; do shift; done\neval \"git upload-pack $2\"\n").unwrap();
     fs::set_permissions(&ssh, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let tree = enrolled(&[&format!("git = \"ssh://host{}/site.git\"", hub.path().display())]);
@@ -178,7 +178,7 @@ fn if_no_source_answers_the_last_good_release_is_applied_and_the_run_says_so() {
     let error = apply.error();
     assert!(error["error"].as_str().unwrap().contains(&address.to_string()), "{error}");
     assert!(error["help"].as_str().unwrap().ends_with("the host stays converged on release 1"), "{error}");
-    assert!(apply.events("source_passed").is_empty(), "the only source's error is told once: {apply:?}");
+    assert!(apply.events("source_passed").is_empty(), "the only source's error is reported once: {apply:?}");
     assert!(tree.kpull("status").exits(0).stdout.contains(&address.to_string()));
     tree.kpull("plan").exits(1);
 }
@@ -298,8 +298,8 @@ fn two_sites_share_a_repository_and_each_host_has_its_own() {
         }
     }
     let tree = enrolled(&[&format!("git = \"{}\"\npath = \"more\"", top.display())]);
-    let said = tree.kpull("apply").exits(4).stderr;
-    assert!(said.contains("set `path` to its directory"), "{said}");
+    let output = tree.kpull("apply").exits(4).stderr;
+    assert!(output.contains("set `path` to its directory"), "{output}");
 
     let tree = Tree::new();
     let key = kpull::trust::fingerprint(crate::support::site::key().public_key().key_data());
@@ -319,7 +319,7 @@ fn mixed() -> Site {
 }
 
 /// What a host says of a repository into which a site was pushed, after `change`.
-fn said_of_git(site: &Site, change: impl Fn(&Site)) -> String {
+fn error_after_git(site: &Site, change: impl Fn(&Site)) -> String {
     site.sign();
     change(site);
     let hub = tempfile::tempdir().unwrap();
@@ -332,49 +332,49 @@ fn said_of_git(site: &Site, change: impl Fn(&Site)) -> String {
 #[test]
 fn a_file_that_git_changed_is_reported_as_such_and_not_as_changed_after_signing() {
     // signed as it lies there, and normalised by git when it is added
-    let said = said_of_git(&mixed(), |site| {
+    let message = error_after_git(&mixed(), |site| {
         site.file(".gitattributes", "* text=auto\n");
     });
     assert!(
-        said.contains("roles/base/files/dos is not the file that was signed: a filter changed its line ends; "),
-        "{said}"
+        message.contains("roles/base/files/dos is not the file that was signed: a filter changed its line ends; "),
+        "{message}"
     );
-    assert!(said.contains("`* -text` in .gitattributes"), "{said}");
+    assert!(message.contains("`* -text` in .gitattributes"), "{message}");
     // the other way round: it gets longer
-    let said = said_of_git(&mixed(), |site| {
+    let message = error_after_git(&mixed(), |site| {
         site.file("roles/base/files/unix", "one\r\ntwo\r\n");
     });
     assert!(
-        said.contains("roles/base/files/unix is not the file that was signed: a filter changed its line ends; "),
-        "{said}"
+        message.contains("roles/base/files/unix is not the file that was signed: a filter changed its line ends; "),
+        "{message}"
     );
-    let said = said_of_git(&mixed(), |site| {
+    let message = error_after_git(&mixed(), |site| {
         let release = fs::read_to_string(site.path().join("release.toml")).unwrap();
         site.file("release.toml", release.replace('\n', "\r\n"));
     });
-    assert!(said.contains("a filter changed its line ends; "), "{said}");
-    let said = said_of_git(&mixed(), |site| {
+    assert!(message.contains("a filter changed its line ends; "), "{message}");
+    let message = error_after_git(&mixed(), |site| {
         let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 8\n", "0".repeat(64));
         site.file("roles/base/files/unix", pointer);
     });
     assert!(
-        said.contains(
+        message.contains(
             "roles/base/files/unix is not the file that was signed: git has a pointer of Git LFS in its place"
         ),
-        "{said}"
+        "{message}"
     );
-    let said = said_of_git(&mixed(), |site| {
+    let message = error_after_git(&mixed(), |site| {
         let inner = site.path().join("roles/base/files");
         git(&inner, &["init", "-q", "-b", "main"]);
         git(&inner, &["add", "-A"]);
         git(&inner, &["commit", "-q", "-m", "a repository of its own"]);
     });
-    assert!(said.contains("roles/base/files/deep/er/binary is in a submodule: "), "{said}");
-    // what somebody has changed is still that
-    let said = said_of_git(&mixed(), |site| {
+    assert!(message.contains("roles/base/files/deep/er/binary is in a submodule: "), "{message}");
+    // a file that was changed by hand is still reported as such
+    let message = error_after_git(&mixed(), |site| {
         site.file("roles/base/files/unix", "one\ntwa\n");
     });
-    assert!(said.contains("its SHA-256 differs; the file was changed after signing"), "{said}");
+    assert!(message.contains("its SHA-256 differs; the file was changed after signing"), "{message}");
 }
 
 #[test]
@@ -393,8 +393,8 @@ fn a_web_page_or_gzip_in_place_of_a_file_is_reported_as_such() {
         .unwrap();
         let tree = enrolled(&[&format!("http = {:?}\nretries = 0", server.url(""))]);
         let error = tree.kpull("apply --json").exits(4).error();
-        let said = format!("roles/base/files/unix is not the file that was signed: {says}");
-        assert!(error["error"].as_str().unwrap().contains(&said), "{error}");
+        let message = format!("roles/base/files/unix is not the file that was signed: {says}");
+        assert!(error["error"].as_str().unwrap().contains(&message), "{error}");
     }
 }
 

@@ -20,7 +20,7 @@ const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/stat
 const SITE: &str = "srv/site";
 const STATE: &str = "var/lib/kpull";
 
-/// The role of the first release. What stood at `/etc/was.conf` is in the state, and so is who has which place.
+/// The role of the first release. The prior state of `/etc/was.conf` is recorded, and so is the owner of each path.
 const FIRST: &str = r#"
 [[directory]]
 path = "/srv/made"
@@ -49,7 +49,7 @@ enable = true
 content = "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n"
 "#;
 
-/// Signs the site of a tree, with this role, long ago and for long: the clock of whoever runs this does not matter.
+/// Signs the site of a tree, with this role, long ago and for a long time: the clock of the test's machine does not matter.
 fn release(tree: &Tree, role: &str, serial: u64) {
     tree.write(&format!("{SITE}/roles/base/role.toml"), format!("summary = \"For a test\"\n{role}"));
     let dir = tree.at(SITE);
@@ -158,8 +158,8 @@ fn shape_of(tree: &Tree) -> BTreeSet<String> {
     found
 }
 
-/// Fails when state has got a file or a field, or lost one, since the last format: that is a new format, of which a fixture is to be
-/// kept. `KPULL_BLESS=1` makes it.
+/// Fails if the state has gained or lost a file or a field since the last format: that is a new format, of which a fixture must
+/// be kept. `KPULL_BLESS=1` makes it.
 #[test]
 fn this_build_writes_the_last_of_the_stored_formats() {
     let (tree, formats) = (made(), formats());

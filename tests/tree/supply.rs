@@ -37,7 +37,7 @@ pub fn publish(site: &Site, target: &str, more: &[&str]) -> Output {
 
 type Kept = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 
-/// A server that takes PUT, gives `ETag`s and honours conditions; `put` hears of every PUT before it counts.
+/// A server that accepts PUT, returns `ETag`s and honors conditions; `put` sees every PUT before it takes effect.
 fn bucket(put: impl Fn(&Received) + Send + Sync + 'static) -> (Server, Kept) {
     let kept = Kept::default();
     let files = kept.clone();
@@ -314,12 +314,12 @@ fn check_refuses_a_pin_without_a_size_and_reports_one_of_an_unknown_size() {
     site.sign().enroll().kpull("apply").exits(0);
 
     edit(", size = \"unknown\"");
-    let told = check().exits(0);
+    let result = check().exits(0);
     let says = format!(
         "artifacts.toml does not know the size of 2 files, the first of which is tool (amd64): `kpull pin URL --site {}` writes it",
         site.path().display()
     );
-    assert_eq!((warnings(&told), &told.events("warning")[0]["warning"]), (1, &says.into()));
+    assert_eq!((warnings(&result), &result.events("warning")[0]["warning"]), (1, &says.into()));
     site.sign().enroll().kpull("apply").exits(0);
 
     for wrong in [", size = \"4\"", ", size = -4", ", size = 4.0"] {
@@ -438,11 +438,11 @@ fn check_reports_every_address_and_fails_if_none_of_a_pin_works() {
         kpull(&[&["check", "--artifacts", "--json", "--site", site.path().to_str().unwrap()], more].concat())
     };
     let asked = check(&[]).exits(0).events("artifact");
-    let told: Vec<(&str, bool)> =
+    let expected: Vec<(&str, bool)> =
         asked.iter().map(|asked| (asked["place"].as_str().unwrap(), asked["ok"].as_bool().unwrap())).collect();
     let places = ["artifacts.toml:3:19", "artifacts.toml:3:"];
-    assert_eq!((told[0], told[1].1, told.len()), ((places[0], false), true, 4));
-    assert!(told[1].0.starts_with(places[1]), "{told:?}");
+    assert_eq!((expected[0], expected[1].1, expected.len()), ((places[0], false), true, 4));
+    assert!(expected[1].0.starts_with(places[1]), "{expected:?}");
     check(&["--download"]).exits(0);
 
     site.role("base", "[[artifact]]\nname = \"tool\"\ninstall = { \"tool-1.1/tool\" = \"/usr/bin/tool\" }\n");

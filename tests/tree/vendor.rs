@@ -34,7 +34,7 @@ impl Common {
         Self { site }
     }
 
-    /// Commits what is there; which commit that is.
+    /// Commits all files; returns the commit.
     fn commit(&self) -> String {
         git(self.site.path(), &["add", "-A"]);
         git(self.site.path(), &["commit", "-q", "-m", "a release"]);
@@ -60,7 +60,7 @@ fn list(git: &str, commit: &str, roles: &str) -> String {
     format!("[common]\ngit = \"{git}\"\ncommit = \"{commit}\"\nsigners = [\"{}\"]\nroles = [{roles}]\n", signer())
 }
 
-/// A site that wants the role web of `common`.
+/// A site that vendors the role web of `common`.
 fn wanting(common: &Common, commit: &str) -> Site {
     let site = Site::new("test");
     site.host("h1", "address = \"10.0.0.1\"\nroles = [\"web\"]\n");
@@ -83,29 +83,29 @@ fn files(site: &Site) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// What a run did, as `SIGN PATH`, where the path is below `roles/`.
-fn done(told: &Output, site: &Site) -> Vec<String> {
+fn done(expected: &Output, site: &Site) -> Vec<String> {
     let roles = site.path().join("roles");
     let line = |event: serde_json::Value| {
         let path = Path::new(event["path"].as_str().unwrap()).strip_prefix(&roles).unwrap().display().to_string();
         format!("{} {path}", event["done"].as_str().unwrap())
     };
-    told.events("vendored").into_iter().map(line).collect()
+    expected.events("vendored").into_iter().map(line).collect()
 }
 
 /// Messages, each with its place.
-fn errors(told: &Output) -> Vec<String> {
+fn errors(expected: &Output) -> Vec<String> {
     let line = |event: serde_json::Value| {
         format!("{} ({}:{})", event["error"].as_str().unwrap(), event["file"].as_str().unwrap_or("-"), event["line"])
     };
-    told.events("error").into_iter().map(line).collect()
+    expected.events("error").into_iter().map(line).collect()
 }
 
 /// Holds a run to this one error and exit code, and to nothing written.
 #[track_caller]
 fn refused(site: &Site, code: i32, what: &str) {
     let before = files(site);
-    let told = vendor(site).exits(code);
-    assert_eq!(errors(&told), [what]);
+    let output = vendor(site).exits(code);
+    assert_eq!(errors(&output), [what]);
     assert_eq!(files(site), before);
 }
 
@@ -113,27 +113,27 @@ fn refused(site: &Site, code: i32, what: &str) {
 fn a_role_of_another_site_is_vendored_completely_and_applied() {
     let common = Common::new();
     let site = wanting(&common, &common.release());
-    let told = vendor(&site).exits(0);
+    let output = vendor(&site).exits(0);
     assert_eq!(
-        done(&told, &site),
+        done(&output, &site),
         ["files/deep/blob", "role.toml", "templates/web.conf", "tests/port.toml", "origin.toml"]
             .map(|path| format!("added web/{path}"))
     );
-    let role = &told.events("role")[0];
+    let role = &output.events("role")[0];
     assert_eq!((role["site"].as_str(), role["serial"].as_u64()), (Some("common"), Some(1)));
     assert_eq!(role["signers"], serde_json::json!(["alice"]));
     let (here, there) = (files(&site), files(&common.site));
     for (path, content) in there.iter().filter(|(path, _)| path.starts_with("roles/web/")) {
         assert_eq!(&here[path], content, "{path}");
     }
-    assert!(!here.contains_key("roles/db/role.toml"), "nobody asked for it");
+    assert!(!here.contains_key("roles/db/role.toml"), "no one requested it");
     check(&site).exits(0);
     kpull(&["test", "--site", site.path().to_str().unwrap()]).exits(0);
     let tree = site.sign().enroll();
     tree.kpull("apply").exits(0);
     assert_eq!(tree.read("etc/web.conf"), "port = 80\n");
     assert_eq!(fs::read(tree.at("etc/blob")).unwrap(), (0..=255).collect::<Vec<u8>>());
-    // and what is there is not written again
+    // and existing files are not written again
     assert_eq!(done(&vendor(&site).exits(0), &site), [""; 0]);
 }
 
@@ -165,10 +165,10 @@ fn a_signature_of_a_key_that_is_not_named_is_refused() {
     kpull(&["sign", "--key", other.to_str().unwrap(), "--site", common.site.path().to_str().unwrap()]).exits(0);
     let fingerprint = pair.public_key().fingerprint(ssh_key::HashAlg::Sha256);
     let site = wanting(&common, &common.commit());
-    let told = format!(
+    let message = format!(
         "no signature of the release is good: it is signed by a key that is not allowed: {fingerprint} (vendor.toml:1)"
     );
-    refused(&site, 4, &told);
+    refused(&site, 4, &message);
     // nor does a good signature over something else help, or none at all
     common.site.file(SIGNATURES, signatures);
     fs::write(common.site.path().join("roles/web/templates/web.conf"), "evil\n").unwrap();
@@ -276,10 +276,10 @@ fn a_manual_edit_is_reported_and_not_overwritten() {
     fs::remove_file(site.path().join("roles/web/files/deep/blob")).unwrap();
     let removed = errors(&check(&site).exits(1));
     assert!(
-        removed.iter().any(|told| told.starts_with("roles/web/files/deep/blob was vendored, but is missing")),
+        removed.iter().any(|expected| expected.starts_with("roles/web/files/deep/blob was vendored, but is missing")),
         "{removed:?}"
     );
-    // what was undone is as before, and a role whose origin is deleted is the site's own
+    // after an undo all is as before, and a role whose origin is deleted is the site's own
     site.file("roles/web/files/deep/blob", &taken["roles/web/files/deep/blob"]);
     check(&site).exits(0);
     fs::remove_file(site.path().join("roles/web/origin.toml")).unwrap();
@@ -316,9 +316,9 @@ fn check_reports_that_another_commit_is_pinned_or_none_any_more() {
     );
     assert_eq!(errors(&check(&site).exits(1)), ["roles/web/ is `web` of common (vendor.toml:5)"]);
     site.file("vendor.toml", list(&common.address(), &new, "\"db\""));
-    let told = errors(&check(&site).exits(1));
+    let output = errors(&check(&site).exits(1));
     assert_eq!(
-        told,
+        output,
         [
             "roles/db/ is not there (vendor.toml:5)",
             "roles/sql/ is vendored from common, but vendor.toml does not list it (roles/sql/origin.toml:2)",
@@ -343,9 +343,9 @@ fn another_commit_changes_only_what_differs() {
     fs::remove_file(roles.join("tests/port.toml")).unwrap();
     let commit = common.release();
     site.file("vendor.toml", list(&common.address(), &commit, "\"web\""));
-    let told = vendor(&site).exits(0);
+    let output = vendor(&site).exits(0);
     assert_eq!(
-        done(&told, &site),
+        done(&output, &site),
         [
             "removed web/files/deep/blob",
             "removed web/tests/port.toml",
@@ -402,9 +402,9 @@ fn a_missing_role_or_a_missing_required_role_is_reported() {
     let commit = common.release();
     let site = wanting(&common, &commit);
     site.file("vendor.toml", list(&common.address(), &commit, "\"wep\""));
-    let told = vendor(&site).exits(1);
-    assert_eq!(told.error()["error"], "common has no role `wep` in release 1");
-    assert_eq!(told.error()["help"], "did you mean `web`?");
+    let output = vendor(&site).exits(1);
+    assert_eq!(output.error()["error"], "common has no role `wep` in release 1");
+    assert_eq!(output.error()["help"], "did you mean `web`?");
     site.file("vendor.toml", list(&common.address(), &commit, "\"db\""));
     refused(&site, 1, "the role db requires `web`, which the site does not have (vendor.toml:5)");
     site.file("vendor.toml", list(&common.address(), &commit, "\"db\", \"web\""));
@@ -422,7 +422,7 @@ fn no_name_leads_outside_of_the_roles_directory() {
             refused(&site, 1, &format!("a role can't be called `{}` (vendor.toml:5)", name.replace("\\\\", "\\")));
         }
     }
-    // neither a path in what was signed, nor a link in the site
+    // neither a path in the signed release, nor a link in the site
     let manifest = fs::read_to_string(common.site.path().join(MANIFEST)).unwrap();
     let evil = manifest.replace("\"roles/web/files/deep/blob\"", "\"roles/web/../../../evil\"");
     let signature = key().sign(kpull::trust::NAMESPACE, ssh_key::HashAlg::Sha512, evil.as_bytes()).unwrap();
@@ -434,8 +434,8 @@ fn no_name_leads_outside_of_the_roles_directory() {
     fs::create_dir(site.path().join("roles")).unwrap();
     std::os::unix::fs::symlink(outside.path(), site.path().join("roles/web")).unwrap();
     site.file("vendor.toml", list(&common.address(), &commit, "\"web\""));
-    let told = vendor(&site).exits(1).error();
-    assert!(told["error"].as_str().unwrap().ends_with("roles/web is neither a file nor a directory"), "{told}");
+    let reported = vendor(&site).exits(1).error();
+    assert!(reported["error"].as_str().unwrap().ends_with("roles/web is neither a file nor a directory"), "{reported}");
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
 }
 
@@ -449,8 +449,8 @@ fn a_vendored_role_is_not_formatted_and_the_list_is() {
     let text = fs::read_to_string(site.path().join("vendor.toml")).unwrap();
     site.file("vendor.toml", text.replace("git = ", "git="));
     let path = site.path().to_str().unwrap();
-    let told = kpull(&["fmt", "--site", path]).exits(0);
-    assert_eq!(told.stdout, format!("~ {path}/vendor.toml\n"));
+    let output = kpull(&["fmt", "--site", path]).exits(0);
+    assert_eq!(output.stdout, format!("~ {path}/vendor.toml\n"));
     assert_eq!(fs::read_to_string(site.path().join("vendor.toml")).unwrap(), text);
     check(&site).exits(0);
 }
@@ -483,20 +483,20 @@ fn the_operator_sees_what_was_vendored_and_where_an_error_is() {
     let commit = common.release();
     let site = wanting(&common, &commit);
     let path = site.path().to_str().unwrap();
-    let told = kpull(&["vendor", "common", "--site", path]).exits(0).stdout;
-    assert!(told.starts_with(&format!("+ {path}/roles/web/files/deep/blob\n")), "{told}");
+    let reported = kpull(&["vendor", "common", "--site", path]).exits(0).stdout;
+    assert!(reported.starts_with(&format!("+ {path}/roles/web/files/deep/blob\n")), "{reported}");
     let last = format!("✓ web              web of common, release 1, commit {}, signed by alice\n", &commit[..12]);
-    assert!(told.ends_with(&last), "{told}");
-    let told = kpull(&["vendor", "comon", "--json", "--site", path]).exits(1).error();
+    assert!(reported.ends_with(&last), "{reported}");
+    let reported = kpull(&["vendor", "comon", "--json", "--site", path]).exits(1).error();
     assert_eq!(
-        (&told["error"], &told["help"]),
+        (&reported["error"], &reported["help"]),
         (&"vendor.toml has no `comon`".into(), &"did you mean `common`?".into())
     );
     site.file("vendor.toml", list(&common.address(), &"0".repeat(40), "\"web\""));
-    let told = vendor(&site).exits(1).error();
-    assert!(told["error"].as_str().unwrap().ends_with(&format!("has no commit {}", "0".repeat(40))), "{told}");
-    assert_eq!((&told["file"], &told["line"]), (&"vendor.toml".into(), &1.into()));
+    let reported = vendor(&site).exits(1).error();
+    assert!(reported["error"].as_str().unwrap().ends_with(&format!("has no commit {}", "0".repeat(40))), "{reported}");
+    assert_eq!((&reported["file"], &reported["line"]), (&"vendor.toml".into(), &1.into()));
     fs::remove_file(site.path().join("vendor.toml")).unwrap();
-    let told = vendor(&site).exits(1).error();
-    assert_eq!(told["code"], "site.vendor");
+    let reported = vendor(&site).exits(1).error();
+    assert_eq!(reported["code"], "site.vendor");
 }

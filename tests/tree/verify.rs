@@ -1,4 +1,4 @@
-//! What `kpull verify` tells of a tree: its certificates, and plainly nothing of its probes.
+//! What `kpull verify` reports about a tree: its certificates, and no result of a probe.
 
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{CertificateParams, KeyPair};
@@ -35,11 +35,11 @@ fn a_host_without_a_release_reports_that_and_how_to_get_one() {
 #[test]
 fn certificates_are_listed_with_their_days_and_no_probe_runs() {
     let world = world();
-    let told = world.tree.kpull("verify").exits(0).stdout;
-    let lines: Vec<&str> = told.lines().collect();
-    assert!(lines[0].ends_with("is a tree, where nothing runs: probes are skipped"), "{told}");
-    assert!(lines[1].starts_with("NAME              STATUS    MESSAGE"), "{told}");
-    assert!(lines[2].starts_with("certificate web   Healthy   364 days left (2"), "{told}");
+    let output = world.tree.kpull("verify").exits(0).stdout;
+    let lines: Vec<&str> = output.lines().collect();
+    assert!(lines[0].ends_with("is a tree, where nothing runs: probes are skipped"), "{output}");
+    assert!(lines[1].starts_with("NAME              STATUS    MESSAGE"), "{output}");
+    assert!(lines[2].starts_with("certificate web   Healthy   364 days left (2"), "{output}");
     assert_eq!(lines[3..], ["1 healthy, 0 not"]);
     let why = world.tree.kpull("verify --json port").exits(1).error();
     assert!(why["error"].as_str().unwrap().starts_with("probe:port can't run"), "{why}");
@@ -49,9 +49,9 @@ fn certificates_are_listed_with_their_days_and_no_probe_runs() {
 fn a_due_certificate_is_reported_and_an_expired_or_missing_one_is_unhealthy() {
     let world = world();
     put(&world, -1, 59);
-    let told = world.tree.kpull("verify").exits(0).stdout;
-    assert!(told.contains("certificate web   Expiring   59 days left (2"), "{told}");
-    assert!(told.ends_with("\n1 healthy (1 expiring), 0 not\n"), "{told}");
+    let text = world.tree.kpull("verify").exits(0).stdout;
+    assert!(text.contains("certificate web   Expiring   59 days left (2"), "{text}");
+    assert!(text.ends_with("\n1 healthy (1 expiring), 0 not\n"), "{text}");
 
     let unhealthy = |why: &str| {
         let output = world.tree.kpull("verify --json").exits(3);

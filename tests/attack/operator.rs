@@ -1,4 +1,4 @@
-//! What operators' commands write in a directory that a web server, or somebody else, owns.
+//! What operators' commands write in a directory that a web server, or another user, owns.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -17,7 +17,7 @@ use crate::support::site::{Output, Site};
 
 const ARTIFACT: &[u8] = b"a program\n";
 
-/// A signed site with an artifact, a directory of somebody else to hand it out from, and a directory that is root's.
+/// A signed site with an artifact, a directory of another user to publish it in, and a directory of root.
 struct World {
     site: Site,
     dir: tempfile::TempDir,
@@ -48,7 +48,7 @@ impl World {
         self.dir.path().join(path)
     }
 
-    /// An empty directory of somebody else, and what is root's as it was: for a long time.
+    /// An empty directory of another user, and the path of root unchanged and old.
     fn restore(&self) {
         make_directory_of_nobody(&self.at("www"));
         let _ = fs::remove_dir_all(self.at("etc"));
@@ -96,7 +96,7 @@ fn a_link_in_a_directory_of_published_releases_is_not_followed() {
         world.is_untouched("blobs");
         assert!(blobs().iter().all(|path| path.symlink_metadata().unwrap().is_file()));
     }
-    // what is no release is not removed, however old
+    // files that are no release are not removed, however old
     world.restore();
     world.run("publish").exits(0);
     let theirs = world.at("www/blobs/index.html");
