@@ -198,7 +198,7 @@ impl Enroll {
         }
         let mut failed = None;
         for source in agent.sources() {
-            let asked = source.open().and_then(|mut source| source::state(&mut *source));
+            let asked = source.and_then(|mut source| source::state(&mut *source));
             let found = asked.and_then(|tree| {
                 let chain = trust.policy.keys.follow(&*tree, now, trust.state.release.as_ref())?;
                 let last = chain.last().map_or(trust.state.keys, |signed| signed.set.number);

@@ -120,9 +120,14 @@ fn was_good(agent: &Agent<'_>, digest: &str) -> Result<bool> {
 /// Plans and applies.
 fn carry_out(agent: &Agent<'_>, selection: Selection) -> Result<Applied> {
     let Selection { catalog, stamp, .. } = selection;
-    let last_good = LastGood::of(agent, &stamp.digest)?;
+    // a release that was good here before is not to blame for any failure
+    let was_good = was_good(agent, &stamp.digest)?;
+    let (last_good, last_catalog) = (agent.store.last_good(&stamp.digest)?, OnceCell::new());
+    let is_old = |item: &Item, error: &Error| {
+        let fails = |good: &Generation| failed_before(agent, good, &last_catalog, item, error);
+        was_good || last_good.as_ref().is_some_and(fails)
+    };
     let planned = catalog.then(|catalog| plan(&agent.host, &agent.store, catalog, &stamp.digest))?;
-    let is_old = |item: &Item, error: &Error| last_good.fails(item, error);
     let applied = apply(&agent.host, &agent.store, planned, &stamp, agent.report, &is_old)?;
     // the run goes on without them
     if let Err(error) = Vitals::keep(agent, &applied) {
@@ -131,45 +136,29 @@ fn carry_out(agent: &Agent<'_>, selection: Selection) -> Result<Applied> {
     Ok(applied)
 }
 
-/// The last good release of this host: tells whether a fault is older than the release that is applied.
-enum LastGood<'a> {
-    /// There is none: the first release causes every fault.
-    None,
-    /// The release itself was good here: every fault comes from a change on this host.
-    Same,
-    /// Another one.
-    Other { agent: &'a Agent<'a>, good: Box<Generation>, catalog: OnceCell<Option<Catalog>> },
-}
-
-impl<'a> LastGood<'a> {
-    fn of(agent: &'a Agent<'a>, digest: &str) -> Result<Self> {
-        if was_good(agent, digest)? {
-            return Ok(Self::Same);
-        }
-        let good = agent.store.last_good(digest)?;
-        Ok(good.map_or(Self::None, |good| Self::Other { agent, good: Box::new(good), catalog: OnceCell::new() }))
+/// Whether a resource fails like this without the release that is applied too, as far as the last good release tells: because its path or the
+/// host refuses any change, because that release has it in the same form, or because that form can't be observed either.
+fn failed_before(
+    agent: &Agent<'_>,
+    last_good: &Generation,
+    catalog: &OnceCell<Option<Catalog>>,
+    item: &Item,
+    error: &Error,
+) -> bool {
+    if !last_good.resources.contains(&item.id) {
+        return false;
     }
-
-    /// Whether a resource fails like this without the release that is applied too: because its path or the host refuses any change, because
-    /// the earlier release has it in the same form, or because that form can't be observed either.
-    fn fails(&self, item: &Item, error: &Error) -> bool {
-        match self {
-            Self::None => false,
-            Self::Same => true,
-            Self::Other { good, .. } if !good.resources.contains(&item.id) => false,
-            Self::Other { .. } if error.is_of_path() || error.is_of_host() => true,
-            Self::Other { agent, good, catalog } => {
-                let read = || agent.read_generation(good).ok().map(|(_, catalog)| catalog);
-                let Some(catalog) = catalog.get_or_init(read) else { return false };
-                let work = Work { host: &agent.host, store: &agent.store, catalog: &catalog.items };
-                let Some(was) = catalog.items.iter().find(|was| was.id == item.id) else { return false };
-                // an unchanged unit can fail because of another file of the release; a resource that depends on its own paths alone can't
-                let is_same = item.about.is_self_contained
-                    && (&was.fields, was.resource.content()) == (&item.fields, item.resource.content());
-                is_same || was.resource.observe(&work).is_err()
-            }
-        }
+    if error.is_of_path() || error.is_of_host() {
+        return true;
     }
+    let read = || agent.read_generation(last_good).ok().map(|(_, catalog)| catalog);
+    let Some(catalog) = catalog.get_or_init(read) else { return false };
+    let work = Work { host: &agent.host, store: &agent.store, catalog: &catalog.items };
+    let Some(was) = catalog.items.iter().find(|was| was.id == item.id) else { return false };
+    // an unchanged unit can fail because of another file of the release; what depends on its own paths alone can't
+    let is_same = item.about.is_self_contained
+        && (&was.fields, was.resource.content()) == (&item.fields, item.resource.content());
+    is_same || was.resource.observe(&work).is_err()
 }
 
 /// The hold that keeps this host on a generation's release, in place of those up to the serial `not`.

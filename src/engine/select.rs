@@ -70,11 +70,11 @@ impl Agent<'_> {
         let mut answered = false;
         let mut newest: Option<(Resolved, String)> = None;
         let order = self.order(matches!(&cached, Some(Ok(cached)) if cached.expired.is_none()));
-        for source in &order.sources {
+        for &index in &order.sources {
             if !order.all && (answered || newest.is_some()) {
                 break;
             }
-            let mut source = source.open()?;
+            let mut source = self.open_source(index)?;
             let name = source.name();
             let good = cached.as_ref().and_then(|cached| cached.as_ref().ok());
             let cursor = cursors.get(&name).filter(|_| good.is_some());

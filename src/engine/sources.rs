@@ -4,60 +4,46 @@
 //! withhold news for ever. Therefore all of them are polled at intervals, and in each run once the cached release has expired. A
 //! source that failed comes after the others for a while.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::engine::Agent;
 use crate::error::{Error, Exit, Result, code};
-use crate::sandbox::{self, Need};
+use crate::sandbox;
 use crate::source::{self, Poll, Source};
 
 /// A source that takes longer is slow.
 const SLOW: Duration = Duration::from_secs(30);
 
-/// One of the host's sources, as configured.
-pub struct ConfiguredSource<'a> {
-    config: &'a source::Config,
-    /// A directory for its own use.
-    cache: PathBuf,
-    required: &'a [Need],
-}
-
-impl ConfiguredSource<'_> {
-    /// Opens it. A process without rights talks to the network for it.
-    pub fn open(&self) -> Result<Box<dyn Source>> {
-        sandbox::open(self.config, &self.cache, self.required)
-    }
-}
-
 /// The sources to poll.
-pub(super) struct Order<'a> {
-    /// The first one to poll comes first.
-    pub sources: Vec<ConfiguredSource<'a>>,
+pub(super) struct Order {
+    /// Their positions in kpull.toml, the first one to poll first.
+    pub sources: Vec<usize>,
     /// Whether all of them are due, whatever the first answers.
     pub all: bool,
 }
 
 impl Agent<'_> {
-    /// The host's sources, in the order of its kpull.toml.
-    pub fn sources(&self) -> Vec<ConfiguredSource<'_>> {
-        let required = &self.config.sandbox.require;
-        let configs = self.config.sources.iter().enumerate();
-        configs
-            .map(|(index, config)| ConfiguredSource { config, cache: self.store.source_cache(index), required })
-            .collect()
+    /// Opens each of the host's sources, in the order of its kpull.toml.
+    pub fn sources(&self) -> impl Iterator<Item = Result<Box<dyn Source>>> {
+        (0..self.config.sources.len()).map(|index| self.open_source(index))
+    }
+
+    /// Opens a source by its position in kpull.toml. A process without rights talks to the network for it.
+    pub(super) fn open_source(&self, index: usize) -> Result<Box<dyn Source>> {
+        sandbox::open(&self.config.sources[index], &self.store.source_cache(index), &self.config.sandbox.require)
     }
 
     /// The order in which the sources are polled now; `is_fresh` says that there is a release that has not expired.
-    pub(super) fn order(&self, is_fresh: bool) -> Order<'_> {
-        let mut sources = self.sources();
+    pub(super) fn order(&self, is_fresh: bool) -> Order {
+        let mut sources: Vec<usize> = (0..self.config.sources.len()).collect();
         if sources.len() < 2 {
             return Order { sources, all: false };
         }
         let (known, now) = (self.store.addresses(), Timestamp::now());
-        sources.sort_by_cached_key(|one| source::name(one.config).ok().and_then(|name| known.failed(&name, now)));
+        let name = |&index: &usize| source::name(&self.config.sources[index]).ok();
+        sources.sort_by_cached_key(|index| name(index).and_then(|name| known.failed(&name, now)));
         let every = SignedDuration::try_from(self.config.ask_all_every()).unwrap_or(SignedDuration::MAX);
         Order { sources, all: !is_fresh || !known.all_were_asked(every, now) }
     }
@@ -77,8 +63,8 @@ impl Agent<'_> {
         let cursors = self.store.marks();
         let order = self.order(true);
         let due = if order.all { order.sources.len() } else { 1 };
-        let is_quiet = |source: &ConfiguredSource<'_>| {
-            let Ok(mut source) = source.open() else { return false };
+        let is_quiet = |&index: &usize| {
+            let Ok(mut source) = self.open_source(index) else { return false };
             let name = source.name();
             let Some(cursor) = cursors.get(&name) else { return false };
             let began = Instant::now();
@@ -94,9 +80,9 @@ impl Agent<'_> {
     pub fn reaches_source(&self) -> Result<()> {
         let cursors = self.store.marks();
         let mut last = Error::new(code::NET, "there is no source to reach");
-        for source in self.order(true).sources {
-            let polled = source
-                .open()
+        for index in self.order(true).sources {
+            let polled = self
+                .open_source(index)
                 .and_then(|mut source| source.poll(cursors.get(&source.name()).map(String::as_str)).map(drop));
             match polled {
                 Ok(()) => return Ok(()),
