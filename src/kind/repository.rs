@@ -6,7 +6,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::document::fields::AbsolutePath;
+use crate::document::fields::{AbsolutePath, is_plain};
 use crate::error::Result;
 use crate::kind::file::File;
 use crate::kind::{Build, Fields, Resource};
@@ -90,15 +90,10 @@ impl Fields for RepositoryFields {
 
 impl RepositoryFields {
     fn check(&self, build: &dyn Build) -> Result<()> {
-        let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if self.name.is_empty() || self.name.starts_with('.') || !self.name.chars().all(is_name) {
-            return Err(
-                build.invalid("name", "a name has letters, digits, `-`, `_` and `.`, and begins with none of the last")
-            );
-        }
-        if self.urls.is_empty() {
-            return Err(build.invalid("urls", "name at least one address"));
-        }
+        let is_name = is_plain(&self.name) && !self.name.starts_with('.');
+        let why = "a name has letters, digits, `-`, `_` and `.`, and begins with none of the last";
+        build.refuse_if(!is_name, "name", why)?;
+        build.refuse_if(self.urls.is_empty(), "urls", "name at least one address")?;
         let is_word = |text: &&String| !text.is_empty() && !text.chars().any(|c| c.is_whitespace() || c.is_control());
         let words = [
             ("urls", &self.urls[..]),
@@ -107,17 +102,15 @@ impl RepositoryFields {
             ("architectures", &self.architectures),
         ];
         for (field, words) in words {
-            if !words.iter().all(|word| is_word(&word)) {
-                return Err(build.invalid(field, "each entry is one word, without spaces or line breaks"));
-            }
+            let is_bad = !words.iter().all(|word| is_word(&word));
+            build.refuse_if(is_bad, field, "each entry is one word, without spaces or line breaks")?;
         }
         if let Some(url) = self.urls.iter().find(|url| !url.contains("://") && !url.starts_with("file:/")) {
-            return Err(build
-                .invalid("urls", &format!("`{url}` is not an address: begin with `https://`, `http://` or `file:/`")));
+            let why = format!("`{url}` is not an address: begin with `https://`, `http://` or `file:/`");
+            return Err(build.invalid("urls", &why));
         }
-        if self.description.as_ref().is_some_and(|text| text.chars().any(char::is_control)) {
-            return Err(build.invalid("description", "a description is one line"));
-        }
+        let has_lines = self.description.as_ref().is_some_and(|text| text.chars().any(char::is_control));
+        build.refuse_if(has_lines, "description", "a description is one line")?;
         let of_apt = [
             ("suites", !self.suites.is_empty()),
             ("components", self.components.is_some()),
@@ -125,23 +118,16 @@ impl RepositoryFields {
             ("source_packages", self.source_packages),
         ];
         if self.format != Format::Apt {
-            let found = of_apt.iter().find(|(_, is_set)| *is_set);
-            return found.map_or(Ok(()), |(field, _)| {
-                Err(build.invalid(field, "only repositories of apt have this: remove it"))
-            });
+            let why = "only repositories of apt have this: remove it";
+            return of_apt.into_iter().try_for_each(|(field, is_set)| build.refuse_if(is_set, field, why));
         }
-        if self.description.is_some() {
-            return Err(build.invalid("description", "repositories of apt have none: remove it"));
-        }
+        build.refuse_if(self.description.is_some(), "description", "repositories of apt have none: remove it")?;
         let flat = self.suites.iter().filter(|suite| suite.ends_with('/')).count();
-        if self.suites.is_empty() || (flat != 0 && flat != self.suites.len()) {
-            return Err(build
-                .invalid("suites", "name at least one suite; those that end in `/` stand in an entry of their own"));
-        }
-        if flat != 0 && self.components.is_some() {
-            return Err(build.invalid("components", "a suite that ends in `/` has no components: remove them"));
-        }
-        Ok(())
+        let is_bad = self.suites.is_empty() || (flat != 0 && flat != self.suites.len());
+        let why = "name at least one suite; those that end in `/` stand in an entry of their own";
+        build.refuse_if(is_bad, "suites", why)?;
+        let has_components = flat != 0 && self.components.is_some();
+        build.refuse_if(has_components, "components", "a suite that ends in `/` has no components: remove them")
     }
 
     fn key(&self, build: &dyn Build) -> Result<Arc<[u8]>> {
