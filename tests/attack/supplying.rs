@@ -201,7 +201,7 @@ fn a_user_who_can_only_read_a_published_directory_or_a_mirror_cannot_lock_it() {
         let own = fs::File::options().write(true).open(format!("{}/.lock", command[1])).unwrap();
         own.lock().unwrap();
         let busy = kpull(command).exits(75).stderr;
-        assert!(busy.contains(&format!("another kpull is at work in {}", command[1])), "{busy}");
+        assert!(busy.contains(&format!("another kpull is running in {}", command[1])), "{busy}");
     }
 }
 
