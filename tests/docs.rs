@@ -3,6 +3,7 @@
 mod commands;
 mod events;
 mod fields;
+mod glossary;
 mod practice;
 mod tables;
 mod templates;

@@ -316,7 +316,7 @@ pub fn site(data: &[u8]) {
     let mut catalogs = Vec::new();
     for (name, host) in site.hosts.iter().take(2) {
         let facts = Facts::assumed(name, host.address, None).expect("nothing is asked");
-        match resolve(&site, name, &facts, &SecretStore::sealed()) {
+        match resolve(&site, name, &facts, &SecretStore::encrypted()) {
             Ok(catalog) => {
                 let ids: BTreeSet<&str> = catalog.items.iter().map(|item| item.id.as_str()).collect();
                 assert!(catalog.items.iter().all(|item| item.after.iter().all(|id| ids.contains(id.as_str()))));
@@ -530,9 +530,9 @@ pub fn state(data: &[u8]) {
         );
     }
     report(store.key_set(1));
-    if let Some(owed) = report(store.owed()) {
-        report(store.set_owed(&owed)).expect("it was a file before");
-        assert_eq!(report(store.owed()), Some(owed), "what was written is read");
+    if let Some(owed) = report(store.pending()) {
+        report(store.set_pending(&owed)).expect("it was a file before");
+        assert_eq!(report(store.pending()), Some(owed), "what was written is read");
     }
     report(store.generation());
     report(store.last_run());

@@ -36,8 +36,8 @@ impl SiteState {
         Some(show(&self.site, name, facts, &SecretStore::expected(), &self.views).map(|(catalog, shown)| {
             let mut parts: Parts = shown.into_iter().map(part).collect();
             for secret in catalog.secrets {
-                let sealed = self.site.files.get(&path_of(&secret));
-                let digest = sealed.map(|bytes| crate::resolve::digest(bytes)).unwrap_or_default();
+                let encrypted = self.site.files.get(&path_of(&secret));
+                let digest = encrypted.map(|bytes| crate::resolve::digest(bytes)).unwrap_or_default();
                 parts.insert(format!("secret {secret}"), Part { role: None, text: format!("{digest}\n") });
             }
             parts

@@ -54,7 +54,7 @@ impl Run for Check {
         let (mut users, mut catalogs) = (Users::default(), Vec::new());
         let mut found: Vec<(&str, Error)> = Vec::new();
         let facts = |name: &str, host: &HostVars| Facts::recorded(dir.as_deref(), name, host.address);
-        for (name, resolved) in resolve_all(&site, &facts, &SecretStore::sealed()) {
+        for (name, resolved) in resolve_all(&site, &facts, &SecretStore::encrypted()) {
             let (catalog, facts) = match resolved {
                 Ok(resolved) => resolved,
                 Err(error) => {
@@ -188,7 +188,7 @@ fn installed(site: &Arc<Site>, dir: Option<&Path>) -> BTreeMap<String, BTreeSet<
         for arch in ["amd64", "arm64"] {
             let facts = Facts { arch: arch.to_owned(), ..facts.clone() };
             // a host without pins for this architecture doesn't have it
-            let Ok(catalog) = resolve(site, name, &facts, &SecretStore::sealed()) else { continue };
+            let Ok(catalog) = resolve(site, name, &facts, &SecretStore::encrypted()) else { continue };
             for item in &catalog.items {
                 let Some(artifact) = item.as_kind::<Artifact>() else { continue };
                 let (pin, names) = artifact.members();

@@ -41,7 +41,7 @@ impl Explain {
             _ => (None, self.variable.as_str()),
         };
         let path: Vec<String> = path.split('.').map(str::to_owned).collect();
-        let context = TemplateContext::new(site.clone(), &self.host, &facts, &SecretStore::sealed());
+        let context = TemplateContext::new(site.clone(), &self.host, &facts, &SecretStore::encrypted());
         let layers = context.layers(&self.host, role);
         let set_at = |path: &[String]| -> Vec<_> {
             layers.iter().filter_map(|layer| Some((layer.name.clone(), layer.place(path)?))).collect()

@@ -71,7 +71,7 @@ impl Plan {
             false => Facts::assumed(&name, site.find_host(&name)?.address, Some(&host))?,
         };
         let store = Store::open(&host.root.outside(Path::new("/var/lib/kpull")))?;
-        plan(&host, &store, resolve(&site, &name, &facts, &SecretStore::sealed())?, "")
+        plan(&host, &store, resolve(&site, &name, &facts, &SecretStore::encrypted())?, "")
     }
 }
 

@@ -111,7 +111,7 @@ impl Identity {
     /// The private keys that it names.
     pub(super) fn keys(&self) -> Result<Keyring> {
         if let Some(missing) = self.identity.iter().find(|file| !file.exists()) {
-            return Err(Error::new(code::DESK, format!("there is no key {}", missing.display()))
+            return Err(Error::new(code::SECRET_WRITE, format!("there is no key {}", missing.display()))
                 .help("--identity names a file with a private key"));
         }
         let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
@@ -144,8 +144,8 @@ impl Secret {
         let plain = match (&set.from, set.generate) {
             (_, Some(bytes)) => random(usize::from(bytes)),
             (Some(path), None) => {
-                let file =
-                    std::fs::File::open(path).context(code::DESK, || format!("can't read {}", path.display()))?;
+                let file = std::fs::File::open(path)
+                    .context(code::SECRET_WRITE, || format!("can't read {}", path.display()))?;
                 read_all(file, &path.display().to_string())?
             }
             (None, None) if std::io::stdin().is_terminal() => typed(&set.name)?,
@@ -156,8 +156,11 @@ impl Secret {
 
     fn write(&self, admin: &mut SecretAdmin, name: &str, plain: &Plain) -> Result<Exit> {
         if plain.is_empty() {
-            return Err(Error::new(code::DESK, format!("the value of {name} is empty, and nothing was written"))
-                .help("give it on standard input, or with --from FILE"));
+            return Err(Error::new(
+                code::SECRET_WRITE,
+                format!("the value of {name} is empty, and nothing was written"),
+            )
+            .help("give it on standard input, or with --from FILE"));
         }
         let hosts: Vec<String> = admin.set(name, plain)?.into_iter().collect();
         let line = match hosts.is_empty() {
@@ -179,7 +182,7 @@ impl Secret {
         let mut admin = SecretAdmin::open(&self.options.site)?;
         admin.check(&named.name)?;
         self.check_newcomers(&[(named.name.clone(), admin.newcomers(&named.name)?)], &edit.consent)?;
-        let old = named.identity.keys()?.open(&named.name, &admin.sealed(&named.name)?)?;
+        let old = named.identity.keys()?.open(&named.name, &admin.encrypted(&named.name)?)?;
         let new = edited(&old)?;
         if new == old {
             print(&format!("{}: nothing was changed", named.name));
@@ -189,12 +192,12 @@ impl Secret {
     }
 
     fn show(&self, named: &Named) -> Result<Exit> {
-        let sealed = SecretStore::sealed_file(&named.name, &Files::in_directory(&self.options.site)?)?;
-        let plain = named.identity.keys()?.open(&named.name, &sealed)?;
+        let encrypted = SecretStore::encrypted_file(&named.name, &Files::in_directory(&self.options.site)?)?;
+        let plain = named.identity.keys()?.open(&named.name, &encrypted)?;
         let mut out = std::io::stdout();
         out.write_all(&plain)
             .and_then(|()| out.flush())
-            .context(code::DESK, || "can't write to standard output".to_owned())?;
+            .context(code::SECRET_WRITE, || "can't write to standard output".to_owned())?;
         Ok(Exit::Done)
     }
 
@@ -233,7 +236,7 @@ impl Secret {
         }
         let secrets = counted(count, "secret");
         let refused = |why: &str| {
-            Error::new(code::DESK, format!("{secrets} would have new readers, and nothing was written")).because(why).help(
+            Error::new(code::SECRET_WRITE, format!("{secrets} would have new readers, and nothing was written")).because(why).help(
                 "if that is intended, run this again with `--yes`; else check which role or host_vars file grants it",
             )
         };
@@ -294,10 +297,13 @@ pub(super) fn random(bytes: usize) -> Plain {
 /// Reads a secret, up to its maximum size.
 fn read_all(from: impl std::io::Read, what: &str) -> Result<Plain> {
     let mut plain = Zeroizing::new(Vec::with_capacity(64 * 1024));
-    from.take(LARGEST + 1).read_to_end(&mut plain).context(code::DESK, || format!("can't read {what}"))?;
+    from.take(LARGEST + 1).read_to_end(&mut plain).context(code::SECRET_WRITE, || format!("can't read {what}"))?;
     if plain.len() as u64 > LARGEST {
-        return Err(Error::new(code::DESK, format!("{what} has more than the {LARGEST} bytes that a secret may have"))
-            .help("publish large files as artifacts"));
+        return Err(Error::new(
+            code::SECRET_WRITE,
+            format!("{what} has more than the {LARGEST} bytes that a secret may have"),
+        )
+        .help("publish large files as artifacts"));
     }
     Ok(plain)
 }
@@ -305,29 +311,30 @@ fn read_all(from: impl std::io::Read, what: &str) -> Result<Plain> {
 fn typed(name: &str) -> Result<Plain> {
     let first = ask(&format!("Value of {name}"))?;
     if *ask("Once more")? != *first {
-        return Err(Error::new(code::DESK, "the two values differ, and nothing was written").help("try again"));
+        return Err(Error::new(code::SECRET_WRITE, "the two values differ, and nothing was written").help("try again"));
     }
     Ok(first.as_bytes().to_vec().into())
 }
 
 fn terminal() -> Result<std::fs::File> {
     let terminal = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty");
-    terminal.context(code::DESK, || "can't ask on the terminal".to_owned())
+    terminal.context(code::SECRET_WRITE, || "can't ask on the terminal".to_owned())
 }
 
 /// Asks on the terminal, without echo.
 fn ask(question: &str) -> Result<Zeroizing<String>> {
     let what = || "can't ask on the terminal".to_owned();
     let mut terminal = terminal().map_err(|error| error.help("run this in a terminal"))?;
-    let shown = tcgetattr(&terminal).context(code::DESK, what)?;
+    let shown = tcgetattr(&terminal).context(code::SECRET_WRITE, what)?;
     let mut hidden = shown.clone();
     hidden.local_flags.remove(LocalFlags::ECHO);
     hidden.local_flags.insert(LocalFlags::ECHONL);
     // Ctrl-C must not leave the terminal without echo
     let answer = uninterrupted(|| {
-        tcsetattr(&terminal, SetArg::TCSAFLUSH, &hidden).context(code::DESK, what)?;
-        let answer = write!(terminal, "{question}: ").context(code::DESK, what).and_then(|()| read_line(&terminal));
-        tcsetattr(&terminal, SetArg::TCSAFLUSH, &shown).context(code::DESK, what)?;
+        tcsetattr(&terminal, SetArg::TCSAFLUSH, &hidden).context(code::SECRET_WRITE, what)?;
+        let answer =
+            write!(terminal, "{question}: ").context(code::SECRET_WRITE, what).and_then(|()| read_line(&terminal));
+        tcsetattr(&terminal, SetArg::TCSAFLUSH, &shown).context(code::SECRET_WRITE, what)?;
         answer
     })?;
     Ok(answer)
@@ -336,13 +343,14 @@ fn ask(question: &str) -> Result<Zeroizing<String>> {
 /// Asks for confirmation on the terminal.
 fn confirm(question: &str) -> Result<bool> {
     let mut terminal = terminal().map_err(|error| error.help("run this in a terminal, or with `--yes`"))?;
-    write!(terminal, "{question} ").context(code::DESK, || "can't ask on the terminal".to_owned())?;
+    write!(terminal, "{question} ").context(code::SECRET_WRITE, || "can't ask on the terminal".to_owned())?;
     Ok(matches!(read_line(&terminal)?.trim(), "y" | "Y" | "yes"))
 }
 
 fn read_line(mut from: &std::fs::File) -> Result<Zeroizing<String>> {
     let (mut line, mut byte) = (Zeroizing::new(Vec::with_capacity(4096)), [0]);
-    while line.len() < 4096 && from.read(&mut byte).context(code::DESK, || "can't read what is typed".to_owned())? == 1
+    while line.len() < 4096
+        && from.read(&mut byte).context(code::SECRET_WRITE, || "can't read what is typed".to_owned())? == 1
     {
         match byte[0] {
             b'\n' => break,
@@ -350,7 +358,8 @@ fn read_line(mut from: &std::fs::File) -> Result<Zeroizing<String>> {
         }
     }
     let text = std::str::from_utf8(&line).map(ToOwned::to_owned);
-    text.map(Zeroizing::new).map_err(|_| Error::new(code::DESK, "what was typed is not UTF-8").help("use --from FILE"))
+    text.map(Zeroizing::new)
+        .map_err(|_| Error::new(code::SECRET_WRITE, "what was typed is not UTF-8").help("use --from FILE"))
 }
 
 /// Runs work that needs cleanup, with terminating signals blocked until it is done.
@@ -375,16 +384,16 @@ fn edited(old: &Plain) -> Result<Plain> {
             .prefix("kpull-")
             .permissions(std::fs::Permissions::from_mode(0o700))
             .tempdir_in(memory()?)
-            .context(code::DESK, what)?;
+            .context(code::SECRET_WRITE, what)?;
         let path = dir.path().join("secret");
         let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        made.and_then(|mut file| file.write_all(old)).context(code::DESK, what)?;
+        made.and_then(|mut file| file.write_all(old)).context(code::SECRET_WRITE, what)?;
         let new = run_editor(&path).and_then(|()| {
-            let file =
-                std::fs::File::open(&path).context(code::DESK, || "can't read what the editor wrote".to_owned())?;
+            let file = std::fs::File::open(&path)
+                .context(code::SECRET_WRITE, || "can't read what the editor wrote".to_owned())?;
             read_all(file, "the secret")
         });
-        dir.close().context(code::DESK, || "can't remove the file that was edited".to_owned())?;
+        dir.close().context(code::SECRET_WRITE, || "can't remove the file that was edited".to_owned())?;
         new
     })
 }
@@ -398,12 +407,12 @@ fn run_editor(path: &Path) -> Result<()> {
         .args(words)
         .arg(path)
         .status()
-        .context(code::DESK, || format!("can't start the editor {program}"))
+        .context(code::SECRET_WRITE, || format!("can't start the editor {program}"))
         .map_err(|error| error.help("set VISUAL or EDITOR"))?;
     if status.success() {
         return Ok(());
     }
-    Err(Error::new(code::DESK, format!("the editor {program} failed, and nothing was written")).because(status))
+    Err(Error::new(code::SECRET_WRITE, format!("the editor {program} failed, and nothing was written")).because(status))
 }
 
 /// A directory whose files are in memory.
@@ -413,7 +422,7 @@ fn memory() -> Result<PathBuf> {
         nix::sys::statfs::statfs(dir).is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC)
     };
     run.into_iter().chain([PathBuf::from("/dev/shm")]).find(is_memory).ok_or_else(|| {
-        Error::new(code::DESK, "no directory in memory to edit a secret in")
+        Error::new(code::SECRET_WRITE, "no directory in memory to edit a secret in")
             .because("neither XDG_RUNTIME_DIR nor /dev/shm is a tmpfs")
             .help("write the secret again, with `kpull secret set`")
     })

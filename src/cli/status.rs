@@ -37,19 +37,19 @@ impl Run for Status {
         let agent = self.host.agent(&report)?;
         let memory = agent.trust()?.state;
         let (seen, generation) = (memory.release, agent.store.generation()?);
-        let (last, owed) = (agent.store.last_run()?, agent.store.owed()?);
+        let (last, pending) = (agent.store.last_run()?, agent.store.pending()?);
         let (hold, held) = (agent.store.hold()?, Pause::now(&agent.store)?);
         let cut_short = cut_short(&agent.host, last.as_ref());
         let now = Timestamp::now();
         let troubles = Vitals::load(&agent.store).unwrap_or_default().troubles(now);
-        let health = health(generation.as_ref(), &owed, &troubles);
+        let health = health(generation.as_ref(), &pending, &troubles);
         let next = next_run(&agent.host);
         let lacking = sandbox::lacking()?;
         let failed = last.as_ref().and_then(|last| last.failed.clone());
         if self.host.json {
             let pending = json!({
-                "triggers": owed.kicks, "unit_files": owed.unit_files, "firewall_files": owed.firewall_files,
-                "probes": owed.probes, "release": owed.release, "orphans": owed.gone, "contact": owed.contact,
+                "triggers": pending.triggers, "unit_files": pending.unit_files, "firewall_files": pending.firewall_files,
+                "probes": pending.probes, "release": pending.release, "orphans": pending.orphans, "contact": pending.contact,
             });
             print_json(json!({
                 "host": agent.name, "site": agent.config.trust.site, "seen": seen, "keys": memory.keys,
@@ -107,7 +107,7 @@ impl Run for Status {
         for one in &held {
             let _ = writeln!(text, "  paused      {} until {:.0}: {}", one.id, one.until, quoted(&one.why));
         }
-        for (unit, trigger) in &owed.kicks {
+        for (unit, trigger) in &pending.triggers {
             let _ = writeln!(text, "  pending     {trigger:?} of {unit}");
         }
         if let Some(health) = health {
@@ -158,9 +158,9 @@ impl Health {
 }
 
 /// The health of the host; `None` before the first apply.
-fn health(generation: Option<&Generation>, owed: &PendingActions, troubles: &[String]) -> Option<Health> {
+fn health(generation: Option<&Generation>, pending: &PendingActions, troubles: &[String]) -> Option<Health> {
     match generation {
-        _ if owed.probes => Some(Health::Unproven),
+        _ if pending.probes => Some(Health::Unproven),
         Some(generation) if generation.good && troubles.is_empty() => Some(Health::Healthy),
         Some(_) => Some(Health::Unhealthy),
         None => None,

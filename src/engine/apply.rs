@@ -142,7 +142,7 @@ pub fn apply(
         };
         record(store, generation)?;
         run.pending.release = None;
-        run.pending.gone = run.orphans_stay;
+        run.pending.orphans = run.orphans_stay;
         run.record_pending()?;
     }
     let fault = std::mem::take(&mut run.left_out).into_error(items);

@@ -59,7 +59,7 @@ pub fn converge(agent: &Agent<'_>, options: RunOptions) -> Result<Summary> {
     let (digest, serial) = (selection.stamp.digest.clone(), selection.catalog.manifest().serial);
     let is_back = selection.stamp.back.is_some();
     let trouble = selection.trouble.clone();
-    let was_begun = agent.store.owed()?.release.is_some();
+    let was_begun = agent.store.pending()?.release.is_some();
     let mut applied = carry_out(agent, selection)?;
     let fault = applied.fault.take();
     applied.summary.waits.clone_from(&agent.waits.borrow());
@@ -84,7 +84,7 @@ pub fn converge(agent: &Agent<'_>, options: RunOptions) -> Result<Summary> {
             return Err(fault);
         }
         let is_settled =
-            !agent.store.owed()?.gone && Pause::now(&agent.store)?.is_empty() && !lock::has_any(&agent.store)?;
+            !agent.store.pending()?.orphans && Pause::now(&agent.store)?.is_empty() && !lock::has_any(&agent.store)?;
         if changed == 0 && !is_back && is_settled {
             record(agent, start, &applied.manifest, &applied.catalog.items)?;
         }
@@ -229,12 +229,12 @@ pub fn go_back(agent: &Agent<'_>, to: &Generation, why: &str) -> Result<Summary>
 
 /// Waits until a source answers, if that is pending; an error to roll back for when none does in time.
 fn regain_contact(agent: &Agent<'_>) -> Result<Option<Error>> {
-    let pending = agent.store.owed()?;
+    let pending = agent.store.pending()?;
     let Some(deadline) = pending.contact else { return Ok(None) };
     let clock = Instant::now();
     let why = loop {
         let Err(error) = agent.reaches_source() else {
-            agent.store.set_owed(&PendingActions { contact: None, ..pending })?;
+            agent.store.set_pending(&PendingActions { contact: None, ..pending })?;
             return Ok(None);
         };
         // a clock that is set back meanwhile gives no more time
@@ -248,7 +248,7 @@ fn regain_contact(agent: &Agent<'_>) -> Result<Option<Error>> {
     if let Some(last) = agent.store.generation()?.filter(|last| last.good && is_to_blame(last)) {
         agent.store.set_generation(&Generation { good: false, ..last })?;
     }
-    agent.store.set_owed(&PendingActions { contact: None, ..pending })?;
+    agent.store.set_pending(&PendingActions { contact: None, ..pending })?;
     Ok(Some(
         Error::new(code::BACK, "no source can be reached since this host's network, firewall or SSH was changed")
             .because(why)
@@ -260,7 +260,7 @@ fn regain_contact(agent: &Agent<'_>) -> Result<Option<Error>> {
 fn give_up(agent: &Agent<'_>, lost: Error) -> Result<Summary> {
     let Some(seen) = agent.trust()?.state.release else { return Err(lost) };
     // a release that was seen and not begun here has cut nothing off
-    let is_own = agent.store.owed()?.release.as_ref() == Some(&seen.digest)
+    let is_own = agent.store.pending()?.release.as_ref() == Some(&seen.digest)
         || agent.store.generation()?.is_some_and(|last| last.release == seen.digest);
     match (agent.last_good(&seen.digest)?, agent.store.hold()?) {
         (Some(good), None) if is_own => roll_back(agent, seen.serial, good, lost),

@@ -118,14 +118,14 @@ mod tests {
         let mut left_out = LeftOut::default();
         assert!(!(0..items.len()).any(|at| left_out.has(at)));
         let at = items.iter().position(|item| item.id == "directory:/d").unwrap();
-        left_out.add(at, Error::new(crate::error::code::OTHER, "it fails").help("mend it"), &items).unwrap();
+        left_out.add(at, Error::new(crate::error::code::OTHER, "it fails").help("correct it"), &items).unwrap();
         assert_eq!(
             ids(&items, (0..items.len()).filter(|&at| left_out.has(at))),
             ["directory:/d", "file:/d/in", "file:/later"]
         );
         let error = left_out.into_error(&items).unwrap();
         assert!(error.is_of_host());
-        assert_eq!(error.advice(), Some("mend it; left out because it depends on this: file:/d/in, file:/later"));
+        assert_eq!(error.advice(), Some("correct it; left out because it depends on this: file:/d/in, file:/later"));
     }
 
     #[test]

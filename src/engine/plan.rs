@@ -45,7 +45,7 @@ impl Plan {
     /// Whether an apply has nothing to do now.
     pub fn is_empty(&self) -> bool {
         // what stays for now is not due
-        let due = PendingActions { gone: false, ..self.pending.clone() };
+        let due = PendingActions { orphans: false, ..self.pending.clone() };
         self.changes.is_empty() && self.leftovers.orphans.is_empty() && due == PendingActions::default()
     }
 
@@ -57,7 +57,7 @@ impl Plan {
 
 /// Compares a catalog with the host. `digest` is the release's, empty for a preview.
 pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Result<Plan> {
-    let pending = store.owed()?;
+    let pending = store.pending()?;
     let mut queries = Queries::default();
     for item in &catalog.items {
         item.resource.announce(&mut queries);
@@ -68,7 +68,7 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
     let is_new = !(pending.release.is_none() && store.generation()?.is_some_and(|last| last.release == digest));
     let mut prior = None;
     let mut leftovers = Leftovers::default();
-    if is_new || pending.gone {
+    if is_new || pending.orphans {
         let known = prior.insert(PriorStates::load(store)?);
         leftovers = Leftovers::of(known, &work, &paused)?;
     }
@@ -93,7 +93,7 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
         if paused.iter().any(|one| one.id == item.id) || left_out.has(at) {
             continue;
         }
-        let mut difference = difference(item, &work, &changed, &pending.kicks);
+        let mut difference = difference(item, &work, &changed, &pending.triggers);
         if let Ok(Some(_)) = difference {
             difference = writable(item, host).and(difference);
         }
@@ -108,7 +108,7 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
                     changes.push((at, change));
                 }
             }
-            Ok(Some(change)) if catalog.is_sealed && item.is_secret && change.only_secrets => {
+            Ok(Some(change)) if catalog.has_placeholders && item.is_secret && change.only_secrets => {
                 uncompared.push(item.id.clone());
             }
             Ok(Some(change)) => {
@@ -310,9 +310,9 @@ mod tests {
         reach(&tree, "d");
         assert!(!planned(&tree, "", "d").is_new);
         assert!(planned(&tree, "", "e").is_new);
-        tree.store.set_owed(&PendingActions { release: Some("d".to_owned()), ..PendingActions::default() }).unwrap();
+        tree.store.set_pending(&PendingActions { release: Some("d".to_owned()), ..PendingActions::default() }).unwrap();
         assert!(planned(&tree, "", "d").is_new);
-        tree.store.set_owed(&PendingActions { gone: true, ..PendingActions::default() }).unwrap();
+        tree.store.set_pending(&PendingActions { orphans: true, ..PendingActions::default() }).unwrap();
         assert!(!planned(&tree, "", "d").is_new, "something is paused, and all else is done");
     }
 
@@ -331,7 +331,7 @@ mod tests {
         assert_eq!(planned(&tree, "", "e").restored().count(), 0, "there is nothing at /x");
         std::fs::write(tree.dir.path().join("x"), "x").unwrap();
         assert_eq!(planned(&tree, "", "e").restored().next().unwrap().0.id, "absent:/x");
-        tree.store.set_owed(&PendingActions { gone: true, ..PendingActions::default() }).unwrap();
+        tree.store.set_pending(&PendingActions { orphans: true, ..PendingActions::default() }).unwrap();
         assert_eq!(orphans("d"), (x(), false, true), "its pause is over");
         let pause = |id: &str| {
             let (since, until) = (Timestamp::now(), Timestamp::now() + SignedDuration::from_hours(1));
@@ -350,9 +350,9 @@ mod tests {
         assert!(planned(&tree, "", "d").is_empty());
         assert!(!planned(&tree, X, "d").is_empty(), "a change");
         assert!(!planned(&tree, "", "e").is_empty(), "something to restore");
-        tree.store.set_owed(&PendingActions { probes: true, ..PendingActions::default() }).unwrap();
+        tree.store.set_pending(&PendingActions { probes: true, ..PendingActions::default() }).unwrap();
         assert!(!planned(&tree, "", "d").is_empty());
-        tree.store.set_owed(&PendingActions { gone: true, ..PendingActions::default() }).unwrap();
+        tree.store.set_pending(&PendingActions { orphans: true, ..PendingActions::default() }).unwrap();
         assert!(!planned(&tree, "", "d").is_empty(), "its pause is over");
         let mut plan = planned(&tree, "", "d");
         plan.leftovers.orphans.clear();

@@ -180,7 +180,7 @@ impl<'a> Run<'a> {
         let items = self.work.catalog;
         let left: HashSet<&str> =
             (0..items.len()).filter(|&at| self.is_left_out(at)).map(|at| items[at].id.as_str()).collect();
-        self.pending.kicks.retain(|id, _| left.contains(id.as_str()));
+        self.pending.triggers.retain(|id, _| left.contains(id.as_str()));
         self.pending.unit_files = false;
         self.pending.firewall_files = false;
         Ok(())
@@ -229,7 +229,7 @@ impl<'a> Run<'a> {
             if self.is_left_out(at) {
                 continue;
             }
-            let change = match difference(item, self.work, &changed, &self.pending.kicks) {
+            let change = match difference(item, self.work, &changed, &self.pending.triggers) {
                 Ok(Some(change)) => change,
                 Ok(None) => continue,
                 Err(error) => {
@@ -339,7 +339,7 @@ impl<'a> Run<'a> {
     }
 
     fn clear_trigger(&mut self, id: &str) -> Result<()> {
-        self.pending.kicks.remove(id);
+        self.pending.triggers.remove(id);
         self.record_pending()
     }
 
@@ -374,7 +374,7 @@ impl<'a> Run<'a> {
         self.pending.unit_files |= paths.iter().any(|path| is_unit_file(path));
         self.pending.firewall_files |= paths.iter().any(|path| is_firewall_file(path));
         for (unit, trigger) in triggers {
-            let pending = self.pending.kicks.entry((*unit).to_owned()).or_insert(*trigger);
+            let pending = self.pending.triggers.entry((*unit).to_owned()).or_insert(*trigger);
             *pending = (*pending).max(*trigger);
         }
         if !std::mem::take(&mut self.is_unsaved) {
@@ -390,7 +390,7 @@ impl<'a> Run<'a> {
     /// Records what is pending, if that has changed.
     pub fn record_pending(&mut self) -> Result<()> {
         if self.pending != self.recorded {
-            self.work.store.set_owed(&self.pending)?;
+            self.work.store.set_pending(&self.pending)?;
             self.recorded.clone_from(&self.pending);
         }
         Ok(())
@@ -467,25 +467,25 @@ mod tests {
         let work = Work { host: &host, store: &store, catalog: &items };
         let mut run = Run::new(&work, &silent, "h1", PendingActions::default());
         let pending = |unit_files, trigger: Option<Trigger>| PendingActions {
-            kicks: trigger.map(|trigger| ("unit:x".to_owned(), trigger)).into_iter().collect(),
+            triggers: trigger.map(|trigger| ("unit:x".to_owned(), trigger)).into_iter().collect(),
             unit_files,
             probes: true,
             ..PendingActions::default()
         };
         run.is_unsaved = run.prior.adopt(&work, None, |_| false).0;
         run.expect(&items[1], &[]).unwrap();
-        assert_eq!(store.owed().unwrap(), pending(false, None));
+        assert_eq!(store.pending().unwrap(), pending(false, None));
         assert_eq!(
             PriorStates::load(&store).unwrap().ids().count(),
             5,
             "the prior state, and that of the three directories above"
         );
         run.expect(&items[0], &[("unit:x", Trigger::Restart)]).unwrap();
-        assert_eq!(store.owed().unwrap(), pending(true, Some(Trigger::Restart)));
+        assert_eq!(store.pending().unwrap(), pending(true, Some(Trigger::Restart)));
         run.expect(&items[1], &[("unit:x", Trigger::Reload)]).unwrap();
-        assert_eq!(store.owed().unwrap(), pending(true, Some(Trigger::Restart)), "the strongest trigger");
+        assert_eq!(store.pending().unwrap(), pending(true, Some(Trigger::Restart)), "the strongest trigger");
         run.clear_trigger("unit:x").unwrap();
-        assert_eq!(store.owed().unwrap(), pending(true, None));
+        assert_eq!(store.pending().unwrap(), pending(true, None));
     }
 
     #[test]

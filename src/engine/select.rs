@@ -182,7 +182,7 @@ impl Agent<'_> {
             && !ignores_rollout
             && current.release != *digest
             && (current.serial < serial || !self.trust()?.accepts(&self.store, current.serial, current.keys)?)
-            && self.store.owed()?.release.as_ref() != Some(digest)
+            && self.store.pending()?.release.as_ref() != Some(digest)
         {
             let turn = rollout::wait(self, rollout, &release.site, &release.catalog.get().items, serial);
             if let Some(why) = turn.as_ref().map_or_else(|error| Some(error.to_string()), Clone::clone) {
@@ -221,7 +221,7 @@ impl Agent<'_> {
     pub fn read_generation(&self, to: &Generation) -> Result<(Arc<Site>, Catalog)> {
         let (cached, manifest) = self.verify_generation(to)?;
         let site = self.site(&manifest, &cached, None)?.get().clone();
-        let catalog = resolve(&site, &self.name, &self.facts(&site)?, &SecretStore::sealed())?;
+        let catalog = resolve(&site, &self.name, &self.facts(&site)?, &SecretStore::encrypted())?;
         Ok((site, catalog))
     }
 

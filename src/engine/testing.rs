@@ -75,7 +75,7 @@ impl Machine {
     pub fn run(&self) -> (Vec<String>, Result<usize, Error>) {
         let items = &self.catalog.items;
         let work = Work { host: &self.host, store: &self.store, catalog: items };
-        let (pending, silent) = (self.store.owed().unwrap(), Vec::<Box<dyn Report>>::new());
+        let (pending, silent) = (self.store.pending().unwrap(), Vec::<Box<dyn Report>>::new());
         let mut run = Run::new(&work, &silent, "h1", pending);
         let ended = match run.all(&[]) {
             Ok(()) => match run.probe() {

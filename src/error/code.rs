@@ -64,7 +64,7 @@ codes! {
     MISSING "net.missing"
     SANDBOX "net.sandbox"
     SECRET "secret.read"
-    DESK "secret.write"
+    SECRET_WRITE "secret.write"
     LITERAL "secret.literal"
     PKI "pki.failed"
     ARTIFACT "artifact.failed"

@@ -372,11 +372,11 @@ mod tests {
         let trace: WatchedInput = serde_json::from_str(&kept).unwrap();
         let before = cluster.server.seen().len();
         let seen = || Host::open("/".as_ref()).unwrap().seen(&trace);
-        let sealed = seen().unwrap();
-        assert_eq!(sealed.clone().unwrap().text.unwrap(), b"u 7");
+        let recorded = seen().unwrap();
+        assert_eq!(recorded.clone().unwrap().text.unwrap(), b"u 7");
         assert_eq!(cluster.server.seen()[before..].iter().map(|seen| &seen.path).collect::<Vec<_>>(), [MAP]);
         cluster.put(MAP, &version("8", "hunter3"));
-        assert_ne!(seen().unwrap(), sealed);
+        assert_ne!(seen().unwrap(), recorded);
         std::fs::remove_file(file(cluster.dir.path(), MAP)).unwrap();
         assert_eq!(seen().unwrap(), None);
         cluster.status(500);

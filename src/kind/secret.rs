@@ -110,7 +110,8 @@ enum Form {
 #[derive(Debug, Deserialize, Serialize, PartialEq, Eq)]
 struct Record {
     /// SHA-256 of the encrypted file in the site.
-    sealed: String,
+    #[serde(rename = "sealed")]
+    encrypted: String,
     /// SHA-256 of what is stored.
     stored: String,
 }
@@ -146,7 +147,7 @@ impl Credential {
         let root = &work.host.root;
         if let Some((meta, content)) = root.read(&self.path(Form::Encrypted))? {
             let stored = hex::encode(Sha256::digest(&content));
-            let wanted = Record { sealed: self.secret.sealed.clone(), stored };
+            let wanted = Record { encrypted: self.secret.encrypted.clone(), stored };
             let is_good = meta.mode == 0o600 && work.store.read::<Record>(&self.record())?.as_ref() == Some(&wanted);
             return Ok((is_good && root.meta(&self.path(Form::Plain))?.is_none()).then_some(Form::Encrypted));
         }
@@ -206,7 +207,8 @@ impl Credential {
         }
         if form == Form::Encrypted {
             // before the file: a record without its file is at most outdated
-            let record = Record { sealed: self.secret.sealed.clone(), stored: hex::encode(Sha256::digest(content)) };
+            let record =
+                Record { encrypted: self.secret.encrypted.clone(), stored: hex::encode(Sha256::digest(content)) };
             work.store.write(&self.record(), &record)?;
         }
         root.write(&path, content, ours(0o600)?)?;
@@ -321,16 +323,17 @@ mod tests {
         let store = Store::open(state.path()).unwrap();
         let work = Work { host: &host, store: &store, catalog: &[] };
         // as systemd-creds would have left it
-        tree.put("/etc/credstore.encrypted/db", "sealed by systemd");
+        tree.put("/etc/credstore.encrypted/db", "encrypted by systemd");
         std::fs::set_permissions(tree.path("/etc/credstore.encrypted/db"), PermissionsExt::from_mode(0o600)).unwrap();
         let dropin = "/etc/systemd/system/app.socket.d/kpull-credential-db.conf";
         tree.put(dropin, "[Socket]\nLoadCredentialEncrypted=db:/etc/credstore.encrypted/db\n");
         let summary = || secret.observe(&work).unwrap().map(|change| change.summary);
         assert_eq!(summary().as_deref(), Some("store the credential"));
-        let record = Record { sealed: "hunter2".into(), stored: hex::encode(Sha256::digest("sealed by systemd")) };
+        let record =
+            Record { encrypted: "hunter2".into(), stored: hex::encode(Sha256::digest("encrypted by systemd")) };
         store.write("credentials/db.json", &record).unwrap();
         assert_eq!(summary(), None);
-        store.write("credentials/db.json", &Record { sealed: "older".into(), ..record }).unwrap();
+        store.write("credentials/db.json", &Record { encrypted: "older".into(), ..record }).unwrap();
         assert_eq!(summary().as_deref(), Some("store the credential"));
     }
 

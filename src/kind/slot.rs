@@ -34,7 +34,7 @@ pub struct SlotFields {
     ttl: Option<HumanDuration>,
     /// How long to wait for it; `5m` when left out.
     within: Option<HumanDuration>,
-    /// Ids of probes that have to pass before it is given back.
+    /// Ids of probes that have to pass before it is returned.
     #[serde(default)]
     until: Vec<String>,
 }

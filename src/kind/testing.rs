@@ -63,9 +63,9 @@ impl Build for RoleFiles {
         false
     }
 
-    /// Every secret is its own name, sealed likewise.
+    /// Every secret is its own name, encrypted likewise.
     fn secret(&self, name: &str) -> Result<Secret> {
-        Ok(Secret { plain: Arc::new(name.as_bytes().to_vec().into()), sealed: name.to_owned() })
+        Ok(Secret { plain: Arc::new(name.as_bytes().to_vec().into()), encrypted: name.to_owned() })
     }
 
     fn is_secret(&self) -> bool {

@@ -90,6 +90,6 @@ impl Revoked {
     /// The text of the record.
     pub(crate) fn to_toml(all: Vec<Self>) -> String {
         let text = toml::to_string(&Record { revoked: all }).unwrap_or_default();
-        format!("# Written by `kpull pki revoke`: certificates that are not to be believed any more.\n\n{text}")
+        format!("# Written by `kpull pki revoke`: certificates that hosts must not trust any more.\n\n{text}")
     }
 }

@@ -555,7 +555,7 @@ mod tests {
         .collect();
         let site = Site::load(files).unwrap().into();
         let facts = Facts::assumed("h", [10, 0, 0, 1].into(), None).unwrap();
-        resolve(&site, "h", &facts, &SecretStore::sealed())
+        resolve(&site, "h", &facts, &SecretStore::encrypted())
             .map(|catalog| catalog.items.len())
             .map_err(|error| error.to_string())
     }

@@ -49,7 +49,7 @@ pub struct Catalog {
     /// The names of the secrets that the host needs.
     pub secrets: BTreeSet<String>,
     /// Whether it contains placeholders instead of secrets.
-    pub is_sealed: bool,
+    pub has_placeholders: bool,
 }
 
 /// Resolves one host of a site. All errors are reported together.
@@ -113,7 +113,7 @@ fn resolve_into(
     }
     Error::check(errors)?;
     let (site, host, secrets) = (site.name.clone(), host.to_owned(), context.secrets.names());
-    Ok(Catalog { site, host, items: order::sort(items)?, secrets, is_sealed: !context.secrets.is_open() })
+    Ok(Catalog { site, host, items: order::sort(items)?, secrets, has_placeholders: !context.secrets.is_open() })
 }
 
 /// The certificates that a host's roles request, with their places, whether or not the site has them.

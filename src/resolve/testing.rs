@@ -17,5 +17,10 @@ pub fn catalog(role: &str) -> Result<Catalog> {
     .into_iter()
     .map(|(path, text)| (path.to_owned(), text.as_bytes().into()))
     .collect();
-    resolve(&Site::load(files)?.into(), "h", &Facts::assumed("h", [10, 0, 0, 1].into(), None)?, &SecretStore::sealed())
+    resolve(
+        &Site::load(files)?.into(),
+        "h",
+        &Facts::assumed("h", [10, 0, 0, 1].into(), None)?,
+        &SecretStore::encrypted(),
+    )
 }

@@ -78,19 +78,19 @@ impl fmt::Debug for Recipient {
 }
 
 /// Encrypts `plain` to `recipients`, as age's armored text.
-pub fn seal(plain: &[u8], recipients: &[Recipient]) -> Result<Vec<u8>> {
+pub fn encrypt(plain: &[u8], recipients: &[Recipient]) -> Result<Vec<u8>> {
     let what = || "can't encrypt".to_owned();
     let each = recipients.iter().map(|recipient| match recipient {
         Recipient::Ssh(key) => key as &dyn age::Recipient,
         Recipient::Age(key) => key as &dyn age::Recipient,
     });
     let encryptor = age::Encryptor::with_recipients(each).context(code::SECRET, what)?;
-    let mut sealed = Vec::new();
-    let armor = ArmoredWriter::wrap_output(&mut sealed, Format::AsciiArmor).context(code::SECRET, what)?;
+    let mut encrypted = Vec::new();
+    let armor = ArmoredWriter::wrap_output(&mut encrypted, Format::AsciiArmor).context(code::SECRET, what)?;
     let mut writer = encryptor.wrap_output(armor).context(code::SECRET, what)?;
     writer.write_all(plain).context(code::SECRET, what)?;
     writer.finish().and_then(ArmoredWriter::finish).context(code::SECRET, what)?;
-    Ok(sealed)
+    Ok(encrypted)
 }
 
 /// A private key. Hosts pass theirs to the template engine, which requires `Send` and `Sync`.
@@ -157,7 +157,7 @@ impl Keyring {
     }
 
     /// Decrypts a secret; `name` is its name in messages.
-    pub fn open(&self, name: &str, sealed: &[u8]) -> Result<Plain> {
+    pub fn open(&self, name: &str, encrypted: &[u8]) -> Result<Plain> {
         let what = || format!("can't read the secret {name}");
         let files = || self.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
         if lock(&self.identities).is_empty() && !self.unlock()? {
@@ -173,7 +173,7 @@ impl Keyring {
             });
         }
         loop {
-            match self.try_open(name, sealed)? {
+            match self.try_open(name, encrypted)? {
                 Some(plain) => return Ok(plain),
                 None if self.unlock()? => {}
                 None => {
@@ -186,10 +186,10 @@ impl Keyring {
     }
 
     /// [`Keyring::open`] with the unlocked keys; `None` if it is encrypted to none of them.
-    fn try_open(&self, name: &str, sealed: &[u8]) -> Result<Option<Plain>> {
+    fn try_open(&self, name: &str, encrypted: &[u8]) -> Result<Option<Plain>> {
         let what = || format!("can't read the secret {name}");
         let damaged = |error: age::DecryptError| Error::new(code::SECRET, what()).because(error);
-        let decryptor = age::Decryptor::new_buffered(ArmoredReader::new(sealed)).map_err(|error| {
+        let decryptor = age::Decryptor::new_buffered(ArmoredReader::new(encrypted)).map_err(|error| {
             damaged(error).help("it is not an age file: write it with `kpull secret set`, or with `age --armor`")
         })?;
         let identities = lock(&self.identities);
@@ -257,22 +257,22 @@ mod tests {
     #[test]
     fn each_recipient_reads_a_secret_and_nobody_else_does() {
         let ((a, a_keys), (b, b_keys), (_, c_keys)) = (pair(), pair(), pair());
-        let sealed = seal(b"hunter2", &[a, b]).unwrap();
-        assert!(sealed.starts_with(b"-----BEGIN AGE ENCRYPTED FILE-----"));
-        assert_eq!(&**a_keys.open("x", &sealed).unwrap(), b"hunter2");
-        assert_eq!(&**b_keys.open("x", &sealed).unwrap(), b"hunter2");
-        let error = c_keys.open("db", &sealed).unwrap_err();
+        let encrypted = encrypt(b"hunter2", &[a, b]).unwrap();
+        assert!(encrypted.starts_with(b"-----BEGIN AGE ENCRYPTED FILE-----"));
+        assert_eq!(&**a_keys.open("x", &encrypted).unwrap(), b"hunter2");
+        assert_eq!(&**b_keys.open("x", &encrypted).unwrap(), b"hunter2");
+        let error = c_keys.open("db", &encrypted).unwrap_err();
         assert!(error.to_string().starts_with("can't read the secret db: it is not encrypted to "), "{error}");
     }
 
     #[test]
     fn a_changed_byte_is_noticed() {
         let (a, keys) = pair();
-        let sealed = seal(b"hunter2", &[a]).unwrap();
+        let encrypted = encrypt(b"hunter2", &[a]).unwrap();
         // behind the line that says what this is, and before the one in which bits may mean nothing
-        let body = 36..sealed.len() - 120;
-        for at in body.step_by(5).filter(|at| sealed[*at] != b'\n') {
-            let mut changed = sealed.clone();
+        let body = 36..encrypted.len() - 120;
+        for at in body.step_by(5).filter(|at| encrypted[*at] != b'\n') {
+            let mut changed = encrypted.clone();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
             let error = keys.open("x", &changed).unwrap_err();
             assert!(error.to_string().starts_with("can't read the secret x: "), "{at}: {error}");
@@ -305,12 +305,12 @@ mod tests {
             Ok("correct horse".to_owned().into())
         };
         let keys = Keyring::load(&[locked.clone(), other], Some(ask)).unwrap();
-        let theirs = seal(b"a", &[Recipient::Age(identity.to_public())]).unwrap();
+        let theirs = encrypt(b"a", &[Recipient::Age(identity.to_public())]).unwrap();
         assert_eq!(&**keys.open("x", &theirs).unwrap(), b"a");
         assert_eq!(ASKED.load(std::sync::atomic::Ordering::SeqCst), 0);
         let ours: Recipient = key.public_key().to_openssh().unwrap().parse().unwrap();
         for _ in 0..2 {
-            assert_eq!(&**keys.open("x", &seal(b"b", std::slice::from_ref(&ours)).unwrap()).unwrap(), b"b");
+            assert_eq!(&**keys.open("x", &encrypt(b"b", std::slice::from_ref(&ours)).unwrap()).unwrap(), b"b");
         }
         assert_eq!(ASKED.load(std::sync::atomic::Ordering::SeqCst), 1);
         let wrong = Keyring::load(std::slice::from_ref(&locked), Some(|_| Ok("battery".to_owned().into()))).unwrap();

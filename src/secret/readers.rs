@@ -41,8 +41,8 @@ pub fn readers<'a>(
 
 /// Those of `wanted` who can't read an encrypted file yet, by the file and its entry in the index: the file has only 32 bits of SSH
 /// keys and the number of other keys, and the index can be edited.
-pub fn newcomers(sealed: &[u8], entry: Option<&Entry>, mut wanted: Vec<Reader>) -> Vec<Reader> {
-    let now = Readers::of(sealed);
+pub fn newcomers(encrypted: &[u8], entry: Option<&Entry>, mut wanted: Vec<Reader>) -> Vec<Reader> {
+    let now = Readers::of(encrypted);
     let keys: Vec<Recipient> = wanted.iter().map(|reader| reader.key.clone()).collect();
     let is_index_true = entry.and_then(Entry::count).is_none_or(|count| count <= now.count());
     let is_in = |reader: &Reader| match (now.has(&reader.key), entry.and_then(|entry| entry.has(&reader.key))) {
@@ -67,11 +67,11 @@ struct Readers {
 
 impl Readers {
     /// The recipients of an encrypted file; none for another file.
-    fn of(sealed: &[u8]) -> Self {
+    fn of(encrypted: &[u8]) -> Self {
         let mut readers = Self::default();
         let mut bytes = Vec::new();
         // after the header, the file can be binary or truncated
-        let _ = ArmoredReader::new(sealed).take(LARGEST).read_to_end(&mut bytes);
+        let _ = ArmoredReader::new(encrypted).take(LARGEST).read_to_end(&mut bytes);
         for line in bytes.split(|byte| *byte == b'\n').take_while(|line| !line.starts_with(b"---")) {
             let line = String::from_utf8_lossy(line);
             let mut words = line.strip_prefix("-> ").unwrap_or_default().split(' ');
@@ -104,23 +104,23 @@ mod tests {
     use ssh_key::private::Ed25519Keypair;
 
     use super::*;
-    use crate::secret::seal;
+    use crate::secret::encrypt;
 
     #[test]
-    fn a_sealed_file_tells_whose_ssh_keys_read_it_and_how_many_others() {
+    fn an_encrypted_file_says_whose_ssh_keys_read_it_and_how_many_others() {
         let ssh = |seed| -> Recipient {
             let key = ssh_key::PrivateKey::from(Ed25519Keypair::from_seed(&[seed; 32]));
             key.public_key().to_openssh().unwrap().parse().unwrap()
         };
         let native = || Recipient::Age(age::x25519::Identity::generate().to_public());
-        let readers = Readers::of(&seal(b"x", &[ssh(1), ssh(2)]).unwrap());
+        let readers = Readers::of(&encrypt(b"x", &[ssh(1), ssh(2)]).unwrap());
         let has = |recipient: &Recipient| readers.has(recipient);
         assert_eq!(
             (readers.count(), has(&ssh(1)), has(&ssh(2)), has(&ssh(3))),
             (2, Some(true), Some(true), Some(false))
         );
         assert_eq!(has(&native()), Some(false));
-        let readers = Readers::of(&seal(b"x", &[ssh(1), native()]).unwrap());
+        let readers = Readers::of(&encrypt(b"x", &[ssh(1), native()]).unwrap());
         assert_eq!((readers.count(), readers.has(&native()), readers.has(&ssh(2))), (2, None, Some(false)));
         assert_eq!(Readers::of(b"-> ssh-ed25519 nothing").count(), 0);
     }

@@ -17,7 +17,7 @@ pub struct SecretStore(Arc<Inner>);
 
 enum Inner {
     /// Placeholders, for whoever edits a site.
-    Sealed {
+    Encrypted {
         /// Whether a missing secret is an error.
         strict: bool,
     },
@@ -31,18 +31,18 @@ pub struct Secret {
     /// Its plaintext, or the placeholder.
     pub plain: Arc<Plain>,
     /// SHA-256, in hex, of the encrypted file, which changes whenever the secret is written again.
-    pub sealed: String,
+    pub encrypted: String,
 }
 
 impl std::fmt::Debug for SecretStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.is_open() { "Secrets(open)" } else { "Secrets(sealed)" })
+        f.write_str(if self.is_open() { "Secrets(open)" } else { "Secrets(encrypted)" })
     }
 }
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Secret").field("sealed", &self.sealed).finish_non_exhaustive()
+        f.debug_struct("Secret").field("encrypted", &self.encrypted).finish_non_exhaustive()
     }
 }
 
@@ -71,13 +71,13 @@ pub fn fits(wanted: &[u8], have: &[u8]) -> bool {
 
 impl SecretStore {
     /// Placeholders for existing secrets.
-    pub fn sealed() -> Self {
-        Self(Arc::new(Inner::Sealed { strict: true }))
+    pub fn encrypted() -> Self {
+        Self(Arc::new(Inner::Encrypted { strict: true }))
     }
 
     /// Placeholders, also for secrets that don't exist yet.
     pub fn expected() -> Self {
-        Self(Arc::new(Inner::Sealed { strict: false }))
+        Self(Arc::new(Inner::Encrypted { strict: false }))
     }
 
     /// Plaintexts, decrypted with the keys in `files`. Nothing is read before the first secret is requested.
@@ -91,37 +91,38 @@ impl SecretStore {
     }
 
     /// The encrypted file of a secret; the error suggests the nearest name.
-    pub fn sealed_file(name: &str, files: &Files) -> Result<Arc<[u8]>> {
+    pub fn encrypted_file(name: &str, files: &Files) -> Result<Arc<[u8]>> {
         name::check(name)?;
         files.get(&name::path_of(name)).cloned().ok_or_else(|| missing(name, files))
     }
 
     /// Whether missing secrets count as existing.
     pub fn may_lack(&self) -> bool {
-        matches!(*self.0, Inner::Sealed { strict: false })
+        matches!(*self.0, Inner::Encrypted { strict: false })
     }
 
     /// One secret of the site with these files, for `host`.
     pub fn get(&self, name: &str, files: &Files, host: &str) -> Result<Secret> {
         name::check(name)?;
-        let sealed = files.get(&name::path_of(name));
-        let digest = sealed.map(|sealed| hex::encode(Sha256::digest(sealed))).unwrap_or_default();
+        let encrypted = files.get(&name::path_of(name));
+        let digest = encrypted.map(|encrypted| hex::encode(Sha256::digest(encrypted))).unwrap_or_default();
         match &*self.0 {
-            Inner::Sealed { strict } => match sealed {
+            Inner::Encrypted { strict } => match encrypted {
                 None if *strict => Err(missing(name, files)),
-                _ => Ok(Secret { plain: Arc::new(placeholder(name).into_bytes().into()), sealed: digest }),
+                _ => Ok(Secret { plain: Arc::new(placeholder(name).into_bytes().into()), encrypted: digest }),
             },
             Inner::Open { files: keys_in, keys, plain } => {
                 if let Some(known) = lock(plain).get(&digest) {
                     return Ok(known.clone());
                 }
-                let Some(sealed) = sealed else {
+                let Some(encrypted) = encrypted else {
                     return Err(for_others(name, files, host).unwrap_or_else(|| missing(name, files)));
                 };
                 let keys = keyring(keys_in, keys)?;
-                let opened = keys.open(name, sealed).map_err(|error| for_others(name, files, host).unwrap_or(error))?;
+                let opened =
+                    keys.open(name, encrypted).map_err(|error| for_others(name, files, host).unwrap_or(error))?;
                 mask::remember(name, &opened);
-                let secret = Secret { plain: Arc::new(opened), sealed: digest.clone() };
+                let secret = Secret { plain: Arc::new(opened), encrypted: digest.clone() };
                 lock(plain).insert(digest, secret.clone());
                 Ok(secret)
             }
@@ -171,31 +172,31 @@ mod tests {
 
     use super::*;
     use crate::secret::index::{Entry, INDEX};
-    use crate::secret::{Recipient, seal};
+    use crate::secret::{Recipient, encrypt};
 
     struct Site {
         dir: tempfile::TempDir,
         files: Files,
     }
 
-    /// A site with the secret `db`, sealed to a key in `dir/key`; the index says that it is for `h1`.
+    /// A site with the secret `db`, encrypted to a key in `dir/key`; the index says that it is for `h1`.
     fn site() -> Site {
         let identity = age::x25519::Identity::generate();
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("key"), identity.to_string().expose_secret()).unwrap();
-        let sealed = seal(b"vault-hunter2\n", &[Recipient::Age(identity.to_public())]).unwrap();
+        let encrypted = encrypt(b"vault-hunter2\n", &[Recipient::Age(identity.to_public())]).unwrap();
         let mut index = Index::default();
         index.set("db", Entry { hosts: ["h1".to_owned()].into(), keys: String::new() });
-        let files = [("secrets/db.age", sealed), (INDEX, index.to_toml().into_bytes())];
+        let files = [("secrets/db.age", encrypted), (INDEX, index.to_toml().into_bytes())];
         Site { dir, files: files.into_iter().map(|(path, bytes)| (path.to_owned(), bytes.into())).collect() }
     }
 
     #[test]
-    fn sealed_ones_are_placeholders_of_what_is_there() {
+    fn encrypted_ones_are_placeholders_of_what_is_there() {
         let Site { files, .. } = site();
-        let secret = SecretStore::sealed().get("db", &files, "h1").unwrap();
+        let secret = SecretStore::encrypted().get("db", &files, "h1").unwrap();
         assert_eq!(&**secret.plain, b"<secret db>");
-        let error = SecretStore::sealed().get("dv", &files, "h1").unwrap_err();
+        let error = SecretStore::encrypted().get("dv", &files, "h1").unwrap_err();
         assert_eq!(error.to_string(), "there is no secret `dv`: the site has no secrets/dv.age");
         assert_eq!(error.advice(), Some("did you mean `db`? Else write it with `kpull secret set dv`"));
         assert_eq!(&**SecretStore::expected().get("dv", &files, "h1").unwrap().plain, b"<secret dv>");

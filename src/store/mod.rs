@@ -66,8 +66,8 @@ pub struct Lock(#[allow(dead_code, reason = "the lock is the open file")] File);
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 pub struct PendingActions {
     /// Pending restarts and reloads by the ids of unit resources.
-    #[serde(default)]
-    pub kicks: BTreeMap<String, Trigger>,
+    #[serde(default, rename = "kicks")]
+    pub triggers: BTreeMap<String, Trigger>,
     /// Whether systemd has to reload its unit files.
     #[serde(default)]
     pub unit_files: bool,
@@ -81,8 +81,8 @@ pub struct PendingActions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<String>,
     /// Whether an orphan is paused or could not be restored, and has to be checked again.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub gone: bool,
+    #[serde(default, rename = "gone", skip_serializing_if = "std::ops::Not::not")]
+    pub orphans: bool,
     /// Until when a source has to be reached, after a change that can disconnect this host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contact: Option<jiff::Timestamp>,
@@ -246,15 +246,15 @@ impl Store {
     }
 
     /// The pending actions.
-    pub fn owed(&self) -> Result<PendingActions> {
+    pub fn pending(&self) -> Result<PendingActions> {
         Ok(self.read("owed.json")?.unwrap_or_default())
     }
 
     /// Records the pending actions; without any, the file is removed.
-    pub fn set_owed(&self, owed: &PendingActions) -> Result<()> {
-        match *owed == PendingActions::default() {
+    pub fn set_pending(&self, pending: &PendingActions) -> Result<()> {
+        match *pending == PendingActions::default() {
             true => self.root.remove(Path::new("/owed.json")),
-            false => self.write("owed.json", owed),
+            false => self.write("owed.json", pending),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::document::layout::{MANIFEST, SIGNATURES};
 use crate::document::{Files, Tree};
 use crate::error::{Context, Error, Result, code};
 
-/// A release as it was kept. Believed no more than any other source.
+/// A release as it was kept. Trusted no more than any other source.
 #[derive(Debug)]
 pub struct CachedRelease {
     bytes: Vec<u8>,

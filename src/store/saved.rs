@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_content_is_not_given_back() {
+    fn a_damaged_content_is_not_restored() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("state")).unwrap();
         let digest = store.save(b"whole").unwrap();

@@ -420,7 +420,8 @@ mod tests {
 
     #[test]
     fn a_line_is_a_name_options_if_any_a_key_and_a_comment_if_any() {
-        for text in ["alice KEY", "alice KEY me@desk", "alice\tKEY", "alice namespaces=\"release@kpull\" KEY", "*  KEY"]
+        for text in
+            ["alice KEY", "alice KEY me@laptop", "alice\tKEY", "alice namespaces=\"release@kpull\" KEY", "*  KEY"]
         {
             assert!(line(text).unwrap().is_some(), "{text}");
         }

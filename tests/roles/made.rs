@@ -122,7 +122,7 @@ impl Made {
 
     /// The resources of a host of this architecture.
     pub fn catalog(&self, host: &str, arch: &str) -> Catalog {
-        let resolved = resolve(&self.site, host, &self.facts(host, arch), &SecretStore::sealed());
+        let resolved = resolve(&self.site, host, &self.facts(host, arch), &SecretStore::encrypted());
         resolved.unwrap_or_else(|error| panic!("{host}: {error}"))
     }
 
@@ -141,7 +141,7 @@ impl Made {
     }
 
     fn world(&self, host: &str) -> Arc<TemplateContext> {
-        TemplateContext::new(self.site.clone(), host, &self.facts(host, "amd64"), &SecretStore::sealed())
+        TemplateContext::new(self.site.clone(), host, &self.facts(host, "amd64"), &SecretStore::encrypted())
     }
 
     fn facts(&self, host: &str, arch: &str) -> Facts {

@@ -14,7 +14,8 @@ use crate::roles::made::{Made, facts};
 /// What is wrong with a host that has these control groups: messages with their places and advice.
 fn refused(site: &Arc<Site>, host: &str, cgroup: &str) -> Vec<[String; 3]> {
     let facts = Facts { cgroup: cgroup.to_owned(), ..facts(site, host, "amd64") };
-    let errors = resolve(site, host, &facts, &SecretStore::sealed()).err().into_iter().flat_map(|error| error.each());
+    let errors =
+        resolve(site, host, &facts, &SecretStore::encrypted()).err().into_iter().flat_map(|error| error.each());
     let tell = |error: kpull::error::Error| {
         let place = error.place().map(ToString::to_string).unwrap_or_default();
         [error.to_string(), place, error.advice().unwrap_or_default().to_owned()]
@@ -117,7 +118,7 @@ fn containerd_comes_from_each_family_s_own_packages_or_from_pinned_tarballs() {
     let made = with_containerd();
     let mut facts = facts(&made.site, "node1", "amd64");
     let of_site = |made: &Made, facts: &Facts| {
-        let catalog = resolve(&made.site, "node1", facts, &SecretStore::sealed()).unwrap();
+        let catalog = resolve(&made.site, "node1", facts, &SecretStore::encrypted()).unwrap();
         let own = catalog.items.iter().filter(|item| &*item.role == "containerd").map(|item| item.id.clone());
         own.filter(|id| id.starts_with("package:") || id.starts_with("artifact:")).collect::<Vec<_>>()
     };

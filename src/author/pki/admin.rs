@@ -109,7 +109,7 @@ impl PkiAdmin {
         let mut done = Vec::new();
         for (name, fields) in &self.site.pki {
             let path = public_path(name, fields.kind);
-            let has_key = self.sealed(&authority_secret(name)).is_some();
+            let has_key = self.encrypted(&authority_secret(name)).is_some();
             if self.site.files.get(&path).is_some() {
                 continue;
             }
@@ -342,7 +342,7 @@ impl PkiAdmin {
         let mut draft = Draft::new(&self.site.files)?;
         let note = match step {
             Step::Begin => {
-                if self.sealed(&next).is_some() || self.sealed(&old).is_some() {
+                if self.encrypted(&next).is_some() || self.encrypted(&old).is_some() {
                     return Err(Error::new(code::PKI, format!("the authority {name} is being changed already"))
                         .help(format!("go on with `kpull pki rotate {name} --switch`, then `--finish`")));
                 }
@@ -356,11 +356,11 @@ impl PkiAdmin {
                 )
             }
             Step::Switch => {
-                let (Some(sealed), Some(before)) = (self.sealed(&next), self.sealed(&current)) else {
+                let (Some(encrypted), Some(before)) = (self.encrypted(&next), self.encrypted(&current)) else {
                     return Err(Error::new(code::PKI, format!("the authority {name} has no successor yet"))
                         .help(format!("begin with `kpull pki rotate {name}`")));
                 };
-                let key = self.key(&next, sealed)?;
+                let key = self.key(&next, encrypted)?;
                 let at = certificates.iter().position(|certificate| certificate.public == key.public());
                 let at = at.ok_or_else(|| {
                     Error::new(code::PKI, format!("pki/{name}.pem has no certificate for the key of the new authority"))
@@ -368,13 +368,13 @@ impl PkiAdmin {
                 })?;
                 certificates[..=at].rotate_right(1);
                 draft.move_secret(&current, &old, before);
-                draft.move_secret(&next, &current, sealed);
+                draft.move_secret(&next, &current, encrypted);
                 format!(
                     "the new one signs; `kpull pki issue` now, and when every host has the release, `kpull pki rotate {name} --finish`"
                 )
             }
             Step::Finish => {
-                let Some(first) = certificates.first().cloned().filter(|_| self.sealed(&old).is_some()) else {
+                let Some(first) = certificates.first().cloned().filter(|_| self.encrypted(&old).is_some()) else {
                     return Err(Error::new(code::PKI, format!("there is no old authority {name} to drop"))
                         .help(format!("a change goes `kpull pki rotate {name}`, `--switch`, `--finish`")));
                 };
@@ -426,8 +426,8 @@ impl PkiAdmin {
         let certificates = bundle(&self.site, name)?;
         let mut text = String::new();
         for secret in [authority_secret(name), next_secret(name), old_secret(name)] {
-            let Some(sealed) = self.sealed(&secret) else { continue };
-            let key = self.key(&secret, sealed)?;
+            let Some(encrypted) = self.encrypted(&secret) else { continue };
+            let key = self.key(&secret, encrypted)?;
             let Some(certificate) = certificates.iter().find(|certificate| certificate.public == key.public()) else {
                 continue;
             };
@@ -459,8 +459,8 @@ impl PkiAdmin {
             Error::new(code::PKI, format!("the authority {name} has no certificate yet")).help("run `kpull pki init`")
         })?;
         let secret = authority_secret(name);
-        let sealed = self.sealed(&secret).ok_or_else(|| no_key(name))?;
-        Authority::new(name, certificate, self.key(&secret, sealed)?)
+        let encrypted = self.encrypted(&secret).ok_or_else(|| no_key(name))?;
+        Authority::new(name, certificate, self.key(&secret, encrypted)?)
     }
 
     fn fields(&self, name: &str) -> Result<&AuthorityFields> {
@@ -479,8 +479,8 @@ impl PkiAdmin {
     fn same_readers(&self, index: &Index, secret: &str, host: Option<(&str, &[Recipient])>) -> Result<Vec<Recipient>> {
         let wanted = readers(self.operators()?, host);
         let keys = wanted.iter().map(|reader| reader.key.clone()).collect();
-        let Some(sealed) = self.sealed(secret) else { return Ok(keys) };
-        let new = newcomers(sealed, index.get(secret), wanted);
+        let Some(encrypted) = self.encrypted(secret) else { return Ok(keys) };
+        let new = newcomers(encrypted, index.get(secret), wanted);
         if new.is_empty() {
             return Ok(keys);
         }
@@ -490,12 +490,12 @@ impl PkiAdmin {
         ))
     }
 
-    fn sealed(&self, secret: &str) -> Option<&[u8]> {
+    fn encrypted(&self, secret: &str) -> Option<&[u8]> {
         self.site.files.get(&name::path_of(secret)).map(|bytes| &**bytes)
     }
 
-    fn key(&self, secret: &str, sealed: &[u8]) -> Result<PrivateKey> {
-        PrivateKey::from_pem(&name::path_of(secret), &self.keys.open(secret, sealed)?)
+    fn key(&self, secret: &str, encrypted: &[u8]) -> Result<PrivateKey> {
+        PrivateKey::from_pem(&name::path_of(secret), &self.keys.open(secret, encrypted)?)
     }
 
     fn operators(&self) -> Result<&[Recipient]> {

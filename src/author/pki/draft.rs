@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::document::{Files, replace};
 use crate::error::{Context, Result, code};
 use crate::secret::index::{Entry, INDEX, Index, digests};
-use crate::secret::{Recipient, name, seal};
+use crate::secret::{Recipient, encrypt, name};
 
 /// Files to write to a site and to remove from it.
 #[derive(Debug)]
@@ -40,15 +40,15 @@ impl Draft {
 
     /// Writes a secret, encrypted to `recipients`: the operators and those of `hosts`.
     pub fn write_secret(&mut self, name: &str, plain: &[u8], hosts: &[&str], recipients: &[Recipient]) -> Result<()> {
-        self.write(name::path_of(name), seal(plain, recipients)?);
+        self.write(name::path_of(name), encrypt(plain, recipients)?);
         let hosts = hosts.iter().map(|&host| host.to_owned()).collect();
         self.index.set(name, Entry { hosts, keys: digests(recipients) });
         Ok(())
     }
 
     /// Moves an encrypted secret.
-    pub fn move_secret(&mut self, from: &str, to: &str, sealed: &[u8]) {
-        self.write(name::path_of(to), sealed);
+    pub fn move_secret(&mut self, from: &str, to: &str, encrypted: &[u8]) {
+        self.write(name::path_of(to), encrypted);
         if let Some(entry) = self.index.get(from).cloned() {
             self.index.set(to, entry);
         }

@@ -12,7 +12,7 @@ use crate::error::{Context, Error, Result, code};
 use crate::resolve::{Catalog, Facts, resolve};
 use crate::secret::index::{Entry, INDEX, Index, digests};
 use crate::secret::readers::{Reader, newcomers, readers};
-use crate::secret::{Keyring, Recipient, SecretStore, name, seal};
+use crate::secret::{Keyring, Recipient, SecretStore, encrypt, name};
 use crate::site::Site;
 
 /// Which hosts need which secrets.
@@ -93,8 +93,8 @@ impl SecretAdmin {
     }
 
     /// The encrypted file of a secret; the error suggests the nearest name.
-    pub fn sealed(&self, name: &str) -> Result<Arc<[u8]>> {
-        SecretStore::sealed_file(name, &self.site.files)
+    pub fn encrypted(&self, name: &str) -> Result<Arc<[u8]>> {
+        SecretStore::encrypted_file(name, &self.site.files)
     }
 
     /// The intended recipients of a secret: the operators, and the hosts that use it.
@@ -114,8 +114,8 @@ impl SecretAdmin {
 
     /// The readers that a secret gains once it is written again.
     pub fn newcomers(&self, name: &str) -> Result<Vec<Reader>> {
-        let Some(sealed) = self.site.files.get(&name::path_of(name)) else { return Ok(Vec::new()) };
-        Ok(newcomers(sealed, self.index.get(name), self.recipients(name)?.readers))
+        let Some(encrypted) = self.site.files.get(&name::path_of(name)) else { return Ok(Vec::new()) };
+        Ok(newcomers(encrypted, self.index.get(name), self.recipients(name)?.readers))
     }
 
     /// Checks that a secret of this name can be written, before anyone types its value.
@@ -127,10 +127,10 @@ impl SecretAdmin {
     pub fn set(&mut self, name: &str, plain: &[u8]) -> Result<BTreeSet<String>> {
         name::check(name)?;
         let wanted = self.recipients(name)?;
-        let sealed = seal(plain, &wanted.keys())?;
+        let encrypted = encrypt(plain, &wanted.keys())?;
         let hosts = wanted.hosts.clone();
         self.index.set(name, wanted.entry());
-        self.write(vec![(name.to_owned(), sealed)])?;
+        self.write(vec![(name.to_owned(), encrypted)])?;
         Ok(hosts)
     }
 
@@ -177,33 +177,33 @@ impl SecretAdmin {
         if stale.is_empty() && orphans.is_empty() {
             return Ok(stale);
         }
-        let mut sealed = Vec::new();
+        let mut encrypted = Vec::new();
         let mut index = self.index.clone();
         if !stale.is_empty() {
             let keys = keys()?;
             for name in &stale {
                 let wanted = self.recipients(name)?;
-                sealed.push((name.clone(), seal(&keys.open(name, &self.sealed(name)?)?, &wanted.keys())?));
+                encrypted.push((name.clone(), encrypt(&keys.open(name, &self.encrypted(name)?)?, &wanted.keys())?));
                 index.set(name, wanted.entry());
             }
         }
         orphans.iter().for_each(|name| index.remove(name));
         self.index = index;
-        self.write(sealed)?;
+        self.write(encrypted)?;
         Ok(stale)
     }
 
     /// Removes a secret; fails if the roles of a host use it.
     pub fn remove(&mut self, name: &str) -> Result<()> {
-        self.sealed(name)?;
+        self.encrypted(name)?;
         let users = self.users.of(name);
         if !users.is_empty() {
             let users: Vec<&str> = users.iter().map(String::as_str).collect();
-            return Err(Error::new(code::DESK, format!("the secret {name} is used on {}", users.join(", ")))
+            return Err(Error::new(code::SECRET_WRITE, format!("the secret {name} is used on {}", users.join(", ")))
                 .help("remove it from the roles first"));
         }
         let path = self.dir.join(name::path_of(name));
-        std::fs::remove_file(&path).context(code::DESK, || format!("can't remove {}", path.display()))?;
+        std::fs::remove_file(&path).context(code::SECRET_WRITE, || format!("can't remove {}", path.display()))?;
         self.index.remove(name);
         self.write(Vec::new())
     }
@@ -218,7 +218,7 @@ impl SecretAdmin {
                 || content.starts_with(b"age-encryption.org/v1");
             if name::name_in(path).is_none_or(|name| name::check(name).is_err()) || !is_age {
                 errors.push(
-                    Error::new(code::DESK, format!("{path} is not a secret"))
+                    Error::new(code::SECRET_WRITE, format!("{path} is not a secret"))
                         .because("secrets/ can only contain age files named NAME.age, and the index that kpull writes")
                         .help("write it with `kpull secret set NAME --from FILE`, and remove this one"),
                 );
@@ -239,23 +239,23 @@ impl SecretAdmin {
     }
 
     /// Writes the secrets, then the index: after a crash in between, the index is outdated, which `rekey` detects.
-    fn write(&self, sealed: Vec<(String, Vec<u8>)>) -> Result<()> {
+    fn write(&self, encrypted: Vec<(String, Vec<u8>)>) -> Result<()> {
         let mut files: Vec<(PathBuf, Vec<u8>)> =
-            sealed.into_iter().map(|(name, bytes)| (self.dir.join(name::path_of(&name)), bytes)).collect();
+            encrypted.into_iter().map(|(name, bytes)| (self.dir.join(name::path_of(&name)), bytes)).collect();
         files.push((self.dir.join(INDEX), self.index.to_toml().into_bytes()));
         replace(&files)
     }
 }
 
 fn no_operators(site: &Site) -> Error {
-    Error::new(code::DESK, "the site names no operators who can read secrets")
+    Error::new(code::SECRET_WRITE, "the site names no operators who can read secrets")
         .at(site.doc.place(&["secrets".to_owned()]), "of this site")
         .help("add `[secrets]` with `recipients = [\"…\"]` to site.toml: the public keys of its operators (ssh-ed25519, ssh-rsa or age1…)")
 }
 
 fn no_recipient(host: &str, name: &str, doc: &Doc) -> Error {
     let file = doc.file();
-    Error::new(code::DESK, format!("{host} uses the secret {name}, but has no key to decrypt it"))
+    Error::new(code::SECRET_WRITE, format!("{host} uses the secret {name}, but has no key to decrypt it"))
         .at(doc.key_place(&[]), "no `recipient` in this file")
         .help(format!("add `recipient = \"ssh-ed25519 …\"` to {file}: what `ssh-keyscan -t ed25519` or /etc/ssh/ssh_host_ed25519_key.pub on the host has"))
 }

@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_kept_and_what_is_damaged_is_mended() {
+    fn what_is_there_is_kept_and_what_is_damaged_is_corrected() {
         let (upstream, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let mirror = Mirror::open(dir.path()).unwrap();
         let pinned = artifacts(upstream.path(), &["one"], false);

@@ -76,7 +76,7 @@ impl Graph {
             let site = load_site(&dir)?;
             let name = self.host_name(&site)?;
             let address = site.find_host(&name)?.address;
-            return resolve(&site, &name, &Facts::recorded(Some(&dir), &name, address)?, &SecretStore::sealed());
+            return resolve(&site, &name, &Facts::recorded(Some(&dir), &name, address)?, &SecretStore::encrypted());
         }
         let report = Text::new(false);
         let agent = self.host.agent(&report)?;
@@ -86,7 +86,7 @@ impl Graph {
             true => agent.facts(&site)?,
             false => Facts::assumed(name, site.find_host(name)?.address, None)?,
         };
-        resolve(&site, name, &facts, &SecretStore::sealed())
+        resolve(&site, name, &facts, &SecretStore::encrypted())
     }
 
     /// The host that was named, or the only one of the site.
