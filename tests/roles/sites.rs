@@ -221,19 +221,19 @@ fn a_key_that_no_host_of_a_site_writes_is_reported_with_the_role_and_a_host() {
             "roles/flannel/role.toml",
             "writers = \"{{ writers | map(attribute='name') | list }}\"",
             "writers = []",
-            "no host makes `etcd_key:/kubernetes/network/config`, and the role flannel of m1 needs it",
+            "no host creates `etcd_key:/kubernetes/network/config`, but the role flannel of m1 needs it",
         ),
         (
             "roles/flannel/role.toml",
             "[[etcd_key]]\n",
             "[[etcd_key]]\nwhen = \"'etcd' in host.roles\"\n",
-            "no host makes `etcd_key:/kubernetes/network/config`, and the role flannel of m1 needs it",
+            "no host creates `etcd_key:/kubernetes/network/config`, but the role flannel of m1 needs it",
         ),
         (
             "site.toml",
             "\"kubelet-bootstrap\", ",
             "",
-            "no host makes `kube_object:ClusterRoleBinding/kpull:kubelet-bootstrap`, and the role kubelet of m1 needs it",
+            "no host creates `kube_object:ClusterRoleBinding/kpull:kubelet-bootstrap`, but the role kubelet of m1 needs it",
         ),
     ] {
         let made = Made::new(Some("etcd-apart"), |_| {});
@@ -270,7 +270,7 @@ fn an_error_in_the_address_plan_is_reported_where_it_is() {
             "dns_ip =",
         ),
         (site, "apiserver_port = 6443", "apiserver_port = 2379", "both listen at 2379/tcp", ""),
-        (master2, "192.168.1.102", "192.168.1.101", "master1 and master2 have one address", "address ="),
+        (master2, "192.168.1.102", "192.168.1.101", "master1 and master2 have the same address", "address ="),
         (master2, "\"etcd1\"", "\"etcd3\"", "are both the member `etcd3` of etcd", "name ="),
         ("host_vars/node1.toml", "groups = [\"nodes\"]", "", "node1 has no role", "address ="),
     ] {

@@ -96,13 +96,13 @@ found! {
         "roles/app/templates/app.service:5:36", "app.service runs /user/k8s/bin/app, which nothing installs", "did you mean `/usr/k8s/bin/app`?";
 
     a_port_that_the_firewall_shuts: [("roles/app/role.toml", &ROLE.replace("allow = [{ port = \"2380/tcp\", from = \"10.0.0.0/8\" }]", "services = [\"ssh\"]"))],
-        "roles/app/role.toml:17:13", "app.service listens at 2380/tcp, and no [[firewall]] lets that in", "on h1: add `{ port = \"2380/tcp\", from = … }` to the `allow` of a [[firewall]]";
+        "roles/app/role.toml:17:13", "app.service listens at 2380/tcp, but no [[firewall]] allows it", "on h1: add `{ port = \"2380/tcp\", from = … }` to the `allow` of a [[firewall]]";
 
     a_port_that_nobody_listens_at: [("roles/app/role.toml", &ROLE.replace("allow = [", "ports = [\"8080/tcp\"]\nallow = ["))],
-        "roles/app/role.toml:12:11", "the firewall lets 8080/tcp in, and no unit listens there", "on h1: shut it, or add `listens = [\"8080/tcp\"]` to the [[unit]] that it is for";
+        "roles/app/role.toml:12:11", "the firewall allows 8080/tcp, but no unit listens there", "on h1: block it, or add `listens = [\"8080/tcp\"]` to its [[unit]]";
 
     a_unit_that_does_not_exist: [("roles/app/templates/app.service", &UNIT.replace("firewalld.service", "firewalld.service ap.service"))],
-        "roles/app/templates/app.service:2:47", "app.service says After=ap.service, and there is no such unit", "did you mean `app.service`?";
+        "roles/app/templates/app.service:2:47", "app.service has After=ap.service, but there is no such unit", "did you mean `app.service`?";
 
     a_password_that_everybody_can_read: [("roles/app/templates/keepalived.conf", "authentication {\n    auth_type PASS\n    auth_pass 1066\n}\n")],
         "roles/app/templates/keepalived.conf:3:15", "the value of `auth_pass` is in the site, where anyone with access can read it",
@@ -115,8 +115,8 @@ found! {
         "host_vars/h1.toml:4:1", "app 1.20.2 has no flag `--allow-privileged`", "1.9.2 has it";
 
     a_version_of_which_no_flags_are_known: [("artifacts.toml", &PIN.replace("1.9.2", "1.9.3"))],
-        "artifacts.toml:2:11", "nothing tells which flags app 1.9.3 has: roles/app/flags/app is about 1.9.2, 1.20.2",
-        "write them into roles/app/flags/app/1.9.3.txt, one a line and without dashes; `app --help` lists them, and the nearest version that is known is 1.9.2";
+        "artifacts.toml:2:11", "there is no table of the flags of app 1.9.3: roles/app/flags/app has 1.9.2, 1.20.2",
+        "write them to roles/app/flags/app/1.9.3.txt, one on each line, without dashes; `app --help` lists them, and the nearest known version is 1.9.2";
 }
 
 #[test]

@@ -316,7 +316,7 @@ fn check_refuses_a_pin_without_a_size_and_reports_one_of_an_unknown_size() {
     edit(", size = \"unknown\"");
     let result = check().exits(0);
     let says = format!(
-        "artifacts.toml does not know the size of 2 files, the first of which is tool (amd64): `kpull pin URL --site {}` writes it",
+        "artifacts.toml lacks the size of 2 files, first tool (amd64): `kpull pin URL --site {}` adds it",
         site.path().display()
     );
     assert_eq!((warnings(&result), &result.events("warning")[0]["warning"]), (1, &says.into()));

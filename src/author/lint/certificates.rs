@@ -1,4 +1,4 @@
-//! Certificates: each has to be for the names and addresses by which others come to it.
+//! Certificates: each must be valid for the names and addresses at which clients connect.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,28 +13,28 @@ use crate::kind::probe::Probe;
 use crate::resolve::once;
 use crate::text::around;
 
-/// An `https://` address that somebody asks.
+/// An `https://` address to which a resource connects.
 #[derive(Clone)]
 struct Dial<'a> {
-    /// The host that asks.
+    /// The connecting host.
     from: &'a Host<'a>,
-    /// The resource that says so.
+    /// The connecting resource.
     item: &'a Item,
     /// The name or address.
     name: String,
     port: u16,
-    /// Whether it is surely the site's own: an address that a command line has may be anybody's.
+    /// Whether it is certainly an address of the site: one in a command line can be external.
     is_ours: bool,
 }
 
-/// A certificate that a unit of a host shows.
+/// A certificate that a unit of a host presents.
 struct Shown<'a> {
     host: &'a Host<'a>,
     item: &'a Item,
     certificate: &'a Installed,
 }
 
-/// Certificates of a host with the authority and the subject of another one there: whoever sees them can't tell them apart.
+/// Certificates of a host with the same authority and subject as another one there, which clients can't distinguish.
 fn twins<'a>(host: &Host<'a>) -> impl Iterator<Item = Error> + use<'a> {
     let mut known = BTreeMap::new();
     host.all::<Installed>().filter_map(move |(item, certificate)| {
@@ -50,20 +50,20 @@ fn twins<'a>(host: &Host<'a>) -> impl Iterator<Item = Error> + use<'a> {
     })
 }
 
-/// A certificate that is not for what is dialled: one mistake, however many hosts show it and however many dial.
+/// A certificate that is not valid for an address: one mistake, however many hosts present it or connect to it.
 struct Wrong<'a> {
-    /// The hosts that show it.
+    /// The hosts that present it.
     hosts: Vec<&'a str>,
     /// The first of them.
     shown: Shown<'a>,
-    /// The first who dials.
+    /// The first connection.
     dial: Dial<'a>,
 }
 
 pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
     let mut errors: Vec<Error> = subject.hosts.iter().flat_map(|host| missing(subject, host)).collect();
     errors.extend(once(subject.hosts.iter().flat_map(|host| twins(host).map(|error| (host.name, error))).collect()));
-    // by what is dialled, and where the certificate is written
+    // by address, and place of the certificate
     let mut found: BTreeMap<(String, String), Wrong<'_>> = BTreeMap::new();
     for dial in subject.hosts.iter().flat_map(dials) {
         for shown in targets(subject, &dial).into_iter().filter(|shown| !shown.certificate.is_for(&dial.name)) {
@@ -100,7 +100,7 @@ impl Wrong<'_> {
     }
 }
 
-/// Certificates that units say they show, and their host does not have.
+/// Certificates that units name, but their host lacks.
 fn missing(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
     let mut errors = Vec::new();
     for unit in &host.units {
@@ -125,7 +125,7 @@ fn missing(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
     errors
 }
 
-/// Everything that a host's resources ask.
+/// All addresses to which a host's resources connect.
 fn dials<'a>(host: &'a Host<'a>) -> Vec<Dial<'a>> {
     let mut dials = Vec::new();
     let mut add = |item, text: &str, is_ours| {
@@ -150,13 +150,13 @@ fn dials<'a>(host: &'a Host<'a>) -> Vec<Dial<'a>> {
     dials
 }
 
-/// Whether somebody asks at what a flag says: not where a program listens, but where it says that others find it.
+/// Whether the address in a flag is one that clients connect to, and not one to listen at.
 fn is_dialled(flag: &str) -> bool {
     let announced = ["advertise-client-urls", "initial-advertise-peer-urls", "initial-cluster"];
     announced.contains(&flag) || !["listen-", "advertise-", "initial-"].iter().any(|start| flag.starts_with(start))
 }
 
-/// The servers of a kubeconfig; of another file none.
+/// The servers of a kubeconfig; none for other files.
 fn servers(text: &str) -> impl Iterator<Item = &str> {
     let is_kubeconfig = text.contains("clusters") && text.contains("https://");
     text.lines()
@@ -184,7 +184,7 @@ fn addresses(text: &str) -> impl Iterator<Item = (String, Option<u16>)> {
     })
 }
 
-/// The certificates that answer a dial.
+/// The certificates that are presented to a connection.
 fn targets<'a>(subject: &'a Subject<'a>, dial: &Dial<'a>) -> Vec<Shown<'a>> {
     let address = dial.name.parse::<IpAddr>().ok();
     if dial.name == "localhost" || address.is_some_and(|address| address.is_loopback()) {
@@ -197,7 +197,7 @@ fn targets<'a>(subject: &'a Subject<'a>, dial: &Dial<'a>) -> Vec<Shown<'a>> {
     match subject.hosts.iter().find(is_meant) {
         Some(host) => shown(subject, vec![host], dial.port),
         None if !dial.is_ours => Vec::new(),
-        // an address that moves between the load balancers
+        // a virtual address of the load balancers
         None => {
             let passes_on = |host: &&Host<'_>| listens(host, dial.port).any(|listen| listen.through.is_some());
             shown(subject, subject.hosts.iter().filter(passes_on).collect(), dial.port)
@@ -209,7 +209,7 @@ fn listens<'a>(host: &'a Host<'_>, port: u16) -> impl Iterator<Item = &'a crate:
     host.units.iter().flat_map(|unit| &unit.unit.listens).filter(move |listen| listen.is_at(port))
 }
 
-/// The certificates that these hosts show at a port, or those behind it.
+/// The certificates that these hosts present at a port, directly or through it.
 fn shown<'a>(subject: &'a Subject<'a>, hosts: Vec<&'a Host<'a>>, port: u16) -> Vec<Shown<'a>> {
     let mut shown = Vec::new();
     let (mut waiting, mut seen) = (vec![(hosts, port)], Vec::new());

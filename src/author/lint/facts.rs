@@ -1,4 +1,4 @@
-//! What a host would refuse because of what it is, as far as its facts tell: an image, no package manager, an old firewalld.
+//! What a host would refuse, by its facts: an image, no package manager, an old firewalld.
 
 use crate::error::{Error, Result};
 use crate::host::firewalld_age::Age;
@@ -10,7 +10,7 @@ use crate::kind::package::Package;
 use crate::kind::{Claim, Item};
 use crate::resolve::{Catalog, Facts, NO_PACKAGE_MANAGER};
 
-/// What the host of a catalog would refuse that has these facts.
+/// What the host of a catalog would refuse with these facts.
 pub fn lint<'a>(catalog: &'a Catalog, facts: &'a Facts) -> impl Iterator<Item = Error> + use<'a> {
     let firewalld = Age::of_facts(&facts.firewalld, &facts.os);
     catalog.items.iter().filter_map(move |item| {
@@ -29,7 +29,7 @@ fn check(item: &Item, facts: &Facts, firewalld: &Age) -> Result<()> {
     if let Some(definition) = item.as_kind::<Definition>() {
         return definition.check_age(firewalld);
     }
-    // what is to be away may never have been there
+    // a path to remove may not exist
     if item.about.kind == "absent" { Ok(()) } else { check_paths(item, facts.image) }
 }
 

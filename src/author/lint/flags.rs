@@ -1,7 +1,7 @@
-//! Command lines: the version that is pinned has to know each flag.
+//! Command lines: the pinned version must support every flag.
 //!
-//! A role carries tables of what the versions of its programs take: `roles/ROLE/flags/PROGRAM/VERSION.txt`, one flag a line,
-//! without dashes. The table `1.35` is for all patches of 1.35 that have none of their own.
+//! A role has tables of the flags of its programs: `roles/ROLE/flags/PROGRAM/VERSION.txt`, one flag on each line, without dashes. The
+//! table `1.35` applies to all patches of 1.35 without their own table.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,10 +11,10 @@ use crate::author::lint::{Host, HostUnit, Subject, place};
 use crate::error::{Error, Place, code, nearest};
 use crate::site::Site;
 
-/// How a table begins that was made of a project's published reference, and not of what the program itself shows.
+/// The first line of a table from a project's published reference instead of the program's own help.
 const PUBLISHED: &str = "# by the published reference";
 
-/// What is known of a version.
+/// The table of a version.
 struct Table<'a> {
     flags: BTreeSet<&'a str>,
     is_published: bool,
@@ -33,7 +33,7 @@ impl Version<'_> {
         self.0.trim_start_matches('v').split('.').map(|part| digits(part).parse().unwrap_or(0)).collect()
     }
 
-    /// How far it is from another one, number by number.
+    /// The distance to another version, number by number.
     fn distance(self, other: Self) -> Vec<u64> {
         let (one, two) = (self.parts(), other.parts());
         let part = |parts: &[u64], at: usize| parts.get(at).copied().unwrap_or(0);
@@ -53,7 +53,7 @@ impl PartialOrd for Version<'_> {
     }
 }
 
-/// The table of a version, or of its minor version, and which one that is.
+/// The table of a version or its minor version, with its key.
 fn table_of<'t>(tables: &'t Tables<'t>, version: &'t str) -> Option<(&'t Version<'t>, &'t Table<'t>)> {
     let bare = version.trim_start_matches('v');
     let minor = bare.match_indices('.').nth(1).and_then(|(at, _)| bare.get(..at));
@@ -72,7 +72,7 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
     errors
 }
 
-/// The version that the table at a path is for; `None` when its name is none.
+/// The version of a table by its file name; `None` if it is not a version.
 fn version_of(file: &str) -> Option<Version<'_>> {
     let version = file.strip_suffix(".txt")?;
     let is_plain = version.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+' | '_' | '~'));
@@ -80,7 +80,7 @@ fn version_of(file: &str) -> Option<Version<'_>> {
     (is_plain && bare.starts_with(|c: char| c.is_ascii_digit())).then_some(Version(version))
 }
 
-/// The error for a file among the tables whose name is that of no version.
+/// The error for a table whose file name is not a version.
 fn misnamed(path: &str) -> Option<Error> {
     let ["roles", role, "flags", program, file] = path.split('/').collect::<Vec<_>>()[..] else { return None };
     if version_of(file).is_some() {
@@ -88,13 +88,13 @@ fn misnamed(path: &str) -> Option<Error> {
     }
     let dir = directory(role, program);
     Some(
-        Error::new(code::LINT_FLAG, format!("{path} is read for no version of {program}")).help(format!(
-            "a table is called as its version: {dir}/1.35.2.txt, or {dir}/1.35.txt for all patches of 1.35"
+        Error::new(code::LINT_FLAG, format!("{path} is not named after a version of {program}")).help(format!(
+            "name the table after its version: {dir}/1.35.2.txt, or {dir}/1.35.txt for all patches of 1.35"
         )),
     )
 }
 
-/// The name of a program, which its tables have too.
+/// The name of a program, as in its tables.
 pub(super) fn name_of(program: &str) -> &str {
     program.rsplit('/').next().unwrap_or(program)
 }
@@ -104,7 +104,7 @@ pub(super) fn has_tables(site: &Site, role: &str, program: &str) -> bool {
     !site.files.children(&directory(role, name_of(program))).is_empty()
 }
 
-/// The flag that an argument is, without dashes, and the value that stands behind a `=`.
+/// The flag in an argument, without dashes, and its value after `=`.
 pub(super) fn flag_of(argument: &str) -> Option<(&str, Option<&str>)> {
     let flag = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-'))?;
     let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value)));
@@ -156,7 +156,7 @@ fn check(site: &Site, host: &Host<'_>, unit: &HostUnit<'_>, command: &Command) -
                 .help(help);
             match is_published {
                 true => error.help_more(
-                    "the reference leaves deprecated flags out: one that the program still takes goes into the table",
+                    "the reference omits deprecated flags: add one that the program still accepts to the table",
                 ),
                 false => error,
             }
@@ -164,7 +164,7 @@ fn check(site: &Site, host: &Host<'_>, unit: &HostUnit<'_>, command: &Command) -
         .collect()
 }
 
-/// The error for a pinned version that no table is for, when there are tables for others.
+/// The error for a pinned version without a table, if other versions have tables.
 fn without_table(
     site: &Site,
     unit: &HostUnit<'_>,
@@ -180,11 +180,11 @@ fn without_table(
     let known: Vec<&str> = tables.keys().map(|version| version.0).collect();
     let near = tables.keys().min_by_key(|known| known.distance(Version(version)))?.0;
     Some(
-        Error::new(code::LINT_FLAG, format!("nothing tells which flags {program} {version} has: {dir} is about {}", known.join(", ")))
+        Error::new(code::LINT_FLAG, format!("there is no table of the flags of {program} {version}: {dir} has {}", known.join(", ")))
             .at(version_place(site, artifact).unwrap_or_else(|| unit.item.place.clone()), "this version")
             .help(format!(
-                "write them into {dir}/{version}.txt, one a line and without dashes; `{program} --help` lists them, and the nearest \
-                 version that is known is {near}"
+                "write them to {dir}/{version}.txt, one on each line, without dashes; `{program} --help` lists them, and the nearest \
+                 known version is {near}"
             )),
     )
 }
@@ -258,9 +258,9 @@ template = "app.service"
     #[test]
     fn a_version_without_a_table_is_told_where_it_is_pinned() {
         let wanted = told(
-            "nothing tells which flags app 1.0 has: roles/r/flags/app is about 0.9",
+            "there is no table of the flags of app 1.0: roles/r/flags/app has 0.9",
             "artifacts.toml:2:11",
-            "write them into roles/r/flags/app/1.0.txt, one a line and without dashes; `app --help` lists them, and the nearest version that is known is 0.9",
+            "write them to roles/r/flags/app/1.0.txt, one on each line, without dashes; `app --help` lists them, and the nearest known version is 0.9",
         );
         assert_eq!(site(ROLE, UNIT, &[("0.9", "name\n")]), [wanted]);
     }
@@ -299,12 +299,12 @@ template = "app.service"
             told(
                 &format!("app {version} has no flag `--data-dir`: its published reference does not list it"),
                 "roles/r/role.toml:4:1",
-                "roles/r/flags/app/1.35.txt says which flags it has; the reference leaves deprecated flags out: one that the program still takes goes into the table",
+                "roles/r/flags/app/1.35.txt says which flags it has; the reference omits deprecated flags: add one that the program still accepts to the table",
             )
         };
         assert_eq!(minor("1.35.0"), [lacks("1.35.0")]);
         assert_eq!(minor("v1.35")[0].0, lacks("v1.35").0);
-        assert_eq!(minor("1.350.1")[0].0, "nothing tells which flags app 1.350.1 has: roles/r/flags/app is about 1.35");
+        assert_eq!(minor("1.350.1")[0].0, "there is no table of the flags of app 1.350.1: roles/r/flags/app has 1.35");
     }
 
     #[test]
@@ -330,7 +330,7 @@ template = "app.service"
     fn a_table_that_is_called_as_no_version_is_an_error_and_no_version_that_is_known() {
         for name in ["latest", "README", "1.9,2", "v", "1.0.txt"] {
             let found = site(ROLE, UNIT, &[V1, (name, "")]);
-            let what = format!("roles/r/flags/app/{name}.txt is read for no version of app");
+            let what = format!("roles/r/flags/app/{name}.txt is not named after a version of app");
             let wanted = if name == "1.0.txt" { None } else { Some(what) };
             assert_eq!(found.first().map(|one| one.0.clone()), wanted, "{name}");
         }

@@ -1,14 +1,14 @@
-//! Hosts that are in each other's way, or can't be meant: two with one address or key, one without a role, a name that is no host's.
+//! Conflicting or invalid hosts: two with the same address or key, one without a role, one with an invalid name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, code};
 use crate::site::Site;
 
-/// The most characters that a host's name may have, and a part of it between dots.
+/// The maximum length of a host name, and of a label in it.
 const LONGEST: [usize; 2] = [253, 63];
 
-/// What is wrong with the hosts of a site, whether or not they resolve: what it leads to there would be told in their place.
+/// Problems of hosts, whether or not they resolve, since these problems can be the cause.
 pub fn lint(site: &Site) -> Vec<Error> {
     let hosts = &site.hosts;
     let mut addresses: BTreeMap<_, Vec<_>> = BTreeMap::new();
@@ -19,12 +19,12 @@ pub fn lint(site: &Site) -> Vec<Error> {
             let error = Error::new(code::LINT_HOST, format!("`{name}` can't be the name of a host: {why}"))
                 .at(host.doc.place(&[]), "named by this file");
             errors.push(error.help(format!(
-                "rename host_vars/{name}.toml, and `host` in its kpull.toml: letters a to z, digits and `-`, with `.` between parts"
+                "rename host_vars/{name}.toml, and `host` in its kpull.toml; use letters a to z, digits and `-`, with `.` between labels"
             )));
         }
         if host.roles.is_empty() {
             errors.push(
-                Error::new(code::LINT_HOST, format!("{name} has no role: nothing would be done there"))
+                Error::new(code::LINT_HOST, format!("{name} has no role, so kpull would do nothing there"))
                     .at(host.doc.place(&[]), "neither `groups` with roles nor `roles`")
                     .help("add `groups` or `roles`, or remove the file"),
             );
@@ -35,18 +35,18 @@ pub fn lint(site: &Site) -> Vec<Error> {
         }
     }
     for (address, names) in addresses {
-        let what = format!("have one address, {address}");
+        let what = format!("have the same address, {address}");
         errors.extend(shared(site, &names, "address", &what, "give each host its own"));
     }
     for names in keys.into_values().map(Vec::from_iter) {
-        let what = "have one `recipient`: each could read the others' secrets and speak as them";
-        let help = "write what `cat /etc/ssh/ssh_host_ed25519_key.pub` prints on each; clones of a machine need `ssh-keygen -A` after their keys were removed";
+        let what = "have the same `recipient`: each could read the others' secrets and sign as them";
+        let help = "set it to the output of `cat /etc/ssh/ssh_host_ed25519_key.pub` on each host; on clones of a machine, remove the keys and run `ssh-keygen -A` first";
         errors.extend(shared(site, &names, "recipient", what, help));
     }
     errors
 }
 
-/// What several hosts have that is to be each one's own, told once, at the second of them.
+/// The error for a value that several hosts share, at the second of them.
 fn shared(site: &Site, names: &[&String], key: &str, what: &str, help: &str) -> Option<Error> {
     let second = site.hosts.get(*names.get(1)?)?;
     let (last, others) = names.split_last()?;
@@ -55,18 +55,18 @@ fn shared(site: &Site, names: &[&String], key: &str, what: &str, help: &str) -> 
     Some(error.at(second.doc.place(&[key.to_owned()]), "the same").help(help))
 }
 
-/// Why a host can't be called this.
+/// Why a host can't have this name.
 fn bad_name(name: &str) -> Option<&'static str> {
     let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let is_label = |label: &str| {
         !label.is_empty() && label.len() <= LONGEST[1] && !label.starts_with('-') && !label.ends_with('-')
     };
     if name.chars().any(|c| c.is_ascii_uppercase()) {
-        return Some("it has upper-case letters, which some programs write in lower case");
+        return Some("it has upper-case letters, which some programs convert to lower case");
     }
     let is_good =
         name.len() <= LONGEST[0] && name.split('.').all(|label| is_label(label) && label.chars().all(is_plain));
-    (!is_good).then_some("no host on a network may be called this")
+    (!is_good).then_some("it is not a valid host name")
 }
 
 #[cfg(test)]
@@ -83,12 +83,12 @@ mod tests {
     #[test]
     fn two_hosts_with_one_address_or_one_key_are_told_at_the_second() {
         let one = "roles = ['r']\naddress = '10.0.0.1'\n";
-        let what = "h1 and h2 have one address, 10.0.0.1";
+        let what = "h1 and h2 have the same address, 10.0.0.1";
         assert_eq!(two(one, one), [told(what, "host_vars/h2.toml:2:11", "give each host its own")]);
         assert_eq!(two(one, "roles = ['r']\naddress = '::ffff:10.0.0.2'\n"), []);
         let with_key = |last: u8| format!("roles = ['r']\naddress = '10.0.0.{last}'\nrecipient = '{KEY}'\n");
         let errors = two(&with_key(1), &with_key(2));
-        let what = "h1 and h2 have one `recipient`: each could read the others' secrets and speak as them";
+        let what = "h1 and h2 have the same `recipient`: each could read the others' secrets and sign as them";
         assert_eq!((errors.len(), errors[0].0.as_str(), errors[0].1.as_str()), (1, what, "host_vars/h2.toml:3:13"));
     }
 
@@ -101,7 +101,10 @@ mod tests {
         let help = "add `groups` or `roles`, or remove the file";
         for more in ["", "roles = []\n", "groups = ['empty']\n"] {
             let errors = told_of(&format!("address = '10.0.0.1'\n{more}"));
-            assert_eq!(errors, [told("h1 has no role: nothing would be done there", "host_vars/h1.toml:1:1", help)]);
+            assert_eq!(
+                errors,
+                [told("h1 has no role, so kpull would do nothing there", "host_vars/h1.toml:1:1", help)]
+            );
         }
     }
 
@@ -114,11 +117,10 @@ mod tests {
         for good in ["master1", "node-1.example.org", "1"] {
             assert_eq!(named(good), None, "{good}");
         }
-        let upper =
-            "`Master1` can't be the name of a host: it has upper-case letters, which some programs write in lower case";
+        let upper = "`Master1` can't be the name of a host: it has upper-case letters, which some programs convert to lower case";
         assert_eq!(named("Master1").as_deref(), Some(upper));
         for bad in ["a_b", "a..b", "a-.b", &"a".repeat(64)] {
-            let what = format!("`{bad}` can't be the name of a host: no host on a network may be called this");
+            let what = format!("`{bad}` can't be the name of a host: it is not a valid host name");
             assert_eq!(named(bad), Some(what), "{bad}");
         }
     }

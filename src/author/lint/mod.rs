@@ -81,9 +81,9 @@ struct Host<'a> {
     /// The names of its secrets.
     secrets: &'a BTreeSet<String>,
     units: Vec<HostUnit<'a>>,
-    /// The pins of what artifacts install, by path.
+    /// The artifacts of installed files, by path.
     artifacts: BTreeMap<String, &'a str>,
-    /// The pins of what is extracted as a whole, by directory.
+    /// The artifacts that are extracted as a whole, by directory.
     trees: Vec<(&'a Path, &'a str)>,
 }
 
@@ -114,7 +114,7 @@ impl<'a> Host<'a> {
         of_kind(self.items)
     }
 
-    /// The name of the artifact that the program at a path is from, if it is from one.
+    /// The name of the artifact that installs the program at a path, if any.
     fn artifact_of(&self, path: &str) -> Option<&'a str> {
         let find = |path: &str| {
             let in_tree = || self.trees.iter().find(|(dir, _)| Path::new(path).starts_with(dir)).map(|(_, name)| *name);
@@ -123,7 +123,7 @@ impl<'a> Host<'a> {
         find(path).or_else(|| find(&self.behind_links(path)))
     }
 
-    /// Where a path leads, as far as the host's own links tell.
+    /// The target of a path through the links of the host's resources.
     fn behind_links(&self, path: &str) -> String {
         const MOST: usize = 8;
         let mut path = path.to_owned();

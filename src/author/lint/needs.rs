@@ -1,4 +1,4 @@
-//! What a host waits for, and no host of the site makes: it would wait for ever.
+//! Resources that a host waits for, but no host of the site creates: it would wait forever.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -23,15 +23,15 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
     once(found)
 }
 
-/// The hosts that make what this is, where it only waits for it.
+/// The hosts that create this resource, if this host only waits for it.
 fn writers(item: &Item) -> Option<&[String]> {
     item.as_kind::<EtcdKey>()?.writers.as_deref()
 }
 
-/// What the resources of a host need, and no host makes.
+/// What the resources of a host need, but no host creates.
 fn missing(subject: &Subject<'_>, host: &Host<'_>, made: &HashMap<&str, Vec<&str>>) -> Vec<Error> {
     let mut errors = Vec::new();
-    // an entry of a role may be several resources, each of which needs the same
+    // an entry of a role can be several resources with the same needs
     let mut known = BTreeSet::new();
     for item in host.items {
         let awaited = writers(item).map(|_| &item.id);
@@ -42,36 +42,36 @@ fn missing(subject: &Subject<'_>, host: &Host<'_>, made: &HashMap<&str, Vec<&str
             let here = host.items.iter().find(|other| other.id == *id);
             let error = Error::new(
                 code::UNKNOWN,
-                format!("no host makes `{id}`, and the role {} of {} needs it", item.role, host.name),
+                format!("no host creates `{id}`, but the role {} of {} needs it", item.role, host.name),
             )
             .at(subject.place(item, "needs"), "needed here");
             errors.push(match (here, nearest(id, made.keys().copied())) {
                 (Some(here), _) => error.help(format!(
-                    "`writers` at {} names no host that has this resource: name one with the role {}",
+                    "`writers` at {} names no host with this resource: name one with the role {}",
                     here.place, here.role
                 )),
                 (None, Some(near)) => error.help(format!("did you mean `{near}`?")),
-                (None, None) => error.help("give a host the role that makes it, or take it out of `needs`"),
+                (None, None) => error.help("give a host the role that creates it, or remove it from `needs`"),
             });
         }
     }
     errors
 }
 
-/// Names of writers that are no hosts.
+/// Writers that are not hosts.
 fn misnamed(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
     let mut errors = Vec::new();
     for item in host.items {
         for name in writers(item).into_iter().flatten().filter(|name| !subject.site.hosts.contains_key(*name)) {
             let error = Error::new(
                 code::UNKNOWN,
-                format!("`writers` of `{}` names {name}, which is no host of the site", item.id),
+                format!("`writers` of `{}` names {name}, which is not a host of the site", item.id),
             )
-            .at(subject.place(item, "writers"), "said here");
+            .at(subject.place(item, "writers"), "named here");
             errors.push(error.help_nearest(
                 name,
                 subject.site.hosts.keys().map(String::as_str),
-                "write the names of hosts, as host_vars/ has them",
+                "use names of hosts as in host_vars/",
             ));
         }
     }
@@ -110,9 +110,9 @@ mod tests {
 
     #[test]
     fn what_no_host_makes_is_told_with_the_role_and_the_host_that_need_it() {
-        let what = |id: &str| format!("no host makes `{id}`, and the role b of h2 needs it");
+        let what = |id: &str| format!("no host creates `{id}`, but the role b of h2 needs it");
         let at = "roles/b/role.toml:4:1";
-        let help = "give a host the role that makes it, or take it out of `needs`";
+        let help = "give a host the role that creates it, or remove it from `needs`";
         assert_eq!(site("", &unit("etcd_key:/k")), [told(&what("etcd_key:/k"), at, help)]);
         assert_eq!(site("", &unit("kube_object:Secret/x/y")), [told(&what("kube_object:Secret/x/y"), at, help)]);
         let near = "did you mean `etcd_key:/k`?";
@@ -122,15 +122,15 @@ mod tests {
     #[test]
     fn a_key_that_everybody_waits_for_and_nobody_sets_is_told() {
         let waiter = |writers: &str| format!("{KEY}writers = [{writers}]\n{}", unit("etcd_key:/k"));
-        let what = "no host makes `etcd_key:/k`, and the role b of h2 needs it";
-        let help = "`writers` at roles/b/role.toml:2:1 names no host that has this resource: name one with the role b";
+        let what = "no host creates `etcd_key:/k`, but the role b of h2 needs it";
+        let help = "`writers` at roles/b/role.toml:2:1 names no host with this resource: name one with the role b";
         for writers in ["", "'h1'"] {
             assert_eq!(site("", &waiter(writers)), [told(what, "roles/b/role.toml:2:1", help)], "{writers}");
         }
         let errors = site("", &waiter("'h2', 'h3'"));
         assert_eq!(errors, [], "one that is there is enough, and it looks at no others");
         let errors = site(KEY, &waiter("'h1', 'h3'"));
-        let wrong = "`writers` of `etcd_key:/k` names h3, which is no host of the site";
+        let wrong = "`writers` of `etcd_key:/k` names h3, which is not a host of the site";
         assert_eq!(errors, [told(wrong, "roles/b/role.toml:7:1", "did you mean `h1`?")]);
     }
 }

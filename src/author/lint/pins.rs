@@ -1,4 +1,4 @@
-//! Pins that don't say how long their file is: a download of one can't be bounded, nor its space be asked for.
+//! Pins without a size: their download can't be limited, and its space can't be checked in advance.
 
 use crate::author::lint::Subject;
 use crate::document::{Doc, Pin};
@@ -14,7 +14,9 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
         (!says).then(|| {
             Error::new(code::PIN, format!("the pin of {} ({arch}) has no size", pin.name))
                 .at(doc.place(&[pin.name.clone(), arch.to_owned()]), "no `size` here")
-                .help(format!("`kpull pin {url}` writes it; a file that can't be had now gets `size = \"unknown\"`"))
+                .help(format!(
+                    "`kpull pin {url}` adds it; for a file that is not available now, set `size = \"unknown\"`"
+                ))
         })
     };
     match subject.site.files.doc(FILE) {
@@ -24,17 +26,14 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
     }
 }
 
-/// What is to be told of pins that say of themselves that nobody knows their size.
+/// The warning for pins with an unknown size.
 pub fn unknown_sizes(site: &Site) -> Option<String> {
     let (arch, pin) = sizeless(site).next()?;
     let count = counted(sizeless(site).count(), "file");
-    Some(format!(
-        "{FILE} does not know the size of {count}, the first of which is {} ({arch}): `kpull pin URL` writes it",
-        pin.name
-    ))
+    Some(format!("{FILE} lacks the size of {count}, first {} ({arch}): `kpull pin URL` adds it", pin.name))
 }
 
-/// The pins that have no number for a size, with their architectures.
+/// The pins without a size, with their architectures.
 fn sizeless(site: &Site) -> impl Iterator<Item = (&str, &Pin)> {
     let pins = site.artifacts.values().flat_map(|artifact| &artifact.pins);
     pins.filter(|(_, pin)| pin.size.is_none()).map(|(arch, pin)| (arch.as_str(), pin))

@@ -1,4 +1,4 @@
-//! Where in what people wrote something is that was found in what it was rendered to.
+//! Finds the source of rendered text in the files of a site.
 
 use crate::error::Place;
 use crate::kind::Item;
@@ -6,7 +6,7 @@ use crate::resolve::layers;
 use crate::site::Site;
 use crate::text::around;
 
-/// Where a flag of a role's command line is set: the last layer that has it in a table, else where it is written.
+/// Where a flag of a role's command line is set: in the last layer with it in a table, or where it is written.
 pub fn of_flag(site: &Site, host: &str, item: &Item, flag: &str) -> Place {
     for layer in layers(site, host, Some(&item.role)).iter().rev() {
         let Some(vars) = layer.get(&[]).and_then(|vars| vars.as_object()) else { continue };
@@ -20,8 +20,8 @@ pub fn of_flag(site: &Site, host: &str, item: &Item, flag: &str) -> Place {
     long.or_else(|| of_word(site, item, &format!("-{flag}"))).unwrap_or_else(|| item.place.clone())
 }
 
-/// Where a word that a resource came to have is written in its role: in its entry, else in a template or a file, those that
-/// are called like the resource first.
+/// Where a word of a resource is written in its role: in its entry, or in a template or file, preferring those named like the
+/// resource.
 pub fn of_word(site: &Site, item: &Item, word: &str) -> Option<Place> {
     if let Some(place) = in_entry(site, item, word) {
         return Some(place);
@@ -53,7 +53,7 @@ pub fn in_entry(site: &Site, item: &Item, word: &str) -> Option<Place> {
     Some(Place { span: start..start + word.len(), ..place.clone() })
 }
 
-/// Where a word stands in a text, not as a part of another one.
+/// The position of a word in a text, not as part of another one.
 fn find(text: &str, word: &str) -> Option<usize> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | '@');
     let mut places = around(text, word);

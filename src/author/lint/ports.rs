@@ -1,4 +1,4 @@
-//! Ports: what a unit says that others reach it at, what the firewall lets in, and what command lines listen at.
+//! Ports: the `listens` of units, what the firewall allows, and what command lines listen at.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use crate::kind::Item;
 use crate::kind::firewall::{Definition, Firewall, OwnZone};
 use crate::site::Site;
 
-/// The zone that lets everything in.
+/// The zone that allows everything.
 const TRUSTED: &str = "trusted";
 
 pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
@@ -25,31 +25,31 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
     subject.hosts.iter().flat_map(of_host).collect()
 }
 
-/// Zones of a host that let everything in; `None` is the default one.
+/// Zones of a host that allow everything; `None` is the default zone.
 fn open_zones<'a>(host: &Host<'a>) -> HashSet<Option<&'a str>> {
     let own = host.all::<OwnZone>().map(|(_, own)| own).filter(|own| own.target == Some(Target::Accept));
     own.map(|own| own.zone.as_deref()).chain([Some(TRUSTED)]).collect()
 }
 
-/// A host's firewalls, but for those of zones that let everything in.
+/// A host's firewalls, except those of zones that allow everything.
 fn firewalls<'a>(host: &Host<'a>) -> impl Iterator<Item = (&'a Item, &'a Firewall)> + use<'a> {
     let open = open_zones(host);
     host.all::<Firewall>().filter(move |(_, firewall)| !open.contains(&firewall.zone.as_deref()))
 }
 
-/// What a firewall lets in by services that the host's roles define.
+/// What a firewall allows by services that the host's roles define.
 fn lets_in_by_own_services<'a>(host: &Host<'a>, firewall: &'a Firewall) -> impl Iterator<Item = &'a Traffic> + use<'a> {
     let own: HashMap<&str, &[Traffic]> =
         host.all::<Definition>().filter_map(|(_, definition)| definition.as_service()).collect();
     firewall.named.iter().filter_map(move |name| own.get(name.as_str()).copied()).flatten()
 }
 
-/// What units listen at, with the unit.
+/// The units with what they listen at.
 fn listened<'a>(host: &'a Host<'_>) -> impl Iterator<Item = (&'a HostUnit<'a>, &'a Traffic)> {
     host.units.iter().flat_map(|unit| unit.unit.listens.iter().map(move |listen| (unit, &listen.at)))
 }
 
-/// What of some traffic is not among other: as a text for people.
+/// The part of some traffic that is not in others, as text.
 fn rest(wanted: &Traffic, others: &[&Traffic]) -> Option<String> {
     match wanted {
         Traffic::Protocol(_) => (!others.contains(&wanted)).then(|| wanted.to_string()),
@@ -65,7 +65,7 @@ fn rest(wanted: &Traffic, others: &[&Traffic]) -> Option<String> {
     }
 }
 
-/// What units listen at, and the firewall shuts. Of a host without a `[[firewall]]` somebody else looks after it.
+/// What units listen at, but the firewall blocks. Skips hosts without a `[[firewall]]`.
 fn shut(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
     if host.all::<Firewall>().next().is_none() || open_zones(host).contains(&None) {
         return Vec::new();
@@ -79,21 +79,18 @@ fn shut(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
         let shut = rest(at, &lets_in)?;
         let field = if matches!(at, Traffic::Ports(_)) { "port" } else { "protocol" };
         Some(
-            Error::new(
-                code::LINT_PORT,
-                format!("{} listens at {shut}, and no [[firewall]] lets that in", unit.unit.name),
-            )
-            .at(place_of(subject.site, unit.item, at, "listens"), "said here")
-            .help(format!(
-                "on {}: add `{{ {field} = \"{at}\", from = … }}` to the `allow` of a [[firewall]]",
-                host.name
-            )),
+            Error::new(code::LINT_PORT, format!("{} listens at {shut}, but no [[firewall]] allows it", unit.unit.name))
+                .at(place_of(subject.site, unit.item, at, "listens"), "said here")
+                .help(format!(
+                    "on {}: add `{{ {field} = \"{at}\", from = … }}` to the `allow` of a [[firewall]]",
+                    host.name
+                )),
         )
     };
     listened(host).filter_map(shut).collect()
 }
 
-/// What the firewall lets in, and no unit listens at. Of a host whose units don't say, nothing can be told.
+/// What the firewall allows, but no unit listens at. Skips hosts whose units have no `listens`.
 fn open(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
     let listened: Vec<&Traffic> = listened(host).map(|(_, at)| at).collect();
     if listened.is_empty() {
@@ -104,19 +101,16 @@ fn open(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
         for traffic in &firewall.lets_in {
             let Some(open) = rest(traffic, &listened) else { continue };
             errors.push(
-                Error::new(code::LINT_PORT, format!("the firewall lets {open} in, and no unit listens there"))
-                    .at(place_of(subject.site, item, traffic, "allow"), "let in here")
-                    .help(format!(
-                        "on {}: shut it, or add `listens = [\"{open}\"]` to the [[unit]] that it is for",
-                        host.name
-                    )),
+                Error::new(code::LINT_PORT, format!("the firewall allows {open}, but no unit listens there"))
+                    .at(place_of(subject.site, item, traffic, "allow"), "allowed here")
+                    .help(format!("on {}: block it, or add `listens = [\"{open}\"]` to its [[unit]]", host.name)),
             );
         }
     }
     errors
 }
 
-/// What two units of a host both listen at: one of them can't. A socket and the service that it starts are one.
+/// What two units of a host both listen at, which only one can. A socket and its service count as one.
 fn shared(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
     let stem = |unit: &HostUnit<'_>| unit.unit.name.rsplit_once('.').map(|(stem, _)| stem.to_owned());
     let all: Vec<_> = listened(host).collect();
@@ -132,20 +126,20 @@ fn shared(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
                 code::LINT_PORT,
                 format!("{} and {} of {} both listen at {at}", unit.unit.name, other.unit.name, host.name),
             )
-            .at(place_of(subject.site, unit.item, at, "listens"), "taken already")
+            .at(place_of(subject.site, unit.item, at, "listens"), "already in use")
             .help(format!("give one of them another port; the other one is at {}", other.item.place)),
         );
     }
     errors
 }
 
-/// Where in its entry some traffic is written; else the field, else the entry.
+/// The place of some traffic in its entry, else of the field, else of the entry.
 fn place_of(site: &Site, item: &Item, traffic: &Traffic, field: &str) -> Place {
     let written = [traffic.to_string(), field.to_owned(), "ports".to_owned()];
     written.iter().find_map(|word| place::in_entry(site, item, word)).unwrap_or_else(|| item.place.clone())
 }
 
-/// Addresses that a program is told to listen at, and its unit's `listens` lacks.
+/// Addresses that the flags of a program listen at, but the unit's `listens` lacks.
 fn unsaid(subject: &Subject<'_>, host: &Host<'_>, unit: &HostUnit<'_>) -> Vec<Error> {
     let said: Vec<&Traffic> = unit.unit.listens.iter().map(|listen| &listen.at).collect();
     let mut errors = Vec::new();
@@ -162,7 +156,7 @@ fn unsaid(subject: &Subject<'_>, host: &Host<'_>, unit: &HostUnit<'_>) -> Vec<Er
                     Error::new(
                         code::LINT_PORT,
                         format!(
-                            "{} listens at {unsaid} by `--{flag}`, and {} does not say so",
+                            "{} listens at {unsaid} by `--{flag}`, but {} does not list it",
                             name_of(&command.program),
                             unit.unit.name
                         ),
@@ -176,7 +170,7 @@ fn unsaid(subject: &Subject<'_>, host: &Host<'_>, unit: &HostUnit<'_>) -> Vec<Er
     errors
 }
 
-/// The port of a URL or `HOST:PORT`, if other hosts can reach it there.
+/// The port of a URL or `HOST:PORT`, if other hosts can reach it.
 fn reachable_port(address: &str) -> Option<u16> {
     let address = address.trim();
     let address = match address.split_once("://") {
@@ -279,13 +273,13 @@ mod tests {
             ("services = ['ssh']\ndefine_services.app = { ports = ['6443/tcp'] }", "6443/tcp", "port"),
             ("services = ['ssh']", "vrrp", "protocol"),
         ] {
-            let what = format!("a.service listens at {shut}, and no [[firewall]] lets that in");
+            let what = format!("a.service listens at {shut}, but no [[firewall]] allows it");
             let help = format!("on h1: add `{{ {field} = \"{shut}\", from = … }}` to the `allow` of a [[firewall]]");
             let errors = site(&format!("listens = ['{shut}']"), firewall);
             assert_eq!(errors, [told(&what, "roles/r/role.toml:4:13", &help)], "{firewall}");
         }
         let errors = site("listens = ['10-20/tcp']", "ports = ['12-18/tcp']");
-        assert_eq!(errors[0].0, "a.service listens at 10-11/tcp, 19-20/tcp, and no [[firewall]] lets that in");
+        assert_eq!(errors[0].0, "a.service listens at 10-11/tcp, 19-20/tcp, but no [[firewall]] allows it");
     }
 
     #[test]
@@ -296,8 +290,8 @@ mod tests {
             ("allow = [{ protocol = 'vrrp', from = '10.0.0.2' }]", "vrrp", "6:24"),
             ("ports = ['80-81/tcp']", "81/tcp", "6:11"),
         ] {
-            let what = format!("the firewall lets {open} in, and no unit listens there");
-            let help = format!("on h1: shut it, or add `listens = [\"{open}\"]` to the [[unit]] that it is for");
+            let what = format!("the firewall allows {open}, but no unit listens there");
+            let help = format!("on h1: block it, or add `listens = [\"{open}\"]` to its [[unit]]");
             let firewall = format!("{firewall}\nservices = ['http']");
             assert_eq!(
                 site("listens = ['80/tcp']", &firewall),
@@ -316,7 +310,7 @@ mod tests {
         };
         assert_eq!(role("listens = ['2379/tcp']"), []);
         let help = "add \"2379/tcp\" to `listens` of the [[unit]] at roles/r/role.toml:5:1";
-        let what = "etcd listens at 2379/tcp by `--listen-client-urls`, and etcd.service does not say so";
+        let what = "etcd listens at 2379/tcp by `--listen-client-urls`, but etcd.service does not list it";
         assert_eq!(role("listens = ['2380/tcp']"), [told(what, "roles/r/role.toml:3:1", help)]);
     }
 

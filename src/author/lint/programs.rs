@@ -1,4 +1,4 @@
-//! Units whose program nothing installs: they would fail on the host, when they are started.
+//! Units whose program nothing installs, which would fail to start on the host.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::error::{Error, code, nearest};
 use crate::kind::command::Run;
 use crate::kind::symlink::Symlink;
 
-/// Where the distribution's programs are.
+/// The directories of the distribution's programs.
 const SYSTEM: [&str; 7] = ["/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/libexec", "/lib"];
 
 /// The settings that run programs.
@@ -23,7 +23,7 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
             for key in KEYS {
                 for command in unit.text.commands(key) {
                     let program = command.program.as_str();
-                    // systemd looks for a mere name in its own directories, and fills `%` in
+                    // systemd searches its own directories for bare names, and expands `%`
                     let is_plain = program.starts_with('/') && !program.contains(['%', '$']);
                     if !is_plain || command.may_fail || is_there(host, &installed, program) {
                         continue;
@@ -34,7 +34,7 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
                         .or_else(|| nearest(program, installed.iter().map(String::as_str)));
                     let help = match near {
                         Some(near) => format!("did you mean `{near}`?"),
-                        None => "install it with an [[artifact]], a [[file]] or a [[template]]; packages put theirs below /usr. A `-` before it lets it be missing".to_owned(),
+                        None => "install it with an [[artifact]], a [[file]] or a [[template]]; packages install theirs below /usr. With a `-` before it, it can be missing".to_owned(),
                     };
                     let place = subject.place_of_word(unit.item, program);
                     errors.push(
@@ -52,7 +52,7 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
     errors
 }
 
-/// The paths where this host's resources put something that can be run.
+/// The paths at which this host's resources install programs.
 fn installed(host: &Host<'_>) -> BTreeSet<String> {
     let kinds = ["artifact", "file", "template", "symlink", "secret"];
     let items = host.items.iter().filter(|item| kinds.contains(&item.about.kind));
@@ -65,9 +65,9 @@ fn is_there(host: &Host<'_>, installed: &BTreeSet<String>, program: &str) -> boo
     let path = Path::new(program);
     SYSTEM.iter().any(|dir| path.starts_with(dir))
         || installed.contains(program)
-        // what is in an archive, only the host knows
+        // only the host knows the content of an archive
         || host.trees.iter().any(|(dir, _)| path.starts_with(dir))
-        // what is behind a link to a directory, only the host knows
+        // only the host knows the content behind a link to a directory
         || host.all::<Symlink>().any(|(_, link)| path.starts_with(link.ends().0))
 }
 
@@ -115,7 +115,7 @@ mod tests {
         for key in ["ExecStartPre", "ExecStartPost", "ExecReload", "ExecStop"] {
             let errors = site(&format!("ExecStart=/bin/true\n{key}=/opt/bin/thing"), "");
             let column = key.len() + 2;
-            let help = "install it with an [[artifact]], a [[file]] or a [[template]]; packages put theirs below /usr. A `-` before it lets it be missing";
+            let help = "install it with an [[artifact]], a [[file]] or a [[template]]; packages install theirs below /usr. With a `-` before it, it can be missing";
             assert_eq!(
                 errors,
                 [told(

@@ -1,4 +1,4 @@
-//! A rollout of which a host could never know whose turn it is: a role writes its `kpull.toml`, and there is no `[status]` in it.
+//! A rollout that a host can't follow: a role writes its `kpull.toml` without `[status]`.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::kind::Item;
 use crate::resolve::once;
 use crate::status::written;
 
-/// Where a host's configuration is, unless somebody says otherwise.
+/// The default path of a host's configuration.
 const CONFIG: &str = "/etc/kpull/kpull.toml";
 
 pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
@@ -23,9 +23,9 @@ fn unseeing(host: &Host<'_>) -> Option<Error> {
     let is_written = |item: &&Item| item.about.paths().any(|path| path == Path::new(CONFIG));
     let item = host.items.iter().find(is_written)?;
     let None = written(host.items, Path::new(CONFIG))? else { return None };
-    let what = "the site has a [rollout], and a host with this kpull.toml can't see whose turn it is: it would keep its release for ever";
+    let what = "the site has a [rollout], but a host with this kpull.toml can't see its position in it: it would keep its release forever";
     let error = Error::new(code::ROLLOUT, what).at(item.place.clone(), "has no [status]");
-    Some(error.help("write `[status]` into it, with `dir`, `http` or `etcd`, or leave [rollout] out of site.toml"))
+    Some(error.help("add `[status]` with `dir`, `http` or `etcd`, or remove [rollout] from site.toml"))
 }
 
 #[cfg(test)]
@@ -45,8 +45,9 @@ mod tests {
     #[test]
     fn a_role_that_takes_the_status_away_from_hosts_that_take_turns_is_told() {
         let file = |text: &str| format!("[[file]]\npath = '/etc/kpull/kpull.toml'\ncontent = \"\"\"{text}\"\"\"\n");
-        let what = "the site has a [rollout], and a host with this kpull.toml can't see whose turn it is: it would keep its release for ever";
-        let help = "write `[status]` into it, with `dir`, `http` or `etcd`, or leave [rollout] out of site.toml; the same on 1 more: h2";
+        let what = "the site has a [rollout], but a host with this kpull.toml can't see its position in it: it would keep its release forever";
+        let help =
+            "add `[status]` with `dir`, `http` or `etcd`, or remove [rollout] from site.toml; the same on 1 more: h2";
         let all = [told(what, "roles/r/role.toml:2:1", help)];
         assert_eq!(with("[rollout]\n", &file("host = 'x'\n")), all);
         // what kpull would refuse to read tells nothing to anybody

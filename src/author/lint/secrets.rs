@@ -1,4 +1,4 @@
-//! Secrets where every user of the host, or of the cluster, can read them.
+//! Secrets that every user of the host or the cluster can read.
 
 use std::borrow::Cow;
 
@@ -15,11 +15,11 @@ use crate::kind::kube_object::KubeObject;
 use crate::kind::unit::Unit;
 use crate::secret::placeholder;
 
-/// Who reads what is not kept from anybody.
+/// The readers of unprotected content.
 const USERS: &str = "every user of the host";
-const UNIT: &str = "systemd tells every user what is in a unit, whatever the mode of its file: hand the secret over as a credential, with `credential` and `unit` in a [[secret]], or in a file with the mode 0600 that `EnvironmentFile=` names";
+const UNIT: &str = "systemd shows the content of units to every user, whatever the mode of the file: pass the secret as a credential, with `credential` and `unit` in a [[secret]], or in an `EnvironmentFile=` with the mode 0600";
 
-/// An error for each resource that shows a secret, as it is or in a usual encoding of it, to others than those whom it is for.
+/// An error for each resource that exposes a secret, in plain or a common encoding, to unintended readers.
 pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
     let mut errors = Vec::new();
     for host in &subject.hosts {
@@ -38,23 +38,23 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
     errors
 }
 
-/// A secret that others can read.
+/// An exposed secret.
 struct Shown {
     secret: String,
-    /// The field that it is in.
+    /// The field that contains it.
     field: String,
     /// Who can read it.
     reader: &'static str,
     help: &'static str,
 }
 
-/// The first secret of a resource that others can read.
+/// The first exposed secret of a resource.
 fn shown(host: &Host<'_>, item: &Item) -> Option<Shown> {
     let field = |names: &[&str]| {
         let is_set = |name: &&&str| item.fields.get(**name).is_some();
         names.iter().find(is_set).or(names.first()).map_or_else(String::new, |name| (*name).to_owned())
     };
-    // those of a unit are looked at with the unit
+    // unit files are checked with their unit
     if let Some(file) = item.as_kind::<File>().filter(|_| item.about.kind != "unit-file") {
         let text = String::from_utf8_lossy(&file.content);
         if DIRS.iter().any(|dir| file.path.starts_with(dir)) {
@@ -63,7 +63,7 @@ fn shown(host: &Host<'_>, item: &Item) -> Option<Shown> {
         }
         if file.wanted.is_for_all() {
             let secret = host.secret_in(&text)?;
-            let help = "leave `mode` out, which is 0600 then; or let it be 0640, with the `group` of those who need it";
+            let help = "omit `mode`, which defaults to 0600, or set it to 0640 with the `group` that needs it";
             return Some(Shown { secret, field: "mode".to_owned(), reader: USERS, help });
         }
     }
@@ -74,15 +74,15 @@ fn shown(host: &Host<'_>, item: &Item) -> Option<Shown> {
     }
     if let Some(object) = item.as_kind::<KubeObject>() {
         let secret = strings(&object.public()).into_iter().find_map(|text| host.secret_in(&text))?;
-        let help = "put it under `data` or `stringData` of an object of the kind Secret, and refer to that";
-        let reader = "whoever may look at such objects";
+        let help = "move it to `data` or `stringData` of an object of the kind Secret, and refer to that";
+        let reader = "everyone with access to such objects";
         return Some(Shown { secret, field: field(&["content", "template"]), reader, help });
     }
     let (hidden, help): (&[&str], _) = match item.about.kind {
-        "command" => (&["env"], "hand it over in `env`: how a program is called can be seen while it runs"),
-        "probe" => (&["http", "https", "expect", "expect_body"], "let the program read it from a file of its own"),
+        "command" => (&["env"], "pass it in `env`: other users can see the arguments of running programs"),
+        "probe" => (&["http", "https", "expect", "expect_body"], "let the program read it from its own file"),
         "etcd_key" => (&["value"], "only `value` of a key may be a secret"),
-        _ => (&["content"], "write it into a file that only those can read who need it, as `[[secret]]` does"),
+        _ => (&["content"], "write it to a file with restricted access, as `[[secret]]` does"),
     };
     let mut open = item.fields.as_object().into_iter().flatten().filter(|(name, _)| !hidden.contains(&name.as_str()));
     open.find_map(|(name, value)| {
@@ -91,7 +91,7 @@ fn shown(host: &Host<'_>, item: &Item) -> Option<Shown> {
     })
 }
 
-/// Every text in a value, and every key.
+/// All strings and keys in a value.
 fn strings(value: &Value) -> Vec<Cow<'_, str>> {
     let (mut found, mut left) = (Vec::new(), vec![value]);
     while let Some(value) = left.pop() {
@@ -109,8 +109,7 @@ fn strings(value: &Value) -> Vec<Cow<'_, str>> {
 }
 
 impl Host<'_> {
-    /// The name of a secret that is in a text: its placeholder in one of the [`forms`] that are hidden elsewhere, in capitals or small
-    /// letters.
+    /// The name of a secret in a text: its placeholder in one of the redacted [`forms`], ignoring case.
     fn secret_in(&self, text: &str) -> Option<String> {
         let small = text.to_lowercase();
         let is_form = |form: &Zeroizing<String>| small.contains(&form.to_lowercase());
@@ -137,7 +136,7 @@ mod tests {
             [told(
                 "the secret db is in `mode` of `file:/etc/app`, which every user of the host can read",
                 "roles/r/role.toml:5:1",
-                "leave `mode` out, which is 0600 then; or let it be 0640, with the `group` of those who need it"
+                "omit `mode`, which defaults to 0600, or set it to 0640 with the `group` that needs it"
             )]
         );
         for good in ["", "mode = '0640'\n", "mode = '0600'\n"] {
@@ -191,7 +190,7 @@ mod tests {
         for (kind, rest) in [("ConfigMap", data), ("Secret", "  labels:\n    p: \"{{ secret(\"db\") }}\"\n")] {
             let found = found_in(kind, rest);
             assert_eq!(found.len(), 1, "{kind}: {found:?}");
-            assert!(found[0].0.ends_with("which whoever may look at such objects can read"), "{found:?}");
+            assert!(found[0].0.ends_with("which everyone with access to such objects can read"), "{found:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Unit files as lints read them: settings, lists of names, command lines.
+//! Parses unit files for lints: settings, lists of names, command lines.
 
 use crate::host::unit_files::logical_lines;
 use crate::text::leading;
@@ -19,11 +19,11 @@ struct Setting {
 /// One command line of a unit.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Command {
-    /// The program, as it is written.
+    /// The program as written.
     pub program: String,
-    /// Its arguments, as it gets them; variables and specifiers stay as they are.
+    /// Its arguments after unquoting; variables and specifiers are not expanded.
     pub arguments: Vec<String>,
-    /// Whether systemd goes on when it fails, or is not there: a `-` before it.
+    /// Whether systemd ignores its failure or absence: a `-` before it.
     pub may_fail: bool,
 }
 
@@ -39,7 +39,7 @@ impl UnitText {
                     section = name.trim_end_matches(']').to_owned();
                 } else if let Some((key, value)) = line.split_once('=') {
                     let (key, value) = (key.trim(), value.trim());
-                    // dependencies are the ones that nothing takes back
+                    // an empty value resets a setting, except dependencies
                     if value.is_empty() && section != "Unit" {
                         settings.retain(|before| before.section != section || before.key != key);
                     } else {
@@ -55,7 +55,7 @@ impl UnitText {
         Self { settings }
     }
 
-    /// The words of a list, one after the other.
+    /// The words of a list setting.
     pub fn words(&self, section: &str, key: &str) -> impl Iterator<Item = &str> {
         self.values(section, key).flat_map(str::split_whitespace).map(|word| word.trim_matches(['"', '\'']))
     }
@@ -75,17 +75,17 @@ impl UnitText {
     }
 }
 
-/// The commands in one line: several stand between lone semicolons.
+/// The commands in one line, separated by lone semicolons.
 fn commands(line: &str) -> Vec<Command> {
     let words = split(line);
     words.split(|word| word == &Word::Separator).filter_map(command).collect()
 }
 
-/// A word of a command line, quotes and escapes taken off.
+/// An unquoted word of a command line.
 #[derive(Debug, PartialEq, Eq)]
 enum Word {
     Text(String),
-    /// A semicolon that stands alone.
+    /// A lone semicolon.
     Separator,
 }
 
@@ -97,7 +97,7 @@ fn command(words: &[Word]) -> Option<Command> {
     let first = words.next()?;
     let (prefix, program) = leading(first, |c| matches!(c, '@' | '-' | ':' | '+' | '!' | '|'));
     if prefix.contains('@') {
-        // the name that it is called by
+        // argv[0]
         words.next();
     }
     let plain = |word: &str| {
@@ -108,7 +108,7 @@ fn command(words: &[Word]) -> Option<Command> {
     Some(Command { program: program.replace("%%", "%"), arguments, may_fail: prefix.contains('-') })
 }
 
-/// The words of a command line, as systemd splits it.
+/// Splits a command line like systemd.
 fn split(line: &str) -> Vec<Word> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;

@@ -1,4 +1,4 @@
-//! Names of other units in units: one that names nothing makes systemd ignore what was meant.
+//! Names of other units in units: systemd ignores a name without a unit.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use crate::error::{Error, code, nearest};
 use crate::host::unit_files::instance_of;
 use crate::kind::package::Package;
 
-/// The settings with names of units, and whether the unit may be another host's: an order means nothing there.
+/// The settings with names of units, and whether a unit of another host is allowed, for which ordering has no effect.
 const KEYS: [(&str, &str, bool); 12] = [
     ("Unit", "After", true),
     ("Unit", "Before", true),
@@ -23,7 +23,7 @@ const KEYS: [(&str, &str, bool); 12] = [
     ("Install", "Also", false),
 ];
 
-/// Services of distributions that a role's units may wait for without having a [[unit]] for them.
+/// Services of distributions that need no [[unit]].
 const SERVICES: [&str; 39] = [
     "NetworkManager",
     "NetworkManager-wait-online",
@@ -66,7 +66,7 @@ const SERVICES: [&str; 39] = [
     "apt-daily",
 ];
 
-/// Units of distributions that stand for many.
+/// Template units of distributions.
 const TEMPLATES: [&str; 4] = ["getty@", "serial-getty@", "user@", "user-runtime-dir@"];
 
 pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
@@ -81,14 +81,12 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
                     let place = subject.place_of_word(unit.item, name);
                     let error = Error::new(
                         code::LINT_UNIT,
-                        format!("{} says {key}={name}, and there is no such unit", unit.unit.name),
+                        format!("{} has {key}={name}, but there is no such unit", unit.unit.name),
                     )
-                    .at(place, "names nothing");
+                    .at(place, "no such unit");
                     errors.push(match meant(name, known) {
                         Some(near) => error.help(format!("did you mean `{near}`?")),
-                        None => {
-                            error.help("add a [[unit]] for it: one that a package brings needs a `name` and no more")
-                        }
+                        None => error.help("add a [[unit]] for it; for a unit of a package, a `name` is enough"),
                     });
                 }
             }
@@ -97,7 +95,7 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
     errors
 }
 
-/// The unit that was probably meant: what all names end in says nothing of how near they are.
+/// The nearest unit name, ignoring the common suffix.
 fn meant(name: &str, known: &BTreeSet<String>) -> Option<String> {
     let (stem, kind) = name.rsplit_once('.')?;
     let stems = |known: &'_ str| known.strip_suffix(kind)?.strip_suffix('.').map(str::to_owned);
@@ -112,7 +110,7 @@ fn meant(name: &str, known: &BTreeSet<String>) -> Option<String> {
     })
 }
 
-/// The names of a host's units, with their aliases, and those that its packages are likely to bring.
+/// The names of a host's units with their aliases, and likely units of its packages.
 fn names(host: &Host<'_>) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for unit in &host.units {
@@ -126,7 +124,7 @@ fn names(host: &Host<'_>) -> BTreeSet<String> {
     names
 }
 
-/// Whether a name is one of these, or an instance of a template among them.
+/// Whether a name is one of these or an instance of a template among them.
 fn is_known(name: &str, names: &BTreeSet<String>) -> bool {
     if names.contains(name) {
         return true;
@@ -137,12 +135,12 @@ fn is_known(name: &str, names: &BTreeSet<String>) -> bool {
             names.iter().any(|known| known.starts_with(&format!("{prefix}@")))
         }
         Some((prefix, _)) => names.contains(&format!("{prefix}@.{kind}")),
-        // what systemd fills in there depends on the host
+        // specifiers depend on the host
         None => name.contains('%'),
     }
 }
 
-/// Whether systemd or a distribution has a unit of this name, as far as that can be told.
+/// Whether systemd or a distribution probably has a unit of this name.
 fn is_systems(name: &str) -> bool {
     let Some((stem, kind)) = name.rsplit_once('.') else { return false };
     match kind {
@@ -177,13 +175,13 @@ mod tests {
         for key in ["After", "Before", "Wants", "Requires", "Requisite", "BindsTo", "PartOf", "Conflicts"] {
             let errors =
                 site(&format!("[Unit]\n{key}=network.target\n{key}=dbus.service kube-api-server.service\n"), more);
-            let what = format!("a.service says {key}=kube-api-server.service, and there is no such unit");
+            let what = format!("a.service has {key}=kube-api-server.service, but there is no such unit");
             let place = format!("roles/r/templates/a.service:3:{}", key.len() + "=dbus.service ".len() + 1);
             assert_eq!(errors, [told(&what, &place, "did you mean `kube-apiserver.service`?")]);
         }
-        let help = "add a [[unit]] for it: one that a package brings needs a `name` and no more";
+        let help = "add a [[unit]] for it; for a unit of a package, a `name` is enough";
         let wanted =
-            told("a.service says Also=x@y.timer, and there is no such unit", "roles/r/templates/a.service:2:6", help);
+            told("a.service has Also=x@y.timer, but there is no such unit", "roles/r/templates/a.service:2:6", help);
         assert_eq!(site("[Install]\nAlso=x@y.timer\n", ""), [wanted]);
     }
 
@@ -204,9 +202,9 @@ mod tests {
         };
         assert_eq!(two("After"), []);
         let wanted = told(
-            "a.service says Requires=store.service, and there is no such unit",
+            "a.service has Requires=store.service, but there is no such unit",
             "roles/a/role.toml:6:10",
-            "add a [[unit]] for it: one that a package brings needs a `name` and no more",
+            "add a [[unit]] for it; for a unit of a package, a `name` is enough",
         );
         assert_eq!(two("Requires"), [wanted]);
     }

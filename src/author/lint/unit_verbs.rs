@@ -1,5 +1,5 @@
-//! Units that can't do what a role wants: one that is to be enabled and says nothing of when to start, which fails on the host; and
-//! one that is to be reloaded and can't be, which systemd restarts then.
+//! Units that can't do what a role requests: to be enabled without an [Install] section, which fails on the host; or to be reloaded
+//! without support for it, so that systemd restarts them.
 
 use crate::author::lint::{HostUnit, Subject};
 use crate::error::{Error, code};
@@ -21,12 +21,10 @@ fn enabled(subject: &Subject<'_>, unit: &HostUnit<'_>) -> Option<Error> {
     let place = subject.place(unit.item, "enable");
     let error = Error::new(
         code::LINT_UNIT,
-        format!("{} can't be enabled: its file says nothing of when to start it", unit.unit.name),
+        format!("{} can't be enabled: its file does not say when to start it", unit.unit.name),
     );
     Some(
-        error
-            .at(place, "enables nothing")
-            .help("add `WantedBy=multi-user.target` under `[Install]`, or leave out `enable`"),
+        error.at(place, "enables nothing").help("add `WantedBy=multi-user.target` under `[Install]`, or omit `enable`"),
     )
 }
 
@@ -35,11 +33,11 @@ fn reloaded(subject: &Subject<'_>, unit: &HostUnit<'_>) -> Option<Error> {
     let why = why_not(unit)?;
     let place = subject.place(unit.item, watched);
     let name = &unit.unit.name;
-    let error = Error::new(code::LINT_UNIT, format!("{name} is restarted where `reload_when` says reload: {why}"));
-    Some(error.at(place, "reloads nothing").help("say `restart_when`, or let the unit have an ExecReload="))
+    let error = Error::new(code::LINT_UNIT, format!("`reload_when` restarts {name}: {why}"));
+    Some(error.at(place, "reloads nothing").help("use `restart_when`, or add an ExecReload= to the unit"))
 }
 
-/// Why a unit can't be reloaded, as far as the role says; of one whose file a package brings nothing is known.
+/// Why a unit can't be reloaded, by its role; `None` for a unit file of a package.
 fn why_not(unit: &HostUnit<'_>) -> Option<String> {
     let (_, kind) = unit.unit.name.rsplit_once('.')?;
     match kind {
@@ -63,8 +61,8 @@ mod tests {
             let role = format!("summary = \"x\"\n[[unit]]\nname = 'a.service'\n{enable}\n{unit}");
             found(&[("roles/r/role.toml", &role)])
         };
-        let what = "a.service can't be enabled: its file says nothing of when to start it";
-        let help = "add `WantedBy=multi-user.target` under `[Install]`, or leave out `enable`";
+        let what = "a.service can't be enabled: its file does not say when to start it";
+        let help = "add `WantedBy=multi-user.target` under `[Install]`, or omit `enable`";
         let wanted = [told(what, "roles/r/role.toml:4:1", help)];
         let content = |install: &str| format!("content = \"[Service]\\nExecStart=/bin/a\\n[Install]\\n{install}\\n\"");
         assert_eq!(site("enable = true", &content("")), wanted);
@@ -106,8 +104,8 @@ mod tests {
     #[test]
     fn a_unit_that_can_t_be_reloaded_is_told_where_the_role_says_so() {
         let wanted = |name: &str, why: &str| {
-            let what = format!("{name} is restarted where `reload_when` says reload: {why}");
-            told(&what, "roles/r/role.toml:7:17", "say `restart_when`, or let the unit have an ExecReload=")
+            let what = format!("`reload_when` restarts {name}: {why}");
+            told(&what, "roles/r/role.toml:7:17", "use `restart_when`, or add an ExecReload= to the unit")
         };
         let service = "content = \"[Service]\\nExecStart=/bin/a\\nExecReload=/bin/b\\nExecReload=\\n\"";
         assert_eq!(site("a.service", service), [wanted("a.service", "it has no ExecReload=")]);
