@@ -133,12 +133,12 @@ fn a_failing_release_is_rolled_back_to_the_last_good_one_and_all_can_be_undone()
     assert_eq!(state(host), good);
     assert!(host.run("kpull apply").ok().contains("nothing to do"));
     let status = host.run("kpull status").ok();
-    assert!(status.contains("with release 1, and not 2; tried again after"), "{status}");
+    assert!(status.contains("stays on    release 1, and not 2; tried again after"), "{status}");
     host.run("sed -i 's/\"again\": \"[^\"]*\"/\"again\": \"2020-01-01T00:00:00Z\"/' /var/lib/kpull/hold.json").ok();
     host.run("kpull apply").fails(3);
     assert_eq!(state(host), good);
     let status = host.run("kpull status").ok();
-    assert!(status.contains("with release 1, and not 2\n"), "no more tries: {status}");
+    assert!(status.contains("stays on    release 1, and not 2\n"), "no more tries: {status}");
     let bad_unit = host.run("systemctl is-failed app").stdout;
     assert_eq!(bad_unit, "active\n");
 
@@ -180,7 +180,7 @@ fn a_new_or_changed_probe_must_pass_before_a_release_counts_as_good() {
     let planned = host.run("kpull plan; [ $? = 2 ]").ok();
     assert!(planned.contains("probe:more  new: has to pass before the release counts as good"), "{planned}");
     host.run("kpull apply").fails(3);
-    assert!(host.run("kpull status").ok().contains("with release 1, and not 2"));
+    assert!(host.run("kpull status").ok().contains("stays on    release 1, and not 2"));
 
     // one that passes is asked once
     world.release(&probe("true", "0s"));
