@@ -77,7 +77,7 @@ fn a_path_that_refuses_writes_is_named_and_stops_only_what_depends_on_it() {
         assert_eq!(run.code(), 1, "{breaks}: {run}");
         let error = run.stdout;
         assert!(error.contains("/home/bob/.profile") && error.contains(expected), "{breaks}: {error}");
-        assert!(error.contains("since it depends on this: file:/home/bob/.profile.d"), "{breaks}: {error}");
+        assert!(error.contains("left out because it depends on this: file:/home/bob/.profile.d"), "{breaks}: {error}");
         let files = host.run("cat /srv/last /home/bob/.profile.d /srv/later; ls -d /home/bob/old").stdout;
         assert_eq!(files, format!("1\ndrift\n{number}\n"), "{breaks}");
         shell(corrects);
