@@ -153,7 +153,11 @@ fn a_failing_release_is_rolled_back_to_the_last_good_one_and_all_can_be_undone()
 
     // by hand
     let back = host.run("kpull rollback --reason 'we need 8080'").ok();
-    assert!(back.contains(", release 1; the host stays there until a newer release arrives") && !back.contains("not undone"), "{back}");
+    assert!(
+        back.contains(", release 1; the host stays there until a newer release arrives")
+            && !back.contains("not undone"),
+        "{back}"
+    );
     assert_eq!(state(host), good);
 
     // and a role that is gone leaves the host as it was
