@@ -169,7 +169,7 @@ impl<'a> Edited<'a> {
         // and without any role, the prior state of the tree, with kpull's state
         self.reset();
         let text = fs::read_to_string(self.site().join("site.toml")).unwrap();
-        let (start, end) = (text.find("[groups.masters]").unwrap(), text.find("# Who signs").unwrap());
+        let (start, end) = (text.find("[groups.masters]").unwrap(), text.find("[pki.etcd]").unwrap());
         let bare =
             text.chars().take(start).chain("[groups.masters]\n[groups.nodes]\n".chars()).chain(text.chars().skip(end));
         fs::write(self.site().join("site.toml"), bare.collect::<String>()).unwrap();
