@@ -169,10 +169,10 @@ impl<'a> Edited<'a> {
         // and without any role, the prior state of the tree, with kpull's state
         self.reset();
         let text = fs::read_to_string(self.site().join("site.toml")).unwrap();
-        let (start, end) = (text.find("[groups.masters]").unwrap(), text.find("[pki.etcd]").unwrap());
-        let bare =
-            text.chars().take(start).chain("[groups.masters]\n[groups.nodes]\n".chars()).chain(text.chars().skip(end));
-        fs::write(self.site().join("site.toml"), bare.collect::<String>()).unwrap();
+        let (above, rest) = text.split_once("[groups.masters]").unwrap();
+        let (_, below) = rest.split_once("[pki.etcd]").unwrap();
+        let bare = format!("{above}[groups.masters]\n[groups.nodes]\n[pki.etcd]{below}");
+        fs::write(self.site().join("site.toml"), bare).unwrap();
         self.sign(next());
         self.kpull("apply").exits(0);
         let left = self.snapshot();

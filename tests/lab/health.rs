@@ -92,7 +92,7 @@ fn a_unit_waits_for_its_gate_and_is_restarted_when_its_check_fails() {
     assert_eq!(plan.code(), 2, "{plan}");
     assert!(plan.stdout.contains("unit:rules.service  restart (its check fails)"), "{plan}");
     let applied = host.run("kpull apply --json").ok();
-    assert!(applied.contains("\"kicked\":[\"unit:rules.service\"]"), "{applied}");
+    assert!(applied.contains("\"restarted\":[\"unit:rules.service\"]"), "{applied}");
     assert_eq!(host.run("cat /run/rules").ok(), "good");
     assert_ne!(life(host, "rules"), rules);
     assert_eq!(life(host, "agent"), agent);

@@ -149,7 +149,8 @@ fn no_name_that_another_user_swaps_during_a_write_opens_a_file_of_root() {
     let host = lab.host("h1");
     let written = "stat -c '%F %a %U' /srv/bob/out/kpull.prom /srv/bob/out/h1.status | uniq";
     // what bob has put there was renamed to the place of an output, or kept it from being made
-    let met = format!("grep -q '\"event\":\"untold\"' /srv/run || [ \"$({written})\" != 'regular file 644 root' ]");
+    let met =
+        format!("grep -q '\"event\":\"not_reported\"' /srv/run || [ \"$({written})\" != 'regular file 644 root' ]");
     race(host, "names", &met, "0");
     // once bob rests, both outputs are written again
     host.run("kpull apply").ok();
@@ -160,7 +161,7 @@ fn no_name_that_another_user_swaps_during_a_write_opens_a_file_of_root() {
 fn no_directory_that_another_user_swaps_for_a_link_receives_outputs() {
     let lab = world(ROLE, OUTPUTS);
     let host = lab.host("h1");
-    let runs = race(host, "directory", "grep -q '\"event\":\"untold\"' /srv/run", "0");
+    let runs = race(host, "directory", "grep -q '\"event\":\"not_reported\"' /srv/run", "0");
     let bob = host.run("id -u bob").ok();
     assert!(runs.contains(&format!("goes through a link that belongs to user {bob}")), "{runs}");
 }
