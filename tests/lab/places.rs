@@ -185,7 +185,7 @@ fn a_mounted_file_is_written_in_place_if_the_role_says_so_and_restored_likewise(
     let refused = host.run("kpull apply --json");
     assert_eq!(refused.code(), 1, "{refused}");
     for expected in
-        ["can't replace /etc/hosts: Device or resource busy", "`findmnt /etc/hosts`", "takes `in_place = true`"]
+        ["can't replace /etc/hosts: Device or resource busy", "`findmnt /etc/hosts`", "with `in_place = true`"]
     {
         assert!(refused.stdout.contains(expected), "{refused}");
     }
