@@ -122,7 +122,7 @@ fn a_failure_of_zypper_is_reported_with_what_to_do() {
     world.converges();
     for (name, why, advice) in [
         ("nobody-has-it", "Package 'nobody-has-it' not found.", "check the name"),
-        ("broken", "nothing provides nobody-has-it needed by broken", "run the same"),
+        ("broken", "nothing provides nobody-has-it needed by broken", "by hand with the same arguments"),
     ] {
         world.release(&format!("{REPO}{}", package(name, "")));
         let output = host.run("kpull apply").fails(3);
