@@ -170,13 +170,13 @@ const SECTIONS: [&str; 7] = [
 
 /// Who can do something that nothing is against.
 const STILL: [&str; 9] = [
-    "Whoever holds as many keys as the threshold asks for",
+    "Signers with as many keys as the threshold",
     "Root on a host",
     "A local user of a host",
-    "Whoever answers a probe",
-    "Whoever writes host_vars",
-    "Whoever can write where `[status]` goes",
-    "Whoever writes a role",
+    "The process that answers a probe",
+    "The author of host_vars",
+    "A writer of the place that `[status]` names",
+    "The author of a role",
     "A reader of logs",
     "A clock that stays behind",
 ];
