@@ -42,6 +42,7 @@ fn every_file_imports_only_from_rooms_below_its_own() {
         let text = std::fs::read_to_string(&path).unwrap();
         let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
+            assert!(!line.ends_with("crate::{"), "src/{name}:{}: write one `use` a room", number + 1);
             let is_above = |one: &&str| *one != room && layers.get(one).is_some_and(|layer| *layer <= own);
             if let Some(above) = named(line).find(is_above) {
                 upwards.push(format!("src/{name}:{}: {room} is not above {above}: {}", number + 1, line.trim()));

@@ -13,17 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The pages of a book below `dir`.
-fn pages(dir: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            pages(&path, found);
-        } else if path.extension().is_some_and(|end| end == "html") {
-            found.push(path);
-        }
-    }
-}
+use crate::support::files::files;
 
 /// The values of an attribute, as mdbook writes it.
 fn values<'a>(html: &'a str, attribute: &str) -> BTreeSet<&'a str> {
@@ -38,8 +28,7 @@ fn every_link_of_the_book_has_a_target() {
     let built = Command::new("mdbook").args(["build", "--dest-dir"]).arg(book.path()).arg(&source).output().unwrap();
     let message = String::from_utf8_lossy(&built.stderr);
     assert!(built.status.success() && !message.contains("WARN") && !message.contains("ERROR"), "{message}");
-    let mut found = Vec::new();
-    pages(book.path(), &mut found);
+    let found = files(book.path(), ".html");
     let text: BTreeMap<&PathBuf, String> = found.iter().map(|page| (page, fs::read_to_string(page).unwrap())).collect();
     let mut broken = Vec::new();
     let mut count = 0;

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::Command;
 use clap::error::ErrorKind;
 
+use crate::support::files::files;
+
 /// A command line as it stands in a text.
 struct Named {
     place: String,
@@ -133,28 +135,12 @@ fn between_backticks(text: &str) -> impl Iterator<Item = String> {
     codes.filter(|code| code.starts_with("kpull ")).map(|code| code.replace("\\|", "|"))
 }
 
-/// Files below a directory whose names end like this.
-fn files(dir: &Path, end: &str, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => files(&path, end, found),
-            false if path.extension().is_some_and(|is| is == end) => found.push(path),
-            false => {}
-        }
-    }
-}
-
 /// Holds every command line of some files to what there is.
 fn hold(from: &[&str], end: &str, read: fn(&str, &str) -> Vec<Named>) -> usize {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut paths = Vec::new();
-    for from in from.iter().map(|from| top.join(from)) {
-        match from.is_dir() {
-            true => files(&from, end, &mut paths),
-            false => paths.push(from),
-        }
-    }
+    let from = from.iter().map(|from| top.join(from));
+    let paths: Vec<PathBuf> =
+        from.flat_map(|from| if from.is_dir() { files(&from, end) } else { vec![from] }).collect();
     let name = |path: &Path| path.strip_prefix(top).unwrap().display().to_string();
     let named: Vec<Named> =
         paths.iter().flat_map(|path| read(&name(path), &fs::read_to_string(path).unwrap())).collect();
@@ -165,7 +151,7 @@ fn hold(from: &[&str], end: &str, read: fn(&str, &str) -> Vec<Named>) -> usize {
 
 #[test]
 fn every_command_in_the_manual_exists_with_its_flags() {
-    let count = hold(&["docs/src", "README.md", "CONTRIBUTING.md"], "md", in_page);
+    let count = hold(&["docs/src", "README.md", "CONTRIBUTING.md"], ".md", in_page);
     assert!(count > 200, "{count} commands");
 }
 
@@ -178,7 +164,7 @@ fn every_command_that_a_message_names_exists_with_its_flags() {
         });
         lines.collect()
     };
-    let count = hold(&["src"], "rs", by_line);
+    let count = hold(&["src"], ".rs", by_line);
     assert!(count > 50, "{count} commands");
 }
 

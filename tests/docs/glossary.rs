@@ -1,10 +1,11 @@
 //! The glossary is the only list of terms: what it has retired is written nowhere else.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Command;
 
 use crate::docs::tables::{Table, page, tables};
+use crate::support::files::files;
 
 /// The retired words and phrases, each as its words.
 fn retired() -> Vec<Vec<String>> {
@@ -40,13 +41,6 @@ fn found(text: &str, retired: &[Vec<String>]) -> Option<String> {
 /// A text without what stands between two marks of this sort.
 fn without(text: &str, mark: char) -> String {
     text.split(mark).step_by(2).collect::<Vec<_>>().join(" ")
-}
-
-/// The files below `dir` whose names end like this.
-fn files(dir: &Path, end: &str) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let found = entries.flat_map(|path| if path.is_dir() { files(&path, end) } else { vec![path] });
-    found.filter(|path| path.to_str().unwrap().ends_with(end)).collect()
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The manual's recipes on a real host: all that need no package from a network, at once.
 
 use crate::support::alone::World;
-use crate::support::cookbook::recipes;
+use crate::support::cookbook::{Recipe, recipes};
 
 /// Those that a host of the lab has the packages for.
 const HERE: [&str; 18] = [
@@ -31,17 +31,15 @@ fn recipes_work_on_a_real_host_and_are_removed_again() {
     let host = world.host();
     world.release("");
     world.converges();
-    let before = host.run("find /etc /usr/local /var/backups -type f | sort | xargs sha256sum").ok();
-    let mut names = Vec::new();
-    for (number, title) in HERE.iter().enumerate() {
-        let found = recipes().into_iter().find(|recipe| recipe.title == *title);
-        let name = format!("r{number}");
-        host.write(
-            &format!("/srv/site/roles/{name}/role.toml"),
-            found.unwrap_or_else(|| panic!("no recipe {title}")).role,
-        );
-        names.push(format!("{name:?}"));
+    let state = || host.run("find /etc /usr/local /var/backups -type f | sort | xargs sha256sum").ok();
+    let before = state();
+    let here = recipes().into_iter().filter(|recipe| HERE.contains(&recipe.title.as_str()));
+    let here: Vec<(String, Recipe)> = here.enumerate().map(|(number, recipe)| (format!("r{number}"), recipe)).collect();
+    assert_eq!(here.len(), HERE.len(), "a recipe has gone from the page");
+    for (name, recipe) in &here {
+        host.write(&format!("/srv/site/roles/{name}/role.toml"), &recipe.role);
     }
+    let names: Vec<String> = here.iter().map(|(name, _)| format!("{name:?}")).collect();
     let roles = |names: &str| {
         host.write("/srv/site/host_vars/h1.toml", format!("address = \"192.168.1.11\"\nroles = [{names}]\n"))
     };
@@ -66,7 +64,7 @@ fn recipes_work_on_a_real_host_and_are_removed_again() {
     world.converges();
     host.run("update-ca-certificates --fresh >/dev/null 2>&1").ok();
     assert_eq!(host.run("systemctl is-active app.service cleanup.timer").stdout, "inactive\ninactive\n");
-    let after = host.run("find /etc /usr/local /var/backups -type f | sort | xargs sha256sum").ok();
+    let after = state();
     // accounts stay, and what the firewall had beside the recipe
     let is_of_others = |line: &&str| {
         [

@@ -6,6 +6,7 @@ pub mod child;
 pub mod cluster;
 pub mod cookbook;
 pub mod disk;
+pub mod files;
 pub mod fleetlock;
 pub mod git;
 pub mod kernel;

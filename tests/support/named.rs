@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use crate::support::files::files;
+
 /// How many rows the tables of a page have. The last cell of each names tests, and every one of these is there.
 #[track_caller]
 pub fn rows(page: &str) -> usize {
@@ -19,9 +21,8 @@ pub fn rows(page: &str) -> usize {
 #[track_caller]
 pub fn check(rows: &[&str]) {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut text = String::new();
-    sources(&top.join("tests"), &mut text);
-    sources(&top.join("src"), &mut text);
+    let sources = ["tests", "src"].into_iter().flat_map(|dir| files(&top.join(dir), ".rs"));
+    let text: String = sources.map(|path| fs::read_to_string(path).unwrap()).collect();
     for row in rows {
         let tests = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
         let tests: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
@@ -30,18 +31,6 @@ pub fn check(rows: &[&str]) {
             // a function, one that a macro makes, or one of a suite without a harness
             let written = [format!("fn {test}()"), format!("\n    {test}: ["), format!("name: \"{test}\"")];
             assert!(written.iter().any(|written| text.contains(written)), "there is no test `{test}`");
-        }
-    }
-}
-
-/// All Rust files below `dir`, as one text.
-fn sources(dir: &Path, text: &mut String) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, text);
-        } else if path.extension().is_some_and(|end| end == "rs") {
-            *text += &fs::read_to_string(&path).unwrap();
         }
     }
 }

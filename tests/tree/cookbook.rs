@@ -3,13 +3,10 @@
 use crate::support::cookbook::recipes;
 use crate::support::site::{Site, Snapshot, Tree, kpull};
 
-/// What stays when a role goes, as the manual says: accounts and what is theirs. And kpull's own.
+/// A tree without what stays when a role goes, as the manual says: accounts and their homes.
 fn without_accounts(tree: &Tree) -> Snapshot {
-    let is_kept = |path: &str| {
-        let stays = ["etc/passwd", "etc/group", "etc/shadow", "etc/gshadow", "etc/subuid", "etc/subgid"];
-        !stays.iter().any(|start| path.starts_with(start))
-            && !["home", "var/lib/kpull", "etc/kpull"].iter().any(|start| path.starts_with(start))
-    };
+    let stays = ["etc/passwd", "etc/group", "etc/shadow", "etc/gshadow", "etc/subuid", "etc/subgid", "home"];
+    let is_kept = |path: &str| !stays.iter().any(|start| path.starts_with(start));
     tree.snapshot().into_iter().filter(|(path, _)| is_kept(path)).collect()
 }
 

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::support::files::files;
 use crate::support::site::{Output, Site, Tree, command, kpull};
 
 const DB: &str = "correct horse battery staple";
@@ -139,16 +140,8 @@ impl World {
 
 /// The files below `dir` that have `text` in them.
 fn files_with(dir: &Path, text: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files_with(&path, text));
-        } else if fs::read(&path).unwrap().windows(text.len()).any(|window| window == text.as_bytes()) {
-            found.push(path);
-        }
-    }
-    found
+    let has = |path: &PathBuf| fs::read(path).unwrap().windows(text.len()).any(|window| window == text.as_bytes());
+    files(dir, "").into_iter().filter(has).collect()
 }
 
 #[track_caller]
