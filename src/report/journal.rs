@@ -25,7 +25,7 @@ impl Journal {
 
 impl Report for Journal {
     fn event(&self, event: &Event<'_>) {
-        let message = one_line(&event.message().unwrap_or_default());
+        let message = event.message().unwrap_or_default();
         match event {
             Event::Passed(source, ..) => {
                 log!(Level::Warn, KPULL_EVENT = "source_passed", KPULL_SOURCE = *source; "{message}");
@@ -46,15 +46,15 @@ impl Report for Journal {
             Event::NotReported(_) => log!(Level::Warn, KPULL_EVENT = "not_reported"; "{message}"),
             Event::SlotTaken { item, slot, .. } => {
                 log!(Level::Info, KPULL_EVENT = "slot_taken", KPULL_RESOURCE = item.id.as_str(), KPULL_SLOT = *slot;
-                    "{} {message}", one_line(&item.id));
+                    "{}", one_line(&format!("{} {message}", item.id)));
             }
             Event::SlotUnknown { item, slot, .. } => {
                 log!(Level::Warn, KPULL_EVENT = "slot_unknown", KPULL_RESOURCE = item.id.as_str(), KPULL_SLOT = *slot;
-                    "{} {message}", one_line(&item.id));
+                    "{}", one_line(&format!("{} {message}", item.id)));
             }
             Event::SlotNotReturned { item, slot, .. } => {
                 log!(Level::Warn, KPULL_EVENT = "slot_not_returned", KPULL_RESOURCE = item.id.as_str(), KPULL_SLOT = *slot;
-                    "{message}");
+                    "{}", one_line(&message));
             }
             Event::Passing(item) => {
                 log!(Level::Info, KPULL_EVENT = "probe_passed", KPULL_RESOURCE = item.id.as_str();

@@ -27,6 +27,9 @@ dir = "/srv"
 [[hook]]
 on = ["failure", "change", "recovery"]
 command = ["sh", "-c", "cat >> /srv/told; echo >> /srv/told"]
+[[hook]]
+on = ["failure"]
+command = ["sh", "-c", "echo no luck; echo with this; exit 7"]
 "#;
 
 #[test]
@@ -46,6 +49,8 @@ fn a_host_reports_in_its_journal_in_metrics_to_hooks_and_at_login() {
     host.run("! systemctl start kpull.service").ok();
     assert_eq!(metric("kpull_probe_success{probe=\"api\"}"), "0");
     assert_eq!((metric("kpull_last_run_exit_code"), reported()), ("3".to_owned(), "failure".to_owned()));
+    let hook = host.run("journalctl --sync; journalctl -q -o cat KPULL_EVENT=not_reported").ok();
+    assert!(hook.ends_with("exit status: 7\nno luck\nwith this"), "{hook}");
     host.run("echo ok > /run/api && systemctl start kpull.service").ok();
     assert_eq!(metric("kpull_probe_success{probe=\"api\"}"), "1");
     assert_eq!((metric("kpull_last_run_exit_code"), reported()), ("0".to_owned(), "recovery".to_owned()));
