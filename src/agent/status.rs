@@ -64,7 +64,7 @@ pub fn write(agent: &Agent<'_>, run: &LastRun) -> Result<()> {
     }
     if let Some(cluster) = config.cluster()? {
         put(&*agent.host.etcd(&cluster)?, &key(&record.host), &bytes)
-            .map_err(|why| Error::new(code::FLEET, "etcd refuses this host's status").because(why))?;
+            .map_err(|why| Error::new(code::FLEET, "can't write this host's status to etcd").because(why))?;
     }
     agent.store.write_quickly(REPORTED, &Reported { time: run.time, digest, healthy })
 }
