@@ -2,12 +2,11 @@
 //! object on its standard input, or a web server gets it by POST. Both have a short time limit, and their failure is none of the run's.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::config::{Hook, TIMEOUT, When, origin};
+use crate::config::{Hook, When, origin};
 use crate::engine::Agent;
 use crate::error::{Error, Result, code, mask};
 use crate::host::process;
@@ -43,9 +42,8 @@ impl Hook {
             });
         }
         let argv = self.command.as_deref().unwrap_or_default();
-        let limit = Duration::from_secs(self.timeout.unwrap_or(TIMEOUT));
-        let output =
-            process::run(&process::Command { input: Some(text.as_bytes()), ..process::Command::new(argv, limit) })?;
+        let command = process::Command::new(argv, self.limit());
+        let output = process::run(&process::Command { input: Some(text.as_bytes()), ..command })?;
         if output.is_success() { Ok(()) } else { Err(output.failure(format!("the hook {} failed", argv[0]))) }
     }
 }

@@ -1,6 +1,7 @@
 //! `[[hook]]`.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use crate::error::{Error, Result, code};
 use crate::net;
 
 /// The time limit, in seconds, for a program, and for each answer of a server.
-pub const TIMEOUT: u64 = 10;
+const TIMEOUT: u64 = 10;
 /// How often a failed request is repeated.
 const RETRIES: u32 = 2;
 
@@ -39,26 +40,27 @@ pub struct Hook {
     /// The address that notifications are posted to.
     pub post: Option<String>,
     /// The time limit in seconds, for the program or for each answer of the server; 10 when left out.
-    pub timeout: Option<u64>,
+    timeout: Option<u64>,
     /// How often a failed request is repeated; 2 when left out.
-    pub retries: Option<u32>,
+    retries: Option<u32>,
     /// See [`net::Options::ca`].
-    pub ca: Option<PathBuf>,
+    ca: Option<PathBuf>,
     /// See [`net::Options::client_cert`].
-    pub client_cert: Option<PathBuf>,
+    client_cert: Option<PathBuf>,
     /// See [`net::Options::client_key`].
-    pub client_key: Option<PathBuf>,
+    client_key: Option<PathBuf>,
     /// See [`net::Options::bearer`].
-    pub bearer: Option<PathBuf>,
+    bearer: Option<PathBuf>,
     /// See [`net::Options::basic`].
-    pub basic: Option<PathBuf>,
+    basic: Option<PathBuf>,
 }
 
 impl Hook {
     /// Every path in it.
     pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let tls = [&mut self.ca, &mut self.client_cert, &mut self.client_key];
-        tls.into_iter().chain([&mut self.bearer, &mut self.basic]).flatten()
+        [&mut self.ca, &mut self.client_cert, &mut self.client_key, &mut self.bearer, &mut self.basic]
+            .into_iter()
+            .flatten()
     }
 
     /// The program, if its path is absolute.
@@ -77,6 +79,11 @@ impl Hook {
         [&self.bearer, &self.basic, &self.client_key]
     }
 
+    /// The time limit, for the program or for each answer of the server.
+    pub fn limit(&self) -> Duration {
+        Duration::from_secs(self.timeout.unwrap_or(TIMEOUT))
+    }
+
     /// How to connect to its server.
     pub fn net(&self) -> net::Options {
         net::Options {
@@ -85,7 +92,7 @@ impl Hook {
             client_key: self.client_key.clone(),
             bearer: self.bearer.clone(),
             basic: self.basic.clone(),
-            timeout: Some(self.timeout.unwrap_or(TIMEOUT)),
+            timeout: Some(self.limit().as_secs()),
             retries: Some(self.retries.unwrap_or(RETRIES)),
         }
     }

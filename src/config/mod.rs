@@ -4,7 +4,7 @@ mod hook;
 mod metrics;
 mod status;
 
-pub use hook::{Hook, TIMEOUT, When, origin};
+pub use hook::{Hook, When, origin};
 pub use metrics::Metrics;
 pub use status::{READING, Status, cluster};
 

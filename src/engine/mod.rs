@@ -8,7 +8,7 @@ mod fault;
 mod gates;
 pub mod gc;
 mod lock;
-pub mod orphan;
+mod orphan;
 mod plan;
 pub mod prior;
 mod restore;
