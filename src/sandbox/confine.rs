@@ -58,7 +58,7 @@ const READABLE_VARIABLES: &[&str] = &["SSL_CERT_FILE", "SSL_CERT_DIR"];
 /// What a process has to become.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Confinement {
-    /// User and group to become; `None` for a process that isn't root.
+    /// User and group to become; `None` when the process keeps its own.
     pub user: Option<(u32, u32)>,
     /// Directories that it may write to.
     pub writable: Vec<PathBuf>,

@@ -32,6 +32,7 @@ const FILE: Duration = Duration::from_secs(1);
 const SLACK: Duration = Duration::from_secs(5);
 /// The most bytes of all names in a source.
 const NAMES_MAX: u64 = 32 << 20;
+
 /// Opens the source that `config` describes, like [`source::open`]; a child talks to the network for it. A source
 /// on this host needs none. Over ssh the child keeps its rights, because ssh needs root's keys and programs of its own: there
 /// it only limits the time. A poll fails where the sandbox lacks what is `required` of it.
