@@ -122,7 +122,8 @@ fn carry_out(agent: &Agent<'_>, selection: Selection) -> Result<Applied> {
     let Selection { catalog, stamp, .. } = selection;
     // a release that was good here before is not to blame for any failure
     let was_good = was_good(agent, &stamp.digest)?;
-    let (last_good, last_catalog) = (agent.store.last_good(&stamp.digest)?, OnceCell::new());
+    let last_good = if was_good { None } else { agent.store.last_good(&stamp.digest)? };
+    let last_catalog = OnceCell::new();
     let is_old = |item: &Item, error: &Error| {
         let fails = |good: &Generation| failed_before(agent, good, &last_catalog, item, error);
         was_good || last_good.as_ref().is_some_and(fails)
@@ -136,8 +137,8 @@ fn carry_out(agent: &Agent<'_>, selection: Selection) -> Result<Applied> {
     Ok(applied)
 }
 
-/// Whether a resource fails like this without the release that is applied too, as far as the last good release tells: because its path or the
-/// host refuses any change, because that release has it in the same form, or because that form can't be observed either.
+/// Whether a resource fails like this without the release that is applied too, as far as the last good release tells: because its
+/// path or the host refuses any change, because that release has it in the same form, or because that form can't be observed either.
 fn failed_before(
     agent: &Agent<'_>,
     last_good: &Generation,
