@@ -133,6 +133,10 @@ impl Remote {
     fn over_http(&self, home: &Url, client: &Client) -> Result<Session<'_>, Fetch> {
         let exchange = Exchange::open(home, client).map_err(Fetch::Failed)?;
         let web = Web(Rc::new(RefCell::new(exchange)));
+        // over HTTP, the name of the service comes first
+        let mut lines = StreamingPeekableIter::new(web.clone(), &[PacketLineRef::Flush], false);
+        let (mut service, mut left) = (Box::new(lines.as_read()), self.max);
+        while self.next(&mut service, &mut left)?.is_some() {}
         // like a process that is started for this only: the server sends the refs first
         let mode = ConnectMode::Process;
         self.session(Connection::new(web.clone(), web, Protocol::V1, "", None::<(&str, _)>, mode, false))
@@ -144,8 +148,7 @@ impl Remote {
         if capabilities.iter().any(|one| one.name() == "object-format" && one.value().is_some_and(|id| id != "sha1")) {
             return Err(Fetch::Failed(other_format(&self.name)));
         }
-        while let Some(line) = lines.as_mut().map(next).transpose()?.flatten() {
-            left = left.checked_sub(line.len() as u64).ok_or_else(|| Fetch::Failed(too_much(self.max)))?;
+        while let Some(line) = lines.as_mut().map(|lines| self.next(lines, &mut left)).transpose()?.flatten() {
             let unusable = || Fetch::Unusable(format!("`{line}` is not a ref"));
             let (id, name) = line.split_once(' ').ok_or_else(unusable)?;
             if id == "shallow" || name == "capabilities^{}" {
@@ -160,19 +163,21 @@ impl Remote {
         drop(lines);
         Ok(Session { remote: self, refs, capabilities, transport: Box::new(transport) })
     }
+
+    /// The next line without its end; `None` at the end of a section. An error if it has more than the bytes that are `left`.
+    fn next<R: ReadlineBufRead + ?Sized>(&self, lines: &mut Box<R>, left: &mut u64) -> Result<Option<String>, Fetch> {
+        let Some(line) = lines.readline() else { return Ok(None) };
+        let line = line?.map_err(|why| Fetch::Unusable(first_words(&why)))?;
+        let Some(line) = line.as_slice() else { return Ok(None) };
+        *left = left.checked_sub(line.len() as u64).ok_or_else(|| Fetch::Failed(too_much(self.max)))?;
+        Ok(Some(String::from_utf8_lossy(line.trim_ascii_end()).into_owned()))
+    }
 }
 
 /// A shell command that starts the ssh client and marks each line of its error output, which includes the server's, and removes control
 /// characters. The client's other arguments are those of the shell.
 fn with_marked_output(command: &str) -> String {
     format!("{{ {command} \"$@\" 2>&1 >&3 3>&- | LC_ALL=C sed -e 's/[^ -~]/?/g' -e 's/^/  | /' >&2; }} 3>&1")
-}
-
-/// The next line without its end; `None` at the end of a section.
-fn next<R: ReadlineBufRead + ?Sized>(lines: &mut Box<R>) -> Result<Option<String>, Fetch> {
-    let Some(line) = lines.readline() else { return Ok(None) };
-    let line = line?.map_err(|why| Fetch::Unusable(first_words(&why)))?;
-    Ok(line.as_slice().map(|line| String::from_utf8_lossy(line.trim_ascii_end()).into_owned()))
 }
 
 fn too_much(max: u64) -> Error {
@@ -233,10 +238,11 @@ impl Session<'_> {
             request.write_all(format!("have {id}").as_bytes())?;
         }
         let mut refusal = None;
-        let mut answer = request.into_read()?;
+        let (remote, max) = (self.remote, self.remote.max);
+        let (mut answer, mut left) = (request.into_read()?, max);
         if newest {
             // skip the list of shallow commits: the cache has no history
-            while next(&mut answer)?.is_some() {}
+            while remote.next(&mut answer, &mut left)?.is_some() {}
             answer.reset(Protocol::V1);
         }
         while let Some(line) = answer.peek_data_line() {
@@ -244,7 +250,7 @@ impl Session<'_> {
             if !line.starts_with(b"ACK ") && !line.starts_with(b"NAK") {
                 break;
             }
-            next(&mut answer)?;
+            remote.next(&mut answer, &mut left)?;
         }
         answer.set_progress_handler(Some(Box::new(|is_error, text| {
             if is_error {
@@ -253,12 +259,11 @@ impl Session<'_> {
             std::ops::ControlFlow::Continue(())
         })));
         let gauge = Gauge::new();
-        let max = self.remote.max;
-        let limited = Limited { inner: answer, left: max, max, gauge: gauge.clone(), failure: None };
+        let limited = Limited { inner: answer, left, max, gauge: gauge.clone(), failure: None };
         let mut pack = BufReader::new(limited);
         let written = write(&mut pack, gauge.clone());
         let failure = pack.into_inner().failure;
-        gauge.check(&self.remote.name).map_err(Fetch::Failed)?;
+        gauge.check(&remote.name).map_err(Fetch::Failed)?;
         match (failure, refusal) {
             (Some(error), _) => Err(Fetch::Failed(error)),
             (None, Some(text)) => Err(Fetch::Unusable(format!("the server says: {text}"))),
@@ -304,16 +309,7 @@ impl Exchange {
         };
         there.set_query(None);
         there.set_path(&path);
-        // over HTTP, the name of the service comes first
-        let mut lines = StreamingPeekableIter::new(answer, &[PacketLineRef::Flush], false);
-        while let Some(Ok(Ok(_))) = lines.read_line() {}
-        Ok(Self {
-            client: client.clone(),
-            home: home.clone(),
-            url: there,
-            unsent: Vec::new(),
-            answer: lines.into_inner(),
-        })
+        Ok(Self { client: client.clone(), home: home.clone(), url: there, unsent: Vec::new(), answer })
     }
 }
 
@@ -417,6 +413,27 @@ mod tests {
         remote(&mut source).max = 10_000;
         let error = problem(&mut source);
         assert_eq!(error.to_string(), "the git server sends more than 10000 bytes");
+    }
+
+    #[test]
+    fn a_server_that_sends_lines_without_end_is_cut_off() {
+        let fixture = Fixture::new();
+        let kind = |what: &str| format!("application/x-git-upload-pack-{what}");
+        let announcing = Server::plain(move |_| {
+            Reply::new(200, "001e# service=git-upload-pack\n".repeat(1000)).with("Content-Type", kind("advertisement"))
+        });
+        let answer = git_backend(fixture.dir.path().to_path_buf());
+        let listing = Server::plain(move |request| match request.method.as_str() {
+            "POST" => {
+                Reply::new(200, format!("0035shallow {:040}\n", 1).repeat(1000)).with("Content-Type", kind("result"))
+            }
+            _ => answer(request),
+        });
+        for server in [announcing, listing] {
+            let mut source = fixture.over(&server, "");
+            remote(&mut source).max = 10_000;
+            assert_eq!(problem(&mut source).to_string(), "the git server sends more than 10000 bytes");
+        }
     }
 
     #[test]
