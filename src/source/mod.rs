@@ -105,18 +105,7 @@ impl Config {
     /// in an address.
     pub fn check(&self) -> Result<()> {
         let refuse = |what: &str, help: &str| Err(Error::new(code::SOURCE, what).help(help));
-        let kinds = set(&[("git", self.git.is_some()), ("http", self.http.is_some()), ("dir", self.dir.is_some())]);
-        match kinds[..] {
-            [_] => {}
-            [] => {
-                let help = "give the source one address, such as git = \"https://HOST/site.git\"";
-                return refuse("a source says neither `git`, nor `http`, nor `dir`", help);
-            }
-            _ => {
-                let what = format!("a source says {} at once", kinds.join(" and "));
-                return refuse(&what, "write one [[source]] table for each address");
-            }
-        }
+        let address = self.address()?;
         let states =
             set(&[("branch", self.branch.is_some()), ("tag", self.tag.is_some()), ("commit", self.commit.is_some())]);
         if let Some(state) = states.first().filter(|_| self.git.is_none()) {
@@ -136,14 +125,37 @@ impl Config {
                 return refuse(&format!("`{path}` is not a directory inside a repository"), help);
             }
         }
-        if let Some(git) = &self.git {
-            git::check(git, self.commit.as_deref())?;
-        }
-        if let Some(http) = &self.http {
-            net::parse(http)?;
+        match address {
+            Address::Git(url) => git::check(url, self.commit.as_deref())?,
+            Address::Http(url) => drop(net::parse(url)?),
+            Address::Dir(_) => {}
         }
         self.net().check()
     }
+
+    /// The one address that is set.
+    fn address(&self) -> Result<Address<'_>> {
+        let Self { git, http, dir, .. } = self;
+        match (git, http, dir) {
+            (Some(url), None, None) => Ok(Address::Git(url)),
+            (None, Some(url), None) => Ok(Address::Http(url)),
+            (None, None, Some(path)) => Ok(Address::Dir(path)),
+            (None, None, None) => Err(Error::new(code::SOURCE, "a source says neither `git`, nor `http`, nor `dir`")
+                .help("give the source one address, such as git = \"https://HOST/site.git\"")),
+            _ => {
+                let kinds = set(&[("git", git.is_some()), ("http", http.is_some()), ("dir", dir.is_some())]);
+                Err(Error::new(code::SOURCE, format!("a source says {} at once", kinds.join(" and ")))
+                    .help("write one [[source]] table for each address"))
+            }
+        }
+    }
+}
+
+/// The address of a source, by its kind.
+enum Address<'a> {
+    Git(&'a str),
+    Http(&'a str),
+    Dir(&'a Path),
 }
 
 /// The names that are set.
@@ -153,12 +165,14 @@ fn set(names: &[(&'static str, bool)]) -> Vec<&'static str> {
 
 /// The name of a source: its kind and address, without credentials.
 pub fn name(config: &Config) -> Result<String> {
-    Ok(match config {
-        Config { git: Some(url), path: Some(path), .. } => below::name(&git::name(url, config), path),
-        Config { git: Some(url), .. } => git::name(url, config),
-        Config { http: Some(url), .. } => http::name(&net::parse(url)?),
-        Config { dir: Some(path), .. } => dir::name(path),
-        _ => return Err(Error::new(code::SOURCE, "a source has no address")),
+    let name = match config.address()? {
+        Address::Git(url) => git::name(url, config),
+        Address::Http(url) => http::name(&net::parse(url)?),
+        Address::Dir(path) => dir::name(path),
+    };
+    Ok(match &config.path {
+        Some(path) => below::name(&name, path),
+        None => name,
     })
 }
 
@@ -176,10 +190,10 @@ pub enum Reach {
 impl Config {
     /// How this source is reached.
     pub fn reach(&self) -> Result<Reach> {
-        match self {
-            Self { git: Some(url), .. } => git::reach(url),
-            Self { http: Some(_), .. } => Ok(Reach::Http),
-            _ => Ok(Reach::Local),
+        match self.address()? {
+            Address::Git(url) => git::reach(url),
+            Address::Http(_) => Ok(Reach::Http),
+            Address::Dir(_) => Ok(Reach::Local),
         }
     }
 }
@@ -193,11 +207,10 @@ pub fn open(config: &Config, cache: &Path) -> Result<Box<dyn Source>> {
 /// [`open`] with the files for connections read already.
 pub fn open_with(config: &Config, net: &net::LoadedOptions, cache: &Path) -> Result<Box<dyn Source>> {
     config.check()?;
-    let source: Box<dyn Source> = match config {
-        Config { git: Some(url), .. } => Box::new(git::Git::new(url, config, net, cache)?),
-        Config { http: Some(url), .. } => Box::new(http::Http::new(url, net)?),
-        Config { dir: Some(path), .. } => Box::new(dir::Dir::new(path)),
-        _ => return Err(Error::new(code::SOURCE, "a source has no address")),
+    let source: Box<dyn Source> = match config.address()? {
+        Address::Git(url) => Box::new(git::Git::new(url, config, net, cache)?),
+        Address::Http(url) => Box::new(http::Http::new(url, net)?),
+        Address::Dir(path) => Box::new(dir::Dir::new(path)),
     };
     Ok(match &config.path {
         Some(path) => Box::new(below::Below::new(source, path)),
