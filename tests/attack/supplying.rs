@@ -220,6 +220,33 @@ fn users_who_can_write_a_published_directory_share_its_lock() {
     }
 }
 
+#[test]
+fn a_file_of_root_in_place_of_a_lock_is_not_opened_for_others() {
+    let site = Site::new("test");
+    site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n").role("base", "").sign();
+    let dir = tempfile::tempdir().unwrap();
+    let (secret, releases) = (dir.path().join("secret"), dir.path().join("releases"));
+    fs::create_dir(&releases).unwrap();
+    chown(&releases, None, Some(1234)).unwrap();
+    fs::set_permissions(&releases, fs::Permissions::from_mode(0o775)).unwrap();
+    fs::write(&secret, "secret").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    let lock = releases.join(".lock");
+    let publish = || kpull(&["publish", releases.to_str().unwrap(), "--site", site.path().to_str().unwrap()]);
+    let access = || fs::metadata(&lock).map(|found| (found.permissions().mode() & 0o7777, found.gid())).unwrap();
+    // by a second name
+    fs::hard_link(&secret, &lock).unwrap();
+    let output = publish().exits(1);
+    assert!(output.stderr.contains(".lock is the same file as another path"), "{}", output.stderr);
+    assert_eq!(access(), (0o600, 0));
+    // moved there from a directory of their own
+    fs::rename(&secret, releases.join("moved")).unwrap();
+    fs::remove_file(&lock).unwrap();
+    fs::rename(releases.join("moved"), &lock).unwrap();
+    publish().exits(0);
+    assert_eq!(access(), (0o600, 0));
+}
+
 /// A shell command of a user who owns nothing here.
 fn as_nobody(script: &str) -> Command {
     let mut command = Command::new("sh");

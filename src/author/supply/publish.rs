@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use nix::sys::stat::{Mode, fchmod};
+use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::{fchown, geteuid};
 use reqwest::Url;
 
 use crate::document::layout::{self, BLOBS, MANIFEST, POINTER, POINTER_MAX, Pointer, RELEASES, SIGNATURES};
 use crate::document::{Files, is_sha256, read_if_there};
 use crate::error::{Context, Error, Exit, Result, code};
-use crate::host::root::{Access, FileType, Fingerprint, Root};
+use crate::host::root::{Access, FileType, Fingerprint, Meta, Root};
 use crate::net::{self, Client, Conditions, Kind};
 use crate::trust::{KeySet, Listed, Manifest, Purpose, Shortfall, signed_by};
 
@@ -290,9 +290,10 @@ fn gone(path: &Path) -> Error {
 /// read what is published.
 pub(super) fn lock(root: &Root, dir: &Path) -> Result<File> {
     let what = || format!("can't lock {}", dir.display());
-    let path = dir.join(LOCK);
-    let file = root.lock_file(&path)?;
-    if let (Some(dir), Some(found)) = (root.meta(dir)?, root.meta(&path)?) {
+    let file = root.lock_file(&dir.join(LOCK))?;
+    let found = Meta::from(fstat(&file).context(code::SUPPLY, what)?);
+    // a file with content is not a lock: others may have moved a private one there
+    if let Some(dir) = root.meta(dir)?.filter(|_| found.size == 0) {
         let writers = dir.mode & 0o022;
         let mode = Mode::from_bits_truncate(0o600 | writers | writers << 1);
         if found.uid == geteuid().as_raw() && (found.mode, found.gid) != (mode.bits(), dir.gid) {

@@ -260,11 +260,12 @@ impl Root {
         }
     }
 
-    /// Opens the file at `path` for a lock, and creates it (0600) if it is missing.
+    /// Opens the file at `path` for a lock, and creates it (0600) if it is missing. An error if it may be another user's file by a second name.
     pub fn lock_file(&self, path: &Path) -> Result<File> {
         let (parent, name) = self.writable_parent(path)?;
         let is_new = self.meta(path)?.is_none();
         let fd = self.open_at((&parent, &name), OFlag::O_RDWR | OFlag::O_CREAT, "open", path)?;
+        self.own(&fd, &parent, path)?;
         if is_new && let Some(context) = self.label(&parent, &name, FileType::File) {
             self.set_attribute(&fd, path, &context)?;
         }
