@@ -19,14 +19,14 @@ use crate::site::{Site, is_plain_name};
 #[derive(Args, Debug)]
 pub struct New {
     #[command(subcommand)]
-    what: Example,
+    what: What,
     /// Write one JSON object
     #[arg(long, global = true)]
     json: bool,
 }
 
 #[derive(Debug, Subcommand)]
-enum Example {
+enum What {
     /// Create a site in a new directory
     Site {
         /// The directory
@@ -67,9 +67,9 @@ enum Example {
 impl Run for New {
     fn run(&self) -> Result<Exit> {
         let (dir, made) = match &self.what {
-            Example::Site { dir, name } => (dir, site(dir, name.as_deref())?),
-            Example::Role { name, site } => (site, role(site, name)?),
-            Example::Host { name, address, groups, roles, vars, site } => {
+            What::Site { dir, name } => (dir, site(dir, name.as_deref())?),
+            What::Role { name, site } => (site, role(site, name)?),
+            What::Host { name, address, groups, roles, vars, site } => {
                 (site, host(site, name, &host_file(*address, groups, roles, vars)?)?)
             }
         };
@@ -120,7 +120,7 @@ fn role(dir: &Path, name: &str) -> Result<Made> {
         );
     }
     let role = format!(
-        r#"summary = "Example {name} is for, in a sentence"
+        r#"summary = "What {name} is for, in a sentence"
 
 [vars] # variables with a default; what a host has to set is listed in `required`
 greeting = "hello"

@@ -17,6 +17,8 @@ fn a_new_site_passes_check_at_once() {
     kpull(&["new", "site", path]).exits(0);
     kpull(&["check", "--site", path]).exits(0);
     kpull(&["new", "role", "web", "--site", path]).exits(0);
+    let role = fs::read_to_string(site.join("roles/web/role.toml")).unwrap();
+    assert!(role.starts_with("summary = \"What web is for, in a sentence\"\n"), "{role}");
     kpull(&["check", "--site", path]).exits(0);
     kpull(&["test", "--site", path]).exits(0);
     kpull(&["fmt", "--check", "--site", path]).exits(0);
