@@ -181,6 +181,28 @@ mod tests {
     }
 
     #[test]
+    fn every_state_has_its_colors() {
+        let has = |selector: String, property: &str| {
+            let mut rules = STYLE.lines().filter_map(|line| line.split_once('{'));
+            rules.any(|(names, rule)| names.split(',').any(|name| name.trim() == selector) && rule.contains(property))
+        };
+        for state in [
+            HostState::Healthy,
+            HostState::Behind,
+            HostState::Unhealthy,
+            HostState::RolledBack,
+            HostState::Failed,
+            HostState::Silent,
+            HostState::Forged,
+            HostState::Unread,
+            HostState::Unknown,
+        ] {
+            assert!(has(format!(".{state}"), " color:"), "{state}");
+            assert!(has(format!(".state.{state}"), " background:"), "{state}");
+        }
+    }
+
+    #[test]
     fn problems_come_first_and_are_in_words() {
         let now = Timestamp::now();
         let day = SignedDuration::from_hours(24);
