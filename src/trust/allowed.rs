@@ -137,8 +137,9 @@ impl AllowedSigners {
 
     /// The keys that may sign for `purpose` and are not valid at `at`, with their ends as seen from `now`, in words.
     pub fn invalid(&self, purpose: Purpose, now: Timestamp, at: Timestamp) -> String {
-        let is_valid = |key: &PublicKey| self.signers.iter().any(|other| other.key == *key && other.valid_at(at));
-        let invalid = self.signers.iter().filter(|signer| signer.may(purpose) && !is_valid(&signer.key));
+        let may_sign = || self.signers.iter().filter(|signer| signer.may(purpose));
+        let is_valid = |key: &KeyData| may_sign().any(|other| other.key.key_data() == key && other.valid_at(at));
+        let invalid = may_sign().filter(|signer| !is_valid(signer.key.key_data()));
         let describe = |signer: &Allowed| {
             let end = match (signer.after.filter(|after| *after > at), signer.before) {
                 (Some(after), _) => format!(" is not valid before {after:.0}"),
@@ -363,8 +364,7 @@ impl Allowed {
         self.purposes.contains(&purpose)
     }
 
-    /// Whether the key counts at this time.
-    pub fn valid_at(&self, now: Timestamp) -> bool {
+    fn valid_at(&self, now: Timestamp) -> bool {
         self.after.is_none_or(|after| now >= after) && self.before.is_none_or(|before| now < before)
     }
 }

@@ -454,6 +454,18 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_expired_for_one_purpose_is_named_though_it_is_valid_for_another() {
+        let text = "alice namespaces=\"release@kpull\",valid-before=\"20260101\" KEY1\n\
+                    alice namespaces=\"keys@kpull\" KEY1\nbob KEY2\n";
+        let alice = format!("the key of alice ({})", key(1).public_key().fingerprint(HashAlg::Sha256));
+        let why = format!("it needs 2 valid keys and has 1: {alice} expired at 2026-01-01T00:00:00Z");
+        assert_eq!(
+            shortfalls(&lines(text, 2, 2), "2026-12-31T00:00:00Z"),
+            [(true, format!("key set 2 can't sign a release: {why}"))]
+        );
+    }
+
+    #[test]
     fn a_host_reads_and_follows_a_set_whose_keys_have_expired() {
         let text = "alice valid-before=\"20200101\" KEY1\nbob valid-before=\"20200101\" KEY2\n";
         let old = lines(text, 2, 2);
