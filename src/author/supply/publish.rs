@@ -292,13 +292,17 @@ pub(super) fn lock(root: &Root, dir: &Path) -> Result<File> {
     let what = || format!("can't lock {}", dir.display());
     let file = root.lock_file(&dir.join(LOCK))?;
     let found = Meta::from(fstat(&file).context(code::SUPPLY, what)?);
+    let user = geteuid();
     // a file with content is not a lock: others may have moved a private one there
-    if let Some(dir) = root.meta(dir)?.filter(|_| found.size == 0) {
+    if let Some(dir) = root.meta(dir)?.filter(|_| found.uid == user.as_raw() && found.size == 0) {
         let writers = dir.mode & 0o022;
         let mode = Mode::from_bits_truncate(0o600 | writers | writers << 1);
-        if found.uid == geteuid().as_raw() && (found.mode, found.gid) != (mode.bits(), dir.gid) {
+        // the directory's owner may write too, and could not open a file of root
+        let owner = if user.is_root() { dir.uid } else { found.uid };
+        if (found.mode, found.uid, found.gid) != (mode.bits(), owner, dir.gid) {
             // of a group that this user is not in, nobody else can be meant
-            let is_shared = found.gid == dir.gid || fchown(&file, None, Some(dir.gid.into())).is_ok();
+            let is_shared = (found.uid, found.gid) == (owner, dir.gid)
+                || fchown(&file, Some(owner.into()), Some(dir.gid.into())).is_ok();
             fchmod(&file, if is_shared { mode } else { Mode::S_IRUSR | Mode::S_IWUSR }).context(code::SUPPLY, what)?;
         }
     }
@@ -515,5 +519,27 @@ mod tests {
         assert_eq!(Dir::open(dir.path()).unwrap_err().exit_code(), Exit::Busy);
         drop(first);
         Dir::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn the_owner_of_a_directory_can_open_the_lock_file_that_root_created() {
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+
+        let dir = tempfile::tempdir().unwrap();
+        let lock = dir.path().join(LOCK);
+        let state = || {
+            Dir::open(dir.path()).unwrap();
+            let meta = std::fs::metadata(&lock).unwrap();
+            (meta.uid(), meta.gid(), meta.permissions().mode() & 0o777)
+        };
+        if !geteuid().is_root() {
+            return;
+        }
+        chown(dir.path(), Some(4242), Some(4243)).unwrap();
+        assert_eq!(state(), (4242, 4243, 0o600));
+        // another file of root's does not become theirs under this name
+        std::fs::remove_file(&lock).unwrap();
+        std::fs::write(&lock, "private").unwrap();
+        assert_eq!(state().0, 0);
     }
 }
