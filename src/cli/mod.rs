@@ -52,6 +52,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args};
 use miette::{GraphicalReportHandler, GraphicalTheme};
@@ -359,8 +360,9 @@ fn parse_apply(mut words: impl Iterator<Item = OsString>) -> Option<Parsed> {
 /// Parses a command line that starts with the program's name.
 fn parse(words: impl Iterator<Item = OsString>) -> Result<Parsed, clap::Error> {
     let mut matches = command().try_get_matches_from(words)?;
-    let (name, inner) = matches.remove_subcommand().unwrap_or_default();
-    let entry = entries().find(|entry| entry.name == name).unwrap_or(APPLY);
+    let called = matches.remove_subcommand();
+    let found = called.and_then(|(name, inner)| Some((entries().find(|entry| entry.name == name)?, inner)));
+    let (entry, inner) = found.ok_or_else(|| clap::Error::new(ErrorKind::InvalidSubcommand))?;
     Parsed::new(entry, inner)
 }
 
