@@ -28,7 +28,7 @@ pub struct Adopt {
     /// Use this directory as if it were `/`
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
-    /// Write one JSON object a line
+    /// Write one JSON object on each line
     #[arg(long)]
     json: bool,
 }

@@ -41,7 +41,7 @@ pub struct Check {
     mirror: Option<PathBuf>,
     #[command(flatten)]
     net: TlsArgs,
-    /// Write one JSON object a line
+    /// Write one JSON object on each line
     #[arg(long)]
     json: bool,
 }

@@ -21,7 +21,7 @@ pub struct Diff {
     host: HostArgs,
     #[command(flatten)]
     verbosity: VerbosityArgs,
-    /// The older generation [default: the second last]
+    /// The older generation [default: the second to last]
     from: Option<u64>,
     /// The newer one [default: the last]
     to: Option<u64>,

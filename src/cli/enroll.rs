@@ -24,7 +24,7 @@ use crate::trust::{self, Enrolment, KeySet, LastSeen, Manifest, TrustState};
 pub struct Enroll {
     #[command(flatten)]
     host: HostArgs,
-    /// Where releases come from: a web server's directory, a git repository (…​.git, ssh://, or with --git), a directory
+    /// Where releases come from: a web server's directory, a git repository (….git, ssh://, or with --git), a directory
     /// [default: as in kpull.toml]
     #[arg(value_name = "URL", requires = "site")]
     url: Option<String>,

@@ -15,7 +15,7 @@ use crate::error::{Context, Error, Exit, Result, code, quoted};
 use crate::site::Site;
 use crate::trust::{AllowedSigners, KeySet, Message, Purpose, Shortfall, Signer, add_signature};
 
-/// How long before a set's keys no longer reach a threshold that is reported: as long as a release is good by default.
+/// How long in advance kpull reports a threshold that a set's keys will no longer reach: the default lifetime of a release.
 pub(super) const SOON: SignedDuration = SignedDuration::from_hours(24 * 30);
 
 /// Arguments of `keys`.

@@ -32,7 +32,7 @@ pub struct Mirror {
     prune: bool,
     #[command(flatten)]
     net: TlsArgs,
-    /// Write one JSON object a line
+    /// Write one JSON object on each line
     #[arg(long)]
     json: bool,
 }

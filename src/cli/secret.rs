@@ -55,7 +55,7 @@ struct Set {
     /// Read the value from this file
     #[arg(long, value_name = "FILE", conflicts_with = "generate")]
     from: Option<PathBuf>,
-    /// Generate a random value of this many bytes, in hex
+    /// Generate a random value of this many bytes, in hex [default: 32]
     #[arg(long, value_name = "BYTES", num_args = 0..=1, default_missing_value = "32",
           value_parser = clap::value_parser!(u16).range(8..=1024))]
     generate: Option<u16>,

@@ -37,7 +37,7 @@ pub struct Fleet {
     /// Write an HTML page to this file instead of printing a table
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Repeat every so many seconds until interrupted
+    /// Repeat every so many seconds until interrupted [default: 5]
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "5", conflicts_with = "json", value_parser = clap::value_parser!(u64).range(1..))]
     watch: Option<u64>,
     /// The total time in seconds for reading all records; later ones count as unread
