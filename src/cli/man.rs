@@ -25,7 +25,7 @@ impl Run for Man {
             }
             None => {
                 let mut page = Vec::new();
-                clap_mangen::Man::new(command().disable_help_subcommand(true))
+                clap_mangen::Man::new(command())
                     .render(&mut page)
                     .context(code::OTHER, || "can't write the manual page".to_owned())?;
                 print_bytes(&page);
