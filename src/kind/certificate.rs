@@ -1,6 +1,6 @@
 //! `[[certificate]]`: a certificate with its key, and the certificate of its authority.
 //!
-//! `kpull pki issue` adds them to the site; the key is a secret that only this host can read. With `key_on_host` the host
+//! `kpull pki issue` adds them to the site; the key is a secret that no other host can read. With `key_on_host` the host
 //! creates the key and keeps it: it writes a request, which `kpull pki sign-request` answers with a certificate.
 
 use std::borrow::Cow;

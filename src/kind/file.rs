@@ -48,7 +48,7 @@ impl Fields for FileFields {
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let content = match (&self.content, &self.source) {
             (Some(text), None) => text.as_bytes().into(),
-            (None, Some(name)) => build.file(name)?,
+            (None, Some(name)) => build.file("source", name)?,
             (None, None) => return Err(build.invalid("path", "set `content` or `source`")),
             (Some(_), Some(_)) => return Err(build.invalid("source", "set `content` or `source`, not both")),
         };

@@ -10,7 +10,7 @@ use crate::host::accounts::{Database, FILES};
 use crate::host::useradd;
 use crate::kind::{About, Build, Change, Fields, Phase, Resource, WatchedInput, Work};
 
-/// Fields of `[[group]]`, and the resource itself.
+/// Fields of `[[group]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GroupFields {

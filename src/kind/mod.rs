@@ -421,8 +421,8 @@ impl Item {
 
 /// What a kind's fields are turned into resources with: the role's files and templates, and the pins.
 pub trait Build {
-    /// A file of the role, from its `files/` directory.
-    fn file(&self, name: &str) -> Result<Arc<[u8]>>;
+    /// A file of the role, from its `files/` directory, which `field` names.
+    fn file(&self, field: &str, name: &str) -> Result<Arc<[u8]>>;
 
     /// A template of the role, from its `templates/` directory, rendered with the host's variables.
     fn template(&self, name: &str) -> Result<String>;

@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::document::fields::{AbsolutePath, is_plain};
-use crate::error::Result;
-use crate::kind::file::File;
+use crate::error::{Error, Result};
+use crate::kind::file::{File, Ownership};
 use crate::kind::{Build, Fields, Resource};
 
 /// Fields of `[[repository]]`. Exactly one of `key` and `key_text` is set. Packages are always verified: there is no field to turn it off.
@@ -57,41 +57,41 @@ impl Fields for RepositoryFields {
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         self.check(build)?;
         let key = self.key(build)?;
-        let is_armored = key.trim_ascii_start().starts_with(b"-----BEGIN PGP PUBLIC KEY BLOCK-----");
         let name = &self.name;
-        let key_path = match (self.format, is_armored) {
-            (Format::Apt, true) => format!("/etc/apt/keyrings/{name}.asc"),
-            (Format::Apt, false) => format!("/etc/apt/keyrings/{name}.gpg"),
-            _ => format!("/etc/pki/rpm-gpg/RPM-GPG-KEY-{name}"),
+        let key_path = match self.format {
+            Format::Apt if is_armored(&key) => format!("/etc/apt/keyrings/{name}.asc"),
+            Format::Apt => format!("/etc/apt/keyrings/{name}.gpg"),
+            Format::Dnf => format!("/etc/pki/rpm-gpg/RPM-GPG-KEY-{name}"),
         };
-        let mut files = vec![(key_path.clone(), key)];
+        let file = |path: String, content: Arc<[u8]>| {
+            let path = AbsolutePath::try_from(path).map_err(|why| build.invalid("name", &why))?;
+            Ok::<_, Error>(File::new(Self::NAME, path, content, build.is_secret()))
+        };
+        // apt verifies as another user, who must be able to read the key
+        let wanted = Ownership::of_file(false, None, None, None);
+        let mut files = vec![File { wanted, ..file(key_path.clone(), key)? }];
         match self.format {
             Format::Apt => {
-                files.push((
-                    format!("/etc/apt/sources.list.d/{name}.sources"),
-                    self.sources(&key_path).into_bytes().into(),
-                ));
-                files.extend(
-                    self.preferences()
-                        .map(|text| (format!("/etc/apt/preferences.d/{name}.pref"), text.into_bytes().into())),
-                );
+                let sources = self.sources(&key_path).into_bytes().into();
+                files.push(file(format!("/etc/apt/sources.list.d/{name}.sources"), sources)?);
+                if let Some(preferences) = self.preferences() {
+                    let preferences = preferences.into_bytes().into();
+                    files.push(file(format!("/etc/apt/preferences.d/{name}.pref"), preferences)?);
+                }
             }
             Format::Dnf => {
-                files.push((format!("/etc/yum.repos.d/{name}.repo"), self.repo(&key_path).into_bytes().into()));
+                let repo = self.repo(&key_path).into_bytes().into();
+                files.push(file(format!("/etc/yum.repos.d/{name}.repo"), repo)?);
             }
         }
-        let resource = |(path, content): (String, Arc<[u8]>)| {
-            let path = AbsolutePath::try_from(path).map_err(|why| build.invalid("name", &why))?;
-            Ok(Box::new(File::new(Self::NAME, path, content, build.is_secret())) as Box<dyn Resource>)
-        };
-        files.into_iter().map(resource).collect()
+        Ok(files.into_iter().map(|file| Box::new(file) as _).collect())
     }
 }
 
 impl RepositoryFields {
     fn check(&self, build: &dyn Build) -> Result<()> {
         let is_name = is_plain(&self.name) && !self.name.starts_with('.');
-        let why = "a name has letters, digits, `-`, `_` and `.`, and begins with none of the last";
+        let why = "a name has letters, digits, `-`, `_` and `.`, and does not begin with `.`";
         build.refuse_if(!is_name, "name", why)?;
         build.refuse_if(self.urls.is_empty(), "urls", "name at least one address")?;
         let is_word = |text: &&String| !text.is_empty() && !text.chars().any(|c| c.is_whitespace() || c.is_control());
@@ -118,6 +118,8 @@ impl RepositoryFields {
             ("source_packages", self.source_packages),
         ];
         if self.format != Format::Apt {
+            let why = "dnf takes the section `main` for its own settings, and ignores it in a repository's file";
+            build.refuse_if(self.name == "main", "name", why)?;
             let why = "only repositories of apt have this: remove it";
             return of_apt.into_iter().try_for_each(|(field, is_set)| build.refuse_if(is_set, field, why));
         }
@@ -126,13 +128,15 @@ impl RepositoryFields {
         let is_bad = self.suites.is_empty() || (flat != 0 && flat != self.suites.len());
         let why = "name at least one suite; those that end in `/` stand in an entry of their own";
         build.refuse_if(is_bad, "suites", why)?;
+        let has_none = self.components.as_ref().is_some_and(Vec::is_empty);
+        build.refuse_if(flat == 0 && has_none, "components", "name at least one component, or leave them out")?;
         let has_components = flat != 0 && self.components.is_some();
         build.refuse_if(has_components, "components", "a suite that ends in `/` has no components: remove them")
     }
 
     fn key(&self, build: &dyn Build) -> Result<Arc<[u8]>> {
         let (field, key): (_, Arc<[u8]>) = match (&self.key, &self.key_text) {
-            (Some(name), None) => ("key", build.file(name)?),
+            (Some(name), None) => ("key", build.file("key", name)?),
             (None, Some(text)) => ("key_text", text.as_bytes().into()),
             (None, None) => {
                 let why = "packages are verified: put the repository's key into the role's `files/` and set `key`, or set `key_text`";
@@ -140,14 +144,11 @@ impl RepositoryFields {
             }
             (Some(_), Some(_)) => return Err(build.invalid("key_text", "set `key` or `key_text`, not both")),
         };
-        let start = key.trim_ascii_start();
-        // a packet of OpenPGP has the highest bit of its first byte set (RFC 9580, 4.2)
-        if start.starts_with(b"-----BEGIN PGP PUBLIC KEY BLOCK-----")
-            || start.first().is_some_and(|byte| byte & 0x80 != 0)
-        {
-            return Ok(key);
-        }
-        Err(build.invalid(field, "this is no OpenPGP public key: export one with `gpg --armor --export FINGERPRINT`"))
+        // the first byte of a packet has its type; that of a public key is 6 (RFC 9580, 4.2)
+        let is_binary = field == "key" && matches!(key.first(), Some(0x98..=0x9b | 0xc6));
+        let why = "this is no OpenPGP public key: export one with `gpg --armor --export FINGERPRINT`";
+        build.refuse_if(!is_armored(&key) && !is_binary, field, why)?;
+        Ok(key)
     }
 
     /// The file of apt, in the format of RFC 822 (sources.list(5)).
@@ -189,11 +190,19 @@ impl RepositoryFields {
     }
 }
 
+/// Whether a key is armored, and not binary.
+fn is_armored(key: &[u8]) -> bool {
+    key.trim_ascii_start().starts_with(b"-----BEGIN PGP PUBLIC KEY BLOCK-----")
+}
+
 /// The host of an address, as apt calls a repository's origin: empty for files.
 fn host_of(url: &str) -> &str {
     let rest = url.split_once("://").map_or("", |(_, rest)| rest);
     let authority = rest.split('/').next().unwrap_or_default();
     let host = authority.rsplit('@').next().unwrap_or_default();
+    if let Some((address, _)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return address;
+    }
     host.rsplit_once(':')
         .filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
         .map_or(host, |(host, _)| host)
@@ -201,7 +210,10 @@ fn host_of(url: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use crate::kind::testing::{Tree, build, refusal};
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::RepositoryFields;
+    use crate::kind::testing::{RoleFiles, Tree, build, build_with, refusal};
 
     const KEY: &str = "key_text = '-----BEGIN PGP PUBLIC KEY BLOCK-----'\n";
     const APT: &str = "name = 'lab'\nformat = 'apt'\nurls = ['https://deb.example.org/debian']\nsuites = ['stable']\n";
@@ -251,9 +263,34 @@ mod tests {
     }
 
     #[test]
+    fn apt_can_read_the_key_of_a_repository_with_a_secret() {
+        let tree = Tree::new();
+        let role = RoleFiles::default().secret();
+        for resource in build_with::<RepositoryFields>(&format!("{APT}{KEY}"), &role).unwrap() {
+            tree.converge(&*resource);
+        }
+        let mode = |path: &str| tree.path(path).metadata().unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode("/etc/apt/keyrings/lab.asc"), 0o644);
+        assert_eq!(mode("/etc/apt/sources.list.d/lab.sources"), 0o600);
+    }
+
+    #[test]
+    fn only_a_public_key_is_taken_as_a_binary_one() {
+        let is_taken = |packet: &[u8]| {
+            let role = RoleFiles::default().with("lab.gpg", packet);
+            build_with::<RepositoryFields>(&format!("{APT}key = 'lab.gpg'\n"), &role).is_ok()
+        };
+        assert!(is_taken(b"\x99\x01\x0d") && is_taken(b"\xc6\x33"));
+        // a secret key, a signature, an armored key behind a byte order mark
+        for other in [&b"\x95\x03\x98"[..], b"\x89\x01\x33", b"\xef\xbb\xbf-----BEGIN PGP PUBLIC KEY BLOCK-----"] {
+            assert!(!is_taken(other), "{other:?}");
+        }
+    }
+
+    #[test]
     fn the_origin_of_a_pin_is_the_host_alone() {
         for (url, host) in
-            [("https://u:p@a.example.org:8080/x", "a.example.org"), ("http://[::1]:80/", "[::1]"), ("file:/srv", "")]
+            [("https://u:p@a.example.org:8080/x", "a.example.org"), ("http://[::1]:80/", "::1"), ("file:/srv", "")]
         {
             assert_eq!(super::host_of(url), host, "{url}");
         }
@@ -266,6 +303,7 @@ mod tests {
         for (fields, field, why) in [
             (APT.to_owned(), "name", "packages are verified"),
             (format!("{APT}key_text = 'mQINBF'\n"), "key_text", "this is no OpenPGP public key"),
+            (format!("{APT}key_text = '\u{186}'\n"), "key_text", "this is no OpenPGP public key"),
             (format!("{apt}key = 'k.asc'\n"), "key_text", "set `key` or `key_text`, not both"),
             (apt.replace("'lab'", "'../lab'"), "name", "a name has letters"),
             (apt.replace("['https://deb.example.org/debian']", "[]"), "urls", "name at least one address"),
@@ -277,8 +315,10 @@ mod tests {
             ),
             (apt.replace("['stable']", "[]"), "suites", "name at least one suite"),
             (apt.replace("['stable']", "['stable', './']"), "suites", "those that end in `/`"),
+            (format!("{apt}components = []\n"), "components", "name at least one component"),
             (apt.replace("['stable']", "['./']\ncomponents = ['main']"), "components", "has no components"),
             (format!("{apt}description = 'x'\n"), "description", "repositories of apt have none"),
+            (dnf.replace("'lab'", "'main'"), "name", "ignores it in a repository's file"),
             (format!("{dnf}suites = ['stable']\n"), "suites", "only repositories of apt have this"),
             (format!("{dnf}description = \"a\\ngpgcheck=0\"\n"), "description", "a description is one line"),
             (format!("{dnf}state = 'latest'\n"), "state", "unknown key"),

@@ -16,14 +16,14 @@ use crate::store::Store;
 /// A role's files and (already rendered) templates.
 #[derive(Debug, Default)]
 pub struct RoleFiles {
-    files: HashMap<String, String>,
+    files: HashMap<String, Vec<u8>>,
     is_secret: bool,
 }
 
 impl RoleFiles {
     /// With one more file.
-    pub fn with(mut self, name: &str, text: &str) -> Self {
-        self.files.insert(name.to_owned(), text.to_owned());
+    pub fn with(mut self, name: &str, content: impl AsRef<[u8]>) -> Self {
+        self.files.insert(name.to_owned(), content.as_ref().to_owned());
         self
     }
 
@@ -35,12 +35,13 @@ impl RoleFiles {
 }
 
 impl Build for RoleFiles {
-    fn file(&self, name: &str) -> Result<Arc<[u8]>> {
-        self.template(name).map(|text| text.into_bytes().into())
+    fn file(&self, _: &str, name: &str) -> Result<Arc<[u8]>> {
+        let content = self.files.get(name).map(|content| content.as_slice().into());
+        content.ok_or_else(|| Error::new(code::OTHER, format!("there is no {name}")))
     }
 
     fn template(&self, name: &str) -> Result<String> {
-        self.files.get(name).cloned().ok_or_else(|| Error::new(code::OTHER, format!("there is no {name}")))
+        self.file("template", name).map(|content| String::from_utf8_lossy(&content).into_owned())
     }
 
     fn artifact(&self, name: &str) -> Result<Pin> {

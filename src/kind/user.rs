@@ -14,7 +14,7 @@ use crate::host::root::{Access, FileType};
 use crate::host::{Missing, home, useradd};
 use crate::kind::{About, Build, Change, Fields, Phase, Resource, WatchedInput, Work};
 
-/// Fields of `[[user]]`, and the resource itself. What is left out stays as it is in a user that is there already.
+/// Fields of `[[user]]`. What is left out stays as it is in a user that is there already.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UserFields {

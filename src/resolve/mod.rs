@@ -320,8 +320,8 @@ impl Builder<'_> {
 }
 
 impl Build for Builder<'_> {
-    fn file(&self, name: &str) -> Result<Arc<[u8]>> {
-        let path = self.part("files", name, "source")?;
+    fn file(&self, field: &str, name: &str) -> Result<Arc<[u8]>> {
+        let path = self.part("files", name, field)?;
         let bytes = self.context.site.files.get(&path).cloned();
         let bytes = bytes.ok_or_else(|| Error::new(code::FIELD, format!("there is no {path}")))?;
         let text = || std::str::from_utf8(&bytes).map_or_else(|_| digest(&bytes), str::to_owned);

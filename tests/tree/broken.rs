@@ -263,6 +263,9 @@ refused! {
     a_file_that_the_role_does_not_have: [("roles/base/role.toml", &role("[[file]]\npath = \"/x\"\nsource = \"moto\"")), ("roles/base/files/motd", "")],
         "roles/base/role.toml:14:10", "there is no roles/base/files/moto", "did you mean `motd`?";
 
+    a_key_that_the_role_does_not_have: [("roles/base/role.toml", &role("[[repository]]\nname = \"x\"\nformat = \"dnf\"\nurls = [\"https://h/x\"]\nkey = \"x.acs\"")), ("roles/base/files/x.asc", "")],
+        "roles/base/role.toml:16:7", "there is no roles/base/files/x.acs", "did you mean `x.asc`?";
+
     a_template_that_the_role_does_not_have: [("roles/base/role.toml", &role("[[template]]\npath = \"/x\"\ntemplate = \"unit\""))],
         "roles/base/role.toml:14:12", "there is no roles/base/templates/unit", "put it into roles/base/templates/";
 

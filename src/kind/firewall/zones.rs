@@ -37,7 +37,7 @@ pub(super) fn edit(host: &Host, catalog: &[Item], zone: &str, edits: &dyn Fn(&Se
             }
             // firewalld can't read its files, and accepts no change until it can
             Err(error) if error.to_string().contains("RUNNING_BUT_FAILED") && repair_torn(host, zone)? => {
-                log::warn!("the file of the zone {zone} was incomplete, and its backup is restored: {error}");
+                log::warn!("the file of the zone {zone} was incomplete; its backup or the package's applies: {error}");
             }
             made => return made,
         }
@@ -80,7 +80,8 @@ pub(super) fn is_torn(host: &Host, zone: &str) -> Result<bool> {
     Ok(host.root.meta(&path)?.is_some() && ZoneFile::parse(host.root.text(&path)?).is_err())
 }
 
-/// Restores the backup of a zone's incomplete file, and restarts firewalld. Returns whether it was incomplete.
+/// Replaces a zone's incomplete file by its backup, or removes it without a good one, and restarts firewalld. Returns whether it was
+/// incomplete.
 pub(super) fn repair_torn(host: &Host, zone: &str) -> Result<bool> {
     if !is_torn(host, zone)? {
         return Ok(false);

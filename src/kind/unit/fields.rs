@@ -151,7 +151,7 @@ impl UnitFields {
             (Some(text), None, None) => ("content", text.clone()),
             (None, Some(name), None) => ("template", build.template(name)?),
             (None, None, Some(name)) => {
-                let bytes = build.file(name)?.to_vec();
+                let bytes = build.file("source", name)?.to_vec();
                 ("source", String::from_utf8(bytes).map_err(|_| build.invalid("source", "it is not UTF-8 text"))?)
             }
             _ => return Err(build.invalid("name", "set at most one of `content`, `template` and `source`")),
