@@ -1,6 +1,7 @@
 //! What a template sees: variables in their layers, the hosts of the site, facts. Each is looked up on demand, so that a
 //! host pays only for what its roles use.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -250,11 +251,11 @@ impl TemplateContext {
         };
         let value = self.value_at(json, &scope, &place_of, &origin, &mut Vec::new());
         lock(&self.rendering).pop();
-        value.unwrap_or_else(|error| self.fail(error, "a variable can't be made"))
+        value.unwrap_or_else(|error| self.fail(error, format!("the variable `{label}` can't be made")))
     }
 
     /// Keeps the first error, and returns the value that makes the template engine fail.
-    fn fail(&self, error: Error, why: &'static str) -> Value {
+    fn fail(&self, error: Error, why: impl Into<Cow<'static, str>>) -> Value {
         lock(&self.failed).get_or_insert(error);
         Value::from(minijinja::Error::new(ErrorKind::InvalidOperation, why))
     }
@@ -270,12 +271,12 @@ impl TemplateContext {
 
     /// What a template of `role` on `host` sees; `item` is the current item of `for_each`.
     pub fn scope(self: &Arc<Self>, host: &str, role: Option<&str>, item: Option<Value>) -> Value {
-        Value::from_object(Scope { context: self.clone(), host: host.to_owned(), role: role.map(str::to_owned), item })
+        depth::looked_up(Scope { context: self.clone(), host: host.to_owned(), role: role.map(str::to_owned), item })
     }
 
     /// A host, as an entry of `hosts`.
     pub(super) fn host_value(self: &Arc<Self>, name: &str) -> Value {
-        Value::from_object(HostObject { context: self.clone(), name: name.to_owned() })
+        depth::looked_up(HostObject { context: self.clone(), name: name.to_owned() })
     }
 
     /// Renders every string in `json`; a string that is one `{{ expression }}` becomes the expression's value, with
@@ -486,7 +487,7 @@ impl TemplateContext {
             let names: Vec<String> = whole_value.try_iter().ok()?.map(|key| key.to_string()).collect();
             return nearest(part, names.iter().map(String::as_str)).map(|near| format!("{whole}.{near}"));
         }
-        let scope = scope.downcast_object_ref::<Scope>()?;
+        let scope = depth::as_lookup::<Scope>(scope)?;
         let names_of = |role: &str| -> Vec<&str> {
             self.site.roles.get(role).map(|role| role.names().collect()).unwrap_or_default()
         };
@@ -537,6 +538,7 @@ fn whole_expression(text: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use crate::document::Files;
+    use crate::resolve::testing::catalog;
     use crate::resolve::{Facts, resolve};
     use crate::secret::SecretStore;
     use crate::site::Site;
@@ -558,6 +560,15 @@ mod tests {
         resolve(&site, "h", &facts, &SecretStore::encrypted())
             .map(|catalog| catalog.items.len())
             .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn each_use_of_a_variable_that_can_not_be_made_names_it() {
+        let file = |path: &str| format!("[[file]]\npath = '{path}'\ncontent = '{{{{ v }}}}'\n");
+        let role = format!("{}{}[vars]\nv = '{{{{ nope }}}}'\n", file("/a"), file("/b"));
+        let errors: Vec<String> = catalog(&role).unwrap_err().each().map(|error| error.to_string()).collect();
+        let second = "the value can't be made: the variable `r.v` can't be made";
+        assert_eq!(errors, ["`nope` is not defined", second]);
     }
 
     /// `v1` to `vN`, each made of the next by `text`, in which `NEXT` stands for its name.

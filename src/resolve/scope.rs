@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use minijinja::ErrorKind;
-use minijinja::value::{Enumerator, Object, Value};
+use minijinja::value::{Enumerator, Value};
 
 use crate::resolve::context::TemplateContext;
+use crate::template::depth::{Lookup, as_lookup, looked_up};
 use crate::template::functions;
 
 /// The names that a template sees.
@@ -17,9 +18,8 @@ pub(super) struct Scope {
     pub(super) item: Option<Value>,
 }
 
-impl Object for Scope {
-    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        let name = key.as_str()?;
+impl Lookup for Scope {
+    fn get(&self, name: &str) -> Option<Value> {
         let context = &self.context;
         match name {
             "item" => return self.item.clone(),
@@ -44,7 +44,7 @@ impl Object for Scope {
             return Some(value);
         }
         if context.site.roles.contains_key(name) {
-            return Some(Value::from_object(RoleObject {
+            return Some(looked_up(RoleObject {
                 context: context.clone(),
                 host: self.host.clone(),
                 role: name.to_owned(),
@@ -62,12 +62,12 @@ struct RoleObject {
     role: String,
 }
 
-impl Object for RoleObject {
-    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        self.context.variable(&self.host, Some(&self.role), key.as_str()?)
+impl Lookup for RoleObject {
+    fn get(&self, name: &str) -> Option<Value> {
+        self.context.variable(&self.host, Some(&self.role), name)
     }
 
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
+    fn names(&self) -> Enumerator {
         let role = self.context.site.roles.get(&self.role);
         Enumerator::Values(role.into_iter().flat_map(|role| role.names()).map(Value::from).collect())
     }
@@ -81,7 +81,7 @@ pub(super) fn having(
 ) -> std::result::Result<Vec<Value>, minijinja::Error> {
     let mut found = Vec::new();
     for host in hosts {
-        if let Some(one) = host.downcast_object_ref::<HostObject>() {
+        if let Some(one) = as_lookup::<HostObject>(&host) {
             if one.has(attribute, name) {
                 found.push(host);
             }
@@ -114,10 +114,10 @@ impl HostObject {
     }
 }
 
-impl Object for HostObject {
-    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+impl Lookup for HostObject {
+    fn get(&self, name: &str) -> Option<Value> {
         let host = self.context.site.hosts.get(&self.name)?;
-        Some(match key.as_str()? {
+        Some(match name {
             "name" => Value::from(self.name.clone()),
             "address" => Value::from(host.address.to_string()),
             "groups" => host.groups.iter().cloned().collect(),
@@ -127,7 +127,7 @@ impl Object for HostObject {
         })
     }
 
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
+    fn names(&self) -> Enumerator {
         Enumerator::Str(&["name", "address", "groups", "roles", "vars"])
     }
 }

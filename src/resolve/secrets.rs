@@ -210,8 +210,8 @@ impl HostSecrets {
 /// host are checked where they are set.
 fn has_control(value: &Value) -> bool {
     let is_control = |c: char| c.is_control() && c != '\t';
-    any_in(value, 16, &|value| match value.as_str() {
-        Some(text) => text.contains(is_control),
-        None => value.kind() == ValueKind::Bytes,
+    any_in(value, 16, &|value| match value.kind() {
+        ValueKind::String => value.as_str().is_some_and(|text| text.contains(is_control)),
+        kind => kind == ValueKind::Bytes,
     })
 }

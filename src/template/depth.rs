@@ -2,10 +2,13 @@
 //! must stay shallow: otherwise a loop over `{% set ns.v = [ns.v] %}`, or a namespace that contains itself, would overflow a
 //! thread's stack.
 
+use std::any::Any;
 use std::cell::Cell;
+use std::fmt::Debug;
+use std::sync::Arc;
 use std::thread;
 
-use minijinja::value::{Tuple, Value, ValueKind};
+use minijinja::value::{Enumerator, Object, Tuple, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State};
 
 /// The deepest nesting of lists and maps in a variable.
@@ -72,7 +75,7 @@ fn charged(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
     })
 }
 
-/// The value as plain data, without anything lazy. `pay` is called for each entry.
+/// The value as plain data, without anything lazy. `charge` is called for each entry.
 fn plain(value: &Value, depth: usize, charge: &dyn Fn() -> Result<(), Error>) -> Result<Value, Error> {
     let is_list = match value.kind() {
         ValueKind::Seq | ValueKind::Iterable => true,
@@ -103,16 +106,56 @@ fn plain(value: &Value, depth: usize, charge: &dyn Fn() -> Result<(), Error>) ->
 /// opened.
 pub(crate) fn any_in(value: &Value, depth: usize, test: &dyn Fn(&Value) -> bool) -> bool {
     let in_item = |item: &Value| depth == 0 || any_in(item, depth - 1, test);
-    let is_map = value.kind() == ValueKind::Map;
-    let is_open = is_map && !is_looked_up(value) || matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable);
-    let mut items = value.try_iter().ok().filter(|_| is_open).into_iter().flatten();
-    test(value)
-        || items.any(|item| in_item(&item) || is_map && value.get_item(&item).is_ok_and(|value| in_item(&value)))
+    let is_map = value.kind() == ValueKind::Map && !is_looked_up(value);
+    if test(value) {
+        return true;
+    }
+    if !is_map && !matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
+        return false;
+    }
+    let mut items = value.try_iter().into_iter().flatten();
+    items.any(|item| in_item(&item) || is_map && value.get_item(&item).is_ok_and(|value| in_item(&value)))
 }
 
-/// Whether a value is an object of this program that is looked up on demand: a host, a role, a scope.
+/// What a template sees as a map whose entries are looked up on demand: a host, a role, a scope.
+pub(crate) trait Lookup: Any + Debug + Send + Sync {
+    /// The entry of this name.
+    fn get(&self, name: &str) -> Option<Value>;
+
+    /// The names that a loop over it has.
+    fn names(&self) -> Enumerator {
+        Enumerator::Empty
+    }
+}
+
+/// A [`Lookup`] as an object of the engine.
+#[derive(Debug)]
+struct LookedUp(Box<dyn Lookup>);
+
+impl Object for LookedUp {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.0.get(key.as_str()?)
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        self.0.names()
+    }
+}
+
+/// A value that is looked up on demand.
+pub(crate) fn looked_up(object: impl Lookup) -> Value {
+    Value::from_object(LookedUp(Box::new(object)))
+}
+
+/// The object of a value that is looked up on demand, if it has this type.
+pub(crate) fn as_lookup<T: Lookup>(value: &Value) -> Option<&T> {
+    let object: &dyn Any = &*value.downcast_object_ref::<LookedUp>()?.0;
+    object.downcast_ref()
+}
+
+/// Whether a value is looked up on demand.
 pub(crate) fn is_looked_up(value: &Value) -> bool {
-    value.as_object().is_some_and(|object| object.type_name().starts_with(concat!(env!("CARGO_PKG_NAME"), "::")))
+    value.downcast_object_ref::<LookedUp>().is_some()
 }
 
 /// Whether a value is an object of the engine and not data: its content can change, or is not accessible.
