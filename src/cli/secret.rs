@@ -135,10 +135,20 @@ impl Run for Secret {
 }
 
 impl Secret {
+    /// The secrets of the site, with a warning for each host whose recorded facts can't be read.
+    fn open(&self) -> Result<SecretAdmin> {
+        let admin = SecretAdmin::open(&self.options.site)?;
+        for (host, warning) in admin.warnings() {
+            let object = json!({ "event": "warning", "host": host, "warning": warning });
+            print_result(self.options.json, object, &format!("! {warning}"));
+        }
+        Ok(admin)
+    }
+
     fn set(&self, set: &Set) -> Result<Exit> {
         // before the prompt
         name::check(&set.name)?;
-        let mut admin = SecretAdmin::open(&self.options.site)?;
+        let mut admin = self.open()?;
         admin.check(&set.name)?;
         self.check_newcomers(&[(set.name.clone(), admin.newcomers(&set.name)?)], &set.consent)?;
         let plain = match (&set.from, set.generate) {
@@ -179,7 +189,7 @@ impl Secret {
 
     fn edit(&self, edit: &Edit) -> Result<Exit> {
         let named = &edit.named;
-        let mut admin = SecretAdmin::open(&self.options.site)?;
+        let mut admin = self.open()?;
         admin.check(&named.name)?;
         self.check_newcomers(&[(named.name.clone(), admin.newcomers(&named.name)?)], &edit.consent)?;
         let old = named.identity.keys()?.open(&named.name, &admin.encrypted(&named.name)?)?;
@@ -202,7 +212,7 @@ impl Secret {
     }
 
     fn rekey(&self, rekey: &Rekey) -> Result<Exit> {
-        let mut admin = SecretAdmin::open(&self.options.site)?;
+        let mut admin = self.open()?;
         let stale = admin.all_stale()?;
         let mut widened = Vec::new();
         for (name, why) in &stale {
@@ -261,7 +271,7 @@ impl Secret {
     }
 
     fn list(&self) -> Result<Exit> {
-        let admin = SecretAdmin::open(&self.options.site)?;
+        let admin = self.open()?;
         for name in admin.names() {
             let hosts: Vec<String> = admin.hosts(&name).into_iter().collect();
             let stale = admin.stale(&name)?;

@@ -428,6 +428,30 @@ fn an_operator_is_asked_and_a_no_changes_nothing() {
 }
 
 #[test]
+fn a_facts_file_that_can_not_be_read_stops_no_secret_and_takes_none_away() {
+    let world = World::new();
+    world.site.role("other", "[[file]]\nfor_each = \"['/etc/token'] if facts.os.id == 'rocky' else []\"\npath = \"{{ item }}\"\ncontent = \"{{ secret('token') }}\"\n");
+    let whole = "hostname = \"h2\"\narch = \"amd64\"\nmemory = 1\ncores = 1\nselinux = \"disabled\"\ninterfaces = {}\nos = { id = \"rocky\", version = \"9\", family = \"rhel\" }\n";
+    world.site.file("facts/h2.toml", whole);
+    world.operator("rekey --check").exits(0);
+    world.site.file("facts/h2.toml", whole.replace("hostname = \"h2\"\n", ""));
+    let warning = "! the recorded facts of h2 can't be read: `facts/h2.toml` lacks `hostname` (facts/h2.toml:1:1); \
+                   assumed facts decide what it reads besides its present secrets";
+    let set = |name: &str, hosts: &str| {
+        let output = world.set(name, "a new value").exits(0);
+        let lines: Vec<&str> = output.stdout.lines().collect();
+        assert_eq!(lines, [warning, &format!("{name}: encrypted to {hosts} and the operators")]);
+    };
+    set("db", "h1");
+    set("token", "h2");
+    world.secret(&format!("show token --identity {}", world.key("h2").display())).exits(0);
+    for command in ["rekey --yes", "rm token"] {
+        let refused = world.secret(command).exits(1);
+        assert!(refused.stderr.contains("`facts/h2.toml` lacks `hostname`"), "{}", refused.stderr);
+    }
+}
+
+#[test]
 fn rekey_does_all_or_nothing() {
     let world = World::new();
     for host in ["h1", "h2"] {

@@ -56,16 +56,22 @@ pub struct SecretAdmin {
     site: Arc<Site>,
     index: Index,
     users: Users,
+    /// Hosts whose recorded facts can't be read, and why.
+    unread: BTreeMap<String, Error>,
 }
 
 impl SecretAdmin {
-    /// Opens a site and resolves all its hosts. Secrets that its roles use can be missing.
+    /// Opens a site and resolves all its hosts. Secrets that its roles use can be missing. A host whose recorded facts can't be read is
+    /// resolved with assumed ones: see [`SecretAdmin::warnings`].
     pub fn open(dir: &Path) -> Result<Self> {
         let site = Arc::new(Site::load(Files::in_directory(dir)?)?);
-        let (mut users, mut errors) = (Users::default(), Vec::new());
+        let (mut users, mut errors, mut unread) = (Users::default(), Vec::new(), BTreeMap::new());
         for (name, host) in &site.hosts {
-            let resolved = Facts::recorded(Some(dir), name, host.address)
-                .and_then(|facts| resolve(&site, name, &facts, &SecretStore::expected()));
+            let facts = Facts::recorded(Some(dir), name, host.address).or_else(|error| {
+                unread.insert(name.clone(), error);
+                Facts::assumed(name, host.address, None)
+            });
+            let resolved = facts.and_then(|facts| resolve(&site, name, &facts, &SecretStore::expected()));
             match resolved {
                 Ok(catalog) => users.add(&catalog),
                 Err(error) => errors.push(error),
@@ -74,12 +80,26 @@ impl SecretAdmin {
         if let Some(error) = Error::distinct(errors) {
             return Err(error.help_more("the roles determine the recipients of secrets, so correct the roles first"));
         }
-        Self::of(dir, site, users)
+        Ok(Self { unread, ..Self::of(dir, site, users)? })
     }
 
     /// Opens a site that has been resolved.
     pub fn of(dir: &Path, site: Arc<Site>, users: Users) -> Result<Self> {
-        Ok(Self { dir: dir.to_owned(), index: Index::read(&site.files)?, site, users })
+        Ok(Self { dir: dir.to_owned(), index: Index::read(&site.files)?, site, users, unread: BTreeMap::new() })
+    }
+
+    /// Each host whose recorded facts can't be read, with a sentence about it.
+    pub fn warnings(&self) -> impl Iterator<Item = (&str, String)> {
+        self.unread.iter().map(|(host, error)| {
+            let place = error.place().map(|place| format!(" ({place})")).unwrap_or_default();
+            let kept = "assumed facts decide what it reads besides its present secrets";
+            (host.as_str(), format!("the recorded facts of {host} can't be read: {error}{place}; {kept}"))
+        })
+    }
+
+    /// An error if the recorded facts of a host can't be read, so that it may use other secrets than it seems.
+    fn check_facts(&self) -> Result<()> {
+        Error::distinct(self.unread.values().cloned().collect()).map_or(Ok(()), Err)
     }
 
     /// The names of the site's secrets, sorted.
@@ -102,7 +122,9 @@ impl SecretAdmin {
         if self.site.operators.is_empty() {
             return Err(no_operators(&self.site));
         }
-        let names = self.users.of(name);
+        let mut names = self.users.of(name);
+        // nobody loses a secret because of a file that can't be read
+        names.extend(self.hosts(name).into_iter().filter(|host| self.unread.contains_key(host)));
         let hosts = || names.iter().filter_map(|name| Some((name.as_str(), self.site.hosts.get(name)?)));
         let without_key = hosts().filter(|(_, host)| host.recipients.is_empty());
         if let Some(error) = Error::all(without_key.map(|(host, vars)| no_recipient(host, name, &vars.doc)).collect()) {
@@ -172,6 +194,7 @@ impl SecretAdmin {
     /// Encrypts stale secrets again, and returns their names. All are decrypted with `keys` and encrypted before the first file is
     /// written, so that a failure leaves the site unchanged.
     pub fn rekey(&mut self, keys: &dyn Fn() -> Result<Keyring>) -> Result<Vec<String>> {
+        self.check_facts()?;
         let stale: Vec<String> = self.all_stale()?.into_iter().map(|(name, _)| name).collect();
         let orphans = self.orphans();
         if stale.is_empty() && orphans.is_empty() {
@@ -196,6 +219,7 @@ impl SecretAdmin {
     /// Removes a secret; fails if the roles of a host use it.
     pub fn remove(&mut self, name: &str) -> Result<()> {
         self.encrypted(name)?;
+        self.check_facts()?;
         let users = self.users.of(name);
         if !users.is_empty() {
             let users: Vec<&str> = users.iter().map(String::as_str).collect();
