@@ -113,6 +113,20 @@ pub struct Kube {
     insists: Cell<bool>,
 }
 
+/// Why the address of an object is unknown.
+enum Unplaced {
+    /// What the API server answers, or that it does not.
+    Answer(Answer),
+    /// It refuses to say, or there is no such address.
+    Failed(Error),
+}
+
+impl From<Error> for Unplaced {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
 /// The answer to a request.
 enum Reply {
     Json(Value),
@@ -165,8 +179,11 @@ impl Kube {
 
     /// The address of an object; `None` if the API server has no such kind, or does not answer.
     pub fn standing(&self, name: &Name) -> Result<Option<ObjectVersion>> {
-        let place = self.place(name)?.ok();
-        Ok(place.map(|(address, ..)| ObjectVersion { access: self.access.clone(), address }))
+        match self.place(name) {
+            Ok((address, ..)) => Ok(Some(ObjectVersion { access: self.access.clone(), address })),
+            Err(Unplaced::Answer(_)) => Ok(None),
+            Err(Unplaced::Failed(error)) => Err(error),
+        }
     }
 
     /// The identity and version of an object: a text that differs after every change. `None` if there is no object.
@@ -185,9 +202,10 @@ impl Kube {
     }
 
     fn ask(&self, name: &Name, how: impl FnOnce(Url) -> RequestBuilder, what: &str) -> Result<Answer> {
-        let (url, kind, namespace) = match self.place(name)? {
+        let (url, kind, namespace) = match self.place(name) {
             Ok(place) => place,
-            Err(answer) => return Ok(answer),
+            Err(Unplaced::Answer(answer)) => return Ok(answer),
+            Err(Unplaced::Failed(error)) => return Err(error),
         };
         Ok(match self.send(how(url), &format!("{what} {}", kind.name))? {
             Reply::Json(object) => Answer::Found { object, namespaced: kind.namespaced },
@@ -197,42 +215,42 @@ impl Kube {
     }
 
     /// The address of an object.
-    fn place<'a>(&self, name: &'a Name) -> Result<Result<ObjectAddress<'a>, Answer>> {
+    fn place<'a>(&self, name: &'a Name) -> Result<ObjectAddress<'a>, Unplaced> {
         let base = match name.api_version.split_once('/') {
             Some((group, version)) => net::below(&self.access.server, ["apis", group, version])?,
             None => net::below(&self.access.server, ["api", &name.api_version])?,
         };
-        let kind = match self.kind(&base, name)? {
-            Ok(kind) => kind,
-            Err(answer) => return Ok(Err(answer)),
-        };
+        let kind = self.kind(&base, name)?;
         let namespace = kind.namespaced.then(|| name.namespace.as_deref().unwrap_or("default"));
         let path = namespace.map(|namespace| ["namespaces", namespace]).into_iter().flatten();
         let url = net::below(&base, path.chain([kind.name.as_str(), name.name.as_str()]))?;
-        Ok(Ok((url, kind, namespace)))
+        Ok((url, kind, namespace))
     }
 
     /// Looks up a kind; queried once for each group and version, and again for missing kinds.
-    fn kind(&self, base: &Url, name: &Name) -> Result<Result<ApiResource, Answer>> {
+    fn kind(&self, base: &Url, name: &Name) -> Result<ApiResource, Unplaced> {
         let find = |kinds: &Vec<ApiResource>| {
             // names such as `deployments/scale` are subresources
             kinds.iter().find(|known| known.kind == name.kind && !known.name.contains('/')).cloned()
         };
         if let Some(kind) = self.kinds.borrow().get(&name.api_version).and_then(find) {
-            return Ok(Ok(kind));
+            return Ok(kind);
         }
         let what = format!("ask what there is in {}", name.api_version);
         let known = match self.send(self.client.get(base.clone()), &what)? {
-            Reply::Missing => return Ok(Err(Answer::UnknownKind)),
-            Reply::Silent(why) => return Ok(Err(Answer::Silent(why))),
+            Reply::Missing => return Err(Unplaced::Answer(Answer::UnknownKind)),
+            Reply::Silent(why) => return Err(Unplaced::Answer(Answer::Silent(why))),
             Reply::Json(list) => match serde_json::from_value::<ApiResources>(list) {
                 Ok(list) => list.resources,
-                Err(_) => return Ok(Err(Answer::Silent(format!("{base} does not answer as an API server does")))),
+                Err(_) => {
+                    let why = format!("{base} does not answer as an API server does");
+                    return Err(Unplaced::Answer(Answer::Silent(why)));
+                }
             },
         };
         let kind = find(&known);
         self.kinds.borrow_mut().insert(name.api_version.clone(), known);
-        Ok(kind.ok_or(Answer::UnknownKind))
+        kind.ok_or(Unplaced::Answer(Answer::UnknownKind))
     }
 
     /// Sends a request. `what` is what is being done, for the message about a refusal.

@@ -77,6 +77,21 @@ impl std::fmt::Display for Missing {
     }
 }
 
+/// Why names do not stand for an access.
+#[derive(Debug)]
+pub enum NoAccess {
+    /// The host has no such account.
+    Missing(Missing),
+    /// The accounts can't be read.
+    Failed(Error),
+}
+
+impl From<Error> for NoAccess {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
 /// The host that is observed and changed.
 pub struct Host {
     /// Its file system.
@@ -128,13 +143,12 @@ impl Host {
         *self.cache.queries.borrow_mut() = queries;
     }
 
-    /// The access that `mode`, `owner` and `group` stand for on this host. An unknown name is the inner error. Without root, owners
-    /// stay as they are.
-    pub fn access(&self, mode: u32, owner: &str, group: &str) -> Result<Result<Access, Missing>> {
+    /// The access that `mode`, `owner` and `group` stand for on this host. Without root, owners stay as they are.
+    pub fn access(&self, mode: u32, owner: &str, group: &str) -> Result<Access, NoAccess> {
         if !self.may_chown {
-            return Ok(Ok(Access { mode, uid: None, gid: None }));
+            return Ok(Access { mode, uid: None, gid: None });
         }
-        self.with_accounts(|accounts| {
+        let (uid, gid) = self.with_accounts(|accounts| {
             // no account name is a number
             let uid = match owner.parse() {
                 Ok(uid) => Some(uid),
@@ -144,12 +158,13 @@ impl Host {
                 Ok(gid) => Some(gid),
                 Err(_) => accounts.gid(group)?,
             };
-            Ok(match (uid, gid) {
-                (None, _) => Err(Missing::User(owner.to_owned())),
-                (_, None) => Err(Missing::Group(group.to_owned())),
-                (uid, gid) => Ok(Access { mode, uid, gid }),
-            })
-        })
+            Ok((uid, gid))
+        })?;
+        match (uid, gid) {
+            (None, _) => Err(NoAccess::Missing(Missing::User(owner.to_owned()))),
+            (_, None) => Err(NoAccess::Missing(Missing::Group(group.to_owned()))),
+            (uid, gid) => Ok(Access { mode, uid, gid }),
+        }
     }
 
     /// Queries users and groups, which are read once until [`Host::forget_accounts`].
@@ -259,7 +274,7 @@ impl Host {
                 Some(text(answer.into()))
             }
             WatchedInput::Object(object) => {
-                let kube = self.kube(&object.access)?.map_err(|what| Error::new(code::FACTS, what))?;
+                let kube = self.kube(&object.access).map_err(|what| Error::new(code::FACTS, what))?;
                 kube.state(object)?.map(|state| text(state.into()))
             }
             WatchedInput::Key(key) => {
@@ -372,16 +387,14 @@ impl Host {
         }
     }
 
-    /// The connection to an API server, shared until the files of `access` change. The inner error is why there can't be one yet.
-    pub fn kube(&self, access: &kube::Access) -> Result<Result<Rc<kube::Kube>, String>> {
+    /// The connection to an API server, shared until the files of `access` change. The error is why there can't be one (yet).
+    pub fn kube(&self, access: &kube::Access) -> Result<Rc<kube::Kube>, String> {
         if !self.is_live() {
-            return Err(Error::new(code::FACTS, "a tree has no running API server"));
+            return Err("a tree has no running API server".into());
         }
         let mut kubes = self.cache.kubes.borrow_mut();
-        let current = kube::Kube::current(&self.root, access, kubes.get(access));
-        if let Ok(kube) = &current {
-            kubes.insert(access.clone(), kube.clone());
-        }
+        let current = kube::Kube::current(&self.root, access, kubes.get(access))?;
+        kubes.insert(access.clone(), current.clone());
         Ok(current)
     }
 

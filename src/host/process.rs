@@ -192,19 +192,26 @@ impl Output {
 
 /// Runs a program to its end. It is an error if it can't be started; the caller judges how it ends.
 pub fn run(command: &Command<'_>) -> Result<Output> {
-    start(command)?.and_then(|child| wait(child, command))
+    match start(command)? {
+        Some(child) => wait(child, command),
+        None => Err(no_such_program(command)),
+    }
 }
 
 /// [`run`], but `None` if there is no such program.
 pub fn run_if_there(command: &Command<'_>) -> Result<Option<Output>> {
-    match start(command)? {
-        Ok(child) => wait(child, command).map(Some),
-        Err(_) => Ok(None),
-    }
+    start(command)?.map(|child| wait(child, command)).transpose()
 }
 
-/// Starts a program; the inner error is that there is no such program.
-fn start(command: &Command<'_>) -> Result<Result<Child>> {
+fn no_such_program(command: &Command<'_>) -> Error {
+    let program = command.argv.first().map_or("", String::as_str);
+    Error::new(code::COMMAND, format!("can't run {program}: there is no such program")).help(format!(
+        "install the package that has it, or name it by its whole path; programs are looked for in {PATH}"
+    ))
+}
+
+/// Starts a program; `None` if there is no such program.
+fn start(command: &Command<'_>) -> Result<Option<Child>> {
     let Some((program, arguments)) = command.argv.split_first() else {
         return Err(Error::new(code::COMMAND, "there is no program to run"));
     };
@@ -212,17 +219,12 @@ fn start(command: &Command<'_>) -> Result<Result<Child>> {
         let what = format!("can't run {program} in {}: there is no such directory", command.cwd.display());
         return Err(Error::new(code::COMMAND, what));
     }
-    let no_such_program = || {
-        Error::new(code::COMMAND, format!("can't run {program}: there is no such program")).help(format!(
-            "install the package that has it, or name it by its whole path; programs are looked for in {PATH}"
-        ))
-    };
     let given = |wanted: &str| command.env.iter().rfind(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
     let by_launcher = launch::is_needed();
     let mut process = if by_launcher {
         // the launcher could not report this itself
         if !is_there(program, given("PATH").unwrap_or(PATH), command.cwd) {
-            return Ok(Err(no_such_program()));
+            return Ok(None);
         }
         let mut process = ourselves(launch::COMMAND);
         process.args([&launch::identity_word(command.identity.as_ref()), program]);
@@ -247,10 +249,10 @@ fn start(command: &Command<'_>) -> Result<Result<Child>> {
         _ => process.spawn(),
     });
     match started {
-        Ok(child) => Ok(Ok(child)),
+        Ok(child) => Ok(Some(child)),
         Err(error) if by_launcher => Err(not_started(&format!("can't run {program}"), &error)
             .or_help("at a terminal kpull starts itself first, and that becomes the program: is /proc mounted?")),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Err(no_such_program())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(not_started(&format!("can't run {program}"), &error)),
     }
 }

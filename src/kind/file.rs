@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::document::fields::{AbsolutePath, AccountName, Mode};
 use crate::error::{Error, Result, code};
 use crate::host::root::{Access, FileType, Meta};
-use crate::host::{Host, Missing};
+use crate::host::{Host, Missing, NoAccess};
 use crate::kind::diff::Diff;
 use crate::kind::prior_state::PriorState;
 use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, WatchedInput, Work};
@@ -237,8 +237,9 @@ impl Ownership {
 
     /// Checks that the host has the owners, or that the catalog can create them.
     pub fn check(&self, work: &Work<'_>, path: &Path) -> Result<()> {
-        match work.host.access(self.mode, &self.owner, &self.group)? {
-            Err(account) if !work.may_make(&account) => Err(no_such_account(path, &account)),
+        match work.host.access(self.mode, &self.owner, &self.group) {
+            Err(NoAccess::Missing(account)) if !work.may_make(&account) => Err(no_such_account(path, &account)),
+            Err(NoAccess::Failed(error)) => Err(error),
             _ => Ok(()),
         }
     }
@@ -258,13 +259,19 @@ impl Ownership {
 
     /// Whether `meta` has the owner and the group.
     pub fn is_owned(&self, host: &Host, meta: &Meta) -> Result<bool> {
-        let access = host.access(self.mode, &self.owner, &self.group)?;
-        Ok(access.is_ok_and(|access| Access { mode: meta.mode, ..access }.holds(meta)))
+        match host.access(meta.mode, &self.owner, &self.group) {
+            Ok(access) => Ok(access.holds(meta)),
+            Err(NoAccess::Missing(_)) => Ok(false),
+            Err(NoAccess::Failed(error)) => Err(error),
+        }
     }
 
     /// Numeric owners; an error if there is no such user or group.
     pub fn access(&self, host: &Host, path: &Path) -> Result<Access> {
-        host.access(self.mode, &self.owner, &self.group)?.map_err(|account| no_such_account(path, &account))
+        host.access(self.mode, &self.owner, &self.group).map_err(|why| match why {
+            NoAccess::Missing(account) => no_such_account(path, &account),
+            NoAccess::Failed(error) => error,
+        })
     }
 }
 

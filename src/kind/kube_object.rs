@@ -7,7 +7,6 @@ mod manifest;
 mod testing;
 
 use std::borrow::Cow;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -243,7 +242,7 @@ impl Resource for KubeObject {
         if !work.host.is_live() {
             return Ok(Some(Vec::new()));
         }
-        let Ok(kube) = work.host.kube(&self.access)? else { return Ok(None) };
+        let Ok(kube) = work.host.kube(&self.access) else { return Ok(None) };
         Ok(kube.standing(&self.name)?.map(|standing| vec![WatchedInput::Object(standing)]))
     }
 
@@ -252,7 +251,7 @@ impl Resource for KubeObject {
         if !work.host.is_live() {
             return Ok(None);
         }
-        let Ok(kube) = work.host.kube(&self.access)? else { return Ok(Some(Change::new(SILENT))) };
+        let Ok(kube) = work.host.kube(&self.access) else { return Ok(Some(Change::new(SILENT))) };
         let with_diff = |change: Change, old: &str, new: &str| Change {
             diff: Diff::of(old.as_bytes(), new.as_bytes(), self.sensitive),
             ..change
@@ -280,7 +279,7 @@ impl Resource for KubeObject {
         let started = Instant::now();
         let mut done = ObjectChange::Nothing;
         loop {
-            let kube: Result<Rc<Kube>, String> = work.host.kube(&self.access)?;
+            let kube = work.host.kube(&self.access);
             let state = match &kube {
                 Ok(kube) => {
                     kube.insist();

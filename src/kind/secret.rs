@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::document::fields::{AbsolutePath, AccountName, Mode, is_plain};
 use crate::error::{Error, Result, code};
+use crate::host::NoAccess;
 use crate::host::process::{Command, argv, run, run_if_there};
 use crate::host::root::{Access, FileType, Root};
 use crate::host::unit_files::ETC;
@@ -198,9 +199,10 @@ impl Credential {
         };
         let path = self.path(form);
         let dir = path.parent().unwrap_or(&path);
-        let ours = |mode| {
-            let access = work.host.access(mode, "root", "root")?;
-            Ok::<_, Error>(access.unwrap_or(Access { mode, uid: None, gid: None }))
+        let ours = |mode| match work.host.access(mode, "root", "root") {
+            Err(NoAccess::Missing(_)) => Ok(Access { mode, uid: None, gid: None }),
+            Err(NoAccess::Failed(error)) => Err(error),
+            Ok(access) => Ok(access),
         };
         if root.meta(dir)?.is_none_or(|meta| meta.what != FileType::Directory) {
             root.make_directory(dir, ours(0o700)?)?;

@@ -20,6 +20,26 @@ const LINKS_MAX: usize = 40;
 /// Directories that are kept open: well below the 1024 files that a process may have open.
 const PARENTS_MAX: usize = 256;
 
+/// Why a directory is not opened.
+enum Unopened {
+    /// What the system answers.
+    System(Errno),
+    /// The path is refused, or a part of it can't be read.
+    Refused(Error),
+}
+
+impl From<Errno> for Unopened {
+    fn from(errno: Errno) -> Self {
+        Self::System(errno)
+    }
+}
+
+impl From<Error> for Unopened {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
 impl Root {
     /// The directory at `path`, following links inside the root; `None` if there is none.
     pub(super) fn directory(&self, path: &Path) -> Result<Option<Rc<OwnedFd>>> {
@@ -31,8 +51,8 @@ impl Root {
         let plain = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS;
         let opened = match open_within(&self.top, inner, PLACE, plain) {
             // there are links, or the kernel has no such call
-            None | Some(Err(Errno::ELOOP)) => self.follow(path)?,
-            Some(opened) => opened,
+            None | Some(Err(Errno::ELOOP)) => self.follow(path),
+            Some(opened) => opened.map_err(Unopened::System),
         };
         match opened {
             Ok(fd) => {
@@ -44,8 +64,9 @@ impl Root {
                 parents.insert(path.to_owned(), fd.clone());
                 Ok(Some(fd))
             }
-            Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
-            Err(errno) => Err(self.failed("open", path, errno)),
+            Err(Unopened::System(Errno::ENOENT | Errno::ENOTDIR)) => Ok(None),
+            Err(Unopened::System(errno)) => Err(self.failed("open", path, errno)),
+            Err(Unopened::Refused(error)) => Err(error),
         }
     }
 
@@ -58,7 +79,7 @@ impl Root {
 
     /// Opens the directory at `path` name by name. Links are followed inside the root, but only those of trusted users: other links
     /// could redirect writes to any place.
-    fn follow(&self, path: &Path) -> Result<Result<OwnedFd, Errno>> {
+    fn follow(&self, path: &Path) -> Result<OwnedFd, Unopened> {
         let open = |at: &OwnedFd, name: &OsStr, flags: OFlag| {
             nix::fcntl::openat(at, name, flags | OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
         };
@@ -80,23 +101,21 @@ impl Root {
                         }
                         // a link, or something that is no directory
                         Err(Errno::ENOTDIR) => {}
-                        Err(errno) => return Ok(Err(errno)),
+                        Err(errno) => return Err(errno.into()),
                     }
-                    let fd = match open(at, &name, OFlag::empty()) {
-                        Ok(fd) => fd,
-                        Err(errno) => return Ok(Err(errno)),
-                    };
+                    let fd = open(at, &name, OFlag::empty())?;
                     let meta = Meta::from(self.stat_of(&fd, path)?);
                     if meta.what != FileType::Link {
-                        return Ok(Err(Errno::ENOTDIR));
+                        return Err(Errno::ENOTDIR.into());
                     }
                     links += 1;
                     if links > LINKS_MAX {
-                        return Ok(Err(Errno::ELOOP));
+                        return Err(Errno::ELOOP.into());
                     }
                     if !self.trusts(meta.uid) {
-                        return Err(Error::new(code::FILE, format!("{} goes through a link that belongs to user {}", path.display(), meta.uid))
-                            .help("its owner could redirect writes to any place: make root the owner of the link, or use the path that it leads to"));
+                        let error = Error::new(code::FILE, format!("{} goes through a link that belongs to user {}", path.display(), meta.uid))
+                            .help("its owner could redirect writes to any place: make root the owner of the link, or use the path that it leads to");
+                        return Err(error.into());
                     }
                     let target = nix::fcntl::readlinkat(&fd, "")
                         .map_err(|errno| self.failed("read the link in", path, errno))?;
@@ -104,7 +123,10 @@ impl Root {
                 }
             }
         }
-        Ok(way.pop().map_or_else(|| nix::fcntl::openat(&self.top, ".", PLACE, Mode::empty()), Ok))
+        match way.pop() {
+            Some(fd) => Ok(fd),
+            None => Ok(nix::fcntl::openat(&self.top, ".", PLACE, Mode::empty())?),
+        }
     }
 
     /// The directory of `path`, and the last name; `None` if there is no such directory.
