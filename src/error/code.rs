@@ -70,6 +70,7 @@ codes! {
     ARTIFACT "artifact.failed"
     SUPPLY "artifact.supply"
     FILE "resource.file"
+    VALIDATE "resource.validate"
     ACCOUNT "resource.account"
     PACKAGE "resource.package"
     UNIT "resource.unit"

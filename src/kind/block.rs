@@ -10,8 +10,9 @@ use crate::error::{Error, Result, code};
 use crate::host::Host;
 use crate::host::root::{Access, FileType};
 use crate::kind::diff::Diff;
-use crate::kind::file::in_the_way;
+use crate::kind::file::{self, in_the_way};
 use crate::kind::prior_state::PriorState;
+use crate::kind::validation::Validation;
 use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, WatchedInput, Work};
 use crate::secret::fits;
 
@@ -34,6 +35,9 @@ pub struct BlockFields {
     /// another program has open for good.
     #[serde(default)]
     in_place: bool,
+    /// A program with its arguments that must accept the new content before it replaces the old one, with `%s` for the path of a temporary
+    /// file with that content; nothing is checked when left out.
+    validate: Option<Vec<String>>,
 }
 
 impl Fields for BlockFields {
@@ -64,6 +68,7 @@ impl Fields for BlockFields {
             no_file: false,
             in_place: self.in_place,
             unended: false,
+            validate: Validation::of(self.validate, sensitive, build)?,
         })])
     }
 }
@@ -84,6 +89,8 @@ pub struct Block {
     pub(super) in_place: bool,
     /// Whether the line before it had no line break, which is restored if nothing follows.
     pub(super) unended: bool,
+    /// What must accept the file with the block in it.
+    pub(super) validate: Option<Validation>,
 }
 
 impl Block {
@@ -183,8 +190,8 @@ impl Resource for Block {
         }
         if new.is_empty() && self.no_file {
             work.host.root.remove(&self.path)?;
-        } else if !(self.in_place && work.host.root.write_into(&self.path, &new, access)?) {
-            work.host.root.write(&self.path, &new, access)?;
+        } else {
+            file::write(work, self.validate.as_ref(), (&self.path, &new), access, self.in_place)?;
         }
         work.host.file_changed(&self.path);
         Ok(())

@@ -129,6 +129,7 @@ impl Fields for CertificateFields {
             wanted: Ownership::with_default(mode, None, self.owner.clone(), self.group.clone()),
             sensitive,
             in_place: false,
+            validate: None,
         };
         let ca = need(&authority_path(&wanted.authority), "kpull pki init")?.zip(self.ca.as_ref());
         let ca = ca.map(|(content, path)| file(path, content, 0o644, false));

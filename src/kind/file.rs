@@ -13,6 +13,7 @@ use crate::host::root::{Access, FileType, Meta};
 use crate::host::{Host, Missing, NoAccess};
 use crate::kind::diff::Diff;
 use crate::kind::prior_state::PriorState;
+use crate::kind::validation::Validation;
 use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, WatchedInput, Work};
 use crate::secret::fits;
 
@@ -40,6 +41,9 @@ pub struct FileFields {
     /// another program has open for good.
     #[serde(default)]
     in_place: bool,
+    /// A program with its arguments that must accept the new content before it replaces the old one, with `%s` for the path of a temporary
+    /// file with that content; nothing is checked when left out.
+    validate: Option<Vec<String>>,
 }
 
 impl Fields for FileFields {
@@ -52,13 +56,15 @@ impl Fields for FileFields {
             (None, None) => return Err(build.invalid("path", "set `content` or `source`")),
             (Some(_), Some(_)) => return Err(build.invalid("source", "set `content` or `source`, not both")),
         };
+        let sensitive = self.sensitive || build.is_secret();
         Ok(vec![Box::new(File {
             kind: Self::NAME,
             path: self.path,
             content,
             wanted: Ownership::of_file(build.is_secret(), self.mode, self.owner, self.group),
-            sensitive: self.sensitive || build.is_secret(),
+            sensitive,
             in_place: self.in_place,
+            validate: Validation::of(self.validate, sensitive, build)?,
         })])
     }
 }
@@ -78,13 +84,15 @@ pub struct File {
     pub sensitive: bool,
     /// Whether it is overwritten in place.
     pub in_place: bool,
+    /// What must accept its content.
+    pub validate: Option<Validation>,
 }
 
 impl File {
     /// A file that a kind generates: owned by root, and readable by all unless it contains a secret.
     pub(super) fn new(kind: &'static str, path: AbsolutePath, content: impl Into<Arc<[u8]>>, sensitive: bool) -> Self {
         let wanted = Ownership::of_file(sensitive, None, None, None);
-        Self { kind, path, content: content.into(), wanted, sensitive, in_place: false }
+        Self { kind, path, content: content.into(), wanted, sensitive, in_place: false, validate: None }
     }
 
     /// Its change as a part of another resource.
@@ -99,7 +107,8 @@ impl Resource for File {
         About {
             after: self.wanted.after(),
             is_discreet: true,
-            is_self_contained: true,
+            // a program may read what others have written
+            is_self_contained: self.validate.is_none(),
             is_sensitive: self.sensitive,
             ..About::at(self.kind, &self.path, Phase::Files)
         }
@@ -135,11 +144,10 @@ impl Resource for File {
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
         let access = self.wanted.access(work.host, &self.path)?;
-        match work.host.root.read(&self.path)? {
-            // a file that others have replaced in the meantime is written again
-            Some((_, content)) if content == *self.content && work.host.root.give_access(&self.path, access)? => {}
-            _ if self.in_place && work.host.root.write_into(&self.path, &self.content, access)? => {}
-            _ => work.host.root.write(&self.path, &self.content, access)?,
+        let has_content = work.host.root.read(&self.path)?.is_some_and(|(_, content)| content == *self.content);
+        // a file that others have replaced in the meantime is written again
+        if !(has_content && work.host.root.give_access(&self.path, access)?) {
+            write(work, self.validate.as_ref(), (&self.path, &self.content), access, self.in_place)?;
         }
         work.host.file_changed(&self.path);
         Ok(())
@@ -157,6 +165,23 @@ impl Restorable for File {
         let PriorState::File { in_place, .. } = prior else { return Ok(false) };
         Ok(std::mem::replace(in_place, self.in_place) != self.in_place)
     }
+}
+
+/// Writes a file once `validate` accepts its content: into the existing one if `in_place`, else as a new one.
+pub(super) fn write(
+    work: &Work<'_>,
+    validate: Option<&Validation>,
+    (path, content): (&Path, &[u8]),
+    access: Access,
+    in_place: bool,
+) -> Result<()> {
+    if let Some(validate) = validate {
+        validate.check(work, path, content, access)?;
+    }
+    if in_place && work.host.root.write_into(path, content, access)? {
+        return Ok(());
+    }
+    work.host.root.write(path, content, access)
 }
 
 /// The change for a path without a file.

@@ -8,6 +8,7 @@ pub mod diff;
 pub mod prior_state;
 #[cfg(test)]
 pub mod testing;
+pub mod validation;
 
 use std::any::Any;
 use std::borrow::Cow;

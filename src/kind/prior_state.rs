@@ -213,6 +213,7 @@ impl PriorState {
                 no_file: *no_file,
                 in_place: *in_place,
                 unended: *unended,
+                validate: None,
             }),
             Self::Sysctl { name, value } => return Ok(Sysctl::for_now(name, value).map(|sysctl| Box::new(sysctl) as _)),
             Self::Shut { zone, element } => former(zone, Setting::Element(Edit::Remove(element.clone()))),
@@ -271,7 +272,8 @@ pub fn shipped_beside(path: &str, work: &Work<'_>) -> Result<Option<Box<dyn Reso
 /// A file to restore; what only its owner could read is kept out of diffs.
 fn file(path: &str, content: Vec<u8>, wanted: Ownership, in_place: bool) -> Result<File> {
     let sensitive = wanted.is_for_owner();
-    Ok(File { kind: "file", path: at(path)?, content: content.into(), wanted, sensitive, in_place })
+    let content = content.into();
+    Ok(File { kind: "file", path: at(path)?, content, wanted, sensitive, in_place, validate: None })
 }
 
 fn at(path: &str) -> Result<AbsolutePath> {

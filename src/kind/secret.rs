@@ -55,7 +55,8 @@ impl Fields for SecretFields {
                 let secret = build.secret(&self.name)?;
                 let content = secret.plain.as_slice().into();
                 let wanted = Ownership::with_default(0o600, self.mode, self.owner, self.group);
-                Ok(vec![Box::new(File { kind: Self::NAME, path, content, wanted, sensitive: true, in_place: false })])
+                let (kind, sensitive, in_place, validate) = (Self::NAME, true, false, None);
+                Ok(vec![Box::new(File { kind, path, content, wanted, sensitive, in_place, validate })])
             }
             (None, Some(credential), Some(unit)) => {
                 let given =

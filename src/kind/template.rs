@@ -6,6 +6,7 @@ use serde::Deserialize;
 use crate::document::fields::{AbsolutePath, AccountName, Mode};
 use crate::error::Result;
 use crate::kind::file::{File, Ownership};
+use crate::kind::validation::Validation;
 use crate::kind::{Build, Fields, Resource};
 
 /// Fields of `[[template]]`.
@@ -29,6 +30,9 @@ pub struct TemplateFields {
     /// another program has open for good.
     #[serde(default)]
     in_place: bool,
+    /// A program with its arguments that must accept the new content before it replaces the old one, with `%s` for the path of a temporary
+    /// file with that content; nothing is checked when left out.
+    validate: Option<Vec<String>>,
 }
 
 impl Fields for TemplateFields {
@@ -40,6 +44,7 @@ impl Fields for TemplateFields {
         let wanted = Ownership::of_file(is_secret, self.mode, self.owner, self.group);
         let sensitive = self.sensitive || is_secret;
         let (kind, path, in_place) = (Self::NAME, self.path, self.in_place);
-        Ok(vec![Box::new(File { kind, path, content, wanted, sensitive, in_place })])
+        let validate = Validation::of(self.validate, sensitive, build)?;
+        Ok(vec![Box::new(File { kind, path, content, wanted, sensitive, in_place, validate })])
     }
 }

@@ -104,6 +104,28 @@ impl Root {
         })
     }
 
+    /// Calls `check` with the path of a temporary file beside `path`, which has the content and all that [`Root::write`] sets. Then removes
+    /// it: `path` is unchanged.
+    pub fn beside(
+        &self,
+        path: &Path,
+        content: &[u8],
+        access: Access,
+        check: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
+        let (parent, name) = self.writable_parent(path)?;
+        let temporary = temporary_name(path);
+        clear(&parent, &temporary);
+        let checked = self.create(&parent, &temporary, path).and_then(|mut file| {
+            file.write_all(content).map_err(|error| self.failed_io("write", path, error))?;
+            self.furnish(&file, (&parent, &name), path, access)?;
+            drop(file);
+            check(&self.outside(&path.with_file_name(&temporary)))
+        });
+        clear(&parent, &temporary);
+        checked
+    }
+
     /// An empty file without a name, on the file system of `path`; `None` if that is not supported. It ends with this process unless it
     /// is [put in its place](Root::place).
     pub fn nameless(&self, path: &Path) -> Result<Option<File>> {
