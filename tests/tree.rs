@@ -25,6 +25,7 @@ mod names;
 mod new;
 mod nginx;
 mod packaging;
+mod partial;
 mod pending;
 mod pki;
 mod recipe;

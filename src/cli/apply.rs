@@ -31,6 +31,10 @@ pub struct Apply {
     /// Apply a new release now, even before it has reached this host in the rollout
     #[arg(long)]
     now: bool,
+    /// Change only this role, or the resource with this id, and what it needs; repeatable, and `*` matches any text. The host does not
+    /// count as converged
+    #[arg(long, value_name = "ROLE|ID")]
+    only: Vec<String>,
 }
 
 impl Run for Apply {
@@ -38,7 +42,8 @@ impl Run for Apply {
         let report = listener(self.host.json, self.diff, self.verbosity);
         let agent = self.host.agent(&report)?;
         report_exposed(&agent);
-        run(&agent, &report, RunOptions { retry: self.retry, full: self.full, now: self.now }).map(|_| Exit::Done)
+        let options = RunOptions { retry: self.retry, full: self.full, now: self.now, only: &self.only };
+        run(&agent, &report, options).map(|_| Exit::Done)
     }
 }
 
@@ -61,23 +66,28 @@ pub(super) fn listener(json: bool, diffs: bool, verbosity: VerbosityArgs) -> Not
 }
 
 /// Runs once, holding the lock, and records the result.
-pub(super) fn run(agent: &Agent<'_>, notes: &Notes<'_>, how: RunOptions) -> Result<report::Summary> {
-    recorded(agent, notes, || converge(agent, how))
+pub(super) fn run(agent: &Agent<'_>, notes: &Notes<'_>, how: RunOptions<'_>) -> Result<report::Summary> {
+    recorded(agent, notes, how.only, || converge(agent, how))
 }
 
-/// Changes the host while holding the lock, and records the result. `notes` receives the events of `agent`.
+/// Changes the host while holding the lock, and records the result. `notes` receives the events of `agent`; `only` limits a partial run,
+/// which changes neither the published status nor the metrics.
 pub(super) fn recorded(
     agent: &Agent<'_>,
     notes: &Notes<'_>,
+    only: &[String],
     change: impl FnOnce() -> Result<report::Summary>,
 ) -> Result<report::Summary> {
     let _lock = agent.store.lock()?;
     let clock = Instant::now();
     let result = change();
     let note = notes.note();
-    let last = last_run(agent, &result, &note, clock);
+    let last = LastRun { only: only.to_vec(), ..last_run(agent, &result, &note, clock, only.is_empty()) };
     let saved = agent.store.set_last_run(&last);
-    let reported = [status::write(agent, &last), metrics::write(agent, &last)];
+    let reported = match only {
+        [] => vec![status::write(agent, &last), metrics::write(agent, &last)],
+        _ => Vec::new(),
+    };
     let failed_hooks = hook::fire(agent, &last, &note, result.as_ref().err());
     for error in reported.iter().filter_map(|reported| reported.as_ref().err()).chain(&failed_hooks) {
         agent.report.event(&Event::NotReported(error));
@@ -89,7 +99,13 @@ pub(super) fn recorded(
     Ok(summary)
 }
 
-fn last_run(agent: &Agent<'_>, result: &Result<report::Summary>, note: &Note, clock: Instant) -> LastRun {
+fn last_run(
+    agent: &Agent<'_>,
+    result: &Result<report::Summary>,
+    note: &Note,
+    clock: Instant,
+    is_whole: bool,
+) -> LastRun {
     let (time, error) = (Timestamp::now(), result.as_ref().err().map(ToString::to_string));
     let failure = |error: &Error| Failure { time, error: error.to_string(), code: error.code().name.to_owned() };
     // an unreadable earlier record is no reason to fail
@@ -97,12 +113,13 @@ fn last_run(agent: &Agent<'_>, result: &Result<report::Summary>, note: &Note, cl
     LastRun {
         time,
         exit: result.as_ref().map_or_else(|error| error.exit_code() as u8, |_| 0),
-        good: if result.is_ok() { Some(time) } else { earlier.as_ref().and_then(|last| last.good) },
+        good: if result.is_ok() && is_whole { Some(time) } else { earlier.as_ref().and_then(|last| last.good) },
         failed: result.as_ref().err().map(failure).or_else(|| earlier?.failed),
         error,
         of_host: result.as_ref().is_err_and(|error| error.is_of_host() || error.is_of_machine()),
         waits: agent.waits.take(),
         changed: note.changed.len(),
+        only: Vec::new(),
         drifted: note.drifted,
         took: clock.elapsed().as_secs_f64(),
     }

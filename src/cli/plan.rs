@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::cli::apply::report_exposed;
 use crate::cli::{HostArgs, Run, VerbosityArgs, load_site};
-use crate::engine::{self, plan};
+use crate::engine::{self, plan_part};
 use crate::error::{Exit, Result};
 use crate::host::Host;
 use crate::report::{self, Event, Report, Summary, Text};
@@ -32,6 +32,9 @@ pub struct Plan {
     /// Plan the newest release, even before it has reached this host in the rollout
     #[arg(long, conflicts_with = "site")]
     now: bool,
+    /// Compare only this role, or the resource with this id, and what it needs; repeatable, and `*` matches any text
+    #[arg(long, value_name = "ROLE|ID")]
+    only: Vec<String>,
 }
 
 impl Run for Plan {
@@ -43,16 +46,17 @@ impl Run for Plan {
             Box::new(Text::new(!self.no_diff).at(self.verbosity.level()))
         };
         if let Some(dir) = &self.site {
-            return report_plan(self.preview(dir)?, None, start, &*report);
+            return report_plan(self.preview(dir)?, None, &self.only, start, &*report);
         }
         let agent = self.host.agent(&*report)?;
         report_exposed(&agent);
         let _lock = agent.store.lock()?;
         let selection = agent.select(self.now)?;
+        let digest = &selection.stamp.digest;
         let planned =
-            selection.catalog.then(|catalog| plan(&agent.host, &agent.store, catalog, &selection.stamp.digest))?;
+            selection.catalog.then(|catalog| plan_part(&agent.host, &agent.store, catalog, digest, &self.only))?;
         let serial = planned.manifest().serial;
-        let exit = report_plan(planned.into_inner(), Some(serial), start, &*report);
+        let exit = report_plan(planned.into_inner(), Some(serial), &self.only, start, &*report);
         selection.trouble.map_or(exit, Err)
     }
 }
@@ -71,7 +75,8 @@ impl Plan {
             false => Facts::assumed(&name, site.find_host(&name)?.address, Some(&host))?,
         };
         let store = Store::open(&host.root.outside(Path::new("/var/lib/kpull")))?;
-        plan(&host, &store, resolve(&site, &name, &facts, &SecretStore::encrypted())?, "")
+        let catalog = resolve(&site, &name, &facts, &SecretStore::encrypted())?;
+        plan_part(&host, &store, catalog, "", &self.only)
     }
 }
 
@@ -79,6 +84,7 @@ impl Plan {
 pub(super) fn report_plan(
     plan: engine::Plan,
     serial: Option<u64>,
+    only: &[String],
     start: Instant,
     report: &dyn Report,
 ) -> Result<Exit> {
@@ -104,9 +110,10 @@ pub(super) fn report_plan(
         command: "plan",
         host: plan.catalog.host.clone(),
         serial,
+        only: only.to_vec(),
         resources: items.len(),
         changed: ids(false),
-        drifted: if plan.prior.is_none() { plan.changes.len() } else { 0 },
+        drifted: if plan.prior.is_none() && !plan.is_new { plan.changes.len() } else { 0 },
         restarted: ids(true),
         uncompared: plan.uncompared.clone(),
         is_failed: !plan.left_out.faults().is_empty(),

@@ -40,7 +40,7 @@ impl Run for Rollback {
                 print(&format!("  not undone: {line}"));
             }
         }
-        recorded(&agent, &report, || go_back(&agent, &to, &self.reason)).map(|_| Exit::Done)
+        recorded(&agent, &report, &[], || go_back(&agent, &to, &self.reason)).map(|_| Exit::Done)
     }
 }
 

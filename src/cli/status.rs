@@ -89,7 +89,11 @@ impl Run for Status {
                     0 => "nothing to do".to_owned(),
                     count => format!("{count} changed"),
                 });
-                let _ = writeln!(text, "  last run    {}: {}", ago(last.time), quoted(&result));
+                let part = match last.only.as_slice() {
+                    [] => String::new(),
+                    only => format!(", partial ({})", visible(&only.join(", "))),
+                };
+                let _ = writeln!(text, "  last run    {}{part}: {}", ago(last.time), quoted(&result));
             }
             None => text.push_str("  last run    never\n"),
         }
@@ -219,6 +223,7 @@ fn motd(
     let vitals = Vitals::load(&agent.store).unwrap_or_default();
     let troubles = vitals.troubles(now);
     parts.extend(last.map(|last| match &last.error {
+        None if !last.only.is_empty() => format!("only a part applied {}", ago(last.time)),
         None if !troubles.is_empty() => format!("UNHEALTHY: {}", troubles.join(", ")),
         None => format!("healthy {}", ago(last.time)),
         Some(error) => format!("FAILED {}: {}", ago(last.time), error.lines().next().unwrap_or_default()),

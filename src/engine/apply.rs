@@ -51,6 +51,9 @@ impl Applied {
 /// continue from there or to roll back. A failure to fetch ends the run before anything is touched; a host without any good
 /// release gets its accounts, packages and firewall all the same.
 ///
+/// A plan for a part of the catalog changes only this part. Whatever else the change requires stays pending, and no generation is
+/// recorded: the next run continues with the rest.
+///
 /// An error comes from before anything was touched.
 pub fn apply(
     host: &Host,
@@ -76,6 +79,7 @@ pub fn apply(
         is_old,
         new_checks: plan.new_checks.clone(),
         left_out,
+        basics: plan.only.clone(),
         ..Run::new(&work, report, &plan.catalog.host, plan.pending.clone())
     };
     run.pending.probes |= !plan.new_checks.is_empty();
@@ -107,13 +111,16 @@ pub fn apply(
         outcome = failed.into_iter().try_for_each(|(at, error)| run.fail(at, error)).and_then(|()| run.all(orphans));
         run.prior.save(store)?;
     }
-    if run.basics.is_some() && outcome.is_ok() {
+    let is_partial = plan.only.is_some();
+    if is_partial && outcome.is_ok() {
+        outcome = run.probe_part()?;
+    } else if run.basics.is_some() && outcome.is_ok() {
         // a release that has only begun is no generation
         run.record_pending()?;
         outcome = std::mem::take(&mut run.left_out).into_error(items).map_or(Ok(()), |error| Err(Stop::Failed(error)));
     }
     let mut probes = 0;
-    if outcome.is_ok() {
+    if outcome.is_ok() && !is_partial {
         let (passed, unhealthy) = run.probe()?;
         probes = passed;
         outcome = unhealthy.map_or(Ok(()), |error| Err(Stop::Failed(error)));

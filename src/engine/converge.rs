@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::engine::apply::{Applied, apply};
-use crate::engine::plan::plan;
+use crate::engine::plan::plan_part;
 use crate::engine::run::Stop;
 use crate::engine::select::Selection;
 use crate::engine::up_to_date::{CheckLevel, check, record};
@@ -26,26 +26,31 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 /// The options of a run.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct RunOptions {
+pub struct RunOptions<'a> {
     /// Try a release again that was not good, and follow the newest again.
     pub retry: bool,
     /// Check everything, whatever is known to be up to date.
     pub full: bool,
     /// Apply a new release at once, whichever hosts should go first.
     pub now: bool,
+    /// The only resources and roles to change; empty for all.
+    pub only: &'a [String],
 }
 
 /// Applies the newest release to this host, if that is good for it.
 ///
 /// The error says what keeps the host from the newest release, or from being healthy; the host is converged on what it has
 /// all the same.
-pub fn converge(agent: &Agent<'_>, options: RunOptions) -> Result<Summary> {
+pub fn converge(agent: &Agent<'_>, options: RunOptions<'_>) -> Result<Summary> {
     let (start, clock) = (Timestamp::now(), Instant::now());
     if options.retry {
         agent.store.set_hold(None)?;
     }
     let level = if options.full { CheckLevel::Full } else { CheckLevel::Quick };
-    if let Some(summary) = check(agent, level, clock)? {
+    // a partial run reports that it is one, even on a host that is up to date
+    if options.only.is_empty()
+        && let Some(summary) = check(agent, level, clock)?
+    {
         agent.report.event(&Event::Done(&summary));
         return Ok(summary);
     }
@@ -60,16 +65,25 @@ pub fn converge(agent: &Agent<'_>, options: RunOptions) -> Result<Summary> {
     let is_back = selection.stamp.back.is_some();
     let trouble = selection.trouble.clone();
     let was_begun = agent.store.pending()?.release.is_some();
-    let mut applied = carry_out(agent, selection)?;
+    let mut applied = carry_out(agent, selection, options.only)?;
     let fault = applied.fault.take();
+    applied.summary.only = options.only.to_vec();
     applied.summary.waits.clone_from(&agent.waits.borrow());
     let changed = applied.summary.changed.len();
     let lost = match applied.outcome {
         Ok(()) => regain_contact(agent)?,
         Err(Stop::Waits(error)) => return Err(error),
+        Err(Stop::Failed(error)) if !options.only.is_empty() => {
+            return Err(
+                error.help_more("a partial run does not roll back: `kpull apply` continues with the whole release")
+            );
+        }
         Err(Stop::Failed(error)) => Some(error),
     };
     agent.report.event(&Event::Done(&applied.summary));
+    if lost.is_none() && !options.only.is_empty() {
+        return trouble.or(fault).map_or(Ok(applied.summary), Err);
+    }
     let Some(why) = lost else {
         gc::collect_due(&agent.store, &agent.config.keep)?;
         if !is_back {
@@ -117,8 +131,8 @@ fn was_good(agent: &Agent<'_>, digest: &str) -> Result<bool> {
     Ok(agent.store.generations()?.iter().any(|one| one.good && one.release == digest))
 }
 
-/// Plans and applies.
-fn carry_out(agent: &Agent<'_>, selection: Selection) -> Result<Applied> {
+/// Plans and applies what `only` names; everything if it is empty.
+fn carry_out(agent: &Agent<'_>, selection: Selection, only: &[String]) -> Result<Applied> {
     let Selection { catalog, stamp, .. } = selection;
     // a release that was good here before is not to blame for any failure
     let was_good = was_good(agent, &stamp.digest)?;
@@ -128,10 +142,12 @@ fn carry_out(agent: &Agent<'_>, selection: Selection) -> Result<Applied> {
         let fails = |good: &Generation| failed_before(agent, good, &last_catalog, item, error);
         was_good || last_good.as_ref().is_some_and(fails)
     };
-    let planned = catalog.then(|catalog| plan(&agent.host, &agent.store, catalog, &stamp.digest))?;
+    let planned = catalog.then(|catalog| plan_part(&agent.host, &agent.store, catalog, &stamp.digest, only))?;
     let applied = apply(&agent.host, &agent.store, planned, &stamp, agent.report, &is_old)?;
-    // the run goes on without them
-    if let Err(error) = Vitals::keep(agent, &applied) {
+    // the run goes on without them; a part says nothing about the host
+    if only.is_empty()
+        && let Err(error) = Vitals::keep(agent, &applied)
+    {
         agent.report.event(&Event::NotReported(&error));
     }
     Ok(applied)
@@ -179,7 +195,7 @@ fn roll_back(agent: &Agent<'_>, bad: u64, good: Generation, why: Error) -> Resul
     let hold = StayOn { tries, again, ..hold };
     agent.store.set_hold(Some(&hold))?;
     agent.report.event(&Event::RolledBack(&hold));
-    let outcome = match carry_out(agent, agent.select_generation(&good, &hold.why)?) {
+    let outcome = match carry_out(agent, agent.select_generation(&good, &hold.why)?, &[]) {
         Ok(applied) => {
             agent.report.event(&Event::Done(&applied.summary));
             applied.into_error()
@@ -222,7 +238,7 @@ pub fn go_back(agent: &Agent<'_>, to: &Generation, why: &str) -> Result<Summary>
     // verified before anything is recorded
     let selection = agent.select_generation(to, why)?;
     agent.store.set_hold(Some(&hold(to, newest, why.to_owned())))?;
-    let applied = carry_out(agent, selection)?;
+    let applied = carry_out(agent, selection, &[])?;
     agent.report.event(&Event::Done(&applied.summary));
     let summary = applied.summary.clone();
     applied.into_error().map_or(Ok(summary), Err)

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::engine::check;
 use crate::engine::fault::LeftOut;
+use crate::engine::only::selected;
 use crate::engine::orphan::Orphan;
 use crate::engine::prior::PriorStates;
 use crate::error::{Error, Result, mask};
@@ -39,6 +40,8 @@ pub struct Plan {
     pub uncompared: Vec<String>,
     /// What an earlier run left to do.
     pub pending: PendingActions,
+    /// Positions of the resources that it is about; all of them when `None`.
+    pub only: Option<HashSet<usize>>,
 }
 
 impl Plan {
@@ -57,6 +60,13 @@ impl Plan {
 
 /// Compares a catalog with the host. `digest` is the release's, empty for a preview.
 pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Result<Plan> {
+    plan_part(host, store, catalog, digest, &[])
+}
+
+/// [`plan`] for the resources that some patterns name, and what these need: see [`selected`]. It restores nothing.
+pub fn plan_part(host: &Host, store: &Store, catalog: Catalog, digest: &str, patterns: &[String]) -> Result<Plan> {
+    let only = selected(&catalog.items, patterns)?;
+    let is_out = |at: usize| only.as_ref().is_some_and(|only| !only.contains(&at));
     let pending = store.pending()?;
     let mut queries = Queries::default();
     for item in &catalog.items {
@@ -68,7 +78,7 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
     let is_new = !(pending.release.is_none() && store.generation()?.is_some_and(|last| last.release == digest));
     let mut prior = None;
     let mut leftovers = Leftovers::default();
-    if is_new || pending.orphans {
+    if only.is_none() && (is_new || pending.orphans) {
         let known = prior.insert(PriorStates::load(store)?);
         leftovers = Leftovers::of(known, &work, &paused)?;
     }
@@ -85,12 +95,12 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
         false => None,
     };
     for clash in clashes(&catalog.items, |path| host.root.place_of(path)) {
-        for at in clash.items {
+        for at in clash.items.into_iter().filter(|at| !is_out(*at)) {
             left_out.add(at, clash.on_host(&catalog.items), &catalog.items)?;
         }
     }
     for (at, item) in catalog.items.iter().enumerate() {
-        if paused.iter().any(|one| one.id == item.id) || left_out.has(at) {
+        if paused.iter().any(|one| one.id == item.id) || is_out(at) || left_out.has(at) {
             continue;
         }
         let mut difference = difference(item, &work, &changed, &pending.triggers);
@@ -123,7 +133,8 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
         let error = item.resource.overruled(&work).unwrap_or_else(Some)?;
         Some((item.id.clone(), error))
     };
-    let overruled = catalog.items.iter().filter_map(overruled).collect();
+    let items = catalog.items.iter().enumerate().filter(|(at, _)| !is_out(*at));
+    let overruled = items.filter_map(|(_, item)| overruled(item)).collect();
     Ok(Plan {
         is_new,
         changes,
@@ -136,6 +147,7 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
         uncompared,
         pending,
         catalog,
+        only,
     })
 }
 

@@ -198,6 +198,9 @@ pub struct Summary {
     pub host: String,
     /// The release's serial; `None` for an unsigned preview.
     pub serial: Option<u64>,
+    /// The resources and roles to which a partial run was limited.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
     /// Resources of the host.
     pub resources: usize,
     /// Ids of those that were, or would be, changed.

@@ -142,7 +142,18 @@ impl Text {
 
     fn summary(&self, summary: &Summary) {
         let Summary {
-            command, host, serial, resources, changed, restarted, probes, uncompared, is_failed, took, ..
+            command,
+            host,
+            serial,
+            only,
+            resources,
+            changed,
+            restarted,
+            probes,
+            uncompared,
+            is_failed,
+            took,
+            ..
         } = summary;
         let release = serial.map_or_else(|| "unsigned preview".to_owned(), |serial| format!("release {serial}"));
         let changes = match (changed.len(), *command) {
@@ -162,6 +173,13 @@ impl Text {
             took.as_secs_f64()
         );
         self.news(&self.paint("1", &text));
+        if !only.is_empty() {
+            let rest = match *command {
+                "plan" => "the rest of the release was not compared",
+                _ => "the next run without `--only` applies the rest, and decides whether the host is converged",
+            };
+            self.news(&self.paint("2", &format!("only {}: {rest}", only.join(", "))));
+        }
         if !uncompared.is_empty() {
             let text = format!(
                 "{} with secrets in them: a preview compares only what is around these",
@@ -170,6 +188,7 @@ impl Text {
             self.news(&self.paint("2", &text));
         }
         let next = match serial {
+            Some(_) if !only.is_empty() => "`kpull apply` with the same `--only` makes these changes",
             Some(_) => "`kpull apply` makes these changes",
             None => "`kpull sign` makes it a release, `kpull publish` sends it; hosts see nothing until then",
         };

@@ -6,6 +6,7 @@ use minijinja::ErrorKind;
 use minijinja::value::{Enumerator, Value};
 
 use crate::resolve::context::TemplateContext;
+use crate::site::ALL;
 use crate::template::depth::{Lookup, as_lookup, looked_up};
 use crate::template::functions;
 
@@ -109,6 +110,9 @@ impl HostObject {
     /// Whether its `groups` or `roles` have this name.
     pub(super) fn has(&self, list: &str, name: &str) -> bool {
         let Some(host) = self.context.site.hosts.get(&self.name) else { return false };
+        if list == "groups" && name == ALL {
+            return true;
+        }
         let names = if list == "groups" { &host.groups } else { &host.roles };
         names.iter().any(|one| one == name)
     }

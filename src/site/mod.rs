@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::document::fields::names_of;
-use crate::document::{Artifact, Doc, Files, Path, dotted, pins};
+use crate::document::{Artifact, Doc, Files, dotted, pins};
 use crate::error::{Error, Result, code, nearest};
 use crate::pki::{AuthorityFields, bad_authority};
 use crate::secret::Recipient;
@@ -51,6 +51,9 @@ pub struct Site {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Group {
+    /// Groups that its hosts are in too; this one's variables win.
+    #[serde(default)]
+    pub groups: Vec<String>,
     /// Roles that every host of the group has, in order.
     #[serde(default)]
     pub roles: Vec<String>,
@@ -66,7 +69,7 @@ pub struct HostVars {
     pub doc: Doc,
     /// The address by which the other hosts reach it.
     pub address: IpAddr,
-    /// Its groups, in order; variables of a later one win.
+    /// All its groups: `all` first, if the site has it, and each after the groups that it is in; variables of a later one win.
     pub groups: Vec<String>,
     /// All its roles: those of its groups, its own, and what these require; what is required comes first.
     pub roles: Vec<String>,
@@ -127,6 +130,9 @@ pub(crate) struct HostFile {
     #[serde(default)]
     vars: Map<String, Value>,
 }
+
+/// The group that every host is in.
+pub const ALL: &str = "all";
 
 /// Names that templates define, so that no variable can have them.
 pub const RESERVED: &[&str] =
@@ -238,44 +244,36 @@ impl Site {
             Some(Keys::One(key)) => recipient(&doc, &at, key, &mut errors).into_iter().collect(),
             None => Vec::new(),
         };
-        let mut wanted: Vec<(&str, Path)> = Vec::new();
-        for (index, group) in read.groups.iter().enumerate() {
-            let path = vec!["groups".to_owned(), index.to_string()];
-            match self.groups.get(group) {
-                Some(found) => wanted.extend(found.roles.iter().map(|role| (role.as_str(), path.clone()))),
-                None => errors.push(unknown_name("group", group, self.groups.keys(), &doc, &path)),
-            }
+        for (index, group) in read.groups.iter().enumerate().filter(|(_, group)| !self.groups.contains_key(*group)) {
+            let path = ["groups".to_owned(), index.to_string()];
+            errors.push(unknown_name("group", group, self.groups.keys(), &doc, &path));
         }
-        for (index, role) in read.roles.iter().enumerate() {
-            wanted.push((role, vec!["roles".to_owned(), index.to_string()]));
-        }
-        let mut roles = Vec::new();
-        for (role, path) in wanted {
-            if !self.roles.contains_key(role) {
-                errors.push(unknown_name("role", role, self.roles.keys(), &doc, &path));
-                continue;
-            }
-            self.add_with_required(role, &mut roles);
+        for (index, role) in read.roles.iter().enumerate().filter(|(_, role)| !self.roles.contains_key(*role)) {
+            let path = ["roles".to_owned(), index.to_string()];
+            errors.push(unknown_name("role", role, self.roles.keys(), &doc, &path));
         }
         Error::check(errors)?;
-        Ok(HostVars { doc, address: read.address, groups: read.groups, roles, recipients })
+        let (mut groups, mut roles) = (Vec::new(), Vec::new());
+        // a host that lists `all` has it in that place
+        let all = (!read.groups.iter().any(|group| group == ALL) && self.groups.contains_key(ALL)).then_some(ALL);
+        for group in all.into_iter().chain(read.groups.iter().map(String::as_str)) {
+            add_after(group, &|group| self.outer(group), &mut groups);
+        }
+        let of_groups = groups.iter().filter_map(|group| self.groups.get(group)).flat_map(|group| &group.roles);
+        for role in of_groups.chain(&read.roles) {
+            add_after(role, &|role| self.required(role), &mut roles);
+        }
+        Ok(HostVars { doc, address: read.address, groups, roles, recipients })
     }
 
-    /// Adds `role` after everything that it requires. Circles are already refused.
-    fn add_with_required(&self, role: &str, roles: &mut Vec<String>) {
-        let mut stack = vec![(role, 0)];
-        while let Some((role, next)) = stack.last_mut() {
-            let requires = self.roles.get(*role).map(|found| found.requires.as_slice()).unwrap_or_default();
-            if roles.iter().any(|known| known == *role) {
-                stack.pop();
-            } else if let Some(required) = requires.get(*next) {
-                *next += 1;
-                stack.push((required, 0));
-            } else {
-                roles.push((*role).to_owned());
-                stack.pop();
-            }
-        }
+    /// The roles that a role requires.
+    fn required(&self, role: &str) -> &[String] {
+        self.roles.get(role).map(|found| found.requires.as_slice()).unwrap_or_default()
+    }
+
+    /// The groups that a group is in.
+    fn outer(&self, group: &str) -> &[String] {
+        self.groups.get(group).map(|found| found.groups.as_slice()).unwrap_or_default()
     }
 
     /// Whether the role exists, even if it can't be read: that is already reported.
@@ -287,6 +285,20 @@ impl Site {
         let mut errors = Vec::new();
         for (name, group) in &self.groups {
             let table = vec!["groups".to_owned(), name.clone()];
+            let path = |index: usize| [table.as_slice(), &["groups".to_owned(), index.to_string()]].concat();
+            for (index, outer) in group.groups.iter().enumerate().filter(|(_, outer)| !self.groups.contains_key(*outer))
+            {
+                errors.push(unknown_name("group", outer, self.groups.keys(), &self.doc, &path(index)));
+            }
+            if let Some((names, index)) = circle(name, &|group| self.outer(group)) {
+                let last = names.iter().rev().nth(1).copied().unwrap_or(name);
+                let at = ["groups", last, "groups"].map(str::to_owned);
+                errors.push(
+                    Error::new(code::SITE, format!("groups are in each other in a circle: {}", names.join(" → ")))
+                        .at(self.doc.place(&[&at[..], &[index.to_string()]].concat()), "this closes the circle")
+                        .help("take one of these `groups` away: the list of a group names the wider groups that its hosts are in too"),
+                );
+            }
             for (index, role) in group.roles.iter().enumerate() {
                 if !self.has_role(role) {
                     let path = [table.clone(), vec!["roles".to_owned(), index.to_string()]].concat();
@@ -307,33 +319,13 @@ impl Site {
         {
             return Some(unknown_name("role", missing, self.roles.keys(), &role.doc, &path(index)));
         }
-        // every role is visited once, without recursion: there may be many
-        let mut seen = BTreeSet::new();
-        let mut stack = vec![(role, 0)];
-        while let Some((role, next)) = stack.last_mut() {
-            let (role, index) = (*role, *next);
-            let Some(required) = role.requires.get(index) else {
-                stack.pop();
-                continue;
-            };
-            *next += 1;
-            if required == name {
-                let names: Vec<&str> = stack.iter().map(|(role, _)| role.name.as_str()).chain([name]).collect();
-                return Some(
-                    Error::new(code::SITE, format!("roles require each other in a circle: {}", names.join(" → ")))
-                        .at(role.doc.place(&path(index)), "this closes the circle")
-                        .help("take one `requires` away, or move what both need into a role of its own"),
-                );
-            }
-            // a circle is reported once, for the first of its roles
-            if required.as_str() > name
-                && seen.insert(required)
-                && let Some(found) = self.roles.get(required)
-            {
-                stack.push((found, 0));
-            }
-        }
-        None
+        let (names, index) = circle(name, &|role| self.required(role))?;
+        let last = self.roles.get(*names.iter().rev().nth(1)?)?;
+        Some(
+            Error::new(code::SITE, format!("roles require each other in a circle: {}", names.join(" → ")))
+                .at(last.doc.place(&path(index)), "this closes the circle")
+                .help("take one `requires` away, or move what both need into a role of its own"),
+        )
     }
 
     /// Refuses variables that nothing reads: a table named like a role contains variables that the role declares;
@@ -369,6 +361,44 @@ impl Site {
         }
         errors
     }
+}
+
+/// Adds `name` to a list after everything that comes before it, each once. Circles are already refused.
+fn add_after<'a>(name: &'a str, before: &dyn Fn(&str) -> &'a [String], list: &mut Vec<String>) {
+    let mut stack = vec![(name, 0)];
+    while let Some((name, next)) = stack.last_mut() {
+        if list.iter().any(|known| known == *name) {
+            stack.pop();
+        } else if let Some(first) = before(name).get(*next) {
+            *next += 1;
+            stack.push((first, 0));
+        } else {
+            list.push((*name).to_owned());
+            stack.pop();
+        }
+    }
+}
+
+/// The circle through `name`, and the position in the last list that closes it. A circle is found once, from the first of its names.
+fn circle<'a>(name: &'a str, before: &dyn Fn(&str) -> &'a [String]) -> Option<(Vec<&'a str>, usize)> {
+    // every name is visited once, without recursion: there may be many
+    let mut seen = BTreeSet::new();
+    let mut stack = vec![(name, 0)];
+    while let Some((at, next)) = stack.last_mut() {
+        let index = *next;
+        let Some(other) = before(at).get(index) else {
+            stack.pop();
+            continue;
+        };
+        *next += 1;
+        if other == name {
+            return Some((stack.iter().map(|(one, _)| *one).chain([name]).collect(), index));
+        }
+        if other.as_str() > name && seen.insert(other) {
+            stack.push((other, 0));
+        }
+    }
+    None
 }
 
 /// The keys of the tables of `site.toml`.
@@ -462,6 +492,47 @@ mod tests {
         let error = row(vec![name(0)]).unwrap_err();
         assert!(error.to_string().starts_with("roles require each other in a circle: r00000 → r00001 → "), "{error}");
         assert_eq!(error.others().len(), 0, "a circle is told once");
+    }
+
+    /// What loading a site says, or the groups and roles of its host.
+    fn grouped(site: &str, host: &str) -> Result<(Vec<String>, Vec<String>), String> {
+        let role = |name: &str| (format!("roles/{name}/role.toml"), b"summary = 'x'".as_slice().into());
+        let own = [
+            ("site.toml", format!("name = 'x'\n{site}")),
+            ("host_vars/h.toml", format!("address = '10.0.0.1'\n{host}")),
+        ];
+        let own = own.map(|(path, text)| (path.to_owned(), text.into_bytes().into()));
+        let mut loaded = Site::load(own.into_iter().chain(["a", "b", "c", "d"].map(role)).collect())
+            .map_err(|error| format!("{error} at {}", error.place().map(ToString::to_string).unwrap_or_default()))?;
+        let host = loaded.hosts.remove("h").unwrap();
+        Ok((host.groups, host.roles))
+    }
+
+    #[test]
+    fn a_host_is_in_the_groups_of_its_groups_and_the_wider_ones_come_first() {
+        let site = "[groups]\nall.roles = ['a']\nweb = { groups = ['eu', 'prod'], roles = ['d'] }\neu.roles = ['b']\nprod = { groups = ['eu'], roles = ['c'] }\n";
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let roles = names(&["a", "b", "c", "d"]);
+        assert_eq!(grouped(site, "groups = ['web']"), Ok((names(&["all", "eu", "prod", "web"]), roles.clone())));
+        assert_eq!(grouped(site, "groups = ['web', 'all', 'eu']").unwrap().0, names(&["eu", "prod", "web", "all"]));
+        assert_eq!(grouped(site, ""), Ok((names(&["all"]), names(&["a"]))));
+        let without = site.replace("all.roles = ['a']\n", "");
+        assert_eq!(grouped(&without, "groups = ['prod']").unwrap().0, names(&["eu", "prod"]));
+    }
+
+    #[test]
+    fn groups_that_are_in_each_other_and_unknown_ones_are_reported_with_their_place() {
+        let site = "[groups]\na.groups = ['b']\nb.groups = ['c', 'a']\nc = {}\n";
+        let wanted = "groups are in each other in a circle: a → b → a at site.toml:4:18";
+        assert_eq!(grouped(site, "").unwrap_err(), wanted);
+        assert_eq!(
+            grouped("[groups]\na.groups = ['a']\n", "").unwrap_err(),
+            "groups are in each other in a circle: a → a at site.toml:3:13"
+        );
+        assert_eq!(
+            grouped("[groups]\na.groups = ['bb']\n", "").unwrap_err(),
+            "there is no group `bb` at site.toml:3:13"
+        );
     }
 
     const AGE: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";

@@ -102,6 +102,9 @@ pub struct LastRun {
     pub of_host: bool,
     /// How many resources it changed.
     pub changed: usize,
+    /// The resources and roles to which it was limited, if it was partial.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
     /// Why it did not select the newest release, if it was waiting for its position in the rollout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits: Option<String>,

@@ -91,7 +91,8 @@ fn written() -> Vec<(Key, BTreeSet<String>)> {
             }
         }
     }
-    let summary = Summary { uncompared: vec![String::new()], waits: Some(String::new()), ..Summary::default() };
+    let lists = || vec![String::new()];
+    let summary = Summary { uncompared: lists(), only: lists(), waits: Some(String::new()), ..Summary::default() };
     let summary = serde_json::to_value(summary).unwrap();
     found.push((("done".to_owned(), None), summary.as_object().unwrap().keys().cloned().collect()));
     found

@@ -168,7 +168,7 @@ impl DemoSetup {
         let planned =
             selection.catalog.then(|catalog| plan(&agent.host, &agent.store, catalog, &selection.stamp.digest))?;
         let serial = planned.manifest().serial;
-        crate::cli::plan::report_plan(planned.into_inner(), Some(serial), Instant::now(), &report).map(drop)
+        crate::cli::plan::report_plan(planned.into_inner(), Some(serial), &[], Instant::now(), &report).map(drop)
     }
 }
 
