@@ -1,9 +1,14 @@
 //! Reads `/etc/passwd`, `/etc/group`, `/etc/shadow`, `/etc/gshadow`, `/etc/subuid` and `/etc/subgid`, compares them with what a role
 //! wants, and in a tree edits them as `useradd` does.
 
+mod limits;
+mod login;
+
 use std::collections::HashSet;
 use std::path::Path;
 
+use self::limits::Limits;
+pub use self::login::Login;
 use crate::error::{Error, Result, code};
 use crate::host::accounts::{Accounts, Database, GROUP, PASSWD};
 use crate::host::root::{Access, Root};
@@ -24,6 +29,17 @@ pub(super) fn fields(line: &[u8]) -> Vec<&[u8]> {
 /// A number among the fields of a line.
 pub(super) fn number(fields: &[&[u8]], at: usize) -> Option<u32> {
     std::str::from_utf8(fields.get(at)?).ok()?.parse().ok()
+}
+
+/// The current day, counted from 1970.
+fn today() -> String {
+    (jiff::Timestamp::now().as_second() / 86_400).to_string()
+}
+
+/// The members among the fields of a group's line.
+fn members<'a>(fields: &[&'a [u8]]) -> Vec<&'a [u8]> {
+    let list = fields.get(3).copied().unwrap_or_default();
+    list.split(|byte| *byte == b',').filter(|member| !member.is_empty()).collect()
 }
 
 /// One of the account files. Only changed lines are written anew: they are bytes, since they can have any encoding and too few
@@ -93,8 +109,8 @@ impl Table {
         self.changed = true;
     }
 
-    /// Adds a member to the list in the last of a group's four fields; an empty list may be missing together with its colon.
-    fn add_member(&mut self, group: &str, member: &str) {
+    /// Changes the members in the last of a group's four fields; an empty list may be missing together with its colon.
+    fn change_members(&mut self, group: &str, change: impl FnOnce(&mut Vec<Vec<u8>>)) {
         // programs ignore an incomplete line
         let is_group = |line: &Vec<u8>| {
             let fields = fields(line);
@@ -102,18 +118,17 @@ impl Table {
                 && (self.path == Path::new(GSHADOW) || number(&fields, 2).is_some())
         };
         let Some(at) = self.lines.iter().position(is_group) else { return };
-        let mut line = fields(&self.lines[at]).into_iter().map(<[u8]>::to_vec).collect::<Vec<_>>();
-        line.resize_with(line.len().max(4), Vec::new);
-        let Some(members) = line.get_mut(3) else { return };
-        if members.split(|byte| *byte == b',').any(|known| known == member.as_bytes()) {
-            return;
+        let mut line = fields(&self.lines[at]);
+        line.resize(line.len().max(4), b"");
+        let old: Vec<Vec<u8>> = members(&line).into_iter().map(<[u8]>::to_vec).collect();
+        let mut new = old.clone();
+        change(&mut new);
+        if new != old {
+            let new = new.join(&b',');
+            line[3] = &new;
+            self.lines[at] = line.join(&b':');
+            self.changed = true;
         }
-        if !members.is_empty() {
-            members.push(b',');
-        }
-        members.extend_from_slice(member.as_bytes());
-        self.lines[at] = line.join(&b':');
-        self.changed = true;
     }
 
     fn write(&self, root: &Root) -> Result<()> {
@@ -360,7 +375,7 @@ impl Tables {
         }
         // an earlier user of this name may have left a line with its password
         if is_new || self.has_no_shadow(wanted.name) {
-            let today = (jiff::Timestamp::now().as_second() / 86_400).to_string();
+            let today = today();
             self.shadow.set(&[name, b"!*", today.as_bytes(), b"", b"", b"", b"", b"", b""]);
         }
         let line: Vec<&[u8]> = line.iter().map(Vec::as_slice).collect();
@@ -373,14 +388,19 @@ impl Tables {
     pub fn is_member(&self, user: &str, group: &str) -> Option<bool> {
         let is_group = |(line, name): &(&[u8], &[u8])| *name == group.as_bytes() && number(&fields(line), 2).is_some();
         let fields = self.group.lines().find(is_group).map(|(line, _)| fields(line))?;
-        let mut members = fields.get(3).copied().unwrap_or_default().split(|byte| *byte == b',');
-        Some(members.any(|member| member == user.as_bytes()))
+        Some(members(&fields).contains(&user.as_bytes()))
     }
 
     /// Adds a user to a group's list of members.
     pub fn add_member(&mut self, user: &str, group: &str) {
-        self.group.add_member(group, user);
-        self.gshadow.add_member(group, user);
+        let user = user.as_bytes().to_vec();
+        for table in [&mut self.group, &mut self.gshadow] {
+            table.change_members(group, |members| {
+                if !members.contains(&user) {
+                    members.push(user.clone());
+                }
+            });
+        }
     }
 
     /// An error if a group is not in `/etc/group`, so that its members can't be changed on this host.
@@ -446,91 +466,6 @@ fn refuse_used<'a>(
                 .help("choose another number, or leave it out to get a free one"))
         }
         None => Ok(()),
-    }
-}
-
-/// The settings for new users in `/etc/login.defs`.
-#[derive(Debug)]
-struct Limits {
-    system: std::ops::RangeInclusive<u32>,
-    ordinary: std::ops::RangeInclusive<u32>,
-    subuid: SubIds,
-    subgid: SubIds,
-    home_mode: u32,
-}
-
-impl Limits {
-    fn read(root: &Root) -> Result<Self> {
-        let text = root.text(Path::new("/etc/login.defs"))?;
-        let word = |name: &str| {
-            let words = text.lines().map(str::split_whitespace);
-            words.filter_map(|mut words| (words.next() == Some(name)).then(|| words.next()).flatten()).next_back()
-        };
-        let number = |name: &str, default: u32| word(name).and_then(|word| word.parse().ok()).unwrap_or(default);
-        let sub_ids = |name: &str| SubIds {
-            min: number(&format!("SUB_{name}_MIN"), 100_000).into(),
-            max: number(&format!("SUB_{name}_MAX"), 600_100_000).into(),
-            count: number(&format!("SUB_{name}_COUNT"), 65_536).into(),
-        };
-        Ok(Self {
-            system: number("SYS_UID_MIN", 100)..=number("SYS_UID_MAX", 999),
-            ordinary: number("UID_MIN", 1000)..=number("UID_MAX", 60_000),
-            subuid: sub_ids("UID"),
-            subgid: sub_ids("GID"),
-            home_mode: word("HOME_MODE").and_then(|mode| u32::from_str_radix(mode, 8).ok()).unwrap_or(0o700) & 0o7777,
-        })
-    }
-
-    fn holds(&self, system: bool, number: u32) -> bool {
-        if system { self.system.contains(&number) } else { self.ordinary.contains(&number) }
-    }
-
-    /// The first free number: for the system from the top, otherwise from the bottom.
-    fn free(&self, system: bool, is_free: impl Fn(u32) -> bool) -> Result<u32> {
-        let range = if system { &self.system } else { &self.ordinary };
-        let found = match system {
-            true => range.clone().rev().find(|&number| is_free(number)),
-            false => range.clone().find(|&number| is_free(number)),
-        };
-        let none = || failed(format!("no number from {} to {} is free", range.start(), range.end()));
-        found.ok_or_else(|| none().help("set one in the role, or widen the range in /etc/login.defs"))
-    }
-}
-
-/// The range of subordinate numbers (user namespaces, rootless containers), and how many a user gets.
-#[derive(Debug)]
-struct SubIds {
-    min: u64,
-    max: u64,
-    count: u64,
-}
-
-impl SubIds {
-    /// Assigns the first free ones to a new user, if the host has such a file.
-    fn give(&self, table: &mut Table, name: &[u8]) -> Result<()> {
-        if !table.exists || self.count == 0 {
-            return Ok(());
-        }
-        let taken = table.lines().filter_map(|(line, _)| {
-            let fields = fields(line);
-            Some((u64::from(number(&fields, 1)?), u64::from(number(&fields, 2)?)))
-        });
-        let mut taken: Vec<(u64, u64)> = taken.collect();
-        taken.sort_unstable();
-        let mut start = self.min;
-        for (first, count) in taken {
-            if first >= start.saturating_add(self.count) {
-                break;
-            }
-            start = start.max(first.saturating_add(count));
-        }
-        if start.saturating_add(self.count) > self.max.saturating_add(1) {
-            let (path, name) = (table.path.display(), String::from_utf8_lossy(name));
-            return Err(failed(format!("{path} has no {} numbers in a row left for {name}", self.count))
-                .help("remove lines of deleted users from it, or set SUB_UID_MAX and SUB_GID_MAX in /etc/login.defs"));
-        }
-        table.set(&[name, start.to_string().as_bytes(), self.count.to_string().as_bytes()]);
-        Ok(())
     }
 }
 

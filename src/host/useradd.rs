@@ -1,15 +1,24 @@
 //! Runs shadow's programs (`useradd` and others): they handle everything else that belongs to an account, such as subordinate numbers,
 //! caches, SELinux users and the audit trail.
 
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
-use crate::host::account_files::{WantedGroup, WantedUser};
-use crate::host::process::{Command, Output, argv, run};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::error::{Error, Result, code};
+use crate::host::account_files::{Login, WantedGroup, WantedUser};
+use crate::host::process::{Command, Output, argv, run, run_if_there};
+use crate::host::root::Root;
 use crate::read;
 
 /// Timeout of a program: they wait for each other, and copy files.
 const TIMEOUT: Duration = Duration::from_secs(120);
+/// How long the processes of a removed user may take to end.
+const GRACE: Duration = Duration::from_secs(10);
+/// The pause between two looks at them.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Creates a group.
 pub fn add_group(wanted: &WantedGroup<'_>) -> Result<()> {
@@ -56,11 +65,101 @@ pub fn add_member(user: &str, group: &str) -> Result<()> {
     call(&["gpasswd", "--add", user, group], || format!("can't add {user} to the group {group}"))
 }
 
+/// Takes a user out of a group.
+pub fn remove_member(user: &str, group: &str) -> Result<()> {
+    call(&["gpasswd", "--delete", user, group], || format!("can't take {user} out of the group {group}"))
+}
+
+/// Sets what decides whether a user can log in. The hash never is an argument: every user of the host sees those.
+pub fn set_login(user: &str, old: &Login, new: &Login) -> Result<()> {
+    if old.password != new.password {
+        let line = format!("{user}:{}\n", new.password);
+        let words = argv(["chpasswd", "--encrypted"]);
+        let output = run(&Command { input: Some(line.as_bytes()), ..Command::new(&words, TIMEOUT) })?;
+        judge("chpasswd", &output, || format!("can't set the password of {user}"))?;
+    }
+    if old.expires == new.expires {
+        return Ok(());
+    }
+    let day = new.expires.map_or_else(|| "-1".to_owned(), |day| day.to_string());
+    call(&["chage", "--expiredate", &day, user], || format!("can't set when the account of {user} expires"))
+}
+
+/// Removes a user, with its own group if nobody else is in it. The home stays.
+pub fn remove_user(user: &str) -> Result<()> {
+    call(&["userdel", user], || format!("can't remove the user {user}"))
+}
+
+/// Removes a group.
+pub fn remove_group(group: &str) -> Result<()> {
+    call(&["groupdel", group], || format!("can't remove the group {group}"))
+}
+
+/// Switches on or off that the services of a user run without a session.
+pub fn set_linger(user: &str, on: bool) -> Result<()> {
+    let word = if on { "enable-linger" } else { "disable-linger" };
+    call(&["loginctl", word, user], || format!("can't {} lingering of {user}", if on { "enable" } else { "disable" }))
+}
+
+/// The processes of a user, by its number.
+pub fn processes(root: &Root, uid: u32) -> Result<Vec<i32>> {
+    let processes = root.names(Path::new("/proc"))?.into_iter().filter_map(|name| name.parse::<i32>().ok());
+    let is_own = |process: &i32| {
+        let status = read::kernel(&format!("/proc/{process}/status")).unwrap_or_default();
+        let uids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+        let is_zombie = status.lines().any(|line| line.starts_with("State:\tZ"));
+        !is_zombie && uids.split_whitespace().any(|one| one.parse() == Ok(uid))
+    };
+    Ok(processes.filter(is_own).collect())
+}
+
+/// Ends the sessions and all processes of a user: first asks them to end, then kills them.
+pub fn end_processes(root: &Root, user: &str, uid: u32) -> Result<()> {
+    // a host without logind has no sessions to end, and a user without a session is none to it
+    run_if_there(&Command::new(&argv(["loginctl", "terminate-user", user]), TIMEOUT))?;
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let end = Instant::now() + GRACE;
+        loop {
+            let left = processes(root, uid)?;
+            if left.is_empty() {
+                return Ok(());
+            }
+            for process in left {
+                // it may have ended by itself
+                let _ = kill(Pid::from_raw(process), signal);
+            }
+            if Instant::now() >= end {
+                break;
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+    refuse_busy(root, user, uid)
+}
+
+/// An error if processes of a user run.
+pub fn refuse_busy(root: &Root, user: &str, uid: u32) -> Result<()> {
+    let processes = processes(root, uid)?;
+    let Some(first) = processes.first() else { return Ok(()) };
+    let names = processes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let stop = match unit_of(&first.to_string()) {
+        Some(unit) => format!("`systemctl stop {unit}`"),
+        None => format!("`kill {first}`"),
+    };
+    Err(Error::new(code::ACCOUNT, format!("the user {user} can't be removed: processes of it run: {names}")).help(format!(
+        "end them with `loginctl terminate-user {user}` or {stop}, then run `kpull apply --retry`; or set `end_processes = true`"
+    )))
+}
+
 fn call(words: &[&str], what: impl Fn() -> String) -> Result<()> {
     let output = run(&Command::new(&argv(words.iter().copied()), TIMEOUT))?;
+    judge(words.first().copied().unwrap_or_default(), &output, what)
+}
+
+fn judge(program: &str, output: &Output, what: impl Fn() -> String) -> Result<()> {
     match output.is_success() {
         true => Ok(()),
-        false => Err(failure(words.first().copied().unwrap_or_default(), &output, what())),
+        false => Err(failure(program, output, what())),
     }
 }
 

@@ -95,7 +95,7 @@ pub struct Block {
 
 impl Block {
     /// The content of the file and the range of the block in it, empty without a block.
-    fn find(&self, host: &Host) -> Result<(Vec<u8>, std::ops::Range<usize>)> {
+    pub(super) fn find(&self, host: &Host) -> Result<(Vec<u8>, std::ops::Range<usize>)> {
         let Some((_, content)) = host.root.read(&self.path)? else {
             let (found, help) = match host.root.meta(&self.path)?.map(|meta| meta.what) {
                 None | Some(FileType::File) => return Ok((Vec::new(), 0..0)),

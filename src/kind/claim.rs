@@ -23,6 +23,12 @@ impl Claim {
         Self(format!("part:{name}@path:{}", path.as_ref().display()))
     }
 
+    /// A part of something without a path.
+    pub fn part_of(name: &str, whole: &Self) -> Self {
+        // the first `@` ends the name
+        Self(format!("part:{}@{whole}", name.replace('@', "%")))
+    }
+
     /// Something without a path.
     pub fn thing(kind: &str, key: impl fmt::Display) -> Self {
         Self(format!("{kind}:{key}"))
@@ -124,6 +130,9 @@ mod tests {
         assert_eq!(part.with_place(|_| "7:9/hosts".to_owned()).as_str(), "part:cluster@path:7:9/hosts");
         let user = Claim::thing("user", "etcd");
         assert_eq!((user.subject(), part.subject()), ("user:etcd".to_owned(), "/etc/hosts".to_owned()));
+        let member = Claim::part_of("ann@corp", &Claim::thing("members-of", "web"));
+        assert_eq!((member.as_str(), member.any_path()), ("part:ann%corp@members-of:web", None));
+        assert_eq!(member.whole(), Some(Claim::thing("members-of", "web")));
         assert_eq!((user.any_path(), user.with_place(|_| "x".to_owned())), (None, user.clone()));
     }
 }

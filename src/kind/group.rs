@@ -1,14 +1,17 @@
-//! `[[group]]`: a group of users. Its members are defined by `[[user]]`.
+//! `[[group]]`: a group of users. Its members are defined by `[[user]]`, or all by the group itself.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::document::fields::AccountName;
-use crate::error::Result;
+use crate::error::{Error, Result, code};
 use crate::host::account_files::{Tables, WantedGroup};
-use crate::host::accounts::{Database, FILES};
-use crate::host::useradd;
-use crate::kind::{About, Build, Change, Fields, Phase, Resource, WatchedInput, Work};
+use crate::host::accounts::{Database, FILES, GROUP};
+use crate::host::{Missing, useradd};
+use crate::kind::prior_state::PriorState;
+use crate::kind::user::State;
+use crate::kind::user::members::{self, groups_of, members_of};
+use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, WatchedInput, Work};
 
 /// Fields of `[[group]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -21,16 +24,30 @@ pub struct GroupFields {
     /// Whether a free number is one for the system (from 999 downwards) instead of from 1000 upwards.
     #[serde(default)]
     system: bool,
+    /// Whether it exists: `present`, or `absent`, which removes it; `present` when left out.
+    #[serde(default)]
+    state: State,
+    /// All its members: everybody else is taken out. When left out, only `[[user]]` changes who is in it.
+    members: Option<Vec<AccountName>>,
 }
 
 impl Fields for GroupFields {
     const NAME: &'static str = "group";
 
-    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        match self.name.why_not_new() {
-            Some(why) => Err(build.invalid("name", &why)),
-            None => Ok(vec![Box::new(self)]),
+    fn build(mut self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        if self.state == State::Absent {
+            build.refuse_if(&*self.name == "root", "state", "the group root can't be removed")?;
+            return Ok(vec![Box::new(Removal { group: self.name })]);
         }
+        if let Some(why) = self.name.why_not_new() {
+            return Err(build.invalid("name", &why));
+        }
+        let members = self.members.take().map(|members| GroupMembers { group: self.name.clone(), members });
+        let mut resources: Vec<Box<dyn Resource>> = vec![Box::new(self)];
+        if let Some(members) = members {
+            resources.push(Box::new(members));
+        }
+        Ok(resources)
     }
 }
 
@@ -67,6 +84,133 @@ impl Resource for GroupFields {
         };
         work.host.forget_accounts();
         made
+    }
+}
+
+/// A group that must not exist.
+#[derive(Debug)]
+struct Removal {
+    group: AccountName,
+}
+
+impl Resource for Removal {
+    fn about(&self) -> About {
+        // after the users that have it as their primary group
+        About::new(GroupFields::NAME, &*self.group, Phase::Commands)
+    }
+
+    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
+        Ok(Some(FILES.iter().map(|path| WatchedInput::Path(path.into())).collect()))
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        let is_there = Tables::read(&work.host.root)?.has_local_group(&self.group);
+        Ok(is_there.then(|| Change::removal("remove")))
+    }
+
+    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        let mut tables = Tables::read(&work.host.root)?;
+        if !tables.has_local_group(&self.group) {
+            return Ok(());
+        }
+        tables.remove_group(&self.group)?;
+        let removed = match work.host.is_live() {
+            true => useradd::remove_group(&self.group),
+            false => tables.write(&work.host.root),
+        };
+        work.host.forget_accounts();
+        removed
+    }
+}
+
+/// All members of a group.
+#[derive(Debug)]
+struct GroupMembers {
+    group: AccountName,
+    members: Vec<AccountName>,
+}
+
+impl GroupMembers {
+    /// Who is missing, and who is too many.
+    fn differences(&self, tables: &Tables) -> (Vec<&AccountName>, Vec<String>) {
+        let known = tables.members_of(&self.group).unwrap_or_default();
+        let missing = self.members.iter().filter(|one| !known.iter().any(|other| **other == ***one)).collect();
+        let surplus = known.iter().filter(|one| !self.members.iter().any(|other| **other == ***one)).cloned();
+        (missing, surplus.collect())
+    }
+
+    /// The part of the group that each member is.
+    fn parts(&self) -> impl Iterator<Item = (&AccountName, Claim)> {
+        self.members.iter().map(|user| (user, Claim::part_of(user, &members_of(&self.group))))
+    }
+}
+
+impl Resource for GroupMembers {
+    fn about(&self) -> About {
+        let users = self.members.iter().map(|user| format!("user:{user}"));
+        let after = users.chain([format!("group:{}", self.group)]).collect();
+        let mut about = About { after, ..About::new("group_members", &*self.group, Phase::Members) };
+        about.claims.push(members_of(&self.group));
+        about.claims.extend(self.members.iter().map(|user| Claim::part_of(&self.group, &groups_of(user))));
+        about
+    }
+
+    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
+        Ok(Some(FILES.iter().map(|path| WatchedInput::Path(path.into())).collect()))
+    }
+
+    fn restorable(&self) -> Option<&dyn Restorable> {
+        Some(self)
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        let tables = Tables::read(&work.host.root)?;
+        let (missing, surplus) = self.differences(&tables);
+        for user in &missing {
+            let is_known = work.host.with_accounts(|accounts| accounts.login(user))?.is_some();
+            if !is_known && !work.may_make(&Missing::User(user.to_string())) {
+                return Err(Error::new(
+                    code::ACCOUNT,
+                    format!("{user} can't be in the group {}: there is no such user", self.group),
+                )
+                .help(format!(
+                    "`getent passwd {user}` has to show it: add a [[user]] to the role, or leave it out of `members`"
+                )));
+            }
+        }
+        let parts = missing.iter().map(|user| format!("add {user}"));
+        Ok(Change::of(parts.chain(surplus.iter().map(|user| format!("take {user} out"))).collect()))
+    }
+
+    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        let mut tables = Tables::read(&work.host.root)?;
+        if !tables.has_local_group(&self.group) {
+            return Err(Error::new(code::ACCOUNT, format!("the members of {} can't be changed here", self.group))
+                .because(format!("it is not in {GROUP}: another service (LDAP, systemd-homed, …) has it"))
+                .help("change them there, or leave `members` out"));
+        }
+        let (missing, surplus) = self.differences(&tables);
+        for user in missing {
+            members::add(user, &self.group, &mut tables, work)?;
+        }
+        for user in surplus {
+            members::remove(&user, &self.group, &mut tables, work)?;
+        }
+        work.host.forget_accounts();
+        tables.write(&work.host.root)
+    }
+}
+
+impl Restorable for GroupMembers {
+    fn owned(&self, _: &Work<'_>) -> Result<Vec<Claim>> {
+        Ok(self.parts().map(|(_, part)| part).collect())
+    }
+
+    fn prior_state(&self, owned: &Claim, work: &Work<'_>) -> Result<PriorState> {
+        match self.parts().find(|(_, part)| part == owned) {
+            Some((user, _)) => members::prior_member(user, &self.group, work),
+            None => Ok(PriorState::Same),
+        }
     }
 }
 

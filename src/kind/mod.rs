@@ -148,7 +148,7 @@ impl Work<'_> {
         self.catalog.iter().any(|item| match item.about.kind {
             "package" | "command" => self.host.is_live(),
             // with a group of its own name
-            "user" => item.about.key == **name,
+            "user" => item.about.key == **name && item.as_kind::<user::UserFields>().is_some(),
             "group" => matches!(account, Missing::Group(_)) && item.about.key == **name,
             _ => false,
         })

@@ -16,6 +16,7 @@ use crate::kind::package::OrphanPackage;
 use crate::kind::symlink::Symlink;
 use crate::kind::sysctl::Sysctl;
 use crate::kind::unit::Unit;
+use crate::kind::user::{FormerKeys, Linger, Locked, Login, Members, Removal};
 use crate::kind::{Claim, Resource, Work};
 use crate::store::Store;
 
@@ -134,6 +135,54 @@ pub enum PriorState {
         #[serde(flatten)]
         state: PriorUnit,
     },
+    /// A user who is to be locked or removed when no role has it any more.
+    User {
+        /// Its name.
+        name: String,
+        /// Whether it was there before kpull.
+        existed: bool,
+        /// Whether it is locked, and not removed.
+        lock: bool,
+        /// Whether its home is removed with it.
+        remove_home: bool,
+        /// Whether its processes are ended.
+        end_processes: bool,
+    },
+    /// A user who was not in a group.
+    NotMember {
+        /// The user.
+        user: String,
+        /// The group.
+        group: String,
+    },
+    /// How a user logged in; `None` for what roles have not changed.
+    Login {
+        /// The user.
+        user: String,
+        /// Whether it was locked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        locked: Option<bool>,
+        /// The day since 1970 on which it expired, or a negative number.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expires: Option<i64>,
+    },
+    /// Whether a user lingered.
+    Linger {
+        /// The user.
+        user: String,
+        /// Whether it did.
+        on: bool,
+    },
+    /// A file with SSH keys, without those of kpull.
+    AuthorizedKeys {
+        /// The file.
+        path: String,
+        /// Whether there was no file at all.
+        no_file: bool,
+        /// SHA-256 of its saved content.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        saved: Option<String>,
+    },
     /// It already was like that, and stays.
     Same,
     /// It is left as it is when no role has it any more.
@@ -226,6 +275,23 @@ impl PriorState {
                 Box::new(OrphanPackage::new(name, *manager, beside.as_deref(), !residue))
             }
             Self::Unit { name, state } => Box::new(Unit::restored(name, *state)),
+            // a release that never was good here has not taken over a user that was there before it
+            Self::User { name, existed: true, .. } if !was_good(store, &format!("user:{name}"))? => return Ok(None),
+            Self::User { name, lock: true, .. } => Box::new(Locked::new(name)),
+            Self::User { name, remove_home, end_processes, .. } => {
+                let (user, remove_home, end_processes) = (name.clone(), *remove_home, *end_processes);
+                Box::new(Removal { user, remove_home, end_processes })
+            }
+            Self::NotMember { user, group } => {
+                let (user, others) = (user.clone(), vec![group.clone()]);
+                Box::new(Members { user, groups: Vec::new(), others, exclusive: false })
+            }
+            Self::Login { user, locked, expires } => Box::new(Login::restored(user, *locked, *expires)),
+            Self::Linger { user, on } => Box::new(Linger { user: user.clone(), on: *on }),
+            Self::AuthorizedKeys { path, no_file, saved } => {
+                let saved = saved.as_ref().map(|saved| store.saved(saved)).transpose()?;
+                Box::new(FormerKeys { path: at(path)?, no_file: *no_file, saved })
+            }
             Self::Same | Self::Kept { .. } => return Ok(None),
         }))
     }
@@ -245,6 +311,7 @@ impl PriorState {
         match self {
             Self::File { saved, .. } => Some(saved),
             Self::NoPackage { beside, .. } => beside.as_deref(),
+            Self::AuthorizedKeys { saved, .. } => saved.as_deref(),
             _ => None,
         }
     }
@@ -256,6 +323,12 @@ impl PriorState {
             _ => None,
         }
     }
+}
+
+/// Whether a good release had a resource.
+fn was_good(store: &Store, id: &str) -> Result<bool> {
+    let generations = store.generations()?;
+    Ok(generations.iter().any(|one| one.good && one.resources.iter().any(|known| known == id)))
 }
 
 /// The file at `path` as its package now ships it, if dpkg or rpm put it beside the file because the file had been changed.

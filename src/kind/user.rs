@@ -1,18 +1,56 @@
-//! `[[user]]`: a user, with its groups and its home. Its number never changes once it is set. Membership in groups is a resource
-//! of its own, since it may have to wait for the package that creates a group.
+//! `[[user]]`: a user, with its groups, its home, its login, its SSH keys and its rules of sudo. Its number never changes once it is
+//! set. Membership in groups is a resource of its own, since it may have to wait for the package that creates a group; so are the
+//! others, since each is undone by itself.
+
+mod keys;
+mod linger;
+mod login;
+pub(super) mod members;
+mod removal;
 
 use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use self::keys::{AuthorizedKeys, FormerKeys};
+pub use self::linger::Linger;
+pub use self::login::{Expiry, Login};
+pub use self::members::Members;
+pub use self::removal::{Locked, Removal};
 use crate::document::fields::{AbsolutePath, AccountName};
 use crate::error::{Error, Result, code};
 use crate::host::account_files::{Tables, WantedUser};
 use crate::host::accounts::{Database, FILES};
 use crate::host::root::{Access, FileType};
-use crate::host::{Missing, home, useradd};
-use crate::kind::{About, Build, Change, Fields, Phase, Resource, WatchedInput, Work};
+use crate::host::{home, useradd};
+use crate::kind::file::{File, Ownership};
+use crate::kind::prior_state::PriorState;
+use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, WatchedInput, Work};
+
+/// Whether an account exists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It exists.
+    #[default]
+    Present,
+    /// It does not exist.
+    Absent,
+}
+
+/// What becomes of a user whom no role has any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum OnRemoval {
+    /// It stays.
+    #[default]
+    Keep,
+    /// Nobody can log in as it, and it is in no further group.
+    Lock,
+    /// It is removed.
+    Remove,
+}
 
 /// Fields of `[[user]]`. What is left out stays as it is in a user that is there already.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -27,9 +65,12 @@ pub struct UserFields {
     system: bool,
     /// Its primary group, which must exist, or come with a package; one of its own name, made with it, when left out.
     group: Option<AccountName>,
-    /// Further groups that it is added to, after the packages. It is taken out of none.
+    /// Further groups that it is added to, after the packages. It is taken out of them when no role lists them any more.
     #[serde(default)]
     groups: Vec<AccountName>,
+    /// Whether it is taken out of every further group that `groups` does not list; not when left out.
+    #[serde(default)]
+    exclusive_groups: bool,
     /// Its real name, or what it is for.
     comment: Option<String>,
     /// Home; for a new user `/home/NAME`, or `/nonexistent` for one of the system's.
@@ -39,16 +80,58 @@ pub struct UserFields {
     /// Whether its home is made (its own, with what is in `/etc/skel`) when it is missing; it is unless the user is one of the system's,
     /// or one that is not in `/etc/passwd`.
     create_home: Option<bool>,
+    /// Whether it exists: `present`, or `absent`, which removes it with its memberships, and ignores most other fields.
+    #[serde(default)]
+    state: State,
+    /// The hash of its password, from a secret. When left out, a new user has no password, and that of an existing one stays.
+    password_hash: Option<String>,
+    /// Whether nobody can log in as this user, by password, by key or otherwise. When left out, that stays as it is.
+    locked: Option<bool>,
+    /// The first day on which nobody can log in any more, or `never`. When left out, that stays as it is.
+    expires: Option<Expiry>,
+    /// Whether its services run without a session (`loginctl enable-linger`). When left out, that stays as it is.
+    linger: Option<bool>,
+    /// SSH public keys that log in as this user, in a block of `.ssh/authorized_keys` in its home. When left out, that stays as it is.
+    authorized_keys: Option<Vec<String>>,
+    /// Whether `authorized_keys` has no other keys; not when left out.
+    #[serde(default)]
+    exclusive_keys: bool,
+    /// What sudo lets it do, as in sudoers(5) but without its name: `ALL=(ALL) ALL`. One rule a line. None when left out.
+    sudo: Option<String>,
+    /// What becomes of it when no role has it any more: `keep`, `lock` or `remove`; `keep` when left out.
+    #[serde(default)]
+    on_removal: OnRemoval,
+    /// Whether its home is removed when it is; not when left out.
+    #[serde(default)]
+    remove_home: bool,
+    /// Whether its sessions and processes are ended before it is removed. When left out, a user with processes is not removed.
+    #[serde(default)]
+    end_processes: bool,
 }
 
 impl Fields for UserFields {
     const NAME: &'static str = "user";
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        let goes = self.state == State::Absent || self.on_removal != OnRemoval::Keep;
+        let field = if self.state == State::Absent { "state" } else { "on_removal" };
+        build.refuse_if(goes && &*self.name == "root", field, "root can't be removed or locked")?;
+        if self.state == State::Absent {
+            return Ok(vec![Box::new(self.removal())]);
+        }
         // a domain user may exist already
         if let Some(why) = self.name.why_not_new().filter(|_| !self.name.contains(['@', '\\'])) {
             return Err(build.invalid("name", &why));
         }
+        self.check(build)?;
+        let mut resources = self.parts(build)?;
+        resources.insert(0, Box::new(self));
+        Ok(resources)
+    }
+}
+
+impl UserFields {
+    fn check(&self, build: &dyn Build) -> Result<()> {
         let wanted = self.wanted();
         for (field, value) in [("comment", wanted.comment), ("home", wanted.home), ("shell", wanted.shell)] {
             let is_bad = value.is_some_and(|value| value.contains(|c: char| c == ':' || c.is_control()));
@@ -57,12 +140,76 @@ impl Fields for UserFields {
         }
         let has_no_home = self.create_home == Some(true) && self.system && self.home.is_none();
         build.refuse_if(has_no_home, "create_home", "say where: set `home`")?;
-        let members = Members { user: self.name.clone(), groups: self.groups.clone() };
-        let mut resources: Vec<Box<dyn Resource>> = vec![Box::new(self)];
-        if !members.groups.is_empty() {
-            resources.push(Box::new(members));
+        let has_no_home = self.authorized_keys.is_some() && self.system && self.home.is_none();
+        build.refuse_if(has_no_home, "authorized_keys", "they are in the home of the user: set `home`")?;
+        let is_bad = self.exclusive_keys && self.authorized_keys.is_none();
+        build.refuse_if(is_bad, "exclusive_keys", "list the keys in `authorized_keys`; an empty list removes all")?;
+        let is_bad = self.locked == Some(true) && self.expires.is_some();
+        build.refuse_if(is_bad, "expires", "a locked account has expired already: remove `expires` or `locked`")?;
+        let is_bad = self.locked == Some(true) && &*self.name == "root";
+        build.refuse_if(is_bad, "locked", "root can't be removed or locked")?;
+        let unused = [("remove_home", self.remove_home), ("end_processes", self.end_processes)];
+        for (field, is_set) in unused {
+            let why = "it is for `state = \"absent\"` or `on_removal = \"remove\"`";
+            build.refuse_if(is_set && self.on_removal != OnRemoval::Remove, field, why)?;
         }
-        Ok(resources)
+        let Some(hash) = &self.password_hash else { return Ok(()) };
+        let why = "every reader of the site could try passwords on it: store the hash with `kpull secret set NAME`, and write `{{ secret(\"NAME\") }}`";
+        build.refuse_if(!build.is_secret(), "password_hash", why)?;
+        let why = "this is no hash of a password: `openssl passwd -6` prints one";
+        build.refuse_if(!hash.starts_with("<secret ") && !login::is_hash(hash.trim_end()), "password_hash", why)
+    }
+
+    /// What is a resource of its own.
+    fn parts(&self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        let (name, mut parts) = (self.name.to_string(), Vec::<Box<dyn Resource>>::new());
+        if self.password_hash.is_some() || self.locked.is_some() || self.expires.is_some() {
+            let hash = self.password_hash.as_ref().map(|hash| hash.trim_end().to_owned());
+            let (locked, expires) = (self.locked, self.expires);
+            parts.push(Box::new(Login { user: name.clone(), hash, locked, expires, is_restored: false }));
+        }
+        if !self.groups.is_empty() || self.exclusive_groups {
+            let (groups, exclusive) = (self.groups.clone(), self.exclusive_groups);
+            parts.push(Box::new(Members { user: name.clone(), groups, others: Vec::new(), exclusive }));
+        }
+        if let Some(on) = self.linger {
+            parts.push(Box::new(Linger { user: name.clone(), on }));
+        }
+        if let Some(keys) = &self.authorized_keys {
+            let lines = keys::lines(keys).map_err(|why| build.invalid("authorized_keys", &why))?;
+            let new_home = if &*self.name == "root" { "/root".to_owned() } else { self.wanted().new_home() };
+            let keys = AuthorizedKeys::new(&self.name, self.home.clone(), new_home, &lines);
+            parts.push(Box::new(keys.with(self.exclusive_keys, build.is_secret())));
+        }
+        if let Some(rules) = &self.sudo {
+            parts.push(Box::new(self.sudoers(rules, build)?));
+        }
+        Ok(parts)
+    }
+
+    /// The file with its rules of sudo.
+    fn sudoers(&self, rules: &str, build: &dyn Build) -> Result<File> {
+        let rules: Vec<&str> = rules.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let is_bad =
+            rules.is_empty() || rules.iter().any(|rule| rule.contains(char::is_control) || !rule.contains('='));
+        let why = "write each rule as in sudoers(5), without the name of the user: `ALL=(ALL) ALL`";
+        build.refuse_if(is_bad, "sudo", why)?;
+        // sudo ignores files with a `.` in their names
+        let file: String =
+            self.name.chars().map(|c| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '_' }).collect();
+        let path =
+            AbsolutePath::try_from(format!("/etc/sudoers.d/50-{file}")).map_err(|why| build.invalid("sudo", &why))?;
+        let escape = |c: char| (!c.is_alphanumeric() && !"-_.".contains(c)).then_some('\\').into_iter().chain([c]);
+        let name: String = self.name.chars().flat_map(escape).collect();
+        let text: String = rules.iter().map(|rule| format!("{name} {rule}\n")).collect();
+        let mode = crate::document::fields::Mode(0o440);
+        let wanted = Ownership::with_default(0o440, Some(mode), None, None);
+        Ok(File { wanted, ..File::new(Self::NAME, path, text.into_bytes(), build.is_secret()) })
+    }
+
+    fn removal(&self) -> Removal {
+        let (remove_home, end_processes) = (self.remove_home, self.end_processes);
+        Removal { user: self.name.to_string(), remove_home, end_processes }
     }
 }
 
@@ -148,7 +295,7 @@ impl UserFields {
     }
 }
 
-fn no_group(user: &str, group: &str) -> Error {
+pub(super) fn no_group(user: &str, group: &str) -> Error {
     Error::new(code::ACCOUNT, format!("{user} can't be in the group {group}: there is none")).help(format!(
         "`getent group {group}` has to show it: add a [[group]] to the role, or the [[package]] that makes it"
     ))
@@ -170,6 +317,10 @@ impl Resource for UserFields {
         let accounts = FILES.iter().map(|path| WatchedInput::Path(path.into()));
         let home = self.wanted_home(work, &self.tables(work)?)?.map(|home| WatchedInput::Place(home.into()));
         Ok(Some(accounts.chain(home).collect()))
+    }
+
+    fn restorable(&self) -> Option<&dyn Restorable> {
+        Some(self)
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -197,66 +348,32 @@ impl Resource for UserFields {
     }
 }
 
-/// The supplementary groups of a user.
-#[derive(Debug)]
-pub struct Members {
-    user: AccountName,
-    groups: Vec<AccountName>,
-}
+impl Restorable for UserFields {
+    fn prior_state(&self, _: &Claim, work: &Work<'_>) -> Result<PriorState> {
+        let existed = self.tables(work)?.has_local_user(&self.name);
+        Ok(self.prior(existed))
+    }
 
-impl Members {
-    fn tables(&self, work: &Work<'_>) -> Result<Tables> {
-        work.host.tables(|tables, accounts| {
-            self.groups.iter().try_for_each(|group| tables.learn(accounts, Database::Group, group, None))
-        })
+    fn refine(&self, prior: &mut PriorState, _: &Work<'_>) -> Result<bool> {
+        let existed = match prior {
+            PriorState::User { existed, .. } => *existed,
+            PriorState::Same => true,
+            _ => return Ok(false),
+        };
+        let new = self.prior(existed);
+        Ok(std::mem::replace(prior, new.clone()) != new)
     }
 }
 
-impl Resource for Members {
-    fn about(&self) -> About {
-        let groups = self.groups.iter().map(|group| format!("group:{group}"));
-        let after = groups.chain([format!("user:{}", self.user)]).collect();
-        About { after, ..About::new("members", &*self.user, Phase::Members) }
-    }
-
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        Ok(Some(FILES.iter().map(|path| WatchedInput::Path(path.into())).collect()))
-    }
-
-    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
-        let tables = self.tables(work)?;
-        let mut parts = Vec::new();
-        for group in &self.groups {
-            match tables.is_member(&self.user, group) {
-                Some(true) => continue,
-                Some(false) => tables.refuse_foreign_group(&self.user, group)?,
-                None if work.may_make(&Missing::Group(group.to_string())) => {}
-                None => return Err(no_group(&self.user, group)),
-            }
-            parts.push(format!("add to the group {group}"));
-        }
-        Ok(Change::of(parts))
-    }
-
-    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
-        let root = &work.host.root;
-        let mut tables = self.tables(work)?;
-        let missing: Vec<&AccountName> =
-            self.groups.iter().filter(|group| tables.is_member(&self.user, group) != Some(true)).collect();
-        for group in &missing {
-            if tables.gid(group).is_none() {
-                return Err(no_group(&self.user, group)
-                    .help(format!("no package of this host has made it; `getent group {group}` has to show it")));
-            }
-        }
-        for group in missing {
-            match work.host.is_live() {
-                true => useradd::add_member(&self.user, group)?,
-                false => tables.add_member(&self.user, group),
-            }
-        }
-        work.host.forget_accounts();
-        tables.write(root)
+impl UserFields {
+    fn prior(&self, existed: bool) -> PriorState {
+        let lock = match self.on_removal {
+            OnRemoval::Keep => return PriorState::Same,
+            OnRemoval::Lock => true,
+            OnRemoval::Remove => false,
+        };
+        let Removal { user: name, remove_home, end_processes } = self.removal();
+        PriorState::User { name, existed, lock, remove_home, end_processes }
     }
 }
 

@@ -1,0 +1,292 @@
+//! The SSH keys that log in as a user: `.ssh/authorized_keys` in its home, the place where sshd looks unless it is told otherwise.
+
+use std::borrow::Cow;
+
+use crate::document::fields::AbsolutePath;
+use crate::error::{Error, Result, code};
+use crate::host::accounts::Login;
+use crate::host::root::{Access, FileType};
+use crate::kind::block::Block;
+use crate::kind::diff::Diff;
+use crate::kind::directory::Directory;
+use crate::kind::file::Ownership;
+use crate::kind::prior_state::PriorState;
+use crate::kind::{About, Change, Claim, Phase, Resource, Restorable, WatchedInput, Work};
+
+/// The name of the block with the keys.
+const BLOCK: &str = "keys";
+
+/// Types of keys that OpenSSH knows, by how they begin.
+const TYPES: [&str; 5] = ["ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-sha2-", "<secret "];
+
+/// The keys of a user.
+#[derive(Debug)]
+pub struct AuthorizedKeys {
+    user: String,
+    /// Its home, if the role sets it.
+    home: Option<AbsolutePath>,
+    /// The home of a new user.
+    new_home: String,
+    /// The block with all keys, and its markers.
+    text: String,
+    /// Whether the file has no other keys.
+    exclusive: bool,
+    sensitive: bool,
+}
+
+/// The lines of `authorized_keys`; the error says what is wrong with one.
+pub(super) fn lines(keys: &[String]) -> Result<Vec<String>, String> {
+    let lines = keys.iter().flat_map(|key| key.lines()).map(str::trim).filter(|line| !line.is_empty());
+    let check = |line: &str| {
+        let has_type = line.split_whitespace().any(|word| TYPES.iter().any(|name| word.starts_with(name)));
+        match has_type && !line.chars().any(char::is_control) && !line.starts_with('#') {
+            true => Ok(line.to_owned()),
+            false => Err(format!(
+                "`{}` is no public key: write the line of a .pub file, like `ssh-ed25519 AAAA… ann@laptop`",
+                short(line)
+            )),
+        }
+    };
+    lines.map(check).collect()
+}
+
+/// The beginning of a line, which may be a private key by mistake.
+fn short(line: &str) -> String {
+    line.chars().take(12).chain(['…']).collect()
+}
+
+impl AuthorizedKeys {
+    pub(super) fn new(user: &str, home: Option<AbsolutePath>, new_home: String, lines: &[String]) -> Self {
+        let mut text = format!("# BEGIN kpull {BLOCK}\n");
+        for line in lines {
+            text.push_str(line);
+            text.push('\n');
+        }
+        text.push_str(&format!("# END kpull {BLOCK}\n"));
+        Self { user: user.to_owned(), home, new_home, text, exclusive: false, sensitive: false }
+    }
+
+    pub(super) fn with(self, exclusive: bool, sensitive: bool) -> Self {
+        Self { exclusive, sensitive, ..self }
+    }
+
+    fn login(&self, work: &Work<'_>) -> Result<Option<Login>> {
+        work.host.with_accounts(|accounts| accounts.login(&self.user))
+    }
+
+    /// The directory and the file, in the home that the user has or will have.
+    fn paths(&self, login: Option<&Login>) -> Result<[AbsolutePath; 2]> {
+        let home = match (&self.home, login) {
+            (Some(home), _) => home.to_string(),
+            (None, Some(login)) => login.home.to_string_lossy().into_owned(),
+            (None, None) => self.new_home.clone(),
+        };
+        let path = |path: String| {
+            AbsolutePath::try_from(path).map_err(|why| {
+                Error::new(code::ACCOUNT, format!("{} can't have SSH keys: its home is `{home}`", self.user))
+                    .because(why)
+                    .help("set the `home` of the user, or leave `authorized_keys` out")
+            })
+        };
+        Ok([path(format!("{home}/.ssh"))?, path(format!("{home}/.ssh/authorized_keys"))?])
+    }
+
+    fn directory(path: &AbsolutePath, login: &Login) -> Directory {
+        Directory { path: path.clone(), wanted: Ownership::numeric(0o700, login.uid, login.gid) }
+    }
+
+    /// The file as it is and as it is to be.
+    fn content(&self, path: &AbsolutePath, work: &Work<'_>) -> Result<(Vec<u8>, Vec<u8>)> {
+        let is_link = work.host.root.meta(path)?.is_some_and(|meta| meta.what == FileType::Link);
+        if self.exclusive && is_link {
+            return Ok((Vec::new(), self.text.clone().into_bytes()));
+        }
+        if self.exclusive {
+            let old = work.host.root.read(path)?.map(|(_, content)| content).unwrap_or_default();
+            return Ok((old, self.text.clone().into_bytes()));
+        }
+        let (old, range) = block(path, String::new()).find(work.host)?;
+        let mut new = old[..range.start].to_vec();
+        if !new.is_empty() && !new.ends_with(b"\n") {
+            new.push(b'\n');
+        }
+        new.extend_from_slice(self.text.as_bytes());
+        new.extend_from_slice(&old[range.end..]);
+        Ok((old, new))
+    }
+}
+
+/// The block with the keys in a file.
+fn block(path: &AbsolutePath, text: String) -> Block {
+    Block {
+        path: path.clone(),
+        name: BLOCK.to_owned(),
+        comment: "#".to_owned(),
+        text,
+        sensitive: false,
+        is_secret: false,
+        no_file: false,
+        in_place: false,
+        unended: false,
+    }
+}
+
+impl Resource for AuthorizedKeys {
+    fn about(&self) -> About {
+        let about = About::new("authorized_keys", &*self.user, Phase::Files);
+        let mut claims = about.claims.clone();
+        // on a host whose user has another home, the plan finds conflicts
+        if let Ok([directory, file]) = self.paths(None) {
+            claims.extend([Claim::path(&directory), Claim::path(&file)]);
+        }
+        About {
+            after: vec![format!("user:{}", self.user)],
+            claims,
+            is_discreet: true,
+            is_sensitive: self.sensitive,
+            ..about
+        }
+    }
+
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
+        let [directory, file] = self.paths(self.login(work)?.as_ref())?;
+        Ok(Some(vec![WatchedInput::Place(directory.to_path_buf()), WatchedInput::Path(file.to_path_buf())]))
+    }
+
+    fn restorable(&self) -> Option<&dyn Restorable> {
+        Some(self)
+    }
+
+    fn content(&self) -> Option<Cow<'_, [u8]>> {
+        Some(Cow::Borrowed(self.text.as_bytes()))
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        let login = self.login(work)?;
+        let [directory, path] = self.paths(login.as_ref())?;
+        let root = &work.host.root;
+        let (old, new) = self.content(&path, work)?;
+        let mut parts = Vec::new();
+        let found = root.meta(&path)?;
+        let Some(login) = login else {
+            return Ok(Some(Change { diff: Diff::of(old, new, self.sensitive), ..Change::addition("create") }));
+        };
+        let wanted = Ownership::numeric(0o600, login.uid, login.gid);
+        match &found {
+            None => parts.push("create".to_owned()),
+            Some(meta) if meta.what == FileType::Link => parts.push("replace the link by a file".to_owned()),
+            Some(meta) => {
+                parts.extend((old != new).then(|| "keys".to_owned()));
+                parts.extend(wanted.differences(work, &path, meta)?);
+            }
+        }
+        if let Some(change) = Self::directory(&directory, &login).observe(work)?
+            && root.meta(&directory)?.is_some()
+        {
+            parts.push(format!("{directory}: {}", change.summary));
+        }
+        let diff = if old == new { None } else { Diff::of(old, new, self.sensitive) };
+        Ok(Change::of(parts).map(|change| Change { diff, ..change.added_if(found.is_none()) }))
+    }
+
+    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        let Some(login) = self.login(work)? else {
+            return Err(Error::new(code::ACCOUNT, format!("there is no user {} to give SSH keys to", self.user))
+                .help(format!("`getent passwd {}` has to show it", self.user)));
+        };
+        let [directory, path] = self.paths(Some(&login))?;
+        let root = &work.host.root;
+        Self::directory(&directory, &login).apply(work, &Change::default())?;
+        let (old, new) = self.content(&path, work)?;
+        let access = Ownership::numeric(0o600, login.uid, login.gid).access(work.host, &path)?;
+        let is_file = root.meta(&path)?.is_some_and(|meta| meta.what == FileType::File);
+        if !(is_file && old == new && root.give_access(&path, access)?) {
+            root.write(&path, &new, access)?;
+        }
+        work.host.file_changed(&path);
+        Ok(())
+    }
+}
+
+impl Restorable for AuthorizedKeys {
+    fn owned(&self, work: &Work<'_>) -> Result<Vec<Claim>> {
+        Ok(self.paths(self.login(work)?.as_ref())?.map(Claim::path).to_vec())
+    }
+
+    fn prior_state(&self, owned: &Claim, work: &Work<'_>) -> Result<PriorState> {
+        let [_, path] = self.paths(self.login(work)?.as_ref())?;
+        let mut prior = PriorState::of_path(owned, work)?;
+        if owned.whole_path() == Some(&*path) {
+            self.refine(&mut prior, work)?;
+        }
+        Ok(prior)
+    }
+
+    /// Keys that others write survive the removal of these, so the whole file is restored only if nothing else is in it.
+    fn refine(&self, prior: &mut PriorState, work: &Work<'_>) -> Result<bool> {
+        let [_, own] = self.paths(self.login(work)?.as_ref())?;
+        let is_own = |path: &String| **path == *own.to_string();
+        let (path, no_file, saved) = match prior {
+            PriorState::Nothing { path } if is_own(path) => (path.clone(), true, None),
+            PriorState::File { path, saved, .. } if is_own(path) => (path.clone(), false, Some(saved.clone())),
+            _ => return Ok(false),
+        };
+        *prior = PriorState::AuthorizedKeys { path, no_file, saved };
+        Ok(true)
+    }
+}
+
+/// The keys in a file, to be removed.
+#[derive(Debug)]
+pub struct FormerKeys {
+    pub(in crate::kind) path: AbsolutePath,
+    /// Whether the file is removed when it becomes empty.
+    pub(in crate::kind) no_file: bool,
+    /// What the file had before, which it gets back if nothing else is in it now.
+    pub(in crate::kind) saved: Option<Vec<u8>>,
+}
+
+impl FormerKeys {
+    /// The file as it is and as it is to be; `None` if there is nothing to remove.
+    fn content(&self, work: &Work<'_>) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+        let (old, range) = block(&self.path, String::new()).find(work.host)?;
+        if range.is_empty() {
+            return Ok(None);
+        }
+        let rest = [&old[..range.start], &old[range.end..]].concat();
+        let new = match &self.saved {
+            Some(saved) if rest.is_empty() => saved.clone(),
+            _ => rest,
+        };
+        Ok(Some((old, new)))
+    }
+}
+
+impl Resource for FormerKeys {
+    fn about(&self) -> About {
+        About { is_discreet: true, ..About::at("authorized_keys", &self.path, Phase::Files) }
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        let Some((old, new)) = self.content(work)? else { return Ok(None) };
+        let change = match new.is_empty() && self.no_file {
+            true => Change::removal("remove the file"),
+            false => Change::removal("remove the keys"),
+        };
+        Ok(Some(Change { diff: Diff::of(old, new, false), ..change }))
+    }
+
+    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        let root = &work.host.root;
+        let Some((_, new)) = self.content(work)? else { return Ok(()) };
+        match root.meta(&self.path)? {
+            Some(_) if new.is_empty() && self.no_file => root.remove(&self.path)?,
+            Some(meta) => {
+                root.write(&self.path, &new, Access { mode: meta.mode, uid: Some(meta.uid), gid: Some(meta.gid) })?;
+            }
+            None => {}
+        }
+        work.host.file_changed(&self.path);
+        Ok(())
+    }
+}

@@ -1,0 +1,67 @@
+//! Whether the services of a user run without a session.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::Result;
+use crate::host::root::Access;
+use crate::host::useradd;
+use crate::kind::prior_state::PriorState;
+use crate::kind::{About, Change, Claim, Phase, Resource, Restorable, WatchedInput, Work};
+
+/// Where logind has a file for each user that lingers.
+const DIRECTORY: &str = "/var/lib/systemd/linger";
+
+/// Whether a user lingers.
+#[derive(Debug)]
+pub struct Linger {
+    pub(in crate::kind) user: String,
+    pub(in crate::kind) on: bool,
+}
+
+/// Logind's file for a user.
+pub(super) fn file(user: &str) -> PathBuf {
+    // as logind escapes names
+    Path::new(DIRECTORY).join(user.replace('\\', "\\x5c"))
+}
+
+impl Resource for Linger {
+    fn about(&self) -> About {
+        // a group that a package creates may delay the user
+        About { after: vec![format!("user:{}", self.user)], ..About::new("linger", &*self.user, Phase::Members) }
+    }
+
+    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
+        Ok(Some(vec![WatchedInput::Path(file(&self.user))]))
+    }
+
+    fn restorable(&self) -> Option<&dyn Restorable> {
+        Some(self)
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        let is_on = work.host.root.meta(&file(&self.user))?.is_some();
+        Ok((is_on != self.on).then(|| match self.on {
+            true => Change::addition("enable"),
+            false => Change::removal("disable"),
+        }))
+    }
+
+    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        let root = &work.host.root;
+        match self.on {
+            // a restored one may be of a user that no longer exists
+            false if !work.host.is_live() || work.host.with_accounts(|all| all.login(&self.user))?.is_none() => {
+                root.remove(&file(&self.user))
+            }
+            on if work.host.is_live() => useradd::set_linger(&self.user, on),
+            _ => root.write(&file(&self.user), b"", Access { mode: 0o644, uid: None, gid: None }),
+        }
+    }
+}
+
+impl Restorable for Linger {
+    fn prior_state(&self, _: &Claim, work: &Work<'_>) -> Result<PriorState> {
+        let on = work.host.root.meta(&file(&self.user))?.is_some();
+        Ok(PriorState::Linger { user: self.user.clone(), on })
+    }
+}

@@ -1,0 +1,156 @@
+//! Who is in which group: the further groups of a user.
+
+use crate::document::fields::AccountName;
+use crate::error::Result;
+use crate::host::account_files::Tables;
+use crate::host::accounts::{Database, FILES};
+use crate::host::{Missing, useradd};
+use crate::kind::prior_state::PriorState;
+use crate::kind::user::no_group;
+use crate::kind::{About, Change, Claim, Phase, Resource, Restorable, WatchedInput, Work};
+
+/// The supplementary groups of a user.
+#[derive(Debug)]
+pub struct Members {
+    /// The user.
+    pub(in crate::kind) user: String,
+    /// Groups that it is in.
+    pub(in crate::kind) groups: Vec<AccountName>,
+    /// Groups that it is not in.
+    pub(in crate::kind) others: Vec<String>,
+    /// Whether it is in no further group.
+    pub(in crate::kind) exclusive: bool,
+}
+
+/// Who is in a group, as a whole.
+pub(in crate::kind) fn members_of(group: &str) -> Claim {
+    Claim::thing("members-of", group)
+}
+
+/// The groups that a user is in, as a whole.
+pub(in crate::kind) fn groups_of(user: &str) -> Claim {
+    Claim::thing("groups-of", user)
+}
+
+/// The state of a membership before it is changed.
+pub(in crate::kind) fn prior_member(user: &str, group: &str, work: &Work<'_>) -> Result<PriorState> {
+    let tables = Tables::read(&work.host.root)?;
+    Ok(match tables.is_member(user, group) {
+        Some(true) => PriorState::Same,
+        Some(false) | None => PriorState::NotMember { user: user.to_owned(), group: group.to_owned() },
+    })
+}
+
+/// Adds a user to a group.
+pub(in crate::kind) fn add(user: &str, group: &str, tables: &mut Tables, work: &Work<'_>) -> Result<()> {
+    match work.host.is_live() {
+        true => useradd::add_member(user, group),
+        false => {
+            tables.add_member(user, group);
+            Ok(())
+        }
+    }
+}
+
+/// Takes a user out of a group.
+pub(in crate::kind) fn remove(user: &str, group: &str, tables: &mut Tables, work: &Work<'_>) -> Result<()> {
+    match work.host.is_live() {
+        true => useradd::remove_member(user, group),
+        false => {
+            tables.remove_member(user, group);
+            Ok(())
+        }
+    }
+}
+
+impl Members {
+    fn tables(&self, work: &Work<'_>) -> Result<Tables> {
+        work.host.tables(|tables, accounts| {
+            self.groups.iter().try_for_each(|group| tables.learn(accounts, Database::Group, group, None))
+        })
+    }
+
+    /// Groups that it is in and must not be.
+    fn surplus(&self, tables: &Tables) -> Vec<String> {
+        let mut groups = tables.groups_of(&self.user);
+        groups.retain(|group| match self.exclusive {
+            true => !self.groups.iter().any(|wanted| **wanted == **group),
+            false => self.others.contains(group),
+        });
+        groups
+    }
+
+    /// Its part of each group.
+    fn parts(&self) -> impl Iterator<Item = (&AccountName, Claim)> {
+        self.groups.iter().map(|group| (group, Claim::part_of(&self.user, &members_of(group))))
+    }
+}
+
+impl Resource for Members {
+    fn about(&self) -> About {
+        let groups = self.groups.iter().map(|group| format!("group:{group}"));
+        let after = groups.chain([format!("user:{}", self.user)]).collect();
+        let mut about = About { after, ..About::new("members", &*self.user, Phase::Members) };
+        about.claims.extend(self.parts().map(|(_, part)| part));
+        about.claims.extend(self.exclusive.then(|| groups_of(&self.user)));
+        about
+    }
+
+    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
+        Ok(Some(FILES.iter().map(|path| WatchedInput::Path(path.into())).collect()))
+    }
+
+    fn restorable(&self) -> Option<&dyn Restorable> {
+        Some(self)
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        let tables = self.tables(work)?;
+        let mut parts = Vec::new();
+        for group in &self.groups {
+            match tables.is_member(&self.user, group) {
+                Some(true) => continue,
+                Some(false) => tables.refuse_foreign_group(&self.user, group)?,
+                None if work.may_make(&Missing::Group(group.to_string())) => {}
+                None => return Err(no_group(&self.user, group)),
+            }
+            parts.push(format!("add to the group {group}"));
+        }
+        parts.extend(self.surplus(&tables).iter().map(|group| format!("take out of the group {group}")));
+        Ok(Change::of(parts))
+    }
+
+    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        let root = &work.host.root;
+        let mut tables = self.tables(work)?;
+        let missing: Vec<&AccountName> =
+            self.groups.iter().filter(|group| tables.is_member(&self.user, group) != Some(true)).collect();
+        for group in &missing {
+            if tables.gid(group).is_none() {
+                return Err(no_group(&self.user, group)
+                    .help(format!("no package of this host has made it; `getent group {group}` has to show it")));
+            }
+        }
+        for group in missing {
+            add(&self.user, group, &mut tables, work)?;
+        }
+        for group in self.surplus(&tables) {
+            remove(&self.user, &group, &mut tables, work)?;
+        }
+        work.host.forget_accounts();
+        tables.write(root)
+    }
+}
+
+impl Restorable for Members {
+    fn owned(&self, _: &Work<'_>) -> Result<Vec<Claim>> {
+        Ok(self.parts().map(|(_, part)| part).collect())
+    }
+
+    fn prior_state(&self, owned: &Claim, work: &Work<'_>) -> Result<PriorState> {
+        match self.parts().find(|(_, part)| part == owned) {
+            Some((group, _)) => prior_member(&self.user, group, work),
+            None => Ok(PriorState::Same),
+        }
+    }
+}
