@@ -290,3 +290,111 @@ impl Resource for FormerKeys {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+    use crate::kind::testing::{Tree, build, refusal};
+
+    const ANN: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIann ann@laptop";
+    const BOB: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIbob bob@laptop";
+    const FILE: &str = "/home/ann/.ssh/authorized_keys";
+
+    fn tree() -> Tree {
+        let tree = Tree::new();
+        tree.put("/etc/passwd", "ann:x:1000:1000::/home/ann:/bin/sh\n");
+        tree
+    }
+
+    fn keys(fields: &str) -> Box<dyn Resource> {
+        build("user", &format!("name = 'ann'\n{fields}")).unwrap().remove(1)
+    }
+
+    fn mode(tree: &Tree, path: &str) -> u32 {
+        tree.path(path).metadata().unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn keys_are_a_block_beside_those_that_others_have_added() {
+        let tree = tree();
+        let change = tree.converge(&*keys(&format!("authorized_keys = ['{ANN}']")));
+        assert_eq!(change.summary, "create");
+        assert_eq!(tree.get(FILE), format!("# BEGIN kpull keys\n{ANN}\n# END kpull keys\n"));
+        assert_eq!((mode(&tree, "/home/ann/.ssh"), mode(&tree, FILE)), (0o700, 0o600));
+        tree.put(FILE, &format!("# mine\n{BOB}\n{}", tree.get(FILE)));
+        std::fs::set_permissions(tree.path(FILE), PermissionsExt::from_mode(0o664)).unwrap();
+        std::fs::set_permissions(tree.path("/home/ann/.ssh"), PermissionsExt::from_mode(0o775)).unwrap();
+        let change = tree.converge(&*keys(&format!("authorized_keys = ['{ANN}']")));
+        assert_eq!(change.summary, "mode 0664 → 0600, /home/ann/.ssh: mode 0775 → 0700");
+        let change = tree.converge(&*keys("authorized_keys = []"));
+        assert_eq!(change.summary, "keys");
+        assert_eq!(tree.get(FILE), format!("# mine\n{BOB}\n# BEGIN kpull keys\n# END kpull keys\n"));
+    }
+
+    #[test]
+    fn exclusive_keys_are_the_whole_file_and_go_back_to_a_block() {
+        let tree = tree();
+        tree.put(FILE, &format!("{BOB}\n"));
+        let exclusive = format!("authorized_keys = ['{ANN}']\nexclusive_keys = true");
+        let change = tree.converge(&*keys(&exclusive));
+        assert!(change.diff.unwrap().to_string().contains(&format!("-{BOB}")));
+        assert_eq!(tree.get(FILE), format!("# BEGIN kpull keys\n{ANN}\n# END kpull keys\n"));
+        // a key of the role does not stay when it is no longer listed
+        tree.converge(&*keys(&format!("authorized_keys = ['{BOB}']")));
+        assert!(!tree.get(FILE).contains(ANN));
+    }
+
+    #[test]
+    fn no_link_of_the_user_is_followed() {
+        let tree = tree();
+        tree.put("/etc/target", "root's\n");
+        std::fs::create_dir_all(tree.path("/home/ann/.ssh")).unwrap();
+        symlink("/etc/target", tree.path(FILE)).unwrap();
+        let error = keys(&format!("authorized_keys = ['{ANN}']")).observe(&tree.work()).unwrap_err();
+        assert_eq!(error.to_string(), format!("{FILE} is a link, and the role wants a block in it"));
+        let change = tree.converge(&*keys(&format!("authorized_keys = ['{ANN}']\nexclusive_keys = true")));
+        assert!(change.summary.contains("replace the link by a file"), "{}", change.summary);
+        assert_eq!(tree.get("/etc/target"), "root's\n");
+        std::fs::remove_dir_all(tree.path("/home/ann/.ssh")).unwrap();
+        tree.put("/etc/dir/x", "");
+        symlink("/etc/dir", tree.path("/home/ann/.ssh")).unwrap();
+        let error = keys(&format!("authorized_keys = ['{ANN}']")).observe(&tree.work()).unwrap_err();
+        assert!(error.to_string().contains("/home/ann/.ssh is a link"), "{error}");
+    }
+
+    #[test]
+    fn keys_are_in_the_home_that_the_user_has() {
+        let tree = Tree::new();
+        tree.put("/etc/passwd", "ann:x:1000:1000::/srv/ann:/bin/sh\n");
+        tree.converge(&*keys(&format!("authorized_keys = ['{ANN}']")));
+        assert!(tree.path("/srv/ann/.ssh/authorized_keys").exists());
+        let paths = |fields: &str| {
+            let about = build("user", fields).unwrap().remove(1).about();
+            about.paths().last().unwrap().to_str().unwrap().to_owned()
+        };
+        assert_eq!(paths("name = 'root'\nauthorized_keys = []"), "/root/.ssh/authorized_keys");
+        let system = "name = 's'\nsystem = true\nhome = '/var/lib/s'\nauthorized_keys = []";
+        assert_eq!(paths(system), "/var/lib/s/.ssh/authorized_keys");
+    }
+
+    #[test]
+    fn what_is_no_public_key_is_refused_without_being_shown() {
+        let refused = |keys: &str| refusal("user", &format!("name = 'ann'\nauthorized_keys = {keys}"));
+        for key in ["-----BEGIN OPENSSH PRIVATE KEY-----", "AAAAC3NzaC1lZDI1NTE5AAAAIann", "# a comment"] {
+            let why = refused(&format!("['{key}']"));
+            assert!(why.starts_with("`authorized_keys`: ") && why.contains("is no public key"), "{why}");
+            assert!(!why.contains(key) || key.len() < 13, "{why}");
+        }
+        for key in [
+            "restrict,command=\"/bin/x y\" ssh-rsa AAAA",
+            "ecdsa-sha2-nistp256 AAAA",
+            "sk-ssh-ed25519@openssh.com AAAA x",
+        ] {
+            assert!(build("user", &format!("name = 'ann'\nauthorized_keys = ['{key}']")).is_ok());
+        }
+        assert!(refusal("user", "name = 'ann'\nexclusive_keys = true").starts_with("`exclusive_keys`: "));
+        assert!(refusal("user", "name = 's'\nsystem = true\nauthorized_keys = []").starts_with("`authorized_keys`: "));
+    }
+}

@@ -199,3 +199,105 @@ impl Restorable for Login {
         Ok(is_new)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kind::testing::{RoleFiles, Tree, build, build_with, fails, refusal};
+    use crate::kind::user::UserFields;
+
+    const HASH: &str = "$6$salt$of.a/password";
+
+    /// A tree with a user whose line in `/etc/shadow` goes on like this.
+    fn tree(shadow: &str) -> Tree {
+        let tree = Tree::new();
+        tree.put("/etc/passwd", "ann:x:1000:1000::/home/ann:/bin/sh\n");
+        tree.put("/etc/group", "ann:x:1000:\n");
+        tree.put("/etc/shadow", &format!("ann:{shadow}\n"));
+        tree
+    }
+
+    fn login(fields: &str) -> Box<dyn Resource> {
+        let role = RoleFiles::default().secret();
+        build_with::<UserFields>(&format!("name = 'ann'\n{fields}"), &role).unwrap().remove(1)
+    }
+
+    /// What is left of the line once the password and the day of expiry are known.
+    fn after(shadow: &str, fields: &str) -> (String, String) {
+        let tree = tree(shadow);
+        let summary = tree.converge(&*login(fields)).summary;
+        let line = tree.get("/etc/shadow");
+        let words: Vec<&str> = line.trim_end().split(':').collect();
+        (summary, format!("{}:{}", words[1], words[7]))
+    }
+
+    #[test]
+    fn a_password_is_set_by_its_hash_and_a_lock_stays() {
+        let hash = format!("password_hash = '{HASH}'");
+        let set = |shadow: &str| after(shadow, &hash);
+        let new = ("set the password".to_owned(), format!("{HASH}:"));
+        assert_eq!(set("!*:1:0:9:7:::"), new);
+        assert_eq!(set("!:1::::::"), new);
+        assert_eq!(set("*:1"), new);
+        assert_eq!(set("$6$x$old:1:0:9:7:::"), new);
+        assert_eq!(set("!$6$x$old:1:0:9:7:::"), ("set the password".to_owned(), format!("!{HASH}:")));
+        let locked = after("$6$x$old:1:0:9:7::20000:", &format!("{hash}\nlocked = true"));
+        assert_eq!(locked, ("set the password, lock".to_owned(), format!("!{HASH}:1")));
+    }
+
+    #[test]
+    fn a_lock_expires_the_account_too_and_is_taken_off_as_a_whole() {
+        assert_eq!(after("$6$x$y:1::::::", "locked = true"), ("lock".to_owned(), "!$6$x$y:1".to_owned()));
+        assert_eq!(after("!$6$x$y:1::::::", "locked = true"), ("lock".to_owned(), "!$6$x$y:1".to_owned()));
+        assert_eq!(after("!$6$x$y:1:::::1:", "locked = false"), ("unlock".to_owned(), "$6$x$y:".to_owned()));
+        assert_eq!(after("!$6$x$y:1::::::", "locked = false"), ("unlock".to_owned(), "$6$x$y:".to_owned()));
+        assert_eq!(after("!*:1:::::1:", "locked = false"), ("unlock".to_owned(), "!*:".to_owned()));
+        // an empty password would let anybody in
+        assert_eq!(tree("!:1::::::").summary(&*login("locked = false")), None);
+    }
+
+    #[test]
+    fn an_account_expires_on_its_day_and_the_password_stays() {
+        let until = |shadow: &str, day: &str| after(shadow, &format!("expires = {day}"));
+        assert_eq!(until("$6$x$y:1::::::", "2027-01-31").0, "expires 2027-01-31");
+        assert_eq!(until("$6$x$y:1::::::", "2027-01-31").1, "$6$x$y:20849");
+        assert_eq!(until("$6$x$y:1:::::20849:", "'never'"), ("never expires".to_owned(), "$6$x$y:".to_owned()));
+        assert_eq!(tree("$6$x$y:1:::::20849:").summary(&*login("expires = '2027-01-31'")), None);
+    }
+
+    #[test]
+    fn the_hash_is_in_no_summary_and_no_diff() {
+        let change = tree("!*:1").converge(&*login(&format!("password_hash = '{HASH}'")));
+        assert!(!change.summary.contains('$') && change.diff.is_none());
+        assert!(login("locked = true").about().is_discreet);
+    }
+
+    #[test]
+    fn a_hash_comes_from_a_secret_and_a_password_is_none() {
+        let why = refusal("user", &format!("name = 'ann'\npassword_hash = '{HASH}'"));
+        assert!(why.starts_with("`password_hash`: every reader of the site"), "{why}");
+        let role = RoleFiles::default().secret();
+        for text in ["hunter2", "$6$a b$c", "$6$a:b$c", "$x"] {
+            let why = fails::<UserFields>(&format!("name = 'ann'\npassword_hash = '{text}'"), &role);
+            assert!(why.starts_with("`password_hash`: this is no hash") && !why.contains(text), "{why}");
+        }
+        for placeholder in ["<secret ann>", "$6$s$h\\n", "$y$j9T$abc$def"] {
+            let fields = format!("name = 'ann'\npassword_hash = \"{placeholder}\"");
+            assert!(build_with::<UserFields>(&fields, &role).is_ok(), "{placeholder}");
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_a_day_or_contradicts_itself_is_refused() {
+        for (fields, why) in [
+            ("expires = 'soon'", "`soon` is no date after 1970"),
+            ("expires = 1970-01-02", "is no date after 1970"),
+            ("expires = 2027-01-31T10:00:00", "is no date after 1970"),
+            ("expires = 2027-01-31\nlocked = true", "`expires`: a locked account has expired already"),
+        ] {
+            let refused = refusal("user", &format!("name = 'ann'\n{fields}"));
+            assert!(refused.contains(why), "{refused}");
+        }
+        assert!(build("user", "name = 'root'\nlocked = true").is_err());
+    }
+}

@@ -145,3 +145,133 @@ impl Resource for Locked {
         self.members.apply(work, change)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kind::testing::{Tree, build, one, refusal};
+
+    fn tree() -> Tree {
+        let tree = Tree::new();
+        tree.put(
+            "/etc/passwd",
+            "root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\nbob:x:1001:7::/srv:/bin/sh\n",
+        );
+        tree.put("/etc/group", "root:x:0:\nann:x:1000:\nweb:x:7:ann,bob\n");
+        tree.put("/etc/gshadow", "ann:!::\nweb:!::ann,bob\n");
+        tree.put("/etc/shadow", "ann:$6$x$y:1::::::\nbob:!:1::::::\n");
+        tree.put("/etc/subuid", "ann:100000:65536\nbob:165536:65536\n");
+        tree.put("/home/ann/x", "kept");
+        tree.put("/var/lib/systemd/linger/ann", "");
+        tree
+    }
+
+    #[test]
+    fn a_user_is_removed_with_its_memberships_and_keeps_its_home() {
+        let tree = tree();
+        let ann = one("user", "name = 'ann'\nstate = 'absent'\nshell = '/bin/zsh'\ngroups = ['none']");
+        assert_eq!(tree.converge(&*ann).summary, "remove");
+        assert_eq!(tree.get("/etc/passwd"), "root:x:0:0::/root:/bin/sh\nbob:x:1001:7::/srv:/bin/sh\n");
+        assert_eq!(
+            (tree.get("/etc/group"), tree.get("/etc/gshadow")),
+            ("root:x:0:\nweb:x:7:bob\n".into(), "web:!::bob\n".into())
+        );
+        assert_eq!(
+            (tree.get("/etc/shadow"), tree.get("/etc/subuid")),
+            ("bob:!:1::::::\n".into(), "bob:165536:65536\n".into())
+        );
+        assert_eq!(tree.get("/home/ann/x"), "kept");
+        assert!(!tree.path("/var/lib/systemd/linger/ann").exists());
+        assert!(ann.about().phase > Phase::Files, "its files can have another owner by then");
+    }
+
+    #[test]
+    fn a_home_is_removed_only_if_the_role_says_so_and_it_is_one() {
+        let tree = tree();
+        tree.put("/var/mail/ann", "x");
+        let ann = one("user", "name = 'ann'\nstate = 'absent'\nremove_home = true");
+        assert_eq!(tree.converge(&*ann).summary, "remove, with its home /home/ann");
+        assert!(!tree.path("/home/ann").exists() && !tree.path("/var/mail/ann").exists());
+        tree.put("/srv/x", "");
+        let bob = one("user", "name = 'bob'\nstate = 'absent'\nremove_home = true");
+        let error = bob.observe(&tree.work()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "/srv, the home of bob, is not removed: it belongs to another user, or is right below `/`"
+        );
+    }
+
+    #[test]
+    fn root_is_never_removed_under_any_name() {
+        let tree = Tree::new();
+        tree.put("/etc/passwd", "toor:x:0:0::/root:/bin/sh\n");
+        let error = one("user", "name = 'toor'\nstate = 'absent'").observe(&tree.work()).unwrap_err();
+        assert_eq!(error.to_string(), "the user toor can't be removed: its number is 0, which is root's");
+        assert!(refusal("user", "name = 'root'\nstate = 'absent'").starts_with("`state`: root can't be"));
+        assert!(refusal("user", "name = 'root'\non_removal = 'lock'").starts_with("`on_removal`: root can't be"));
+        assert!(refusal("group", "name = 'root'\nstate = 'absent'").starts_with("`state`: the group root"));
+        assert!(refusal("user", "name = 'a'\nremove_home = true").starts_with("`remove_home`: it is for"));
+    }
+
+    #[test]
+    fn a_group_is_removed_unless_it_is_the_primary_one_of_a_user() {
+        let tree = tree();
+        let web = one("group", "name = 'web'\nstate = 'absent'");
+        let error = web.apply(&tree.work(), &Change::default()).unwrap_err();
+        assert_eq!(error.to_string(), "the group web can't be removed: it is the primary group of bob");
+        tree.converge(&*one("user", "name = 'bob'\nstate = 'absent'"));
+        assert_eq!(tree.converge(&*web).summary, "remove");
+        assert_eq!(tree.get("/etc/group"), "root:x:0:\nann:x:1000:\n");
+        assert_eq!(tree.get("/etc/gshadow"), "ann:!::\n");
+        assert!(web.about().phase > one("user", "name = 'bob'\nstate = 'absent'").about().phase);
+    }
+
+    #[test]
+    fn a_locked_user_can_not_log_in_and_is_in_no_further_group() {
+        let tree = tree();
+        let locked = Locked::new("ann");
+        assert_eq!(tree.converge(&locked).summary, "lock, take out of the group web");
+        assert_eq!(tree.get("/etc/shadow").lines().next(), Some("ann:!$6$x$y:1:::::1:"));
+        assert_eq!(tree.get("/etc/group"), "root:x:0:\nann:x:1000:\nweb:x:7:bob\n");
+        assert_eq!(tree.summary(&Locked::new("nobody-here")), None);
+    }
+
+    #[test]
+    fn exclusive_groups_and_exclusive_members_take_out_everybody_else() {
+        let tree = tree();
+        let ann = build("user", "name = 'ann'\ngroups = []\nexclusive_groups = true").unwrap().remove(1);
+        assert_eq!(tree.converge(&*ann).summary, "take out of the group web");
+        let web = build("group", "name = 'web'\nmembers = ['ann']").unwrap().remove(1);
+        assert_eq!(tree.converge(&*web).summary, "add ann, take bob out");
+        assert_eq!(tree.get("/etc/group"), "root:x:0:\nann:x:1000:\nweb:x:7:ann\n");
+        assert_eq!(tree.get("/etc/gshadow"), "ann:!::\nweb:!::ann\n");
+        let ghost = build("group", "name = 'web'\nmembers = ['ghost']").unwrap().remove(1);
+        let error = ghost.observe(&tree.work()).unwrap_err();
+        assert_eq!(error.to_string(), "ghost can't be in the group web: there is no such user");
+    }
+
+    #[test]
+    fn lingering_is_a_file_of_logind() {
+        let tree = tree();
+        let linger = |on: bool| build("user", &format!("name = 'bob'\nlinger = {on}")).unwrap().remove(1);
+        assert_eq!(tree.converge(&*linger(true)).summary, "enable");
+        assert!(tree.path("/var/lib/systemd/linger/bob").exists());
+        assert_eq!(tree.converge(&*linger(false)).summary, "disable");
+        assert!(!tree.path("/var/lib/systemd/linger/bob").exists());
+    }
+
+    #[test]
+    fn rules_of_sudo_are_a_file_with_the_name_of_the_user_before_each() {
+        let tree = tree();
+        let sudo = |fields: &str| build("user", fields).unwrap().remove(1);
+        tree.converge(&*sudo("name = 'ann'\nsudo = '''\nALL=(ALL) NOPASSWD: /bin/a\nALL=(bob) /bin/b\n'''"));
+        let text = "ann ALL=(ALL) NOPASSWD: /bin/a\nann ALL=(bob) /bin/b\n";
+        assert_eq!(tree.get("/etc/sudoers.d/50-ann"), text);
+        tree.converge(&*sudo("name = 'first.last@corp'\nsudo = 'ALL=(ALL) ALL'"));
+        assert_eq!(tree.get("/etc/sudoers.d/50-first_last_corp"), "first.last\\@corp ALL=(ALL) ALL\n");
+        for rules in ["", "\n", "everything"] {
+            let why = refusal("user", &format!("name = 'ann'\nsudo = '''{rules}'''"));
+            assert!(why.starts_with("`sudo`: write each rule"), "{why}");
+        }
+    }
+}
