@@ -74,8 +74,16 @@ path = "/etc/absent.{text}"
 [[sysctl]]
 name = "net.ipv4.ip_forward"
 value = "{text}"
+[[group]]
+name = "ops"
 [[user]]
 name = "{text}"
+groups = ["ops"]
+expires = 2037-01-31
+linger = true
+authorized_keys = ["ssh-ed25519 AAAA {text}"]
+sudo = "ALL=(ALL) ALL"
+on_removal = "remove"
 [[unit]]
 name = "web.service"
 enable = {is_new}

@@ -38,5 +38,6 @@ mod sources;
 mod state;
 mod supply;
 mod up_to_date;
+mod users;
 mod vendor;
 mod verify;

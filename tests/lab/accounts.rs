@@ -196,3 +196,101 @@ fn an_account_that_can_t_be_created_is_reported_with_what_to_do() {
     let why = host.run("kpull apply").stderr;
     assert!(why.contains("can't change the user busy") && why.contains("used by process"), "{why}");
 }
+
+/// Two administrators from a list, with all that one can have.
+fn admins(list: &str, more: &str) -> String {
+    format!(
+        r#"
+summary = "For a test"
+[vars]
+admins = {{ {list} }}
+[[group]]
+name = "ops"
+[[user]]
+for_each = "admins"
+name = "{{{{ item.key }}}}"
+groups = ["ops"]
+exclusive_groups = true
+password_hash = "{{{{ secret('db') }}}}"
+authorized_keys = ["{{{{ item.value }}}}"]
+exclusive_keys = true
+sudo = "ALL=(ALL) NOPASSWD: /usr/bin/id"
+linger = true
+expires = 2037-01-31
+on_removal = "remove"
+{more}
+"#
+    )
+}
+
+#[test]
+fn an_offboarded_admin_can_do_nothing_on_the_host_any_more() {
+    const HASH: &str = "$6$saltsalt$of-the-admins.of-the-lab";
+    let lab = Lab::new(&[H1]);
+    let host = lab.host("h1");
+    crate::lab::secrets::prepare(host, &admins("", ""));
+    let release = |role: &str| {
+        host.write("/srv/site/roles/app/role.toml", role);
+        crate::lab::secrets::release(host, HASH);
+    };
+    let both = "ann = \"ssh-ed25519 AAAAann ann@laptop\", bob = \"ssh-ed25519 AAAAbob bob@laptop\"";
+    let bob = "bob = \"ssh-ed25519 AAAAbob bob@laptop\"";
+    // no program gets the hash as an argument, and all of them are recorded
+    host.write("/usr/local/sbin/chpasswd", "#!/bin/sh\necho \"$@\" >> /run/arguments\nexec /usr/sbin/chpasswd \"$@\"\n");
+    host.run("chmod 755 /usr/local/sbin/chpasswd").ok();
+
+    release(&admins(both, "end_processes = true"));
+    let applied = host.run("kpull apply --diff").ok();
+    assert!(!applied.contains("of-the-admins"), "{applied}");
+    assert_eq!(host.run("cat /run/arguments").ok(), "--encrypted\n--encrypted");
+    host.run("! grep -r of-the-admins /var/lib/kpull").ok();
+    assert_eq!(host.run("getent shadow ann | cut -d: -f2,8").ok(), format!("{HASH}:24502"));
+    assert_eq!(host.run("id -nG ann").ok(), "ann ops");
+    assert_eq!(host.run("stat -c '%a %U:%G' /home/ann/.ssh /home/ann/.ssh/authorized_keys").ok(), "700 ann:ann\n600 ann:ann");
+    assert_eq!(host.run("grep ^ssh- /home/ann/.ssh/authorized_keys").ok(), "ssh-ed25519 AAAAann ann@laptop");
+    assert_eq!(host.run("runuser -u ann -- sudo -n id -u").ok(), "0");
+    host.run("visudo -cq && loginctl show-user ann -p Linger | grep -q yes").ok();
+    host.run("until kpull apply --json | grep -q '\"up_to_date\":true'; do sleep .3; done").ok();
+
+    // all of this is corrected
+    host.run(
+        "gpasswd --add ann sudo; usermod --lock --expiredate '' ann; echo more >> /home/ann/.ssh/authorized_keys
+        chmod 777 /home/ann/.ssh; rm /etc/sudoers.d/50-ann; loginctl disable-linger ann",
+    )
+    .ok();
+    host.run("kpull apply").ok();
+    assert_eq!(host.run("kpull plan").code(), 0);
+    assert_eq!(host.run("id -nG ann; getent shadow ann | cut -d: -f8").ok(), "ann ops\n24502");
+    assert_eq!(host.run("stat -c %a /home/ann/.ssh; grep -c more /home/ann/.ssh/authorized_keys").stdout, "700\n0\n");
+
+    // ann works, by a session and by a service, when she is taken off the list; first without `end_processes`
+    host.run("usermod --unlock ann; echo hers > /home/ann/work; systemd-run --uid=ann --unit=anns sleep infinity").ok();
+    host.run("until pgrep -u ann sleep; do sleep .1; done").ok();
+    release(&admins(both, ""));
+    host.run("kpull apply").ok();
+    release(&admins(bob, ""));
+    let why = host.run("kpull apply");
+    let words = format!("{why}").split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" ");
+    assert!(words.contains("the user ann can't be removed: processes of it run"), "{words}");
+    assert!(words.contains("loginctl terminate-user ann"), "{words}");
+    host.run("id ann").ok();
+    assert_eq!(host.run("ls -A /home/ann/.ssh/authorized_keys /etc/sudoers.d/50-ann").stdout, "");
+    host.run("loginctl terminate-user ann; systemctl stop anns; until ! pgrep -u ann; do sleep .1; done").ok();
+    host.run("kpull apply").ok();
+    assert_eq!(host.run("kpull plan").code(), 0);
+    let nothing = "id ann || grep -rlw ann /etc/passwd /etc/group /etc/shadow /etc/gshadow /etc/subuid /etc/sudoers.d";
+    assert_eq!(host.run(nothing).stdout, "");
+    assert_eq!(host.run("ls /var/lib/systemd/linger; cat /home/ann/work; ls -A /home/ann/.ssh").stdout, "bob\nhers\n");
+    assert_eq!(host.run("id -nG bob; runuser -u bob -- sudo -n id -u").ok(), "bob ops\n0");
+
+    // and bob by name, with all that runs and with the home
+    host.run("systemd-run --uid=bob --unit=bobs sh -c 'trap \"\" TERM; while :; do sleep 1; done'").ok();
+    host.run("until pgrep -u bob; do sleep .1; done").ok();
+    release(
+        "summary = \"For a test\"\n[[user]]\nname = \"bob\"\nstate = \"absent\"\nremove_home = true\nend_processes = true\n\
+         [[group]]\nname = \"ops\"\nstate = \"absent\"\n",
+    );
+    host.run("kpull apply").ok();
+    assert_eq!(host.run("kpull plan").code(), 0);
+    assert_eq!(host.run("id bob; getent group ops; ls -d /home/bob; pgrep -u 1001").stdout, "");
+}

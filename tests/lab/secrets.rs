@@ -34,8 +34,18 @@ echo "lab $(cat /root/operator.pub)" > /etc/kpull/allowed_signers
 const CONFIG: &str =
     "host = \"h1\"\n[trust]\nsite = \"lab\"\nallowed_signers = \"allowed_signers\"\n[[source]]\ndir = \"/srv/site\"\n";
 
+/// A host with a site of its own that has this role and can have secrets.
+pub fn prepare(host: Host<'_>, role: &str) {
+    host.copy(env!("CARGO_BIN_EXE_kpull"), "/usr/bin/kpull", 0o755);
+    host.write("/srv/site/roles/app/role.toml", role);
+    host.write("/srv/site/host_vars/.keep", "");
+    host.write("/etc/kpull/kpull.toml", CONFIG);
+    host.run("rm /srv/site/host_vars/.keep").ok();
+    host.run(PREPARE).ok();
+}
+
 /// Writes the secret, and signs the site.
-fn release(host: Host<'_>, value: &str) {
+pub fn release(host: Host<'_>, value: &str) {
     let command =
         format!("cd /srv/site && printf %s '{value}' | kpull secret set db && kpull sign --key /root/operator");
     host.run(&command).ok();
@@ -50,12 +60,7 @@ fn read(host: Host<'_>) -> String {
 fn a_service_gets_its_secret_as_a_credential_and_again_when_it_changes() {
     let lab = Lab::new(&[H1]);
     let host = lab.host("h1");
-    host.copy(env!("CARGO_BIN_EXE_kpull"), "/usr/bin/kpull", 0o755);
-    host.write("/srv/site/roles/app/role.toml", ROLE);
-    host.write("/srv/site/host_vars/.keep", "");
-    host.write("/etc/kpull/kpull.toml", CONFIG);
-    host.run("rm /srv/site/host_vars/.keep").ok();
-    host.run(PREPARE).ok();
+    prepare(host, ROLE);
 
     release(host, "first-of-the-lab");
     let applied = host.run("kpull apply --diff").ok();
