@@ -72,7 +72,12 @@ pub fn remove_member(user: &str, group: &str) -> Result<()> {
 
 /// Sets what decides whether a user can log in. The hash never is an argument: every user of the host sees those.
 pub fn set_login(user: &str, old: &Login, new: &Login) -> Result<()> {
-    if old.password != new.password {
+    // unlike a new password, these do not change how old the password is
+    if new.password.strip_prefix('!') == Some(&*old.password) {
+        call(&["usermod", "--lock", user], || format!("can't lock the password of {user}"))?;
+    } else if old.password.strip_prefix('!') == Some(&*new.password) {
+        call(&["usermod", "--unlock", user], || format!("can't unlock the password of {user}"))?;
+    } else if old.password != new.password {
         let line = format!("{user}:{}\n", new.password);
         let words = argv(["chpasswd", "--encrypted"]);
         let output = run(&Command { input: Some(line.as_bytes()), ..Command::new(&words, TIMEOUT) })?;

@@ -16,6 +16,13 @@ pub struct Login {
     pub expires: Option<u32>,
 }
 
+impl Login {
+    /// The hash of the password, whether it is locked or not.
+    pub fn bare(&self) -> &str {
+        self.password.trim_start_matches('!')
+    }
+}
+
 impl Table {
     fn remove(&mut self, name: &str) {
         let count = self.lines.len();
@@ -45,7 +52,7 @@ impl Tables {
     /// Sets the login of a user of `/etc/shadow`.
     pub fn set_login(&mut self, name: &str, login: &Login) {
         let today = super::today();
-        let is_new = self.login(name).is_none_or(|old| old.password != login.password);
+        let is_new = self.login(name).is_none_or(|old| old.bare() != login.bare());
         let Some(mut line) =
             self.shadow.find(name).map(|line| line.into_iter().map(<[u8]>::to_vec).collect::<Vec<_>>())
         else {

@@ -67,7 +67,7 @@ impl Login {
     }
 
     fn wanted(&self, old: &State) -> State {
-        let bare = old.password.trim_start_matches('!');
+        let bare = old.bare();
         // without a password, there is nothing to unlock, and the empty one would need none
         let has_password = !bare.is_empty() && !bare.starts_with('*');
         let is_locked = old.password.starts_with('!');
@@ -93,8 +93,7 @@ impl Login {
     fn differences(&self, old: &State) -> Vec<String> {
         let new = self.wanted(old);
         let mut parts = Vec::new();
-        let bare = |state: &State| state.password.trim_start_matches('!').to_owned();
-        if self.hash.is_some() && bare(old) != bare(&new) {
+        if self.hash.is_some() && old.bare() != new.bare() {
             parts.push("set the password".to_owned());
         }
         let is_locked = |state: &State| state.password.starts_with('!');

@@ -189,6 +189,9 @@ mod tests {
     fn a_home_is_removed_only_if_the_role_says_so_and_it_is_one() {
         let tree = tree();
         tree.put("/var/mail/ann", "x");
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::chown(tree.path("/home/ann"), Some(1000), Some(1000)).unwrap();
+        }
         let ann = one("user", "name = 'ann'\nstate = 'absent'\nremove_home = true");
         assert_eq!(tree.converge(&*ann).summary, "remove, with its home /home/ann");
         assert!(!tree.path("/home/ann").exists() && !tree.path("/var/mail/ann").exists());
