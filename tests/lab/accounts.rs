@@ -236,7 +236,10 @@ fn an_offboarded_admin_can_do_nothing_on_the_host_any_more() {
     let both = "ann = \"ssh-ed25519 AAAAann ann@laptop\", bob = \"ssh-ed25519 AAAAbob bob@laptop\"";
     let bob = "bob = \"ssh-ed25519 AAAAbob bob@laptop\"";
     // no program gets the hash as an argument, and all of them are recorded
-    host.write("/usr/local/sbin/chpasswd", "#!/bin/sh\necho \"$@\" >> /run/arguments\nexec /usr/sbin/chpasswd \"$@\"\n");
+    host.write(
+        "/usr/local/sbin/chpasswd",
+        "#!/bin/sh\necho \"$@\" >> /run/arguments\nexec /usr/sbin/chpasswd \"$@\"\n",
+    );
     host.run("chmod 755 /usr/local/sbin/chpasswd").ok();
 
     release(&admins(both, "end_processes = true"));
@@ -246,7 +249,10 @@ fn an_offboarded_admin_can_do_nothing_on_the_host_any_more() {
     host.run("! grep -r of-the-admins /var/lib/kpull").ok();
     assert_eq!(host.run("getent shadow ann | cut -d: -f2,8").ok(), format!("{HASH}:24502"));
     assert_eq!(host.run("id -nG ann").ok(), "ann ops");
-    assert_eq!(host.run("stat -c '%a %U:%G' /home/ann/.ssh /home/ann/.ssh/authorized_keys").ok(), "700 ann:ann\n600 ann:ann");
+    assert_eq!(
+        host.run("stat -c '%a %U:%G' /home/ann/.ssh /home/ann/.ssh/authorized_keys").ok(),
+        "700 ann:ann\n600 ann:ann"
+    );
     assert_eq!(host.run("grep ^ssh- /home/ann/.ssh/authorized_keys").ok(), "ssh-ed25519 AAAAann ann@laptop");
     assert_eq!(host.run("runuser -u ann -- sudo -n id -u").ok(), "0");
     host.run("visudo -cq && loginctl show-user ann -p Linger | grep -q yes").ok();

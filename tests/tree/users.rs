@@ -174,12 +174,20 @@ fn drift_of_a_login_of_keys_and_of_groups_is_corrected() {
     tree.kpull("apply").exits(0);
     let whole = tree.snapshot();
     let drifts: [(&str, &dyn Fn()); 6] = [
-        ("login:old", &|| drop(tree.write("etc/shadow", "root:*:1::::::\nold:$6$x$y:1::::::\n"))),
-        ("members:old", &|| drop(tree.write("etc/group", "root:x:0:old\nold:x:900:\nweb:x:80:old\n"))),
-        ("members:old", &|| drop(tree.write("etc/group", "root:x:0:\nold:x:900:\nweb:x:80:\n"))),
+        ("login:old", &|| {
+            tree.write("etc/shadow", "root:*:1::::::\nold:$6$x$y:1::::::\n");
+        }),
+        ("members:old", &|| {
+            tree.write("etc/group", "root:x:0:old\nold:x:900:\nweb:x:80:old\n");
+        }),
+        ("members:old", &|| {
+            tree.write("etc/group", "root:x:0:\nold:x:900:\nweb:x:80:\n");
+        }),
         ("linger:old", &|| std::fs::remove_file(tree.at("var/lib/systemd/linger/old")).unwrap()),
         ("authorized_keys:old", &|| std::fs::remove_dir_all(tree.at("home/old/.ssh")).unwrap()),
-        ("user:/etc/sudoers.d/50-old", &|| drop(tree.write("etc/sudoers.d/50-old", "old ALL=(ALL) NOPASSWD: ALL\n"))),
+        ("user:/etc/sudoers.d/50-old", &|| {
+            tree.write("etc/sudoers.d/50-old", "old ALL=(ALL) NOPASSWD: ALL\n");
+        }),
     ];
     for (id, drift) in drifts {
         drift();
