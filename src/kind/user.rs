@@ -22,10 +22,12 @@ use crate::document::fields::{AbsolutePath, AccountName};
 use crate::error::{Error, Result, code};
 use crate::host::account_files::{Tables, WantedUser};
 use crate::host::accounts::{Database, FILES};
+use crate::host::process::argv;
 use crate::host::root::{Access, FileType};
 use crate::host::{home, useradd};
 use crate::kind::file::{File, Ownership};
 use crate::kind::prior_state::PriorState;
+use crate::kind::validation::Validation;
 use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, WatchedInput, Work};
 
 /// Whether an account exists.
@@ -202,9 +204,10 @@ impl UserFields {
         let escape = |c: char| (!c.is_alphanumeric() && !"-_.".contains(c)).then_some('\\').into_iter().chain([c]);
         let name: String = self.name.chars().flat_map(escape).collect();
         let text: String = rules.iter().map(|rule| format!("{name} {rule}\n")).collect();
-        let mode = crate::document::fields::Mode(0o440);
-        let wanted = Ownership::with_default(0o440, Some(mode), None, None);
-        Ok(File { wanted, ..File::new(Self::NAME, path, text.into_bytes(), build.is_secret()) })
+        let sensitive = build.is_secret();
+        let validate = Validation::of(Some(argv(["visudo", "-cf", "%s"])), sensitive, build)?;
+        let wanted = Ownership::with_default(0o440, None, None, None);
+        Ok(File { wanted, validate, ..File::new(Self::NAME, path, text.into_bytes(), sensitive) })
     }
 
     fn removal(&self) -> Removal {

@@ -128,6 +128,7 @@ fn block(path: &AbsolutePath, text: String) -> Block {
         no_file: false,
         in_place: false,
         unended: false,
+        validate: None,
     }
 }
 
