@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::document::fields::AbsolutePath;
 use crate::error::{Error, Result, code};
 use crate::host::packages::Manager;
-use crate::host::root::FileType;
+use crate::host::root::{Access, FileType};
 use crate::host::zone::{Edit, Element, Target};
 use crate::kind::absent::Absent;
 use crate::kind::block::Block;
@@ -177,11 +177,9 @@ pub enum PriorState {
     AuthorizedKeys {
         /// The file.
         path: String,
-        /// Whether there was no file at all.
-        no_file: bool,
-        /// SHA-256 of its saved content.
+        /// The file that was there, if any.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        saved: Option<String>,
+        file: Option<PriorFile>,
     },
     /// It already was like that, and stays.
     Same,
@@ -190,6 +188,19 @@ pub enum PriorState {
         /// Why.
         why: String,
     },
+}
+
+/// The recorded state of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PriorFile {
+    /// SHA-256 of its content, which the store has saved under it.
+    pub saved: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
 }
 
 /// The recorded state of a unit; `None` for what roles have not changed.
@@ -288,9 +299,12 @@ impl PriorState {
             }
             Self::Login { user, locked, expires } => Box::new(Login::restored(user, *locked, *expires)),
             Self::Linger { user, on } => Box::new(Linger { user: user.clone(), on: *on }),
-            Self::AuthorizedKeys { path, no_file, saved } => {
-                let saved = saved.as_ref().map(|saved| store.saved(saved)).transpose()?;
-                Box::new(FormerKeys { path: at(path)?, no_file: *no_file, saved })
+            Self::AuthorizedKeys { path, file } => {
+                let former = |file: &PriorFile| {
+                    let access = Access { mode: file.mode, uid: Some(file.uid), gid: Some(file.gid) };
+                    Ok::<_, Error>((store.saved(&file.saved)?, access))
+                };
+                Box::new(FormerKeys { path: at(path)?, file: file.as_ref().map(former).transpose()? })
             }
             Self::Same | Self::Kept { .. } => return Ok(None),
         }))
@@ -311,7 +325,7 @@ impl PriorState {
         match self {
             Self::File { saved, .. } => Some(saved),
             Self::NoPackage { beside, .. } => beside.as_deref(),
-            Self::AuthorizedKeys { saved, .. } => saved.as_deref(),
+            Self::AuthorizedKeys { file, .. } => file.as_ref().map(|file| &*file.saved),
             _ => None,
         }
     }

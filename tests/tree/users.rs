@@ -77,8 +77,8 @@ fn an_offboarded_admin_leaves_no_account_group_key_or_sudo_rule_behind() {
     let mut changed = tree.kpull("apply --json").exits(0).changed();
     changed.sort();
     assert_eq!(changed, planned);
-    for id in ["user:ann", "members:ann", "linger:ann", "user:/etc/sudoers.d/50-ann"] {
-        assert!(changed.iter().any(|one| one == id), "{id}: {changed:?}");
+    for id in ["user:ann", "members:ann", "linger:ann", ":/etc/sudoers.d/50-ann", ":/home/ann/.ssh/authorized_keys"] {
+        assert!(changed.iter().any(|one| one.ends_with(id)), "{id}: {changed:?}");
     }
     // the home stays, with what is not kpull's
     assert_eq!(left_of(&tree, "ann"), ["home/ann", "home/ann/work"]);
@@ -132,6 +132,17 @@ fn a_user_who_was_there_before_gets_its_keys_groups_and_expiry_back() {
         assert_eq!(Some(now), before.get(path), "{path}");
     }
     assert_eq!(tree.read("etc/group"), "root:x:0:\nold:x:900:\nweb:x:80:old\n");
+}
+
+#[test]
+fn a_user_whom_a_role_names_as_absent_goes_whatever_an_earlier_release_said() {
+    let (site, tree) = site("[[user]]\nname = 'ann'\non_removal = 'lock'\n");
+    tree.kpull("apply").exits(0);
+    site.role("base", "[[user]]\nname = 'ann'\nstate = 'absent'\nremove_home = true\n").sign();
+    assert_eq!(tree.kpull("plan --json").exits(2).changed(), ["user:ann"]);
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), ["user:ann"]);
+    assert_eq!(left_of(&tree, "ann"), [""; 0]);
+    next(&site, &tree, "");
 }
 
 #[test]

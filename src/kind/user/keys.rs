@@ -10,7 +10,7 @@ use crate::kind::block::Block;
 use crate::kind::diff::Diff;
 use crate::kind::directory::Directory;
 use crate::kind::file::Ownership;
-use crate::kind::prior_state::PriorState;
+use crate::kind::prior_state::{PriorFile, PriorState};
 use crate::kind::{About, Change, Claim, Phase, Resource, Restorable, WatchedInput, Work};
 
 /// The name of the block with the keys.
@@ -136,7 +136,7 @@ impl Resource for AuthorizedKeys {
     fn about(&self) -> About {
         let about = About::new("authorized_keys", &*self.user, Phase::Files);
         let mut claims = about.claims.clone();
-        // on a host whose user has another home, the plan finds conflicts
+        // a user that has another home owns the same paths there
         if let Ok([directory, file]) = self.paths(None) {
             claims.extend([Claim::path(&directory), Claim::path(&file)]);
         }
@@ -227,12 +227,14 @@ impl Restorable for AuthorizedKeys {
     fn refine(&self, prior: &mut PriorState, work: &Work<'_>) -> Result<bool> {
         let [_, own] = self.paths(self.login(work)?.as_ref())?;
         let is_own = |path: &String| **path == *own.to_string();
-        let (path, no_file, saved) = match prior {
-            PriorState::Nothing { path } if is_own(path) => (path.clone(), true, None),
-            PriorState::File { path, saved, .. } if is_own(path) => (path.clone(), false, Some(saved.clone())),
+        let (path, file) = match prior {
+            PriorState::Nothing { path } if is_own(path) => (path.clone(), None),
+            PriorState::File { path, saved, mode, uid, gid, .. } if is_own(path) => {
+                (path.clone(), Some(PriorFile { saved: saved.clone(), mode: *mode, uid: *uid, gid: *gid }))
+            }
             _ => return Ok(false),
         };
-        *prior = PriorState::AuthorizedKeys { path, no_file, saved };
+        *prior = PriorState::AuthorizedKeys { path, file };
         Ok(true)
     }
 }
@@ -241,10 +243,8 @@ impl Restorable for AuthorizedKeys {
 #[derive(Debug)]
 pub struct FormerKeys {
     pub(in crate::kind) path: AbsolutePath,
-    /// Whether the file is removed when it becomes empty.
-    pub(in crate::kind) no_file: bool,
-    /// What the file had before, which it gets back if nothing else is in it now.
-    pub(in crate::kind) saved: Option<Vec<u8>>,
+    /// The file that was there before: its content comes back if nothing else is in the file now.
+    pub(in crate::kind) file: Option<(Vec<u8>, Access)>,
 }
 
 impl FormerKeys {
@@ -255,8 +255,8 @@ impl FormerKeys {
             return Ok(None);
         }
         let rest = [&old[..range.start], &old[range.end..]].concat();
-        let new = match &self.saved {
-            Some(saved) if rest.is_empty() => saved.clone(),
+        let new = match &self.file {
+            Some((saved, _)) if rest.is_empty() => saved.clone(),
             _ => rest,
         };
         Ok(Some((old, new)))
@@ -270,7 +270,7 @@ impl Resource for FormerKeys {
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let Some((old, new)) = self.content(work)? else { return Ok(None) };
-        let change = match new.is_empty() && self.no_file {
+        let change = match new.is_empty() && self.file.is_none() {
             true => Change::removal("remove the file"),
             false => Change::removal("remove the keys"),
         };
@@ -280,12 +280,13 @@ impl Resource for FormerKeys {
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
         let root = &work.host.root;
         let Some((_, new)) = self.content(work)? else { return Ok(()) };
-        match root.meta(&self.path)? {
-            Some(_) if new.is_empty() && self.no_file => root.remove(&self.path)?,
-            Some(meta) => {
+        match (root.meta(&self.path)?, &self.file) {
+            (Some(_), None) if new.is_empty() => root.remove(&self.path)?,
+            (Some(meta), None) => {
                 root.write(&self.path, &new, Access { mode: meta.mode, uid: Some(meta.uid), gid: Some(meta.gid) })?;
             }
-            None => {}
+            (Some(_), Some((_, access))) => root.write(&self.path, &new, *access)?,
+            (None, _) => {}
         }
         work.host.file_changed(&self.path);
         Ok(())

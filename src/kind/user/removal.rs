@@ -7,10 +7,11 @@ use crate::host::account_files::Tables;
 use crate::host::accounts::FILES;
 use crate::host::root::FileType;
 use crate::host::useradd;
+use crate::kind::prior_state::PriorState;
 use crate::kind::user::linger;
 use crate::kind::user::login::Login;
 use crate::kind::user::members::Members;
-use crate::kind::{About, Change, Phase, Resource, WatchedInput, Work};
+use crate::kind::{About, Change, Claim, Phase, Resource, Restorable, WatchedInput, Work};
 
 /// Directories with a file or directory for each user that receives mail.
 const MAIL: &str = "/var/mail";
@@ -73,6 +74,10 @@ impl Resource for Removal {
         Ok(Some(FILES.iter().map(|path| WatchedInput::Path(path.into())).collect()))
     }
 
+    fn restorable(&self) -> Option<&dyn Restorable> {
+        Some(self)
+    }
+
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let Some((uid, home)) = self.known(work)? else { return Ok(None) };
         Ok(Some(Change::removal(match self.home(uid, home, work)? {
@@ -111,6 +116,17 @@ impl Resource for Removal {
         };
         work.host.forget_accounts();
         removed
+    }
+}
+
+/// What an earlier release says about the removal counts no more.
+impl Restorable for Removal {
+    fn prior_state(&self, _: &Claim, _: &Work<'_>) -> Result<PriorState> {
+        Ok(PriorState::Same)
+    }
+
+    fn refine(&self, prior: &mut PriorState, _: &Work<'_>) -> Result<bool> {
+        Ok(std::mem::replace(prior, PriorState::Same) != PriorState::Same)
     }
 }
 
