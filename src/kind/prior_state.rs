@@ -291,7 +291,7 @@ impl PriorState {
             Self::User { name, lock: true, .. } => Box::new(Locked::new(name)),
             Self::User { name, remove_home, end_processes, .. } => {
                 let (user, remove_home, end_processes) = (name.clone(), *remove_home, *end_processes);
-                Box::new(Removal { user, remove_home, end_processes })
+                Box::new(Removal { user, remove_home, end_processes, is_orphan: true })
             }
             Self::NotMember { user, group } => {
                 let (user, others) = (user.clone(), vec![group.clone()]);

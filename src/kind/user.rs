@@ -212,7 +212,7 @@ impl UserFields {
 
     fn removal(&self) -> Removal {
         let (remove_home, end_processes) = (self.remove_home, self.end_processes);
-        Removal { user: self.name.to_string(), remove_home, end_processes }
+        Removal { user: self.name.to_string(), remove_home, end_processes, is_orphan: false }
     }
 }
 
@@ -375,7 +375,7 @@ impl UserFields {
             OnRemoval::Lock => true,
             OnRemoval::Remove => false,
         };
-        let Removal { user: name, remove_home, end_processes } = self.removal();
+        let Removal { user: name, remove_home, end_processes, .. } = self.removal();
         PriorState::User { name, existed, lock, remove_home, end_processes }
     }
 }

@@ -24,6 +24,8 @@ pub struct Removal {
     pub(in crate::kind) remove_home: bool,
     /// Whether its processes are ended; a running one is an error otherwise.
     pub(in crate::kind) end_processes: bool,
+    /// Whether no role has it any more.
+    pub(in crate::kind) is_orphan: bool,
 }
 
 impl Removal {
@@ -66,8 +68,8 @@ impl Removal {
 
 impl Resource for Removal {
     fn about(&self) -> About {
-        // after what it ran was stopped, and its files have another owner
-        About::new("user", &*self.user, Phase::Stops)
+        // after what it ran was stopped, and its files have another owner; orphans are restored in the reverse order
+        About::new("user", &*self.user, if self.is_orphan { Phase::Accounts } else { Phase::Stops })
     }
 
     fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
