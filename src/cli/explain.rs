@@ -7,6 +7,7 @@ use crate::cli::{Run, SiteSource, print, print_json, print_line};
 use crate::error::{Error, Exit, Place, Result, code, nearest};
 use crate::resolve::{Facts, TemplateContext};
 use crate::secret::SecretStore;
+use crate::site::{Definition, HostVars, Site};
 use crate::template::os::rows;
 use crate::template::with_room;
 
@@ -71,11 +72,15 @@ impl Explain {
             };
             value = part;
         }
+        let definition = match path.as_slice() {
+            [name] => definition(&site, role, name, host),
+            _ => None,
+        };
         if self.json {
             let layers: Vec<_> =
                 set.iter().map(|(name, place)| json!({ "layer": name, "place": place.to_string() })).collect();
             print_json(
-                json!({ "host": self.host, "variable": self.variable, "value": value, "layers": layers, "rows": rows, "facts": recorded }),
+                json!({ "host": self.host, "variable": self.variable, "value": value, "layers": layers, "rows": rows, "facts": recorded, "type": definition }),
             );
             return Ok(Exit::Done);
         }
@@ -84,6 +89,10 @@ impl Explain {
             let note = if index + 1 == set.len() { "" } else { "   (overruled)" };
             print_line(&format!("  {name:<20} {place}{note}"));
         }
+        if let Some(definition) = definition {
+            let about = definition.0.description.as_ref().map(|about| format!(": {about}")).unwrap_or_default();
+            print_line(&format!("  {:<20} {}{about}", "type", definition.words()));
+        }
         if let Some(rows) = rows {
             print(&format!("  {:<20} {}", "rows", rows.join(", ")));
         }
@@ -91,6 +100,19 @@ impl Explain {
             print(&format!("  {:<20} {file}", "facts"));
         }
         Ok(Exit::Done)
+    }
+}
+
+/// What a variable of a role has to be, or one of the site by the first role of the host that says so.
+fn definition<'a>(site: &'a Site, role: Option<&str>, name: &str, host: &HostVars) -> Option<&'a Definition> {
+    let of = |role: &str| site.roles.get(role);
+    match role {
+        Some(role) => of(role)?.types.get(name),
+        None => host
+            .roles
+            .iter()
+            .filter_map(|role| of(role))
+            .find_map(|role| role.types.get(name).filter(|_| !role.declares(name))),
     }
 }
 
@@ -106,7 +128,7 @@ impl Explain {
         Error::new(code::EXPLAIN, format!("nothing sets `{}` for {}", self.variable, self.host))
     }
 
-    fn unknown(&self, site: &crate::site::Site, role: Option<&str>, path: &[String]) -> Error {
+    fn unknown(&self, site: &Site, role: Option<&str>, path: &[String]) -> Error {
         let error = self.unset();
         let role = role.and_then(|role| site.roles.get(role));
         match role.and_then(|role| Some((role, nearest(&path[0], role.names())?))) {

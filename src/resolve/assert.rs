@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use minijinja::value::{Value, ValueKind};
 
+use crate::document::dotted;
 use crate::error::{Error, Place, Result, code};
 use crate::resolve::TemplateContext;
-use crate::site::{Assert, Role};
+use crate::site::{Assert, Refusal, Role};
 
 /// The failed types and assertions of a role on this host. Assertions are only checked if all types are right.
 pub(super) fn errors(context: &Arc<TemplateContext>, role: &Role) -> Vec<Error> {
@@ -38,10 +39,21 @@ fn mistyped(context: &Arc<TemplateContext>, role: &Role, name: &str) -> Option<E
         return Some(error);
     }
     let value = serde_json::to_value(&value).ok()?;
-    let (what, help) = role.types.get(name)?.refuse(&value)?;
+    let Refusal { path, what, help } = role.types.get(name)?.refuse(&value)?;
+    let wrong = path.iter().try_fold(&value, |value, key| match value {
+        serde_json::Value::Array(list) => list.get(key.parse::<usize>().ok()?),
+        other => other.get(key),
+    });
+    let keys = [&[name.to_owned()], path.as_slice()].concat();
+    // a part of an expression's value is set where the expression is
+    let layers = context.layers(&context.host, owner(role, name));
+    let sets = |parts: usize| layers.iter().rev().find(|layer| layer.place(&keys[..parts]).is_some());
+    let layer = (1..=keys.len()).rev().find_map(sets);
+    let place = layer.map_or(place, |layer| layer.doc.place(&[&layer.path, keys.as_slice()].concat()));
     // the value, unless it contains a secret
-    let shown = if context.secrets.times_requested() == before { format!(": {value}") } else { String::new() };
-    let error = Error::new(code::VARIABLE, format!("`{name}` is {what}{shown}")).at(place, "set here");
+    let is_plain = context.secrets.times_requested() == before;
+    let shown = wrong.filter(|_| is_plain).map(|value| format!(": {value}")).unwrap_or_default();
+    let error = Error::new(code::VARIABLE, format!("`{}` is {what}{shown}", dotted(&keys))).at(place, "set here");
     Some(error.help(format!("{help}; the role {} needs it so", role.name)))
 }
 
@@ -143,6 +155,17 @@ mod tests {
         assert_eq!(errors_of("pods = '10.0.0.0/16'\nr.port = '{{ 80 + 1 }}'", role), Vec::<[String; 3]>::new());
         let what = "there is no variable `pods`";
         assert_eq!(errors_of("pod = 1", role), wanted(what, "roles/r/role.toml:3:8", "did you mean `pod`?"));
+    }
+
+    #[test]
+    fn a_wrong_entry_of_a_list_is_reported_at_its_place_with_the_values_that_it_can_have() {
+        let role = "[types.levels]\ntype = 'list'\ndescription = 'what is logged'\nitems = { type = 'text', one_of = ['debug', 'info'] }\n[vars]\nlevels = ['info']\n";
+        assert_eq!(errors_of("", role), Vec::<[String; 3]>::new());
+        let what = "`levels[1]` is none of the values that it can have: \"inof\"";
+        let help = "did you mean \"info\"? expected one of \"debug\", \"info\"; the role r needs it so";
+        assert_eq!(errors_of("r.levels = ['info',\n 'inof']", role), wanted(what, "site.toml:4:2", help));
+        let secret = "[types.key]\ntype = 'text'\nmin = 100\n[vars]\nkey = \"{{ secret('k') }}\"\n";
+        assert_eq!(errors_of("", secret)[0][0], "`key` is too small", "a secret is not shown");
     }
 
     #[test]

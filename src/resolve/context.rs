@@ -262,7 +262,7 @@ impl TemplateContext {
 
     /// Whether a role declares that a variable (its own, or the site's) may have several lines.
     fn may_have_lines(&self, role: Option<&str>, name: &str) -> bool {
-        let says_so = |one: &Role| one.types.get(name) == Some(&Type::Lines);
+        let says_so = |one: &Role| one.types.get(name).is_some_and(|definition| definition.0.kind == Type::Lines);
         match role {
             Some(role) => self.site.roles.get(role).is_some_and(says_so),
             None => self.site.roles.values().any(|one| !one.declares(name) && says_so(one)),

@@ -3,34 +3,285 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use schemars::JsonSchema;
-use serde::Deserialize;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::value::{MapAccessDeserializer, StrDeserializer};
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::document::fields::{AbsolutePath, HumanDuration, Mode};
+use crate::error::nearest;
+use crate::template::filters::matches_whole;
+
 /// What a variable has to be, one that is `none` apart.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
+#[schemars(transform = with_aliases)]
 pub enum Type {
     /// A text.
+    #[serde(alias = "string")]
     Text,
     /// A text, or a list or table of texts, of which each may have several lines in host_vars too.
     Lines,
     /// A whole number.
+    #[serde(alias = "integer")]
     Number,
     /// `true` or `false`.
+    #[serde(alias = "boolean")]
     Bool,
     /// A list.
     List,
     /// A table.
+    #[serde(alias = "table")]
     Map,
     /// An IP address.
     Address,
     /// A network in CIDR notation, by its first address.
+    #[serde(alias = "cidr")]
     Network,
     /// The number of bits of a network's prefix.
     Prefix,
     /// The number of a port.
     Port,
+    /// A duration, such as `90s`.
+    Duration,
+    /// An absolute path.
+    Path,
+    /// Permission bits, such as `0644`.
+    Mode,
+}
+
+impl Type {
+    /// Its name in a role.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Lines => "lines",
+            Self::Number => "number",
+            Self::Bool => "bool",
+            Self::List => "list",
+            Self::Map => "map",
+            Self::Address => "address",
+            Self::Network => "network",
+            Self::Prefix => "prefix",
+            Self::Port => "port",
+            Self::Duration => "duration",
+            Self::Path => "path",
+            Self::Mode => "mode",
+        }
+    }
+}
+
+/// What a variable has to be: the name of a type, or a table with more conditions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Definition(pub Rules);
+
+/// A type with further conditions: `[types.NAME]`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Rules {
+    /// The type.
+    #[serde(rename = "type")]
+    pub kind: Type,
+    /// What the variable is for, in a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// The only values that it can have; any of the type when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub one_of: Option<Vec<Value>>,
+    /// The least number; of a text, a list or a table, the least length.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min: Option<i64>,
+    /// The greatest number; of a text, a list or a table, the greatest length.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<i64>,
+    /// A regular expression that the whole text has to match.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<String>,
+    /// What each entry of a list or table has to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "entries")]
+    pub items: Option<Box<Definition>>,
+}
+
+impl<'de> Deserialize<'de> for Definition {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = Definition;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("the name of a type, or a table with `type`")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Definition, E> {
+                let kind = Type::deserialize(StrDeserializer::new(name))?;
+                let (description, one_of, pattern, items) = (None, None, None, None);
+                Ok(Definition(Rules { kind, description, one_of, min: None, max: None, pattern, items }))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Definition, A::Error> {
+                Rules::deserialize(MapAccessDeserializer::new(map)).map(Definition)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl Serialize for Definition {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl JsonSchema for Definition {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Definition".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [Type::json_schema(generator), Rules::json_schema(generator)] })
+    }
+}
+
+/// The schema of `items`. It is not described any deeper, because a schema for editors has no references.
+fn entries(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": ["string", "object"] })
+}
+
+/// Adds the other names of types to their schema.
+fn with_aliases(schema: &mut Schema) {
+    if let Some(names) = schema.get_mut("oneOf").and_then(Value::as_array_mut) {
+        let other = ["string", "integer", "boolean", "table", "cidr"];
+        names.push(serde_json::json!({ "description": "Other names of text, number, bool, map and network.", "type": "string", "enum": other }));
+    }
+}
+
+/// Why a value does not fit its definition.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Where in the value: keys of tables, positions in lists.
+    pub path: Vec<String>,
+    /// What it is.
+    pub what: String,
+    /// What to write instead.
+    pub help: String,
+}
+
+impl Definition {
+    /// Why a value does not fit.
+    pub fn refuse(&self, value: &Value) -> Option<Refusal> {
+        let rules = &self.0;
+        let refusal = |what: &str, help: String| Some(Refusal { path: Vec::new(), what: what.to_owned(), help });
+        if let Some((what, help)) = rules.kind.refuse(value) {
+            return refusal(what, help);
+        }
+        if value.is_null() {
+            return None;
+        }
+        if let Some(known) = rules.one_of.as_ref().filter(|known| !known.contains(value)) {
+            let texts: Vec<&str> = known.iter().filter_map(Value::as_str).collect();
+            let near = value.as_str().and_then(|text| nearest(text, texts.iter().copied()));
+            let list = known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let near = near.map(|near| format!("did you mean {near:?}? ")).unwrap_or_default();
+            return refusal("none of the values that it can have", format!("{near}expected one of {list}"));
+        }
+        let (size, unit) = size_of(value);
+        if let Some(min) = rules.min.filter(|min| size < *min) {
+            return refusal("too small", format!("write at least {min}{unit}"));
+        }
+        if let Some(max) = rules.max.filter(|max| size > *max) {
+            return refusal("too large", format!("write at most {max}{unit}"));
+        }
+        if let (Some(pattern), Some(text)) = (&rules.pattern, value.as_str())
+            && !matches_whole(pattern, text).unwrap_or(false)
+        {
+            return refusal("not of the form that it needs", format!("the whole text has to match `{pattern}`"));
+        }
+        let items = rules.items.as_ref()?;
+        let each = |(key, value): (String, &Value)| {
+            items.refuse(value).map(|refusal| Refusal { path: [vec![key], refusal.path].concat(), ..refusal })
+        };
+        match value {
+            Value::Array(list) => list.iter().enumerate().map(|(at, one)| (at.to_string(), one)).find_map(each),
+            Value::Object(map) => map.iter().map(|(key, one)| (key.clone(), one)).find_map(each),
+            _ => None,
+        }
+    }
+
+    /// The field of the definition that is a mistake, and why.
+    pub fn mistake(&self) -> Option<(&'static str, String)> {
+        let Rules { kind, one_of, min, max, pattern, items, .. } = &self.0;
+        if let (Some(min), Some(max)) = (min, max)
+            && min > max
+        {
+            return Some(("max", format!("it is less than `min`, {min}")));
+        }
+        if (min.is_some() || max.is_some())
+            && matches!(kind, Type::Bool | Type::Address | Type::Network | Type::Duration | Type::Mode)
+        {
+            let field = if min.is_some() { "min" } else { "max" };
+            return Some((field, format!("a variable of the type `{}` has no size", kind.name())));
+        }
+        if let Some(pattern) = pattern {
+            if !matches!(kind, Type::Text | Type::Path) {
+                return Some(("pattern", format!("only a text has one, and this is `{}`", kind.name())));
+            }
+            if let Err(why) = matches_whole(pattern, "") {
+                return Some(("pattern", why));
+            }
+        }
+        if let Some((wrong, (what, help))) =
+            one_of.iter().flatten().find_map(|value| Some((value, kind.refuse(value)?)))
+        {
+            return Some(("one_of", format!("{wrong} is {what}: {help}")));
+        }
+        let items = items.as_ref()?;
+        if !matches!(kind, Type::List | Type::Map) {
+            return Some(("items", format!("only a list or a table has entries, and this is `{}`", kind.name())));
+        }
+        items.mistake().map(|(field, why)| ("items", format!("`{field}`: {why}")))
+    }
+
+    /// The definition in words: `port`, `number, 1 to 10`, `list of address`.
+    pub fn words(&self) -> String {
+        let Rules { kind, one_of, min, max, pattern, items, .. } = &self.0;
+        let mut words = kind.name().to_owned();
+        if let Some(items) = items {
+            words += &format!(" of {}", items.words());
+        }
+        if let Some(values) = one_of {
+            words += &format!(", one of {}", values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
+        }
+        words += &match (min, max) {
+            (Some(min), Some(max)) => format!(", {min} to {max}"),
+            (Some(1), None) if !matches!(kind, Type::Number | Type::Port | Type::Prefix) => ", not empty".to_owned(),
+            (Some(min), None) => format!(", at least {min}"),
+            (None, Some(max)) => format!(", at most {max}"),
+            (None, None) => String::new(),
+        };
+        if let Some(pattern) = pattern {
+            words += &format!(", as `{pattern}`");
+        }
+        words
+    }
+}
+
+/// The number that `min` and `max` are about, and its unit.
+fn size_of(value: &Value) -> (i64, &'static str) {
+    let length = |length: usize| i64::try_from(length).unwrap_or(i64::MAX);
+    match value {
+        Value::String(text) => (length(text.chars().count()), " characters"),
+        Value::Array(list) => (length(list.len()), " entries"),
+        Value::Object(map) => (length(map.len()), " entries"),
+        other => (other.as_i64().unwrap_or(i64::MAX), ""),
+    }
 }
 
 impl Type {
@@ -60,6 +311,21 @@ impl Type {
                 number_to(65535) && value != &Value::from(0),
                 "not a port",
                 "write a number from 1 to 65535, without quotes",
+            ),
+            Self::Duration => (
+                HumanDuration::try_from(text.to_owned()).is_ok(),
+                "not a duration",
+                "write it like \"90s\", \"2m\" or \"500ms\"",
+            ),
+            Self::Path => (
+                AbsolutePath::try_from(text.to_owned()).is_ok(),
+                "not an absolute path",
+                "write it from the root, without `.`, `..`, double slashes or a trailing slash",
+            ),
+            Self::Mode => (
+                Mode::try_from(text.to_owned()).is_ok(),
+                "not a mode",
+                "write three or four octal digits in quotes, like \"0644\"",
             ),
             Self::Network => return not_network(text),
         };
@@ -119,10 +385,58 @@ mod tests {
             (Type::Network, json!("10.0.0.0/16"), json!(10)),
             (Type::Prefix, json!(32), json!(129)),
             (Type::Port, json!(65535), json!(0)),
+            (Type::Duration, json!("90s"), json!("90")),
+            (Type::Path, json!("/etc/x"), json!("etc/x")),
+            (Type::Mode, json!("0644"), json!(644)),
         ] {
             assert_eq!((kind.refuse(&good), kind.refuse(&Value::Null)), (None, None), "{kind:?}");
             assert!(kind.refuse(&bad).is_some(), "{kind:?}");
         }
+    }
+
+    #[test]
+    fn a_definition_refuses_what_is_outside_its_conditions_and_says_where_in_the_value() {
+        let told = |rules: Value, value: Value| {
+            let definition: Definition = serde_json::from_value(rules).unwrap();
+            assert_eq!(definition.mistake(), None);
+            definition.refuse(&value).map(|one| format!("{}: {}: {}", one.path.join("."), one.what, one.help))
+        };
+        let level = json!({ "type": "string", "one_of": ["debug", "info"] });
+        assert_eq!(told(level.clone(), json!("info")), None);
+        let wanted =
+            ": none of the values that it can have: did you mean \"info\"? expected one of \"debug\", \"info\"";
+        assert_eq!(told(level, json!("inof")).as_deref(), Some(wanted));
+        let workers = json!({ "type": "integer", "min": 1, "max": 64 });
+        assert_eq!(told(workers.clone(), json!(64)), None);
+        assert_eq!(told(workers.clone(), json!(0)).as_deref(), Some(": too small: write at least 1"));
+        assert_eq!(told(workers, json!(65)).as_deref(), Some(": too large: write at most 64"));
+        let names = json!({ "type": "list", "min": 1, "items": { "type": "text", "pattern": "[a-z]+" } });
+        assert_eq!(told(names.clone(), json!(["a", "bc"])), None);
+        assert_eq!(told(names.clone(), json!([])).as_deref(), Some(": too small: write at least 1 entries"));
+        let wanted = "1: not of the form that it needs: the whole text has to match `[a-z]+`";
+        assert_eq!(told(names, json!(["a", "a1"])).as_deref(), Some(wanted));
+        let ports = json!({ "type": "table", "items": "port" });
+        let wanted = "web: not a port: write a number from 1 to 65535, without quotes";
+        assert_eq!(told(ports, json!({ "web": "80" })).as_deref(), Some(wanted));
+    }
+
+    #[test]
+    fn a_definition_that_makes_no_sense_is_a_mistake() {
+        for (rules, wanted) in [
+            (json!({ "type": "number", "min": 2, "max": 1 }), ("max", "it is less than `min`, 2")),
+            (json!({ "type": "bool", "min": 2 }), ("min", "a variable of the type `bool` has no size")),
+            (json!({ "type": "port", "pattern": "x" }), ("pattern", "only a text has one, and this is `port`")),
+            (
+                json!({ "type": "port", "items": "text" }),
+                ("items", "only a list or a table has entries, and this is `port`"),
+            ),
+            (json!({ "type": "text", "one_of": ["a", 1] }), ("one_of", "1 is not a text: put it in quotes")),
+        ] {
+            let definition: Definition = serde_json::from_value(rules).unwrap();
+            assert_eq!(definition.mistake(), Some((wanted.0, wanted.1.to_owned())));
+        }
+        let broken: Definition = serde_json::from_value(json!({ "type": "text", "pattern": "(" })).unwrap();
+        assert_eq!(broken.mistake().unwrap().0, "pattern");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::document::fields::names_of;
 use crate::document::{Doc, Files, Path, utf8};
 use crate::error::{Error, Result, code};
 use crate::kind;
-use crate::site::checked::{Assert, Type};
+use crate::site::checked::{Assert, Definition, Rules};
 use crate::site::{RESERVED, reserved};
 
 /// A role.
@@ -29,7 +29,7 @@ pub struct Role {
     /// Variables with a default.
     pub vars: Map<String, Value>,
     /// Types of variables, its own and the site's.
-    pub types: BTreeMap<String, Type>,
+    pub types: BTreeMap<String, Definition>,
     /// Its assertions.
     pub asserts: Vec<Assert>,
     /// Its resources, in the order of the file.
@@ -71,7 +71,7 @@ pub(crate) struct Head {
     vars: Map<String, Value>,
     /// Types of variables, its own and the site's.
     #[serde(default)]
-    types: BTreeMap<String, Type>,
+    types: BTreeMap<String, Definition>,
     /// What has to be true of them.
     #[serde(default)]
     assert: Vec<Assert>,
@@ -99,6 +99,7 @@ fn tables(path: &[String]) -> &'static [&'static str] {
     match path {
         [] => names_of::<Head>(),
         [name, _] if name == "assert" => names_of::<Assert>(),
+        [name, _] if name == "types" => names_of::<Rules>(),
         [name, _] => kind::find(name).map_or(&[], |kind| (kind.fields)()),
         _ => &[],
     }
@@ -137,6 +138,14 @@ impl Role {
                     .at(doc.place(&["required".to_owned(), index.to_string()]), "nobody has to set this")
                     .help("take it out of `required`, or out of [vars]"),
             );
+        }
+        for (variable, definition) in &head.types {
+            errors.extend(definition.mistake().map(|(field, why)| {
+                let path = ["types".to_owned(), variable.clone(), field.to_owned()];
+                Error::new(code::ROLE, format!("`{field}` of `{variable}` can't be used"))
+                    .because(why)
+                    .at(doc.place(&path), "this value")
+            }));
         }
         let templates = format!("roles/{name}/templates/");
         for (path, content) in files.iter().filter(|(path, _)| path.starts_with(&templates)) {

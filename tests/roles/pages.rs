@@ -173,7 +173,23 @@ fn groups(doc: &DocumentMut) -> Vec<Group> {
             None => own.rows.push(variable(name, item)),
         }
     }
+    for row in &mut own.rows {
+        if let Some(kind) = typed(doc, &row.name) {
+            row.about = format!("{} ({kind})", row.about);
+        }
+    }
     [own].into_iter().chain(tables).collect()
+}
+
+/// What the role says that a variable of its own has to be, in words.
+fn typed(doc: &DocumentMut, name: &str) -> Option<String> {
+    doc.get("types")?.get(name)?;
+    let role = Made::shipped()
+        .site
+        .roles
+        .values()
+        .find(|role| role.doc.value()["summary"].as_str() == doc["summary"].as_str())?;
+    Some(role.types.get(name)?.words().replace('|', "\\|"))
 }
 
 /// A variable, or those of a table of them.

@@ -395,3 +395,24 @@ fn what_a_host_accepts_whatever_its_system_is_no_error() {
         check().exits(0);
     }
 }
+
+#[test]
+fn a_variable_outside_its_definition_is_reported_where_the_host_sets_it_and_explain_shows_the_definition() {
+    let site = Site::new("test");
+    site.role("web", "[vars]\nlog_level = \"info\"\n[types.log_level]\ntype = \"string\"\ndescription = \"what is logged\"\none_of = [\"debug\", \"info\"]\n");
+    site.host("h1", "address = \"10.0.0.1\"\nroles = [\"web\"]\n[vars.web]\nlog_level = \"inof\"\n");
+    let dir = site.path().to_str().unwrap();
+    let error = kpull(&["check", "--json", "--site", dir]).exits(1).error();
+    assert_eq!(error["error"], "`log_level` is none of the values that it can have: \"inof\"");
+    assert_eq!(
+        (&error["file"], &error["line"], &error["column"]),
+        (&"host_vars/h1.toml".into(), &4.into(), &13.into())
+    );
+    let help = error["help"].as_str().unwrap();
+    assert!(help.starts_with("did you mean \"info\"? expected one of \"debug\", \"info\""), "{help}");
+    let shown = kpull(&["explain", "h1", "web.log_level", "--site", dir]).exits(0).stdout;
+    assert!(shown.ends_with("  type                 text, one of \"debug\", \"info\": what is logged\n"), "{shown}");
+    site.role("web", "[vars]\nlog_level = \"info\"\n[types.log_level]\ntype = \"sting\"\n");
+    let error = kpull(&["check", "--json", "--site", dir]).exits(1).error();
+    assert_eq!((&error["file"], &error["line"]), (&"roles/web/role.toml".into(), &5.into()));
+}

@@ -9,6 +9,8 @@ mod regex;
 mod texts;
 mod yaml;
 
+pub use regex::matches_whole;
+
 use std::collections::BTreeMap;
 
 use minijinja::value::{Kwargs, Rest, Value, ValueKind};

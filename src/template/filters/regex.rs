@@ -75,6 +75,12 @@ fn translated(pattern: &str, is_multiline: bool) -> String {
     out
 }
 
+/// Whether a regular expression matches a whole text; the error says what is wrong with the expression.
+pub fn matches_whole(pattern: &str, text: &str) -> Result<bool, String> {
+    let regex = compile(&format!(r"\A(?:{pattern})\Z"), false, false).map_err(|error| error.to_string())?;
+    regex.is_match(text).map_err(|error| error.to_string())
+}
+
 fn failed(error: fancy_regex::Error) -> Error {
     invalid(error.to_string())
 }
