@@ -18,6 +18,29 @@ pub fn trailing(text: &str, is_part: impl Fn(char) -> bool) -> (&str, &str) {
     text.split_at_checked(start).unwrap_or((text, ""))
 }
 
+/// Whether a text fits a pattern, in which `*` stands for any text and `?` for one character.
+pub fn fits(text: &str, pattern: &str) -> bool {
+    let (text, pattern): (Vec<char>, Vec<char>) = (text.chars().collect(), pattern.chars().collect());
+    let (mut at, mut next) = (0, 0);
+    // the last `*`, and the position up to which it reaches: it grows by one with each failure
+    let mut star: Option<(usize, usize)> = None;
+    while let Some(c) = text.get(at) {
+        match pattern.get(next) {
+            Some('*') => {
+                star = Some((next, at));
+                next += 1;
+            }
+            Some(wanted) if *wanted == '?' || wanted == c => (at, next) = (at + 1, next + 1),
+            _ => {
+                let Some((before, reached)) = star else { return false };
+                star = Some((before, reached + 1));
+                (at, next) = (reached + 1, before + 1);
+            }
+        }
+    }
+    pattern.iter().skip(next).all(|c| *c == '*')
+}
+
 /// The text before the next block that starts with `begin` and ends with `end`, the block, and the text after it. `None` without a
 /// `begin`; a block without an end is empty.
 pub fn block<'a>(text: &'a str, begin: &str, end: &str) -> Option<(&'a str, &'a str, &'a str)> {

@@ -20,6 +20,7 @@ mod probes;
 mod reports;
 mod rollout;
 mod secrets;
+mod share;
 mod software;
 mod status;
 mod tutorial;

@@ -34,6 +34,7 @@ mod rollout;
 mod schema;
 mod secrets;
 mod see;
+mod share;
 mod sources;
 mod state;
 mod supply;

@@ -34,7 +34,17 @@ impl SiteState {
     fn host(&self, name: &str) -> Option<Result<Parts>> {
         let facts = self.facts.get(name)?;
         Some(show(&self.site, name, facts, &SecretStore::expected(), &self.views).map(|(catalog, shown)| {
-            let mut parts: Parts = shown.into_iter().map(part).collect();
+            let mut parts = Parts::new();
+            for (name, part) in shown.into_iter().map(part) {
+                // another role may have the same resource
+                let role = part.role.clone().unwrap_or_default();
+                parts
+                    .entry(name)
+                    .and_modify(|known| {
+                        let _ = writeln!(known.text, "also in the role {role}:\n{}", part.text.trim_end());
+                    })
+                    .or_insert(part);
+            }
             for secret in catalog.secrets {
                 let encrypted = self.site.files.get(&path_of(&secret));
                 let digest = encrypted.map(|bytes| crate::resolve::digest(bytes)).unwrap_or_default();

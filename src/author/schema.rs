@@ -62,7 +62,10 @@ fn vendor(generator: &mut SchemaGenerator) -> Value {
 
 fn role(generator: &mut SchemaGenerator) -> Value {
     let mut schema = of::<Head>(generator);
-    let common = properties(of::<Common>(generator));
+    let mut common = properties(of::<Common>(generator));
+    for name in ["after", "needs", "notify"] {
+        common.get_mut(name).into_iter().for_each(templated);
+    }
     for kind in KINDS {
         let mut fields = (kind.schema)(generator).to_value();
         plain(&mut fields);

@@ -8,7 +8,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::author::lint::{lint, lint_facts, lint_hosts, unknown_sizes};
+use crate::author::lint::{lint, lint_facts, lint_hosts, unknown_sizes, unmatched_patterns};
 use crate::author::pki::{CertificateStatus, survey};
 use crate::author::secret::admin::{SecretAdmin, Users};
 use crate::author::secret::scan::scan;
@@ -86,6 +86,7 @@ impl Run for Check {
             self.warn(None, &warning);
         }
         let lost = if self.artifacts { self.check_artifacts(&site).err() } else { None };
+        unmatched_patterns(&catalogs).iter().for_each(|warning| self.warn(None, warning));
         if is_resolved {
             errors.extend(lint(&site, &catalogs));
             errors.extend(self.certificates(&site)?);

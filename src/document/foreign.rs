@@ -93,14 +93,19 @@ const NAMES: &[(&[&str], &str, &str)] = &[
         "leave it out: systemd reads its files again whenever one has changed",
     ),
     (
-        &["notify", "notifies", "subscribe", "watch"],
+        &["subscribe", "watch", "onchanges", "listen"],
         "restart_when",
         "that is `restart_when`: ids of what this unit is restarted for",
     ),
     (
-        &["notify", "notifies", "handler"],
-        "after",
-        "the [[unit]] says what it is restarted for: `restart_when = [\"KIND:KEY\"]`",
+        &["subscribe", "refreshonly", "onchanges", "listen"],
+        "on_change_of",
+        "that is `on_change_of`: ids of what this command is run for",
+    ),
+    (
+        &["notifies", "handler", "watch_in", "listen_in", "onchanges_in"],
+        "notify",
+        "that is `notify`: `restart:UNIT`, `reload:UNIT` or `run:COMMAND`",
     ),
     (
         &["loop", "with_items", "with_dict", "with_list", "with_fileglob", "foreach", "count"],

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use crate::engine::fault::needed;
 use crate::error::{Error, Result, code};
 use crate::kind::Item;
+use crate::text::fits;
 
 /// Positions of the resources that the patterns name, and of everything that these need. A pattern with a colon names resources by
 /// id, any other one roles; `*` stands for any text and `?` for one character. Everything is wanted if there are no patterns, which
@@ -17,7 +18,7 @@ pub fn selected(items: &[Item], patterns: &[String]) -> Result<Option<HashSet<us
     let errors: Vec<Error> = unknown
         .map(|pattern| {
             let what = if pattern.contains(':') { "resource" } else { "role with resources" };
-            let roles: BTreeSet<&str> = items.iter().map(|item| &*item.role).collect();
+            let roles: BTreeSet<&str> = items.iter().flat_map(Item::roles).collect();
             let known = roles.into_iter().chain(items.iter().map(|item| item.id.as_str()));
             Error::new(code::UNKNOWN, format!("this host has no {what} `{pattern}`, which `--only` names")).help_nearest(
                 pattern,
@@ -31,30 +32,10 @@ pub fn selected(items: &[Item], patterns: &[String]) -> Result<Option<HashSet<us
 }
 
 fn is_named(item: &Item, pattern: &str) -> bool {
-    fits(if pattern.contains(':') { &item.id } else { &item.role }, pattern)
-}
-
-/// Whether a text fits a pattern.
-fn fits(text: &str, pattern: &str) -> bool {
-    let (text, pattern): (Vec<char>, Vec<char>) = (text.chars().collect(), pattern.chars().collect());
-    let (mut at, mut next) = (0, 0);
-    // the last `*`, and the position up to which it reaches: it grows by one with each failure
-    let mut star: Option<(usize, usize)> = None;
-    while let Some(c) = text.get(at) {
-        match pattern.get(next) {
-            Some('*') => {
-                star = Some((next, at));
-                next += 1;
-            }
-            Some(wanted) if *wanted == '?' || wanted == c => (at, next) = (at + 1, next + 1),
-            _ => {
-                let Some((before, reached)) = star else { return false };
-                star = Some((before, reached + 1));
-                (at, next) = (reached + 1, before + 1);
-            }
-        }
+    match pattern.contains(':') {
+        true => fits(&item.id, pattern),
+        false => item.roles().any(|role| fits(role, pattern)),
     }
-    pattern.iter().skip(next).all(|c| *c == '*')
 }
 
 #[cfg(test)]

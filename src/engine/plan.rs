@@ -220,12 +220,7 @@ pub(super) fn difference(
     let Some(trigger) = item.resource.answer(work, trigger).map_err(|error| locate(error, item))? else {
         return Ok(observed);
     };
-    let change = observed.unwrap_or_else(|| {
-        Change::new(match trigger {
-            Trigger::Reload => "reload",
-            Trigger::Restart => "restart",
-        })
-    });
+    let change = observed.unwrap_or_else(|| Change::new(trigger.word()));
     Ok(Some(Change { trigger: change.trigger.max(Some(trigger)), ..change }))
 }
 

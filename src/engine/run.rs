@@ -344,7 +344,7 @@ impl<'a> Run<'a> {
     }
 
     pub fn done(&mut self, item: &Item, change: Change) {
-        if change.trigger.is_some() {
+        if change.trigger >= Some(Trigger::Reload) {
             self.restarted.push(item.id.clone());
         }
         self.report.event(&Event::Changed(item, &change));
@@ -531,6 +531,26 @@ mod tests {
         let watch = Watch(machine.dir.path().join("two"), RefCell::default());
         Run::new(&work, &watch, "h1", PendingActions::default()).all(&[]).unwrap();
         assert_eq!(watch.1.take(), [true, true]);
+    }
+
+    #[test]
+    fn a_command_runs_once_for_what_changed_and_again_until_it_succeeds() {
+        let role = "[[file]]\npath = 'DIR/a'\ncontent = 'x'\n[[file]]\npath = 'DIR/b'\ncontent = 'x'\nnotify = ['run:count']\n\
+                    [[command]]\nname = 'count'\non_change_of = ['file:DIR/a*']\n\
+                    run = ['sh', '-c', 'echo >> DIR/count; test -e DIR/ok']\n";
+        let machine = Machine::new(role);
+        let count = || std::fs::read_to_string(machine.dir.path().join("count")).unwrap().len();
+        assert_eq!(
+            machine.run().1.unwrap_err().to_string().lines().next(),
+            Some("`count` failed: exit status: 1, without a word")
+        );
+        assert_eq!((machine.run().1.is_err(), count()), (true, 2));
+        machine.make("ok");
+        let (changed, ended) = machine.run();
+        assert_eq!((changed, ended.unwrap(), count()), (vec!["command:count".to_owned()], 0, 3));
+        assert_eq!((machine.run().0, count()), (vec![], 3));
+        machine.remove("b");
+        assert_eq!((machine.run().0.len(), count()), (2, 4));
     }
 
     #[test]

@@ -27,14 +27,27 @@ pub struct Systemd {
     bus: Bus,
 }
 
-/// What happens to a unit when something that it watches has changed.
+/// What happens to a unit or a command when something that it watches has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Trigger {
+    /// The command runs.
+    Run,
     /// `systemctl reload`.
     Reload,
     /// `systemctl restart`.
     Restart,
+}
+
+impl Trigger {
+    /// The word for it, as in plans.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Reload => "reload",
+            Self::Restart => "restart",
+        }
+    }
 }
 
 /// The state of a unit.

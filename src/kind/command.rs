@@ -1,4 +1,5 @@
-//! `[[command]]`: a program that runs when its guards say so. Never in a shell, and never without a guard.
+//! `[[command]]`: a program that runs when its guards say so, or when another resource has changed. Never in a shell, and never without
+//! a reason.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,11 +11,11 @@ use crate::document::fields::{AbsolutePath, AccountName, HumanDuration, is_argv}
 use crate::error::{Error, Result, code};
 use crate::host::accounts::FILES;
 use crate::host::process::{Command, Ended, Identity, Output, run, run_if_there};
-use crate::kind::{About, Build, Change, Fields, Phase, Resource, WatchedInput, Work};
+use crate::kind::{About, Build, Change, Fields, Phase, Resource, Trigger, WatchedInput, Work};
 use crate::read;
 
-/// Fields of `[[command]]`. At least one of `creates`, `unless` and `only_if` is set; with several, all of them have to
-/// say that it is to run.
+/// Fields of `[[command]]`. At least one of `creates`, `unless`, `only_if` and `on_change_of` is set, unless another resource notifies it.
+/// With several, all of them have to say that it is to run.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CommandFields {
@@ -28,6 +29,10 @@ pub struct CommandFields {
     unless: Option<Vec<String>>,
     /// It is run when this program is there and succeeds.
     only_if: Option<Vec<String>>,
+    /// Ids of resources: it is run only when one of them has changed, or another resource notifies it. Without a guard, that decides
+    /// alone. Left out, a command with a guard is run whenever its guards say so, and one without a guard when another resource
+    /// notifies it.
+    on_change_of: Option<Vec<String>>,
     /// The user that it and its guards run as, with its primary group and no others, and without `sudo` or anything else
     /// that would give them more rights; `root` when left out.
     user: Option<AccountName>,
@@ -46,14 +51,12 @@ pub struct CommandFields {
 impl Fields for CommandFields {
     const NAME: &'static str = "command";
 
-    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+    fn build(mut self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let programs = [("run", Some(&self.run)), ("unless", self.unless.as_ref()), ("only_if", self.only_if.as_ref())];
         for (field, argv) in programs {
             let why = "write a program and its arguments, like [\"mkfs.ext4\", \"/dev/sdb1\"]";
             build.refuse_if(argv.is_some_and(|argv| !is_argv(argv)), field, why)?;
         }
-        let has_no_guard = self.creates.is_none() && self.unless.is_none() && self.only_if.is_none();
-        build.refuse_if(has_no_guard, "run", "say when to run it: set `creates`, `unless` or `only_if`")?;
         let is_bad =
             |(name, value): (&String, &String)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0');
         build.refuse_if(self.env.iter().any(is_bad), "env", "a variable has a name without `=`")?;
@@ -62,7 +65,8 @@ impl Fields for CommandFields {
         build.refuse_if(sensitive && self.name.is_none(), "run", why)?;
         let name = self.name.clone().unwrap_or_else(|| self.run.join(" "));
         let env = self.env.clone().into_iter().collect();
-        Ok(vec![Box::new(Run { name, env, sensitive, fields: self })])
+        let on_change_of = self.on_change_of.take();
+        Ok(vec![Box::new(Run { name, env, sensitive, on_change_of, fields: self })])
     }
 }
 
@@ -72,6 +76,7 @@ pub struct Run {
     name: String,
     env: Vec<(String, String)>,
     sensitive: bool,
+    on_change_of: Option<Vec<String>>,
     fields: CommandFields,
 }
 
@@ -79,6 +84,20 @@ impl Run {
     /// The path that it must create, if it has one.
     pub fn creates(&self) -> Option<&AbsolutePath> {
         self.fields.creates.as_ref()
+    }
+
+    /// Whether only the change of another resource can be a reason to run it.
+    fn is_triggered(&self) -> bool {
+        self.on_change_of.is_some() || self.has_no_guard()
+    }
+
+    fn has_no_guard(&self) -> bool {
+        self.fields.creates.is_none() && self.fields.unless.is_none() && self.fields.only_if.is_none()
+    }
+
+    /// Whether nothing in its fields says when it is to run, so that another resource has to notify it.
+    pub fn lacks_reason(&self) -> bool {
+        self.on_change_of.is_none() && self.has_no_guard()
     }
 
     /// Whether the user that it runs as does not exist yet.
@@ -145,13 +164,19 @@ impl Resource for Run {
     fn about(&self) -> About {
         About {
             after: self.fields.user.iter().map(|user| format!("user:{user}")).collect(),
+            watches: self.on_change_of.iter().flatten().map(|id| (id.clone(), Trigger::Run)).collect(),
             is_discreet: true,
             ..About::new(CommandFields::NAME, &self.name, Phase::Commands)
         }
     }
 
+    fn definition(&self) -> String {
+        format!("{:?}", (&self.fields, &self.name, self.on_change_of.is_some()))
+    }
+
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        if !work.host.is_live() {
+        // what changes is watched by itself
+        if !work.host.is_live() || self.is_triggered() {
             return Ok(Some(Vec::new()));
         }
         let mut inputs = Vec::new();
@@ -176,7 +201,11 @@ impl Resource for Run {
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
-        Ok((work.host.is_live() && self.is_due(work)?).then(|| Change::new("run")))
+        Ok((work.host.is_live() && !self.is_triggered() && self.is_due(work)?).then(|| Change::new("run")))
+    }
+
+    fn answer(&self, work: &Work<'_>, trigger: Trigger) -> Result<Option<Trigger>> {
+        Ok((work.host.is_live() && self.is_due(work)?).then_some(trigger))
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
@@ -308,6 +337,24 @@ mod tests {
     }
 
     #[test]
+    fn only_a_change_is_a_reason_to_run_a_command_with_on_change_of_or_without_a_guard() {
+        let dir = tempfile::tempdir().unwrap();
+        for (fields, due) in [
+            ("on_change_of = ['file:/x']", true),
+            ("on_change_of = []\nunless = ['false']", true),
+            ("on_change_of = ['file:/x']\nunless = ['true']", false),
+            ("", true),
+        ] {
+            let command = one("command", &format!("run = ['true']\n{fields}"));
+            live(dir.path(), |work| {
+                assert!(command.observe(work).unwrap().is_none(), "{fields}");
+                assert_eq!(command.answer(work, Trigger::Run).unwrap().is_some(), due, "{fields}");
+                assert_eq!(command.watched_inputs(work).unwrap(), Some(Vec::new()), "{fields}");
+            });
+        }
+    }
+
+    #[test]
     fn nothing_is_run_for_a_tree() {
         let tree = Tree::new();
         let command = one("command", "run = ['false']\nunless = ['false']");
@@ -316,8 +363,10 @@ mod tests {
     }
 
     #[test]
-    fn a_command_without_a_guard_or_a_program_is_refused() {
-        assert!(refusal("command", "run = ['true']").contains("`creates`, `unless` or `only_if`"));
+    fn a_command_without_a_reason_or_a_program_is_refused() {
+        let error = crate::resolve::testing::catalog("[[command]]\nrun = ['true']\n").unwrap_err();
+        assert_eq!(error.to_string(), "nothing says when to run `command:true`");
+        assert!(error.advice().unwrap().contains("`creates`, `unless` or `only_if`"));
         assert!(refusal("command", "run = []\nunless = ['true']").starts_with("`run`: "));
         assert!(refusal("command", "run = ['x']\nunless = ['true']\nsensitive = true").contains("set `name`"));
     }

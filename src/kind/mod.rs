@@ -274,6 +274,16 @@ pub trait Resource: fmt::Debug + Any + Send {
         None
     }
 
+    /// What two roles have to agree on if both define it: by default everything in its fields, of which the debug format shows all.
+    fn definition(&self) -> String {
+        format!("{self:?}")
+    }
+
+    /// Whether it only adds to what another role defines.
+    fn is_addition(&self) -> bool {
+        false
+    }
+
     /// Announces what it will query, so that each query is made once for all resources.
     fn announce(&self, queries: &mut Queries) {
         let _ = queries;
@@ -362,6 +372,10 @@ pub struct Item {
     pub after: Vec<String>,
     /// Ids of resources that come before it if this host has them; otherwise they belong to another host.
     pub needs: Vec<String>,
+    /// What its change triggers, by id.
+    pub notify: Vec<(String, Trigger)>,
+    /// Other roles that define it too, and where.
+    pub also: Vec<(Arc<str>, Place)>,
     /// What the resource is.
     pub about: About,
     /// The resource.
@@ -383,11 +397,18 @@ impl Item {
             place,
             after: Vec::new(),
             needs: Vec::new(),
+            notify: Vec::new(),
+            also: Vec::new(),
             about,
             resource,
             is_secret: false,
             fields: serde_json::Value::Null,
         }
+    }
+
+    /// The roles that define it.
+    pub fn roles(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&*self.role).chain(self.also.iter().map(|(role, _)| &**role))
     }
 
     /// The resource as a kind's type.

@@ -165,6 +165,11 @@ impl Resource for Package {
         Some(self)
     }
 
+    fn definition(&self) -> String {
+        let Set { names: _, state, version, manager, start } = &*self.set;
+        format!("{:?}", (state, version, manager, start))
+    }
+
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         if !work.host.is_live() {
             return Ok(Some(Vec::new()));

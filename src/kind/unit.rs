@@ -92,9 +92,9 @@ pub fn starts_others(name: &str) -> bool {
 
 /// Adds the triggers of each template in a catalog to its instances: they share a file.
 pub fn inherit(items: &mut [Item]) {
-    let is_template = |unit: &&Unit| unit_files::is_template(&unit.name);
+    let is_template = |item: &&Item| item.about.kind == UnitFields::NAME && unit_files::is_template(&item.about.key);
     let templates: BTreeMap<String, Vec<(String, Trigger)>> =
-        units(items).filter(is_template).map(|unit| (unit.name.clone(), unit.watches.clone())).collect();
+        items.iter().filter(is_template).map(|item| (item.about.key.clone(), item.about.watches.clone())).collect();
     for item in items.iter_mut().filter(|item| !templates.is_empty() && item.about.kind == UnitFields::NAME) {
         let inherited = unit_files::template_of(&item.about.key).and_then(|template| templates.get(&template));
         for (id, trigger) in inherited.into_iter().flatten() {
@@ -293,6 +293,14 @@ impl Resource for Unit {
 
     fn restorable(&self) -> Option<&dyn Restorable> {
         Some(self)
+    }
+
+    fn definition(&self) -> String {
+        format!("{:?}", Self { after: Vec::new(), watches: Vec::new(), ..self.clone() })
+    }
+
+    fn is_addition(&self) -> bool {
+        self.definition() == Self { name: self.name.clone(), ..Self::default() }.definition()
     }
 
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {

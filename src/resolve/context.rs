@@ -412,6 +412,9 @@ impl TemplateContext {
             }
             return match self.suggest(name, scope) {
                 Some(near) => result.help(format!("did you mean `{near}`?")),
+                None if name.starts_with("item.") => {
+                    result.help(format!("if an item may lack it, write `{name} is defined` or `{name} | default(…)`"))
+                }
                 None => result.help(
                     "a role declares its variables under [vars], or under `required` when a host has to set them",
                 ),
@@ -528,7 +531,7 @@ pub fn is_template(text: &str) -> bool {
 }
 
 /// The expression in `text`, if that is a single `{{ expression }}` without text around it.
-fn whole_expression(text: &str) -> Option<&str> {
+pub(super) fn whole_expression(text: &str) -> Option<&str> {
     let inner = text.strip_prefix("{{")?.strip_suffix("}}")?;
     let inner = inner.strip_prefix('-').unwrap_or(inner);
     let inner = inner.strip_suffix('-').unwrap_or(inner);

@@ -6,17 +6,21 @@ mod claims;
 mod context;
 mod facts;
 mod order;
+mod references;
 mod scope;
 mod secrets;
+mod share;
 mod shown;
 #[cfg(test)]
 pub mod testing;
 
 pub use all::{Views, once, resolve_all};
 pub use claims::{Clash, clashes};
+use context::whole_expression;
 pub use context::{Layer, TemplateContext, is_template, layers};
 pub use facts::{Facts, NO_PACKAGE_MANAGER};
 pub use order::predecessors;
+pub use references::Unmatched;
 pub use shown::{Shown, digest};
 
 use std::cell::RefCell;
@@ -24,15 +28,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use minijinja::value::{Value, ValueKind};
+use serde_json::Value as Json;
 
 use crate::document::{Pin, dotted};
 use crate::error::{Error, Place, Result, code};
 use crate::kind::certificate::CertificateFields;
-use crate::kind::probe::Probe;
-use crate::kind::slot::Slot;
 use crate::kind::unit::inherit;
-use crate::kind::{Build, Entry, Fields as _, Item};
+use crate::kind::{Build, Entry, Fields as _, Item, Trigger};
 use crate::pki::{AuthorityFields, Category, CertificateRequest};
+use crate::resolve::share::Shared;
 use crate::secret::{Secret, SecretStore};
 use crate::site::{self, Role, Site};
 use crate::template::with_room;
@@ -48,6 +52,8 @@ pub struct Catalog {
     pub items: Vec<Item>,
     /// The names of the secrets that the host needs.
     pub secrets: BTreeSet<String>,
+    /// Patterns that match none of the resources.
+    pub unmatched: BTreeSet<Unmatched>,
     /// Whether it contains placeholders instead of secrets.
     pub has_placeholders: bool,
 }
@@ -80,7 +86,7 @@ fn resolve_into(
 ) -> Result<Catalog> {
     let roles = &site.find_host(host)?.roles;
     let context = TemplateContext::among(site.clone(), host, facts, secrets, views);
-    let mut items = Vec::new();
+    let mut shared = Shared::default();
     let mut errors = Vec::new();
     for role in roles.iter().filter_map(|name| site.roles.get(name)) {
         let missing: Vec<Error> = unset(&context, role).collect();
@@ -93,27 +99,42 @@ fn resolve_into(
                     if let Some(shown) = shown.as_mut().filter(|_| turn.is_certain) {
                         let ids = built.iter().map(|item| item.id.clone()).collect();
                         let (kind, role, place) = (entry.kind.name, role.name.clone(), turn.site.at_entry());
-                        let parts = turn.site.parts.take().unwrap_or_default().into_inner();
+                        let mut parts = turn.site.parts.take().unwrap_or_default().into_inner();
+                        let triggers = turn.notify.iter().map(|(id, trigger)| format!("{} {id}\n", trigger.word()));
+                        parts.extend((!turn.notify.is_empty()).then(|| ("notify".to_owned(), triggers.collect())));
                         shown.push(Shown { kind, ids, role, place, fields: turn.value.clone(), parts });
                     }
-                    items.extend(built.into_iter().filter(|_| turn.is_certain));
-                    Ok(())
+                    let written = Arc::new(turn.value);
+                    let built = built.into_iter().filter(|_| turn.is_certain);
+                    Error::check(built.filter_map(|item| shared.add(item, &written)).collect())
                 });
                 errors.extend(expanded.err());
             }
         }
         errors.extend(missing);
     }
+    let mut items = shared.into_items();
     errors.extend(claims::errors(&items));
+    let mut unmatched = BTreeSet::new();
     // resources that failed above can't be found either, and one error is enough
     if errors.is_empty() {
+        let (lacking, wrong) = references::connect(&mut items);
+        unmatched = lacking;
+        errors.extend(wrong);
         inherit(&mut items);
-        errors.extend(unknown(&items));
-        errors.extend(without_slot(&items));
+        errors.extend(references::unknown(&items));
+        errors.extend(references::without_slot(&items));
     }
     Error::check(errors)?;
     let (site, host, secrets) = (site.name.clone(), host.to_owned(), context.secrets.names());
-    Ok(Catalog { site, host, items: order::sort(items)?, secrets, has_placeholders: !context.secrets.is_open() })
+    Ok(Catalog {
+        site,
+        host,
+        items: order::sort(items)?,
+        secrets,
+        unmatched,
+        has_placeholders: !context.secrets.is_open(),
+    })
 }
 
 /// The certificates that a host's roles request, with their places, whether or not the site has them.
@@ -156,11 +177,13 @@ struct Expansion<'a> {
     /// The interface for the kind.
     site: Builder<'a>,
     /// The kind's own fields.
-    value: serde_json::Value,
+    value: Json,
     /// Ids of resources that come before it.
     after: Vec<String>,
     /// Ids of resources that come before it, on any host.
     needs: Vec<String>,
+    /// What its change triggers, by id.
+    notify: Vec<(String, Trigger)>,
     /// Whether it exists; otherwise that depends on facts which only the host knows.
     is_certain: bool,
 }
@@ -173,13 +196,17 @@ fn expand(
     facts: &Facts,
     each: &mut dyn FnMut(Expansion<'_>) -> Result<()>,
 ) -> Result<()> {
-    let at = |field: &str| role.doc.place(&[entry.path.as_slice(), &[field.to_owned()]].concat());
+    let place = |keys: &[String]| role.doc.place(&[entry.path.as_slice(), keys].concat());
+    let at = |field: &str| place(&[field.to_owned()]);
     let scope = context.scope(&context.host, Some(&role.name), None);
     let before_list = context.secrets.times_requested();
     let turns: Vec<Option<Value>> = match &entry.for_each {
         None => vec![None],
-        Some(expression) => {
-            let list = context.expression(expression, &scope, || at("for_each"))?;
+        Some(written) => {
+            let list = match written {
+                Json::String(expression) => context.expression(bare(expression), &scope, || at("for_each"))?,
+                other => context.value(other, &scope, &|keys| place(&[&["for_each".to_owned()], keys].concat()))?,
+            };
             match list.kind() {
                 ValueKind::Seq | ValueKind::Iterable => list.try_iter().into_iter().flatten().map(Some).collect(),
                 ValueKind::Map => {
@@ -190,7 +217,8 @@ fn expand(
                     list.try_iter().into_iter().flatten().map(pair).collect()
                 }
                 kind => {
-                    let what = format!("`for_each` needs a list, and `{expression}` is a {kind}");
+                    let what =
+                        format!("`for_each` needs a list, and `{}` is a {kind}", written.as_str().unwrap_or_default());
                     return Err(Error::new(code::FIELD, what).at(at("for_each"), "not a list"));
                 }
             }
@@ -200,12 +228,13 @@ fn expand(
     for item in turns {
         let scope = context.scope(&context.host, Some(&role.name), item);
         if let Some(expression) = &entry.when {
-            let condition = context.expression(expression, &scope, || at("when"))?;
-            let Ok(condition) = bool::try_from(condition) else {
+            let expression = bare(expression);
+            let value = context.expression(expression, &scope, || at("when"))?;
+            let Ok(condition) = bool::try_from(value.clone()) else {
                 let what = format!("`when` needs true or false, and `{expression}` is neither");
                 return Err(Error::new(code::FIELD, what)
                     .at(at("when"), "neither true nor false")
-                    .help("compare: `when = \"name == 'x'\"`"));
+                    .help(format!("compare: `when = \"{}\"`", comparison(expression, &value))));
             };
             if !condition {
                 // with the host's real facts it may exist, and need secrets and certificates
@@ -219,6 +248,23 @@ fn expand(
         each(turn(context, role, entry, facts, &scope, is_secret_list, true)?)?;
     }
     Ok(())
+}
+
+/// An expression without the braces that a template needs around it.
+fn bare(expression: &str) -> &str {
+    whole_expression(expression).unwrap_or(expression)
+}
+
+/// An expression that is true or false, in place of one that has this value.
+fn comparison(expression: &str, value: &Value) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._'[]()".contains(c);
+    let term = if expression.chars().all(is_plain) { expression.to_owned() } else { format!("({expression})") };
+    match value.kind() {
+        ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => format!("{term} | length > 0"),
+        ValueKind::Number => format!("{term} != 0"),
+        ValueKind::None => format!("{term} is not none"),
+        _ => format!("{term} == 'x'"),
+    }
 }
 
 /// Renders an entry of a role for one item of its list.
@@ -237,13 +283,25 @@ fn turn<'a>(
     let value = serde_json::to_value(&rendered).map_err(|error| {
         Error::new(code::FIELD, format!("{} can't be read", dotted(&entry.path))).because(error).at(place(&[]), "here")
     })?;
-    let ids = |field: &str, wanted: &[String]| -> Result<Vec<String>> {
-        let id = |text: &String| context.value(&text.as_str().into(), scope, &|_| place(&[field.to_owned()]));
-        wanted.iter().map(|text| Ok(id(text)?.to_string())).collect()
+    let ids = |field: &str, wanted: &Json| -> Result<Vec<String>> {
+        let at = |keys: &[String]| place(&[&[field.to_owned()], keys].concat());
+        let value = context.value(wanted, scope, &at)?;
+        let is_list = matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable);
+        let texts = value.try_iter().into_iter().flatten().map(|id| id.as_str().map(str::to_owned));
+        texts.collect::<Option<Vec<String>>>().filter(|_| is_list).ok_or_else(|| {
+            let what = format!("`{field}` needs a list of texts, and this is a {}", value.kind());
+            Error::new(code::FIELD, what).at(at(&[]), "not a list of texts")
+        })
     };
     let (after, needs) = (ids("after", &entry.after)?, ids("needs", &entry.needs)?);
+    let notified = ids("notify", &entry.notify)?;
+    let notify = notified.iter().map(|text| references::notification(text)).collect::<Result<Vec<_>, _>>();
+    let notify = notify.map_err(|why| {
+        let error = Error::new(code::FIELD, why).at(place(&["notify".to_owned()]), "this value");
+        error.help("a unit is named with its type, like `restart:nginx.service`, and a command by its `name`")
+    })?;
     let site = Builder { context, role, entry, scope, arch: &facts.arch, is_secret, before, parts: None };
-    Ok(Expansion { site, value, after, needs, is_certain })
+    Ok(Expansion { site, value, after, needs, notify, is_certain })
 }
 
 /// The entry as kinds read it.
@@ -268,6 +326,7 @@ fn build(turn: &Expansion<'_>) -> Result<Vec<Item>> {
                 .help("give it a `name`, or a path, without the secret"));
         }
         (item.after, item.needs, item.is_secret) = (turn.after.clone(), turn.needs.clone(), is_secret);
+        item.notify.clone_from(&turn.notify);
         if is_one && is_own(item) {
             item.fields = turn.value.clone();
         }
@@ -396,45 +455,4 @@ impl Build for Builder<'_> {
             .because(why)
             .at(self.at(field), "this value")
     }
-}
-
-/// An error for each slot, and each probe of a slot, that does not exist.
-fn without_slot(items: &[Item]) -> Vec<Error> {
-    let slots: Vec<(&Item, &Slot)> = items.iter().filter_map(|item| Some((item, item.as_kind()?))).collect();
-    let probes: Vec<&str> =
-        items.iter().filter(|item| item.as_kind::<Probe>().is_some()).map(|item| item.id.as_str()).collect();
-    let names: Vec<&str> = slots.iter().map(|(_, slot)| slot.name.as_str()).collect();
-    let wanted = items.iter().filter_map(|item| Some((item, item.about.slot.as_deref()?)));
-    let missing = |(item, name): (&Item, &str)| {
-        let what = format!("`{}` waits for the slot `{name}`, and this host has no such slot", item.id);
-        dangling(item, what).help_nearest(name, names.iter().copied(), "add a [[slot]] with this name to the role")
-    };
-    let unnamed = wanted.filter(|(_, name)| !names.contains(name)).map(missing);
-    let until = slots.iter().flat_map(|(item, slot)| slot.until.iter().map(move |id| (item, id.as_str())));
-    let unpassed = until.filter(|(_, id)| !probes.contains(id)).map(|(item, id)| {
-        let what = format!("`{}` is kept until `{id}` passes, and this host has no such probe", item.id);
-        dangling(item, what).help_nearest(id, probes.iter().copied(), "a probe is named `probe:NAME`")
-    });
-    unnamed.chain(unpassed).collect()
-}
-
-/// An error for each watch or gate that names no resource: the restart would never come.
-fn unknown(items: &[Item]) -> Vec<Error> {
-    let ids: std::collections::HashSet<&str> = items.iter().map(|item| item.id.as_str()).collect();
-    let mut errors = Vec::new();
-    for item in items {
-        let watched = item.about.watches.iter().map(|(id, _)| ("watches", id));
-        let held = item.about.before.iter().map(|id| ("is a gate before", id));
-        for (verb, id) in watched.chain(held).filter(|(_, id)| !ids.contains(id.as_str())) {
-            let what = format!("`{}` {verb} `{id}`, and there is no such resource on this host", item.id);
-            let advice = "a resource is named KIND:KEY, like `template:/etc/etcd/etcd.env`";
-            errors.push(dangling(item, what).help_nearest(id, ids.iter().copied(), advice));
-        }
-    }
-    errors
-}
-
-/// The error of a resource that names another which does not exist.
-fn dangling(item: &Item, what: String) -> Error {
-    Error::new(code::UNKNOWN, what).at(item.place.clone(), "this resource")
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result, code};
 use crate::kind::{Item, Phase};
 use crate::resolve::claims::Links;
-use crate::resolve::dangling;
+use crate::resolve::references::dangling;
 
 /// Sorts items. An `after` that names nothing in the catalog is an error if a role has it; derived ones are only hints, and what an
 /// item `needs` may belong to another host. What a probe is a gate for comes after the probe, and so after everything that has no

@@ -47,12 +47,14 @@ pub struct Entry {
     pub fields: Value,
     /// The condition under which it exists.
     pub when: Option<String>,
-    /// The list that it exists for each item of.
-    pub for_each: Option<String>,
-    /// Ids of resources that come before it.
-    pub after: Vec<String>,
+    /// The list that it exists for each item of: a text is an expression.
+    pub for_each: Option<Value>,
+    /// Ids of resources that come before it: a list of texts, or an expression.
+    pub after: Value,
     /// Ids of resources that come before it, on whichever host of the site they are.
-    pub needs: Vec<String>,
+    pub needs: Value,
+    /// What its change triggers: `restart:UNIT`, `reload:UNIT`, `run:COMMAND`.
+    pub notify: Value,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -81,18 +83,75 @@ pub(crate) struct Head {
 pub(crate) struct Common {
     /// An expression: the resource exists only where it is true.
     when: Option<String>,
-    /// An expression that is a list or a map: the resource exists once for each `item`.
-    for_each: Option<String>,
-    /// Ids of resources that have their turn earlier.
+    /// A list or a table, or an expression that is one: the resource exists once for each `item`.
+    for_each: Option<Loop>,
+    /// Ids of resources that have their turn earlier; `*` stands for any text.
     #[serde(default)]
-    after: Vec<String>,
-    /// Ids of resources that have their turn earlier, on whichever hosts of the site they are.
+    #[schemars(with = "Vec<String>")]
+    after: Names,
+    /// Ids of resources that have their turn earlier, on whichever hosts of the site they are; `*` stands for any text.
     #[serde(default)]
-    needs: Vec<String>,
+    #[schemars(with = "Vec<String>")]
+    needs: Names,
+    /// What its change triggers: `restart:UNIT`, `reload:UNIT`, `run:COMMAND`; `*` stands for any text.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    notify: Names,
+}
+
+/// What `for_each` can be.
+#[derive(Deserialize, JsonSchema)]
+#[serde(try_from = "Value")]
+#[schemars(with = "LoopForms")]
+struct Loop(Value);
+
+/// The forms of [`Loop`] in the schema.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum LoopForms {
+    Expression(String),
+    List(Vec<Value>),
+    Table(Map<String, Value>),
+}
+
+impl TryFrom<Value> for Loop {
+    type Error = &'static str;
+
+    fn try_from(value: Value) -> Result<Self, Self::Error> {
+        match value {
+            Value::String(_) | Value::Array(_) | Value::Object(_) => Ok(Self(value)),
+            _ => Err("write a list, a table, or an expression that is one, as a text"),
+        }
+    }
+}
+
+/// A list of ids, or one expression that is such a list.
+#[derive(Deserialize)]
+#[serde(try_from = "Value")]
+struct Names(Value);
+
+impl Default for Names {
+    fn default() -> Self {
+        Self(Value::Array(Vec::new()))
+    }
+}
+
+impl TryFrom<Value> for Names {
+    type Error = &'static str;
+
+    fn try_from(value: Value) -> Result<Self, Self::Error> {
+        let is_right = match &value {
+            Value::Array(list) => list.iter().all(Value::is_string),
+            Value::String(text) => text.contains("{{"),
+            _ => false,
+        };
+        is_right.then_some(Self(value)).ok_or("write a list of texts, or one `{{ expression }}` that is such a list")
+    }
 }
 
 /// The fields that every kind has.
-const COMMON: &[&str] = &["when", "for_each", "after", "needs"];
+const COMMON: &[&str] = &["when", "for_each", "after", "needs", "notify"];
 
 /// The keys of the tables of a role.
 fn tables(path: &[String]) -> &'static [&'static str] {
@@ -198,8 +257,10 @@ fn read_entries(doc: &Doc, kind: &'static kind::Kind, value: &Value) -> Result<V
         }
         let (common, fields): (Map<_, _>, Map<_, _>) =
             map.clone().into_iter().partition(|(key, _)| COMMON.contains(&key.as_str()));
-        let Common { when, for_each, after, needs } = doc.read_at(&path, Value::Object(common))?;
-        entries.push(Entry { kind, path, fields: Value::Object(fields), when, for_each, after, needs });
+        let Common { when, for_each, after, needs, notify } = doc.read_at(&path, Value::Object(common))?;
+        let for_each = for_each.map(|of| of.0);
+        let (after, needs, notify) = (after.0, needs.0, notify.0);
+        entries.push(Entry { kind, path, fields: Value::Object(fields), when, for_each, after, needs, notify });
     }
     Ok(entries)
 }

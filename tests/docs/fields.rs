@@ -37,7 +37,7 @@ const DESCRIBED: &[Described] = &[
 ];
 
 /// The fields that every resource has, which one place of the manual describes for all.
-const COMMON: [&str; 4] = ["after", "for_each", "needs", "when"];
+const COMMON: [&str; 5] = ["after", "for_each", "needs", "notify", "when"];
 
 /// The JSON Schema of a sort of file.
 fn schema(name: &str) -> Value {

@@ -169,7 +169,7 @@ refused! {
         "roles/base/role.toml:13:12", "`for_each` needs a list, and `port` is a number", "";
 
     a_condition_that_is_a_number: [("roles/base/role.toml", &role("[[file]]\nwhen = \"port + 1\"\npath = \"/x\"\ncontent = \"\""))],
-        "roles/base/role.toml:13:8", "`when` needs true or false, and `port + 1` is neither", "compare: `when = \"name == 'x'\"`";
+        "roles/base/role.toml:13:8", "`when` needs true or false, and `port + 1` is neither", "compare: `when = \"(port + 1) != 0\"`";
 
     an_invalid_condition: [("roles/base/role.toml", &role("[[file]]\nwhen = \"port =\"\npath = \"/x\"\ncontent = \"\""))],
         "roles/base/role.toml:13:14", "the value can't be made: unexpected input after expression", "";
@@ -195,8 +195,8 @@ refused! {
         "the other one is at roles/base/role.toml:4:1; keep one of them";
 
     one_path_in_two_roles: [("roles/more/role.toml", "summary = \"x\"\n[[file]]\npath = \"/etc/motd\"\ncontent = \"\"\n"), ("host_vars/h1.toml", &format!("{HOST}roles = [\"more\"]\n"))],
-        "roles/more/role.toml:2:1", "two roles decide about `/etc/motd`: base and more",
-        "the other one is at roles/base/role.toml:4:1; keep one of them";
+        "roles/more/role.toml:2:1", "two roles decide about `/etc/motd`: base and more, which differ in `content`",
+        "the other one is at roles/base/role.toml:4:1; keep one of them, or write both in the same way";
 
     a_file_below_a_file: [("roles/base/role.toml", &role("[[file]]\npath = \"/etc/motd/x\"\ncontent = \"\""))],
         "roles/base/role.toml:12:1", "`/etc/motd/x` can't be: `/etc/motd` is a file, so nothing can stand below it", "the file is at roles/base/role.toml:4:1; give one of them another path";
@@ -329,7 +329,8 @@ refused! {
         "roles/base/role.toml:13:10", "`firewall[0].ports[0]` can't be read: `80/tpc` is not a port: write it like \"443/tcp\" or \"2379-2380/tcp\", with 1 to 65535 and tcp, udp, sctp or dccp", "";
 
     a_command_without_a_guard: [("roles/base/role.toml", &role("[[command]]\nrun = [\"touch\", \"/x\"]"))],
-        "roles/base/role.toml:13:7", "`run` of this command can't be used: say when to run it: set `creates`, `unless` or `only_if`", "";
+        "roles/base/role.toml:12:1", "nothing says when to run `command:touch /x`",
+        "set `creates`, `unless` or `only_if`; or `on_change_of` to ids of resources; or `notify = [\"run:touch /x\"]` in a resource";
 
     an_invalid_account_name: [("roles/base/role.toml", &role("[[user]]\nname = \"-etcd\""))],
         "roles/base/role.toml:13:8", "`user[0].name` can't be read: `-etcd` is not an account name: it begins with `-`, `+` or `~`", "";

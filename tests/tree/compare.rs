@@ -56,6 +56,31 @@ fn hosts_with_the_same_change_are_grouped_and_the_others_counted() {
 }
 
 #[test]
+fn what_another_role_adds_to_a_resource_is_compared_too() {
+    let site = site();
+    let unit = "[[unit]]\nname = \"web.service\"\n";
+    site.role(
+        "web",
+        &format!("vars.port = 80\n{unit}enable = true\n[[file]]\npath = \"/a\"\ncontent = \"\"\nnotify = [\"restart:web.service\"]\n"),
+    );
+    site.role("tls", &format!("[[file]]\npath = \"/b\"\ncontent = \"\"\n{unit}restart_when = [\"file:/b\"]\n"));
+    site.host("h1", "address = \"10.0.0.1\"\nroles = [\"web\", \"tls\"]\n");
+    git(&site, &["add", "."]);
+    commit(&site, "two");
+    let toml = |name: &str| format!("roles/{name}/role.toml");
+    let read = |name: &str| std::fs::read_to_string(site.path().join(toml(name))).unwrap();
+    let web = read("web");
+    site.file(&toml("web"), web.replace("enable = true", "enable = false").replace("restart:", "reload:"));
+    site.file(&toml("tls"), read("tls").replace("restart_when", "reload_when"));
+    let output = compare(&site, &["main"]).exits(0).stdout;
+    for line in
+        ["-enable = true", "+enable = false", "-restart unit:web.service", "-restart_when = ", "+reload_when = "]
+    {
+        assert!(output.contains(&format!("\n{line}")), "{line}: {output}");
+    }
+}
+
+#[test]
 fn a_comparison_has_added_and_removed_hosts_and_uses_recorded_facts() {
     let site = site();
     site.host("h4", "address = \"10.0.0.4\"\nroles = [\"web\"]\n");

@@ -5,6 +5,7 @@ mod facts;
 mod flags;
 mod hosts;
 mod needs;
+mod patterns;
 mod pins;
 mod place;
 mod ports;
@@ -31,6 +32,7 @@ use crate::site::Site;
 
 pub use facts::lint as lint_facts;
 pub use hosts::lint as lint_hosts;
+pub use patterns::unmatched_patterns;
 pub use pins::unknown_sizes;
 
 /// Checks a whole site for one kind of problem.

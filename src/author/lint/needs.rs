@@ -7,6 +7,7 @@ use crate::error::{Error, code, nearest};
 use crate::kind::Item;
 use crate::kind::etcd_key::EtcdKey;
 use crate::resolve::once;
+use crate::text::fits;
 
 pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
     let mut made: HashMap<&str, Vec<&str>> = HashMap::new();
@@ -35,7 +36,8 @@ fn missing(subject: &Subject<'_>, host: &Host<'_>, made: &HashMap<&str, Vec<&str
     let mut known = BTreeSet::new();
     for item in host.items {
         let awaited = writers(item).map(|_| &item.id);
-        for id in item.needs.iter().chain(awaited).filter(|id| !made.contains_key(id.as_str())) {
+        let is_made = |id: &str| made.contains_key(id) || made.keys().any(|made| id.contains('*') && fits(made, id));
+        for id in item.needs.iter().chain(awaited).filter(|id| !is_made(id)) {
             if !known.insert(id) {
                 continue;
             }

@@ -103,12 +103,17 @@ impl Graph {
 fn describe(item: &Item) -> serde_json::Value {
     let watches: Vec<_> =
         item.about.watches.iter().map(|(id, trigger)| json!({ "id": id, "trigger": trigger })).collect();
+    let also: Vec<_> =
+        item.also.iter().map(|(role, place)| json!({ "role": **role, "place": place.to_string() })).collect();
     json!({ "id": item.id, "role": *item.role, "place": item.place.to_string(),
-        "after": item.after, "before": item.about.before, "watches": watches })
+        "also": also, "after": item.after, "before": item.about.before, "watches": watches })
 }
 
 fn print_item(item: &Item) {
     print_line(&format!("{:<12} {}", item.role, item.id));
+    for (role, place) in &item.also {
+        print_line(&format!("{:<12}   also in the role {role}, at {place}", ""));
+    }
     for after in &item.after {
         print_line(&format!("{:<12}   after {after}", ""));
     }
@@ -127,6 +132,8 @@ enum Edge {
     After,
     /// It waits until the other one passes.
     Gate,
+    /// It runs when the other one changes.
+    Run,
     /// It is reloaded when the other one changes.
     Reload,
     /// It is restarted when the other one changes.
@@ -136,17 +143,18 @@ enum Edge {
 impl Edge {
     fn of(trigger: Trigger) -> Self {
         match trigger {
+            Trigger::Run => Self::Run,
             Trigger::Reload => Self::Reload,
             Trigger::Restart => Self::Restart,
         }
     }
 
     fn word(self) -> &'static str {
-        ["after", "gate", "reload", "restart"][self as usize]
+        ["after", "gate", "run", "reload", "restart"][self as usize]
     }
 
     fn color(self) -> &'static str {
-        ["#94a3b8", "#7c3aed", "#2563eb", "#c2410c"][self as usize]
+        ["#94a3b8", "#7c3aed", "#0f766e", "#2563eb", "#c2410c"][self as usize]
     }
 }
 
