@@ -17,6 +17,7 @@ mod outputs;
 mod packages;
 mod places;
 mod probes;
+mod quickstart;
 mod reports;
 mod rollout;
 mod secrets;

@@ -8,6 +8,7 @@ mod broken;
 mod check;
 mod compare;
 mod cookbook;
+mod demo;
 mod downloads;
 mod example;
 mod extract;

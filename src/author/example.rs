@@ -116,9 +116,7 @@ impl Example {
                 .map_err(|error| Error::new(code::EDIT, "the example can't be converted to a site").because(error))?;
             site.extend([(path, text.into_bytes().into())]);
         }
-        // stand-ins for what `kpull pki init` creates: certificates and public keys
-        let made = |name: &String| ["pem", "pub"].map(|end| (format!("pki/{name}.{end}"), CERTIFICATE.into()));
-        site.extend(file.pki.keys().flat_map(made));
+        site.extend(file.pki.keys().flat_map(|name| as_if_made(name)));
         let site = Arc::new(Site::load(site)?);
         let name = file.host.as_ref().or(hosts.keys().next()).map_or("h1", String::as_str);
         let address = site.find_host(name)?.address;
@@ -174,6 +172,11 @@ const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFI
 
 /// An address for documentation.
 const FIRST: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+/// Stand-ins for what `kpull pki init` creates for an authority or key pair: certificates and public keys.
+pub(crate) fn as_if_made(name: &str) -> [(String, Arc<[u8]>); 2] {
+    ["pem", "pub"].map(|end| (format!("pki/{name}.{end}"), CERTIFICATE.into()))
+}
 
 fn each(expected: &Expected) -> impl Iterator<Item = (&str, usize, &Map<String, Value>)> {
     expected

@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "an operator's own commands")]
 
 pub mod adopt;
+pub mod cluster;
 pub mod compare;
 pub mod differences;
 pub mod example;
@@ -10,5 +11,6 @@ pub mod lint;
 pub mod pki;
 pub mod schema;
 pub mod secret;
+pub mod starts;
 pub mod supply;
 pub mod vendor;

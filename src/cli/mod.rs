@@ -118,7 +118,7 @@ static COMMANDS: [(&str, &[Entry]); 4] = [
     (
         "For a site",
         &[
-            entry::<new::New>("new", "Create a site, a role or a host"),
+            entry::<new::New>("new", "Create a site, a cluster, a role or a host"),
             entry::<check::Check>("check", "Check every host of a site without contacting any"),
             entry::<test::Test>("test", "Test roles against their examples"),
             entry::<compare::Compare>("compare", "Show what a change to a site changes on each host, in Markdown"),
@@ -145,7 +145,7 @@ static COMMANDS: [(&str, &[Entry]); 4] = [
     (
         "For everybody",
         &[
-            entry::<demo::Demo>("demo", "Demonstrate the whole flow on three hosts in directories, offline"),
+            entry::<demo::Demo>("demo", "Demonstrate the whole flow on hosts in directories, offline"),
             entry::<help::Help>("help", "Explain an error code or a command"),
             entry::<completions::Completions>("completions", "Print the completion script of a shell"),
             entry::<man::Man>("man", "Write the manual pages"),

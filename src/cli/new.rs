@@ -4,11 +4,13 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
-use crate::author::schema;
-use crate::cli::{Run, print_result};
+use crate::author::cluster::{Cluster, Host};
+use crate::author::example::as_if_made;
+use crate::author::{schema, starts};
+use crate::cli::{Run, print, print_result};
 use crate::document::{Files, quoted, replace};
 use crate::error::{Context, Error, Exit, Result, code};
 use crate::resolve::{Facts, resolve};
@@ -34,6 +36,27 @@ enum What {
         /// The name of the site [default: the name of the directory]
         #[arg(long)]
         name: Option<String>,
+        /// Start with the roles and hosts of an example
+        #[arg(long, value_name = "EXAMPLE")]
+        example: Option<Example>,
+    },
+    /// Create the site of a Kubernetes cluster in a new directory, from the shipped roles
+    Cluster {
+        /// The directory
+        dir: PathBuf,
+        /// The name of the site [default: the name of the directory]
+        #[arg(long)]
+        name: Option<String>,
+        /// The hosts of the control plane and of etcd: `NAME=ADDRESS`, separated by commas; one, three or five
+        #[arg(long, value_name = "NAME=ADDRESS", value_delimiter = ',', required = true, value_parser = host_at)]
+        masters: Vec<Host>,
+        /// The other hosts: `NAME=ADDRESS`, separated by commas
+        #[arg(long, value_name = "NAME=ADDRESS", value_delimiter = ',', value_parser = host_at)]
+        workers: Vec<Host>,
+        /// The virtual address of the API: an unused address of the masters' network, with the length of its prefix unless that is
+        /// 24 (IPv4) or 64 (IPv6) [default: none, for one master only]
+        #[arg(long, value_name = "ADDRESS[/PREFIX]", value_parser = address_with_prefix)]
+        vip: Option<(IpAddr, u8)>,
     },
     /// Create a role, with a template and an example for `kpull test`
     Role {
@@ -64,17 +87,28 @@ enum What {
     },
 }
 
+/// An example site.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Example {
+    /// Two plain hosts: a web server and its database
+    Web,
+}
+
 impl Run for New {
     fn run(&self) -> Result<Exit> {
         let (dir, made) = match &self.what {
-            What::Site { dir, name } => (dir, site(dir, name.as_deref())?),
+            What::Site { dir, name, example: None } => (dir, site(dir, name.as_deref())?),
+            What::Site { dir, name, example: Some(Example::Web) } => (dir, example(dir, name.as_deref())?),
+            What::Cluster { dir, name, masters, workers, vip } => {
+                let name = name_of_site(dir, name.as_deref())?;
+                (dir, cluster(&Cluster { name: &name, masters, workers, vip: *vip })?)
+            }
             What::Role { name, site } => (site, role(site, name)?),
             What::Host { name, address, groups, roles, vars, site } => {
                 (site, host(site, name, &host_file(*address, groups, roles, vars)?)?)
             }
         };
-        let made: Vec<(PathBuf, Vec<u8>)> =
-            made.into_iter().map(|(path, text)| (dir.join(path), text.into_bytes())).collect();
+        let made: Vec<(PathBuf, Vec<u8>)> = made.into_iter().map(|(path, content)| (dir.join(path), content)).collect();
         if let Some((path, _)) = made.iter().find(|(path, _)| path.symlink_metadata().is_ok()) {
             return Err(Error::new(code::EDIT, format!("{} is there already", path.display()))
                 .help("choose another name, or edit the existing file; nothing was written"));
@@ -83,33 +117,119 @@ impl Run for New {
         for (path, _) in &made {
             print_result(self.json, json!({ "event": "made", "path": path }), &format!("+ {}", path.display()));
         }
+        if !self.json
+            && let Some(next) = self.what.next_steps()
+        {
+            print(&next);
+        }
         Ok(Exit::Done)
     }
 }
 
-/// Paths below the site's directory, with their content.
-type Made = Vec<(String, String)>;
+impl What {
+    /// What is left to do with a site that has hosts.
+    fn next_steps(&self) -> Option<String> {
+        match self {
+            Self::Site { dir, example: Some(_), .. } => Some(format!(
+                "next: set the addresses of your hosts in {0}/host_vars, then `kpull check --site {0}`",
+                dir.display()
+            )),
+            Self::Cluster { dir, vip, .. } => {
+                let mut commands = vec!["pki init", "secret set bootstrap-token --generate 8"];
+                if vip.is_some() {
+                    commands.extend(["secret set haproxy-stats --generate 16", "secret set keepalived --generate 8"]);
+                }
+                commands.extend(["pki issue --identity KEY", "secret rekey --identity KEY", "check", "sign --key KEY"]);
+                commands.push("publish /srv/www/k8s");
+                let commands: String = commands.iter().map(|command| format!("  kpull {command}\n")).collect();
+                Some(format!(
+                    "next, in {}:\n  site.toml: list your public key, `[secrets] recipients = [\"ssh-ed25519 …\"]`\n  \
+                     host_vars/NAME.toml: set each host's key, `recipient = \"ssh-ed25519 …\"`, from its /etc/ssh/ssh_host_ed25519_key.pub\n\
+                     {commands}  on each host: kpull enroll URL --site SITE --host NAME --fingerprint SHA256:…",
+                    dir.display()
+                ))
+            }
+            _ => None,
+        }
+    }
+}
 
-fn site(dir: &Path, name: Option<&str>) -> Result<Made> {
+/// `NAME=ADDRESS`.
+fn host_at(text: &str) -> Result<Host, String> {
+    let (name, address) = text.split_once('=').ok_or("write it as NAME=ADDRESS, like master1=10.0.0.1")?;
+    check_name("host", name).map_err(|error| error.to_string())?;
+    Ok((name.to_owned(), address.parse().map_err(|_| format!("`{address}` is not an IP address"))?))
+}
+
+/// `ADDRESS[/PREFIX]`.
+fn address_with_prefix(text: &str) -> Result<(IpAddr, u8), String> {
+    let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+    let address: IpAddr = address.parse().map_err(|_| format!("`{address}` is not an IP address"))?;
+    let (usual, longest) = if address.is_ipv4() { (24, 32) } else { (64, 128) };
+    let prefix = prefix.map_or(Ok(usual), str::parse).ok().filter(|prefix| *prefix <= longest);
+    Ok((address, prefix.ok_or_else(|| format!("a prefix is a number up to {longest}"))?))
+}
+
+/// Paths below the site's directory, with their content.
+type Made = starts::SiteFiles;
+
+fn name_of_site(dir: &Path, name: Option<&str>) -> Result<String> {
     let own = dir.file_name().map(|name| name.to_string_lossy().into_owned());
     let Some(name) = name.map(str::to_owned).or(own) else {
         return Err(Error::new(code::EDIT, format!("{} has no name", dir.display())).help("add --name NAME"));
     };
     check_name("site", &name)?;
+    Ok(name)
+}
+
+fn site(dir: &Path, name: Option<&str>) -> Result<Made> {
+    let name = name_of_site(dir, name)?;
     let text = format!(
         "# What hosts are enrolled to, and what they have in common. A host is `kpull new host`, a role `kpull new role`.\nname = {}\n\n[vars] # variables of the whole site\n",
         quoted(&name)
     );
-    let mut made = vec![("site.toml".to_owned(), text)];
+    let made = vec![("site.toml".to_owned(), text.into_bytes())];
     loads(Files::default(), &made)?;
-    made.push((".taplo.toml".into(), schema::taplo()));
+    Ok(with_schemas(made))
+}
+
+/// The files of a new site, and those for editors.
+fn with_schemas(mut made: Made) -> Made {
+    made.push((".taplo.toml".into(), schema::taplo().into()));
     made.extend(
         schema::FILES
             .iter()
             .filter(|kind| kind.glob.is_some())
-            .map(|kind| (format!("schemas/{}.json", kind.name), schema::text(&kind.schema()))),
+            .map(|kind| (format!("schemas/{}.json", kind.name), schema::text(&kind.schema()).into())),
     );
-    Ok(made)
+    made
+}
+
+fn example(dir: &Path, name: Option<&str>) -> Result<Made> {
+    let name = name_of_site(dir, name)?;
+    let mut made = starts::web();
+    for (path, content) in &mut made {
+        if path == "site.toml" {
+            let text = String::from_utf8_lossy(content).replacen("\"web\"", &quoted(&name), 1);
+            *content = text.into_bytes();
+        }
+    }
+    loads(Files::default(), &made)?;
+    Ok(with_schemas(made))
+}
+
+/// The files of a cluster's site, if all its hosts can be resolved.
+fn cluster(cluster: &Cluster<'_>) -> Result<Made> {
+    let made = cluster.files()?;
+    let authorities = loads(Files::default(), &made)?.pki;
+    let mut files = Files::default();
+    files.extend(authorities.keys().flat_map(|name| as_if_made(name)));
+    let site = Arc::new(loads(files, &made)?);
+    for (name, address) in cluster.masters.iter().chain(cluster.workers) {
+        let facts = Facts::recorded(None, name, *address)?;
+        resolve(&site, name, &facts, &SecretStore::expected())?;
+    }
+    Ok(with_schemas(made))
 }
 
 fn role(dir: &Path, name: &str) -> Result<Made> {
@@ -142,9 +262,9 @@ contains = ["greeting = moin\n", "host = h1\n"]
 "#
     );
     let made = vec![
-        (format!("roles/{name}/role.toml"), role),
+        (format!("roles/{name}/role.toml"), role.into_bytes()),
         (format!("roles/{name}/templates/{name}.conf"), "greeting = {{ greeting }}\nhost = {{ host.name }}\n".into()),
-        (format!("roles/{name}/tests/greeting.toml"), example),
+        (format!("roles/{name}/tests/greeting.toml"), example.into_bytes()),
     ];
     loads(Files::in_directory(dir)?, &made)?;
     Ok(made)
@@ -153,7 +273,7 @@ contains = ["greeting = moin\n", "host = h1\n"]
 /// `host_vars/NAME.toml`, if all resources of the host can be resolved.
 fn host(dir: &Path, name: &str, text: &str) -> Result<Made> {
     check_name("host", name)?;
-    let made = vec![(format!("host_vars/{name}.toml"), text.to_owned())];
+    let made = vec![(format!("host_vars/{name}.toml"), text.into())];
     let site = Arc::new(loads(Files::in_directory(dir)?, &made)?);
     let facts = Facts::recorded(Some(dir), name, site.find_host(name)?.address)?;
     // certificates and secrets can only be created once the host exists
@@ -189,7 +309,7 @@ fn host_file(address: IpAddr, groups: &[String], roles: &[String], vars: &[Strin
 
 /// Loads the site with the new files, before they are written.
 fn loads(mut files: Files, made: &Made) -> Result<Site> {
-    files.extend(made.iter().map(|(path, text)| (path.clone(), text.as_bytes().into())));
+    files.extend(made.iter().map(|(path, content)| (path.clone(), content.as_slice().into())));
     Site::load(files)
 }
 

@@ -4,11 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use regex::Regex;
-
 use crate::support::lab::{Lab, Running};
+use crate::support::page;
 
-const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/src/usage/tutorial.md");
 const HOSTS: [(&str, &str); 2] = [("h1", "192.168.1.11"), ("h2", "192.168.1.12")];
 
 /// The operator's machine: a directory beside the hosts.
@@ -40,10 +38,10 @@ impl World {
         lab.fabric(&format!("chmod -R a+rwX {0} && chmod a+x {0}/.. ", operator.display())).ok();
         Self { lab, operator, server: None, real }
     }
+}
 
-    /// Runs a command of the page; what it says, with what differs each time taken out.
+impl page::World for World {
     fn run(&mut self, prompt: &str, command: &str) -> String {
-        let command = self.real.iter().fold(command.to_owned(), |text, (shown, real)| text.replace(shown, real));
         let output = match prompt.strip_suffix('#') {
             Some(host) => self.lab.host(host).run(&format!("cd /root && {{ {command}\n}} 2>&1")),
             None => {
@@ -58,13 +56,11 @@ impl World {
             let key = output.stdout.split(' ').nth(1).unwrap().to_owned();
             self.real.push(("SHA256:KEY", key));
         }
-        let text = self.real.iter().fold(output.stdout, |text, (shown, real)| text.replace(real, shown));
-        same_each_time(&text)
+        output.stdout
     }
 
-    /// Writes a file of the page, and starts the web server when that is its configuration.
+    /// Also starts the web server, if the file is its configuration.
     fn write(&mut self, path: &str, text: &str) {
-        let text = self.real.iter().fold(text.to_owned(), |text, (shown, real)| text.replace(shown, real));
         let to = self.operator.join(path);
         fs::create_dir_all(to.parent().unwrap()).unwrap();
         fs::write(&to, text).unwrap();
@@ -79,77 +75,17 @@ impl World {
                 .ok();
         }
     }
-}
 
-/// Removes what differs each time: times, durations and ages.
-fn same_each_time(text: &str) -> String {
-    let rules = [
-        (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "2026-11-27T20:00:00Z"),
-        // a process's number is longer or shorter, and the line broken elsewhere
-        (
-            r"(?s)\S+ \S+ \[emerg\] .{0,120}?shop\.conf:\d",
-            "[emerg] unexpected end of file in /etc/nginx/conf.d/shop.conf:2",
-        ),
-        (r"\b\d+\.\d\d s\b", "0.05 s"),
-        (r"\b\d+ s ago\b", "1 s ago"),
-        (r"in \d+ (s|min)\b", "in 40 s"),
-        (r"SHA256:[A-Za-z0-9+/]{43}", "SHA256:KEY"),
-        (r"\(\d+ bytes\)", "(4000 bytes)"),
-        (r"[ \t]+\n", "\n"),
-    ];
-    let text = rules
-        .iter()
-        .fold(text.to_owned(), |text, (rule, same)| Regex::new(rule).unwrap().replace_all(&text, *same).into_owned());
-    text.trim_end().to_owned()
-}
-
-/// The prompt of a line, and what follows it.
-fn prompt(line: &str) -> Option<(&str, &str)> {
-    let (prompt, command) = line.split_once(' ')?;
-    matches!(prompt, "desk$" | "h1#" | "h2#").then_some((prompt, command))
+    fn real(&mut self) -> &mut Vec<(&'static str, String)> {
+        &mut self.real
+    }
 }
 
 #[test]
 fn the_tutorial_shows_the_output_of_its_commands() {
-    let page = fs::read_to_string(PAGE).unwrap();
-    let mut world = World::new();
-    let mut made = String::new();
-    let mut lines = page.lines().peekable();
-    while let Some(line) = lines.next() {
-        made.push_str(line);
-        made.push('\n');
-        let Some(kind) = line.strip_prefix("```").filter(|kind| !kind.is_empty()) else { continue };
-        let mut block = Vec::new();
-        while let Some(line) = lines.next_if(|line| *line != "```") {
-            block.push(line);
-        }
-        if kind == "console" {
-            for (prompt, command) in block.iter().filter_map(|line| prompt(line)) {
-                let output = world.run(prompt, command);
-                made.push_str(&format!("{prompt} {command}\n"));
-                made.extend(output.lines().flat_map(|line| [line, "\n"]));
-            }
-        } else {
-            let path = block[0].trim_start_matches(['#', '<', '!', '-', ' ']).trim_end_matches([' ', '-', '>']);
-            let is_comment_of_page = block[0].starts_with("<!--");
-            world.write(path, &format!("{}\n", block[usize::from(is_comment_of_page)..].join("\n")));
-            made.extend(block.iter().flat_map(|line| [line, "\n"]));
-        }
-    }
-    if std::env::var_os("KPULL_BLESS").is_some() {
-        fs::write(PAGE, &made).unwrap();
-    }
-    assert!(page == made, "KPULL_BLESS=1 writes the page anew\n{}", differences(&page, &made));
+    let made = page::run("tutorial.md", &["desk$", "h1#", "h2#"], &mut World::new());
     assert!(
         made.contains("release 3 failed on this host, which rolled back to release 2"),
         "the page shows a way back"
     );
-}
-
-/// Lines that only one of the two has.
-fn differences(page: &str, made: &str) -> String {
-    let (old, new): (Vec<&str>, Vec<&str>) = (page.lines().collect(), made.lines().collect());
-    let gone = old.iter().filter(|line| !new.contains(line)).map(|line| format!("- {line}\n"));
-    let came = new.iter().filter(|line| !old.contains(line)).map(|line| format!("+ {line}\n"));
-    gone.chain(came).collect()
 }

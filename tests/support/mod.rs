@@ -14,6 +14,7 @@ pub mod lab;
 pub mod machine;
 pub mod named;
 pub mod old_firewalld;
+pub mod page;
 pub mod shipped;
 pub mod site;
 pub mod traced;

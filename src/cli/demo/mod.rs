@@ -1,7 +1,9 @@
-//! `kpull demo`: the shipped site on three hosts in directories, through the same code as on a real host.
+//! `kpull demo`: a site of the program on hosts in directories, through the same code as on a real host.
 
 mod setup;
+mod site;
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -16,6 +18,7 @@ use crate::error::{Context, Error, Exit, Result, code};
 use crate::report::{Event, Notes, Report, Summary, Text};
 use crate::trust::{Signer, sign};
 use setup::DemoSetup;
+use site::{Edit, Which};
 
 /// Arguments of `demo`.
 #[derive(Args, Debug)]
@@ -23,119 +26,129 @@ pub struct Demo {
     /// The directory to use; created anew each time
     #[arg(long, value_name = "DIR", default_value = "kpull-demo")]
     dir: PathBuf,
+    /// The site
+    #[arg(long, value_name = "SITE", default_value = "cluster")]
+    site: Which,
 }
 
 impl Run for Demo {
     fn run(&self) -> Result<Exit> {
         let start = Instant::now();
-        let setup = DemoSetup::make(&self.dir)?;
+        let shown = self.site.shown();
+        let setup = DemoSetup::make(&self.dir, shown)?;
+        let steps = Steps::default();
         print(&format!(
-            "A site, its signer, a server and three hosts, all in {}. Nothing outside it changes.",
+            "A site, its signer, a server and {} hosts, all in {}. Nothing outside it changes.",
+            if shown.hosts.len() == 2 { "two" } else { "three" },
             self.dir.display()
         ));
 
-        step(
-            1,
-            "The site",
-            "the shipped roles and host_vars. Upstream releases are replaced by stand-ins with the same names, since the demo runs offline; they are pinned by digest like the real ones.",
-        );
-        for host in setup.hosts() {
+        steps.next("The site", shown.about);
+        for host in shown.hosts {
             print(&format!("   {host:<8} {}", setup.roles_of(host)?));
         }
-        step(
-            2,
-            "Certificates and secrets",
-            "kpull creates authorities and issues certificates, and encrypts each key and secret to the hosts that need it.",
-        );
-        let (made, issued) = setup.issue()?;
-        let hosts =
-            |done: &[Completed]| done.iter().filter_map(|done| done.host.as_ref()).collect::<BTreeSet<_>>().len();
-        let names = |done: &[Completed]| done.iter().map(|done| done.name.as_str()).collect::<Vec<_>>().join(", ");
-        print(&format!("   made      {}", names(&made)));
-        print(&format!("   issued    {} certificates for {} hosts", issued.len(), hosts(&issued)));
-        print(&format!("   secrets   {}", setup.make_secrets()?.join(", ")));
-        step(
-            3,
+        if !shown.secrets.is_empty() {
+            steps.next(
+                "Certificates and secrets",
+                "kpull creates authorities and issues certificates, and encrypts each key and secret to the hosts that need it.",
+            );
+            let (made, issued) = setup.issue()?;
+            let hosts =
+                |done: &[Completed]| done.iter().filter_map(|done| done.host.as_ref()).collect::<BTreeSet<_>>().len();
+            let names = |done: &[Completed]| done.iter().map(|done| done.name.as_str()).collect::<Vec<_>>().join(", ");
+            print(&format!("   made      {}", names(&made)));
+            print(&format!("   issued    {} certificates for {} hosts", issued.len(), hosts(&issued)));
+            setup.make_secrets()?;
+            print(&format!("   secrets   {}", shown.secrets.join(", ")));
+        }
+        steps.next(
             "Signed",
             "an OpenSSH key signs a list of all files with their sizes and SHA-256 digests; hosts trust only this key.",
         );
         print(&format!("   {}", setup.sign()?));
-        step(
-            4,
+        steps.next(
             "Served",
             "over HTTPS on the loopback interface, with its own authority; any web server or git server works.",
         );
         print(&format!("   {}", setup.address()));
-        step(
-            5,
+        steps.next(
             "Applied",
-            "each host fetches, verifies, resolves and compares the release, downloads pinned artifacts, and changes what differs.",
+            if shown.upstream.is_empty() {
+                "each host fetches, verifies, resolves and compares the release, and changes what differs."
+            } else {
+                "each host fetches, verifies, resolves and compares the release, downloads pinned artifacts, and changes what differs."
+            },
         );
-        for host in setup.hosts() {
+        for host in shown.hosts {
             setup.apply(host, &Brief)?;
         }
-        step(6, "Again", "the server reports no new release, and nothing has drifted.");
-        for host in setup.hosts() {
+        steps.next("Again", "the server reports no new release, and nothing has drifted.");
+        for host in shown.hosts {
             setup.apply(host, &Brief)?;
         }
-        self.drift(&setup)?;
-        self.tampered(&setup)?;
+        drift(&setup, &steps)?;
+        tampered(&setup, &steps)?;
         setup.settle()?;
         print(&format!("\nDone in {:.1} s. Look around and continue on your own:", start.elapsed().as_secs_f64()));
         let (dir, kpull) = (self.dir.display(), program());
-        print(&format!("   {kpull} status --root {dir}/hosts/master1"));
-        print(&format!("   {kpull} explain --site {dir}/site master1 etcd.flags"));
-        print(&format!("   {kpull} pki list --site {dir}/site"));
-        print(&format!("   edit {dir}/site/roles/base/role.toml"));
-        print(&format!("   {kpull} plan --site {dir}/site --root {dir}/hosts/master1 --host master1"));
+        let (host, (variable, role)) = (shown.hosts.first().copied().unwrap_or_default(), shown.look);
+        print(&format!("   {kpull} status --root {dir}/hosts/{host}"));
+        print(&format!("   {kpull} explain --site {dir}/site {host} {variable}"));
+        if !shown.secrets.is_empty() {
+            print(&format!("   {kpull} pki list --site {dir}/site"));
+        }
+        print(&format!("   edit {dir}/site/roles/{role}/role.toml"));
+        print(&format!("   {kpull} plan --site {dir}/site --root {dir}/hosts/{host} --host {host}"));
         print(&format!(
-            "   {kpull} sign --site {dir}/site --key {dir}/signer && {kpull} apply --root {dir}/hosts/master1"
+            "   {kpull} sign --site {dir}/site --key {dir}/signer && {kpull} apply --root {dir}/hosts/{host}"
         ));
         Ok(Exit::Done)
     }
 }
 
-impl Demo {
-    fn drift(&self, setup: &DemoSetup) -> Result<()> {
-        const FILE: &str = "/etc/kubernetes/audit-policy.yaml";
-        step(
-            7,
-            "Drift",
-            "someone edits a file on master2. `kpull plan` shows the drift, and `kpull apply` corrects it and nothing else.",
-        );
-        let path = setup.outside("master2", FILE);
-        let text = std::fs::read_to_string(&path).context(code::OTHER, || format!("can't read {}", path.display()))?;
-        write(&path, &text.replace("level: Metadata", "level: None"))?;
-        setup.plan("master2")?;
-        setup.apply("master2", &Text::new(false)).map(drop)
-    }
+/// Shows drift, and how a run corrects it.
+fn drift(setup: &DemoSetup, steps: &Steps) -> Result<()> {
+    let (host, edit) = &setup.shown.drift;
+    steps.next(
+        "Drift",
+        &format!(
+            "someone edits a file on {host}. `kpull plan` shows the drift, and `kpull apply` corrects it and nothing else."
+        ),
+    );
+    edit_file(&setup.outside(host, edit.file), edit)?;
+    setup.plan(host)?;
+    setup.apply(host, &Text::new(false)).map(drop)
+}
 
-    fn tampered(&self, setup: &DemoSetup) -> Result<()> {
-        step(
-            8,
-            "Tampered with",
-            "release 2 changes one template. Someone changes a byte of it in transit: the hosts refuse the release and stay as they are.",
-        );
-        let template = setup.site().join("roles/kube-apiserver/templates/audit-policy.yaml");
-        let text =
-            std::fs::read_to_string(&template).context(code::OTHER, || format!("can't read {}", template.display()))?;
-        write(&template, &text.replace("level: Metadata", "level: Request"))?;
-        print(&format!("   {}", setup.sign()?));
-        setup.tamper(true);
-        match setup.apply("master3", &Silent) {
-            Err(error) if error.exit_code() == Exit::Refused => {
-                graphical(&error).lines().for_each(|line| print_as_is(&format!("   {line}")));
-            }
-            Err(error) => return Err(error),
-            Ok(_) => return Err(Error::new(code::OTHER, "the tampered release was not refused")),
+/// Shows a release that was tampered with, and then the genuine one.
+fn tampered(setup: &DemoSetup, steps: &Steps) -> Result<()> {
+    let (host, edit) = &setup.shown.change;
+    steps.next(
+        "Tampered with",
+        "release 2 changes one template. Someone changes a byte of it in transit: the hosts refuse the release and stay as they are.",
+    );
+    edit_file(&setup.site().join(edit.file), edit)?;
+    print(&format!("   {}", setup.sign()?));
+    setup.tamper(true);
+    match setup.apply(host, &Silent) {
+        Err(error) if error.exit_code() == Exit::Refused => {
+            graphical(&error).lines().for_each(|line| print_as_is(&format!("   {line}")));
         }
-        step(9, "Intact", "the release arrives as it was signed, and only the one file changes.");
-        setup.tamper(false);
-        for host in setup.hosts() {
-            setup.apply(host, &Text::new(false))?;
-        }
-        Ok(())
+        Err(error) => return Err(error),
+        Ok(_) => return Err(Error::new(code::OTHER, "the tampered release was not refused")),
     }
+    steps.next("Intact", "the release arrives as it was signed, and only the one file changes.");
+    setup.tamper(false);
+    for host in setup.shown.hosts {
+        setup.apply(host, &Text::new(false))?;
+    }
+    Ok(())
+}
+
+fn edit_file(path: &Path, edit: &Edit) -> Result<()> {
+    let text = std::fs::read_to_string(path).context(code::OTHER, || format!("can't read {}", path.display()))?;
+    std::fs::write(path, text.replace(edit.from, edit.to))
+        .context(code::OTHER, || format!("can't write {}", path.display()))
 }
 
 impl DemoSetup {
@@ -190,15 +203,19 @@ impl Report for Silent {
     fn event(&self, _: &Event<'_>) {}
 }
 
-fn step(number: usize, title: &str, text: &str) {
-    print(&format!("\n{number}. {title}: {text}"));
+/// Numbers the steps.
+#[derive(Default)]
+struct Steps(Cell<usize>);
+
+impl Steps {
+    fn next(&self, title: &str, text: &str) {
+        let number = self.0.get().saturating_add(1);
+        self.0.set(number);
+        print(&format!("\n{number}. {title}: {text}"));
+    }
 }
 
 /// The name under which this program was called.
 fn program() -> String {
     std::env::args().next().unwrap_or_else(|| "kpull".to_owned())
-}
-
-fn write(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).context(code::OTHER, || format!("can't write {}", path.display()))
 }

@@ -1,4 +1,4 @@
-//! What the demo needs around the hosts: the shipped site, keys, an authority, a web server.
+//! What the demo needs around the hosts: the site, keys, an authority, a web server.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use include_dir::{Dir, include_dir};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -16,6 +15,7 @@ use ssh_key::rand_core::OsRng;
 use ssh_key::{Algorithm, LineEnding, PrivateKey};
 use zeroize::Zeroizing;
 
+use super::site::{Shown, Upstream};
 use crate::author::pki::{Completed, PkiAdmin};
 use crate::author::secret::admin::SecretAdmin;
 use crate::cli::secret::random;
@@ -26,44 +26,12 @@ use crate::secret::Keyring;
 use crate::site::Site;
 use crate::trust::NAMESPACE;
 
-static ROLES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/roles");
-static HOST_VARS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/host_vars");
-static SITE: &str = include_str!("../../../site.toml");
-static ARTIFACTS: &str = include_str!("../../../artifacts.toml");
-
-/// The hosts of the demo.
-const HOSTS: [&str; 3] = ["master1", "master2", "master3"];
-/// The secrets that the roles need.
-const SECRETS: [&str; 3] = ["bootstrap-token", "haproxy-stats", "keepalived"];
-/// Upstream releases: name, directory in the tarball, programs.
-const RELEASES: &[(&str, &str, &[&str])] = &[
-    ("etcd", "etcd-vVERSION-linux-ARCH/", &["etcd", "etcdctl"]),
-    ("flannel", "", &["flanneld", "mk-docker-opts.sh"]),
-    (
-        "docker",
-        "docker/",
-        &[
-            "docker",
-            "docker-containerd",
-            "docker-containerd-ctr",
-            "docker-containerd-shim",
-            "docker-init",
-            "docker-proxy",
-            "docker-runc",
-            "dockerd",
-        ],
-    ),
-    (
-        "kubernetes-server",
-        "kubernetes/server/bin/",
-        &["kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet"],
-    ),
-];
 /// Marks a directory that the demo created, so that the next demo may remove it.
 const MARK: &str = ".kpull-demo";
 
 /// Everything around the hosts.
 pub(super) struct DemoSetup {
+    pub(super) shown: &'static Shown,
     dir: PathBuf,
     server: Server,
     tampering: Arc<AtomicBool>,
@@ -71,41 +39,40 @@ pub(super) struct DemoSetup {
 
 impl DemoSetup {
     /// Creates everything in an empty directory.
-    pub(super) fn make(dir: &Path) -> Result<Self> {
+    pub(super) fn make(dir: &Path, shown: &'static Shown) -> Result<Self> {
         fresh(dir)?;
         let dir = dir.canonicalize().context(code::OTHER, || format!("can't find {}", dir.display()))?;
-        let site = dir.join("site");
-        for (part, name) in [(&ROLES, "roles"), (&HOST_VARS, "host_vars")] {
-            std::fs::create_dir_all(site.join(name))
-                .and_then(|()| part.extract(site.join(name)))
-                .context(code::OTHER, || format!("can't write {}", site.display()))?;
-        }
         let tampering = Arc::new(AtomicBool::new(false));
         let (tls, ca) =
             authority().map_err(|error| Error::new(code::OTHER, "can't make certificates").because(error))?;
-        let served = (dir.clone(), tampering.clone());
-        let server = Server::secure(tls, move |request| answer(&served.0, request, served.1.load(Ordering::SeqCst)))
-            .context(code::OTHER, || "can't listen on 127.0.0.1".to_owned())?;
-        let setup = Self { dir, server, tampering };
+        let (served, on) = (dir.clone(), tampering.clone());
+        let server = Server::secure(tls, move |request| {
+            answer(&served, request, on.load(Ordering::SeqCst).then_some(shown.change.1.file))
+        })
+        .context(code::OTHER, || "can't listen on 127.0.0.1".to_owned())?;
+        let setup = Self { shown, dir, server, tampering };
+        for (path, content) in (shown.files)() {
+            setup.write(&format!("site/{path}"), &content)?;
+        }
         setup.write("ca.pem", ca.as_bytes())?;
-        let (operator, public) = make_key()?;
-        setup.write_key("operator", &operator)?;
-        setup.write("site/site.toml", format!("{SITE}\n[secrets]\nrecipients = [{public:?}]\n").as_bytes())?;
-        setup.pin_stand_ins()?;
+        if !shown.secrets.is_empty() {
+            let (operator, public) = make_key()?;
+            setup.write_key("operator", &operator)?;
+            setup.append("site/site.toml", &format!("\n[secrets]\nrecipients = [{public:?}]\n"))?;
+        }
+        if !shown.upstream.is_empty() {
+            setup.pin_stand_ins()?;
+        }
         setup.make_signer()?;
-        for host in HOSTS {
+        for host in shown.hosts {
             let file = |name: &str| setup.dir.join(name).display().to_string();
             let source = format!("http = {:?}\nca = {:?}\nretries = 0", setup.server.url("site"), file("ca.pem"));
             setup.enroll(host, &format!("{source}\n\n[artifacts]\nca = {:?}", file("ca.pem")))?;
+        }
+        for host in shown.recipients {
             setup.make_host_key(host)?;
         }
-        // it has certificates and secrets of its own, too
-        setup.make_host_key("node1")?;
         Ok(setup)
-    }
-
-    pub(super) fn hosts(&self) -> [&'static str; 3] {
-        HOSTS
     }
 
     pub(super) fn site(&self) -> PathBuf {
@@ -139,14 +106,16 @@ impl DemoSetup {
 
     /// Points the hosts to the site's directory, since the server ends with the demo.
     pub(super) fn settle(&self) -> Result<()> {
-        HOSTS
-            .into_iter()
+        self.shown
+            .hosts
+            .iter()
             .try_for_each(|host| self.enroll(host, &format!("dir = {:?}", self.site().display().to_string())))
     }
 
     fn enroll(&self, host: &str, source: &str) -> Result<()> {
         let text = format!(
-            "host = {host:?}\n\n[trust]\nsite = \"k8s\"\nallowed_signers = {:?}\n\n[[source]]\n{source}\n",
+            "host = {host:?}\n\n[trust]\nsite = {:?}\nallowed_signers = {:?}\n\n[[source]]\n{source}\n",
+            self.shown.name,
             self.dir.join("allowed_signers").display().to_string()
         );
         self.write(&format!("hosts/{host}/etc/kpull/kpull.toml"), text.as_bytes())
@@ -163,8 +132,7 @@ impl DemoSetup {
         let (key, public) = make_key()?;
         self.write_key(&format!("hosts/{host}/etc/ssh/ssh_host_ed25519_key"), &key)?;
         let vars = format!("site/host_vars/{host}.toml");
-        let path = self.dir.join(&vars);
-        let text = std::fs::read_to_string(&path).context(code::OTHER, || format!("can't read {}", path.display()))?;
+        let text = self.read(&vars)?;
         self.write(&vars, format!("recipient = {public:?}\n{text}").as_bytes())
     }
 
@@ -174,22 +142,23 @@ impl DemoSetup {
         Ok((admin()?.init()?, admin()?.issue()?))
     }
 
-    /// Writes the secrets that the roles need; returns their names.
-    pub(super) fn make_secrets(&self) -> Result<Vec<&'static str>> {
+    /// Writes the secrets that the roles need.
+    pub(super) fn make_secrets(&self) -> Result<()> {
         let mut admin = SecretAdmin::open(&self.site())?;
-        for name in SECRETS {
+        for name in self.shown.secrets {
             admin.set(name, random(8).as_slice())?;
         }
         // the authority's key was created before the hosts that need it were known
-        SecretAdmin::open(&self.site())?.rekey(&|| Keyring::load(&[self.dir.join("operator")], None))?;
-        Ok(SECRETS.to_vec())
+        SecretAdmin::open(&self.site())?.rekey(&|| Keyring::load(&[self.dir.join("operator")], None)).map(drop)
     }
 
     /// Serves stand-ins for upstream releases, and pins them in artifacts.toml.
     fn pin_stand_ins(&self) -> Result<()> {
-        let mut artifacts: toml::Table =
-            ARTIFACTS.parse().context(code::OTHER, || "artifacts.toml can't be read".to_owned())?;
-        for (artifact, dir, programs) in RELEASES {
+        let mut artifacts: toml::Table = self
+            .read("site/artifacts.toml")?
+            .parse()
+            .context(code::OTHER, || "artifacts.toml can't be read".to_owned())?;
+        for Upstream { name: artifact, dir, programs } in self.shown.upstream {
             let Some(entry) = artifacts.get_mut(*artifact).and_then(toml::Value::as_table_mut) else {
                 return Err(Error::new(code::OTHER, format!("artifacts.toml has no {artifact}")));
             };
@@ -217,6 +186,15 @@ impl DemoSetup {
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
             .context(code::OTHER, || format!("can't write {}", path.display()))?;
         self.write(name, key)
+    }
+
+    fn read(&self, name: &str) -> Result<String> {
+        let path = self.dir.join(name);
+        std::fs::read_to_string(&path).context(code::OTHER, || format!("can't read {}", path.display()))
+    }
+
+    fn append(&self, name: &str, text: &str) -> Result<()> {
+        self.write(name, (self.read(name)? + text).as_bytes())
     }
 
     fn write(&self, name: &str, content: &[u8]) -> Result<()> {
@@ -265,8 +243,8 @@ fn authority() -> Result<(ServerConfig, String), Box<dyn std::error::Error>> {
     Ok((config, issuer.pem()))
 }
 
-/// The answer of the web server: files of the site and the stand-ins, with an ETag.
-fn answer(dir: &Path, request: &Received, tampering: bool) -> Answer {
+/// The answer of the web server: files of the site and the stand-ins, with an ETag. A byte of the file `tampered` is changed.
+fn answer(dir: &Path, request: &Received, tampered: Option<&str>) -> Answer {
     let path = request.path.trim_start_matches('/');
     let public = path.starts_with("site/") || path.starts_with("stand-in/");
     let Some(mut body) =
@@ -278,8 +256,7 @@ fn answer(dir: &Path, request: &Received, tampering: bool) -> Answer {
     if request.header("if-none-match") == Some(&etag) {
         return Answer::new(304, "").with("ETag", etag);
     }
-    if tampering
-        && path.ends_with("audit-policy.yaml")
+    if tampered.is_some_and(|file| path.ends_with(file))
         && let Some(byte) = body.last_mut()
     {
         *byte ^= 1;

@@ -1,0 +1,85 @@
+//! The quickstart with git, as it stands in the manual: from an empty repository to two hosts that follow it over ssh, with the example
+//! site `web`.
+
+use crate::support::lab::Lab;
+use crate::support::page;
+
+const HOSTS: [(&str, &str); 3] = [("git", "192.168.1.10"), ("web1", "192.168.1.11"), ("db1", "192.168.1.12")];
+const PROMPTS: [&str; 4] = ["desk$", "git#", "web1#", "db1#"];
+const KEYS: [&str; 4] = ["KEY OF you", "KEY OF git", "KEY OF web1", "KEY OF db1"];
+
+/// A git server, on which the operator has an account too, and two hosts.
+struct World {
+    lab: Lab,
+    real: Vec<(&'static str, String)>,
+}
+
+impl World {
+    fn new() -> Self {
+        let lab = Lab::new(&HOSTS);
+        let package = crate::lab::packages::packages().join("kpull_0.1.0-1_amd64.deb");
+        for (name, _) in HOSTS {
+            let host = lab.host(name);
+            host.copy(&package, "/root/kpull_0.1.0-1_amd64.deb", 0o644);
+            host.run("echo 192.168.1.10 git.example.org >> /etc/hosts").ok();
+            // PostgreSQL is large, and no power cut follows
+            host.write("/etc/dpkg/dpkg.cfg.d/lab", "force-unsafe-io\n");
+        }
+        lab.host("git")
+            .run(
+                "DEBIAN_FRONTEND=noninteractive apt-get install -qq -y openssh-server && dpkg -i /root/kpull_0.1.0-1_amd64.deb && \
+                 useradd -m -s /bin/bash you && \
+                 runuser -l you -c 'git config --global user.name you && git config --global user.email you@example.org'",
+            )
+            .ok();
+        Self { lab, real: Vec::new() }
+    }
+}
+
+impl page::World for World {
+    fn run(&mut self, prompt: &str, command: &str) -> String {
+        let host = self.lab.host(prompt.strip_suffix('#').unwrap_or("git"));
+        host.write("/run/command", format!("{{ {command}\n}} 2>&1\n"));
+        let output =
+            host.run(if prompt == "desk$" { "runuser -l you /run/command" } else { "cd /root && bash /run/command" });
+        // a plan has changes
+        assert!([0, 2].contains(&output.code()), "{prompt} {command}\n{output}");
+        let words = output.stdout.trim_end();
+        if command.starts_with("cut ") {
+            let index = PROMPTS.iter().position(|one| *one == prompt).unwrap();
+            self.real.push((KEYS[index], words.to_owned()));
+        } else if command.contains("ssh-keygen -l") {
+            self.real.push(("SHA256:KEY", words.split(' ').nth(1).unwrap().to_owned()));
+        }
+        output.stdout
+    }
+
+    fn write(&mut self, path: &str, text: &str) {
+        let (host, path) = path.split_once(':').unwrap();
+        self.lab.host(host).write(path, text);
+    }
+
+    fn real(&mut self) -> &mut Vec<(&'static str, String)> {
+        &mut self.real
+    }
+}
+
+#[test]
+fn the_quickstart_leads_from_an_empty_repository_to_two_hosts() {
+    let mut world = World::new();
+    let made = page::run("quickstart.md", &PROMPTS, &mut world);
+    assert!(made.contains("<p>good day from web1</p>\n<p>db1:5432 - accepting connections</p>"), "{made}");
+    for name in ["web1", "db1"] {
+        let host = world.lab.host(name);
+        let plan = host.run("kpull plan");
+        assert_eq!(plan.code(), 0, "{plan}");
+        assert!(host.run("kpull verify").ok().contains("database"));
+    }
+    // only the web server reaches the database
+    world.lab.host("git").run("timeout 5 bash -c '</dev/tcp/192.168.1.12/5432'").fails(1);
+    // a host can read the site with its key, and not write it
+    let web1 = world.lab.host("web1");
+    web1.run("git clone -q git@git.example.org:shop.git /tmp/shop").ok();
+    let push = "cd /tmp/shop && git -c user.name=x -c user.email=x commit -q --allow-empty -m x && git push -q";
+    assert_ne!(web1.run(push).code(), 0, "a host pushed");
+}
