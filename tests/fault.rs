@@ -69,6 +69,18 @@ target = "{text}"
 path = "/etc/hosts"
 name = "cluster"
 content = "10.0.0.1 {text}"
+[[line]]
+path = "/etc/hosts"
+regex = "^10.0.0.2 "
+line = "10.0.0.2 {text}"
+[[line]]
+path = "/etc/hosts"
+regex = "theirs"
+state = "absent"
+[[setting]]
+path = "/etc/daemon.json"
+key = "log.level"
+value = "{text}"
 [[absent]]
 path = "/etc/absent.{text}"
 [[sysctl]]
@@ -110,7 +122,9 @@ impl World {
         let site = Site::new("test");
         site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n").role("base", &role("old", files));
         let tree = site.sign().enroll();
-        tree.write("srv/1", "somebody's\n").write("etc/hosts", "127.0.0.1 localhost\n");
+        tree.write("srv/1", "somebody's\n")
+            .write("etc/hosts", "127.0.0.1 localhost\n10.0.0.2 before\n10.0.0.3 theirs\n");
+        tree.write("etc/daemon.json", "{\"log\": {\"level\": \"before\"}}");
         tree.write("etc/absent.new", "here\n").write("etc/absent.old", "here\n");
         symlink("before", tree.at("etc/link")).unwrap();
         tree.kpull("apply").exits(0);

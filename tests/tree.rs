@@ -20,6 +20,7 @@ mod help;
 mod hooks;
 mod isolated;
 mod keys;
+mod lines;
 mod metrics;
 mod mirrors;
 mod names;

@@ -19,7 +19,17 @@ const NAMES: &[(&[&str], &str, &str)] = &[
     ),
     (&["copy", "cookbook_file"], "file", "that is a [[file]]: `path`, and `content` or `source`"),
     (
-        &["lineinfile", "blockinfile", "line", "lines", "replace", "file_line", "ini_file", "augeas"],
+        &["lineinfile", "replace", "file_line"],
+        "line",
+        "a line of a file that others write is a [[line]]: `path`, `line`, and `regex` for what it replaces",
+    ),
+    (
+        &["ini_file", "ini_setting", "augeas", "json_file", "yaml_file", "option"],
+        "setting",
+        "a value in a configuration file is a [[setting]]: `path`, `key` and `value`",
+    ),
+    (
+        &["blockinfile", "lines"],
         "block",
         "lines in a file of somebody else's are a [[block]]: `path`, `name` and `content`",
     ),
@@ -87,6 +97,13 @@ const NAMES: &[(&[&str], &str, &str)] = &[
     (&["cmd", "command", "argv"], "run", "that is `run = [\"PROGRAM\", \"ARGUMENT\"]`"),
     (&["chdir", "workdir", "working_directory"], "cwd", "that is `cwd`"),
     (&["onlyif"], "only_if", "that is `only_if`"),
+    (&["regexp", "match", "pattern"], "regex", "that is `regex`"),
+    (&["insertafter"], "insert_after", "that is `insert_after`; for the end of the file, leave it out"),
+    (
+        &["insertbefore"],
+        "insert_before",
+        "that is `insert_before`; for the beginning of the file, `insert_at = \"begin\"`",
+    ),
     (
         &["daemon_reload", "daemon_reexec"],
         "restart_when",
@@ -195,7 +212,7 @@ mod tests {
         }
         let kinds: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
         for (typed, own) in
-            [("service", "unit"), ("copy", "file"), ("cron", "timer"), ("mount", "mount"), ("lineinfile", "block")]
+            [("service", "unit"), ("copy", "file"), ("cron", "timer"), ("mount", "mount"), ("lineinfile", "line")]
         {
             assert!(advice(typed, &kinds).is_some_and(|advice| advice.contains(own)), "{typed}");
         }

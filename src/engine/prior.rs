@@ -26,7 +26,7 @@ pub const ROLE: &str = "(gone)";
 const LARGEST_EDIT: u64 = 16 << 20;
 
 /// The record of one thing that a resource owns on the host.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 struct OwnedItem {
     /// The resource that owns it, or owned it.
     id: String,

@@ -5,6 +5,7 @@
 
 mod claim;
 pub mod diff;
+pub mod edit;
 pub mod prior_state;
 #[cfg(test)]
 pub mod testing;
@@ -552,11 +553,13 @@ kinds! {
     firewall::FirewallFields,
     group::GroupFields,
     kube_object::KubeObjectFields,
+    line::LineFields,
     module::ModuleFields,
     package::PackageFields,
     probe::ProbeFields,
     repository::RepositoryFields,
     secret::SecretFields,
+    setting::SettingFields,
     slot::SlotFields,
     swap::SwapFields,
     symlink::SymlinkFields,

@@ -10,6 +10,7 @@ use crate::host::zone::{Edit, Element, Target};
 use crate::kind::absent::Absent;
 use crate::kind::block::Block;
 use crate::kind::directory::Directory;
+use crate::kind::edit::{FileEdit, Undo};
 use crate::kind::file::{File, Ownership};
 use crate::kind::firewall::{Former, Setting};
 use crate::kind::package::OrphanPackage;
@@ -21,7 +22,7 @@ use crate::kind::{Claim, Resource, Work};
 use crate::store::Store;
 
 /// The recorded state of one thing. Owners are numbers: their names may no longer exist when it is restored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "was", rename_all = "kebab-case")]
 pub enum PriorState {
     /// There was nothing at the path.
@@ -79,6 +80,20 @@ pub enum PriorState {
         /// Whether its last line had no line break.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         unended: bool,
+    },
+    /// A file without this edit.
+    Edited {
+        /// The file.
+        path: String,
+        /// What was in its place.
+        #[serde(flatten)]
+        undo: Undo,
+        /// Whether there was no file at all.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        no_file: bool,
+        /// Whether the file is overwritten in place.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        in_place: bool,
     },
     /// A kernel setting, in the running kernel.
     Sysctl {
@@ -275,6 +290,9 @@ impl PriorState {
                 unended: *unended,
                 validate: None,
             }),
+            Self::Edited { path, undo, no_file, in_place } => {
+                Box::new(FileEdit::undo(at(path)?, undo.clone(), *no_file, *in_place))
+            }
             Self::Sysctl { name, value } => return Ok(Sysctl::for_now(name, value).map(|sysctl| Box::new(sysctl) as _)),
             Self::Shut { zone, element } => former(zone, Setting::Element(Edit::Remove(element.clone()))),
             Self::Open { zone, element } => former(zone, Setting::Element(Edit::Add(element.clone()))),

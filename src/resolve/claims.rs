@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, code};
+use crate::kind::edit::FileEdit;
 use crate::kind::file::File;
 use crate::kind::symlink::Symlink;
 use crate::kind::{Claim, Item};
@@ -105,6 +106,23 @@ pub(super) fn errors(items: &[Item]) -> Vec<Error> {
     let clashes = clashes(items, |path| links.straight(path).display().to_string());
     let mut errors: Vec<Error> = clashes.iter().map(|clash| explain(clash, items)).collect();
     errors.extend(below_files(items, &links));
+    errors.extend(contradictions(items, &links));
+    errors
+}
+
+/// An error for each two edits of one file that can't both be in effect.
+fn contradictions(items: &[Item], links: &Links) -> Vec<Error> {
+    let mut edits: HashMap<PathBuf, Vec<(&Item, &FileEdit)>> = HashMap::new();
+    let mut errors = Vec::new();
+    for (item, edit) in items.iter().filter_map(|item| Some((item, item.as_kind::<FileEdit>()?))) {
+        let others = edits.entry(links.straight(edit.path())).or_default();
+        for (first, _) in others.iter().filter(|(_, other)| edit.contradicts(other)) {
+            let what = format!("{} and {} change the same part of `{}`", first.id, item.id, edit.path().display());
+            let error = Error::new(code::CLASH, what).at(item.place.clone(), "here again");
+            errors.push(error.help(format!("the other one is at {}; keep one of them", first.place)));
+        }
+        others.push((item, edit));
+    }
     errors
 }
 

@@ -133,6 +133,76 @@ fn the_file_of_a_packages_later_version_is_the_one_that_is_restored() {
 }
 
 #[test]
+fn changed_lines_and_values_of_packages_files_outlive_an_upgrade_and_are_undone() {
+    let world = World::new();
+    let host = world.host();
+    let real =
+        "/etc/ssh/sshd_config /etc/default/grub /etc/docker/daemon.json /etc/systemd/journald.conf /etc/login.defs";
+    host.run(
+        "mkdir -p /etc/docker /etc/default /etc/ssh
+        [ -e /etc/ssh/sshd_config ] || printf '#PermitRootLogin prohibit-password\\nUsePAM yes\\n' > /etc/ssh/sshd_config
+        [ -e /etc/default/grub ] || printf 'GRUB_TIMEOUT=5\\nGRUB_CMDLINE_LINUX_DEFAULT=\"quiet\"\\n' > /etc/default/grub
+        [ -e /etc/docker/daemon.json ] || printf '{\\n  \"log-driver\": \"journald\"\\n}\\n' > /etc/docker/daemon.json",
+    )
+    .ok();
+    let state = || host.run(&format!("stat -c '%n %a %u %g' {real}; sha256sum {real}; dpkg --verify")).ok();
+    let before = state();
+    offer(host, "daemon", "1", "amd64", "");
+    let role = |version: u32| {
+        format!(
+            "{DAEMON}version = \"{version}\"\n{}",
+            r#"
+[[line]]
+path = "/etc/daemon/daemon.conf"
+line = "more = 1"
+[[line]]
+path = "/etc/ssh/sshd_config"
+name = "root"
+regex = '^#?\s*PermitRootLogin\s'
+line = "PermitRootLogin no"
+insert_before = "^Match"
+[[line]]
+path = "/etc/login.defs"
+regex = '^UMASK\s'
+line = "UMASK 027"
+[[setting]]
+path = "/etc/default/grub"
+key = "GRUB_TIMEOUT"
+value = 1
+[[setting]]
+path = "/etc/docker/daemon.json"
+key = "log-opts.max-size"
+value = "50m"
+[[setting]]
+path = "/etc/systemd/journald.conf"
+key = "Journal.SystemMaxUse"
+value = "100M"
+[[unit]]
+name = "systemd-journald.service"
+restart_when = ["setting:/etc/systemd/journald.conf#Journal.SystemMaxUse"]
+"#
+        )
+    };
+    world.release(&role(1));
+    world.converges();
+    assert_eq!(host.run("cat /etc/daemon/daemon.conf").ok(), "shipped 1\nmore = 1");
+    host.run("python3 -c 'import json; assert json.load(open(\"/etc/docker/daemon.json\"))[\"log-opts\"] == {\"max-size\": \"50m\"}'").ok();
+    host.run(". /etc/default/grub && test \"$GRUB_TIMEOUT\" = 1 && grep -qx 'UMASK 027' /etc/login.defs").ok();
+    host.run("systemd-analyze cat-config systemd/journald.conf | grep -qx SystemMaxUse=100M").ok();
+    host.run("sed -i s/=100M/=1M/ /etc/systemd/journald.conf").ok();
+    world.converges();
+
+    // dpkg asks nobody about the file that was changed, and leaves it as it is
+    offer(host, "daemon", "2", "amd64", "");
+    world.release(&role(2));
+    world.converges();
+    assert_eq!(host.run("cat /etc/daemon/daemon.conf").ok(), "shipped 1\nmore = 1");
+    world.release("");
+    world.converges();
+    assert_eq!(state(), before);
+}
+
+#[test]
 fn a_run_that_dies_during_an_installation_still_records_the_packages_files() {
     let world = World::new();
     let host = world.host();

@@ -36,6 +36,19 @@ path = "/etc/app/block"
 name = "db"
 content = "password {{ password }}"
 
+[[line]]
+path = "/etc/app/line"
+name = "db"
+regex = '^password\s'
+line = "password {{ password }}"
+create = true
+
+[[setting]]
+path = "/etc/app/setting.json"
+key = "db.password"
+value = "{{ password }}"
+create = true
+
 [[secret]]
 name = "db"
 path = "/etc/app/key"
@@ -164,6 +177,8 @@ fn a_host_gets_its_secrets_for_the_owner_alone() {
         ("shared.conf", 0o640),
         ("plain", 0o644),
         ("block", 0o600),
+        ("line", 0o600),
+        ("setting.json", 0o600),
         ("key", 0o600),
     ] {
         assert_eq!(tree.mode(&format!("etc/app/{path}")), mode, "{path}");
@@ -182,7 +197,7 @@ fn no_output_and_no_record_contains_the_plaintext() {
     hides(&tree.kpull("plan --json").exits(2), DB);
     hides(&tree.kpull("apply --diff").exits(0), DB);
     // each file must change again, and its current content is the secret
-    for path in ["env", "app.conf", "shared.conf", "block", "key"] {
+    for path in ["env", "app.conf", "shared.conf", "block", "line", "setting.json", "key"] {
         tree.write(&format!("etc/app/{path}"), tree.read(&format!("etc/app/{path}")).replace("horse", "donkey"));
     }
     hides(&tree.kpull("plan --json").exits(2), "battery staple");
@@ -268,6 +283,8 @@ fn a_rotated_secret_changes_only_the_files_that_contain_it() {
         "template:/etc/app/app.conf",
         "template:/etc/app/shared.conf",
         "block:/etc/app/block#db",
+        "line:/etc/app/line#db",
+        "setting:/etc/app/setting.json#db.password",
         "secret:/etc/app/key",
         "secret:db",
     ];
@@ -683,6 +700,8 @@ fn a_preview_shows_no_change_only_because_it_has_no_key_to_compare() {
         "file:/etc/app/env",
         "template:/etc/app/app.conf",
         "block:/etc/app/block#db",
+        "line:/etc/app/line#db",
+        "setting:/etc/app/setting.json#db.password",
         "secret:db",
         "file:/etc/app/coded",
     ] {

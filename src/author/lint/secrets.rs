@@ -82,6 +82,8 @@ fn shown(host: &Host<'_>, item: &Item) -> Option<Shown> {
         "command" => (&["env"], "pass it in `env`: other users can see the arguments of running programs"),
         "probe" => (&["http", "https", "expect", "expect_body"], "let the program read it from its own file"),
         "etcd_key" => (&["value"], "only `value` of a key may be a secret"),
+        "line" => (&["line"], "only `line` may contain a secret: `regex` finds it without the secret"),
+        "setting" => (&["value"], "only `value` of a setting may be a secret"),
         _ => (&["content"], "write it to a file with restricted access, as `[[secret]]` does"),
     };
     let mut open = item.fields.as_object().into_iter().flatten().filter(|(name, _)| !hidden.contains(&name.as_str()));

@@ -1,0 +1,558 @@
+//! `[[line]]`: one line in a file that others write too, or its absence.
+
+use fancy_regex::Regex;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::document::fields::{AbsolutePath, is_plain};
+use crate::error::Result;
+use crate::kind::edit::{FileEdit, Operation, Presence};
+use crate::kind::validation::Validation;
+use crate::kind::{Build, Fields, Resource};
+
+/// Fields of `[[line]]`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LineFields {
+    /// The file.
+    path: AbsolutePath,
+    /// The line, without a line break. With `state = "absent"`, every line that equals it is removed.
+    line: Option<String>,
+    /// Finds the line that is replaced, the last one that matches; it must match `line` too. When left out, only a line that equals `line`
+    /// is found. With `state = "absent"`, every line that matches is removed.
+    regex: Option<String>,
+    /// Where a new line goes: after the last line that matches. At the end of the file when left out, or if none matches.
+    insert_after: Option<String>,
+    /// Where a new line goes: before the first line that matches. At the end of the file when left out, or if none matches.
+    insert_before: Option<String>,
+    /// Where a new line goes: to the beginning or the end of the file; the end when left out.
+    insert_at: Option<Position>,
+    /// Whether the line is in the file; it is when left out.
+    #[serde(default)]
+    state: Presence,
+    /// What the id ends with, `line:PATH#NAME`: letters, digits, `.`, `_` and `-`; `regex` or `line` when left out.
+    name: Option<String>,
+    /// Whether a missing file is created (0644, or 0600 with a secret in it; root); it is an error when left out.
+    #[serde(default)]
+    create: bool,
+    /// Whether the line is kept out of diffs.
+    #[serde(default)]
+    sensitive: bool,
+    /// Whether the file is written into as it stands, and not replaced by a new one; not when left out.
+    #[serde(default)]
+    in_place: bool,
+    /// A program with its arguments that must accept the new content before it replaces the old one, with `%s` for the path of a temporary
+    /// file with that content; nothing is checked when left out.
+    validate: Option<Vec<String>>,
+}
+
+/// An end of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Position {
+    /// The first line.
+    Begin,
+    /// The last line.
+    End,
+}
+
+impl Fields for LineFields {
+    const NAME: &'static str = "line";
+
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        let is_present = self.state == Presence::Present;
+        match (&self.line, &self.regex, is_present) {
+            (None, _, true) => return Err(build.invalid("path", "set `line`")),
+            (None, None, false) => return Err(build.invalid("path", "set `line` or `regex`: what to remove")),
+            (Some(_), Some(_), false) => return Err(build.invalid("line", "set `line` or `regex`, not both")),
+            _ => {}
+        }
+        let line = self.line.as_deref().unwrap_or_default();
+        build.refuse_if(self.line.is_some() && line.trim().is_empty(), "line", "a line is not empty")?;
+        let breaks = ['\n', '\r', '\0'];
+        build.refuse_if(line.contains(breaks), "line", "it is one line: for several, write a [[block]]")?;
+        let compiled = |field: &str, text: &Option<String>| match text {
+            None => Ok(None),
+            Some(text) => Regex::new(text).map(Some).map_err(|error| build.invalid(field, &error.to_string())),
+        };
+        build.refuse_if(self.regex.as_deref() == Some(""), "regex", "an empty one matches every line")?;
+        let regex = compiled("regex", &self.regex)?;
+        if let (Some(regex), true) = (&regex, is_present) {
+            let matches = regex.is_match(line).map_err(|error| build.invalid("regex", &error.to_string()))?;
+            let why = "it does not match `line`, so each run would add the line again: match the old and the new line";
+            build.refuse_if(!matches, "regex", why)?;
+        }
+        let places = [self.insert_after.is_some(), self.insert_before.is_some(), self.insert_at.is_some()];
+        let is_one = places.iter().filter(|is_set| **is_set).count() < 2;
+        build.refuse_if(!is_one, "path", "set one of `insert_after`, `insert_before` and `insert_at`")?;
+        build.refuse_if(!is_present && places.contains(&true), "state", "a line that is removed has no place")?;
+        let place =
+            match (compiled("insert_after", &self.insert_after)?, compiled("insert_before", &self.insert_before)?) {
+                (Some(regex), _) => Place::After(regex),
+                (_, Some(regex)) => Place::Before(regex),
+                _ if self.insert_at == Some(Position::Begin) => Place::Begin,
+                _ => Place::End,
+            };
+        let is_bad = self.name.as_deref().is_some_and(|name| !is_plain(name));
+        build.refuse_if(is_bad, "name", "a line's name is letters, digits, `.`, `_` and `-`")?;
+        let is_secret = build.is_secret();
+        let sensitive = self.sensitive || is_secret;
+        let why = "a line with a secret needs a `regex` that finds it again, without the secret";
+        build.refuse_if(is_secret && self.regex.is_none(), "line", why)?;
+        let part = self.regex.clone().or_else(|| self.line.clone()).unwrap_or_default();
+        Ok(vec![Box::new(FileEdit {
+            kind: Self::NAME,
+            path: self.path,
+            name: self.name.unwrap_or_else(|| part.clone()),
+            part: format!("line:{part}"),
+            operation: Operation::Line(LineEdit { line: self.line, regex, place, presence: self.state }),
+            create: self.create,
+            no_file: false,
+            in_place: self.in_place,
+            sensitive,
+            is_secret,
+            validate: Validation::of(self.validate, sensitive, build)?,
+        })])
+    }
+}
+
+/// Where a new line goes.
+#[derive(Debug)]
+pub enum Place {
+    /// After the last match, or to the end.
+    After(Regex),
+    /// Before the first match, or to the end.
+    Before(Regex),
+    /// To the beginning.
+    Begin,
+    /// To the end.
+    End,
+}
+
+/// A line that is in a text, or is not.
+#[derive(Debug)]
+pub struct LineEdit {
+    pub(super) line: Option<String>,
+    regex: Option<Regex>,
+    place: Place,
+    pub(super) presence: Presence,
+}
+
+impl LineEdit {
+    /// The text with the line, or without it.
+    pub(super) fn edited(&self, text: &str) -> Result<String, String> {
+        let mut lines = Lines::of(text);
+        let found = lines.matching(self.regex.as_ref(), self.line.as_deref())?;
+        match (&self.line, self.presence, found.last()) {
+            (_, Presence::Absent, _) => lines.remove(&found),
+            (Some(line), _, Some(at)) => lines.set(*at, line),
+            (Some(line), _, None) => {
+                let at = self.position(&lines)?;
+                lines.insert(at, line);
+                lines.is_ended |= at.saturating_add(1) == lines.all.len();
+            }
+            (None, ..) => {}
+        }
+        Ok(lines.to_string())
+    }
+
+    fn position(&self, lines: &Lines) -> Result<usize, String> {
+        let end = lines.all.len();
+        Ok(match &self.place {
+            Place::After(regex) => lines.matching(Some(regex), None)?.last().map_or(end, |at| at.saturating_add(1)),
+            Place::Before(regex) => lines.matching(Some(regex), None)?.first().copied().unwrap_or(end),
+            Place::Begin => 0,
+            Place::End => end,
+        })
+    }
+
+    /// What the edit will replace in a text; `None` if nothing needs to be restored.
+    pub(super) fn former(&self, text: &str) -> Result<Option<FormerLines>, String> {
+        let lines = Lines::of(text);
+        let mut found = lines.matching(self.regex.as_ref(), self.line.as_deref())?;
+        let all = self.presence == Presence::Absent;
+        if !all {
+            if self.regex.is_none() && !found.is_empty() {
+                return Ok(None);
+            }
+            found = found.into_iter().last().into_iter().collect();
+        }
+        let is_last = match all {
+            true => found.len() == lines.all.len(),
+            false => found.is_empty() && self.position(&lines)? == lines.all.len(),
+        };
+        let unended = !lines.is_ended && is_last;
+        let regex = self.regex.as_ref().map(ToString::to_string);
+        let line = if regex.is_some() { None } else { self.line.clone() };
+        Ok(Some(FormerLines { regex, line, all, unended, lines: lines.former(&found) }))
+    }
+
+    /// Whether this edit changes or removes the line of another.
+    pub(super) fn contradicts(&self, other: &Self) -> bool {
+        let Some(line) = other.line.as_deref().filter(|_| other.presence == Presence::Present) else { return false };
+        let is_same = self.presence == Presence::Present && self.line.as_deref() == Some(line);
+        !is_same && self.changes(line)
+    }
+
+    /// Whether this edit finds a line.
+    pub(super) fn changes(&self, line: &str) -> bool {
+        matches(self.regex.as_ref(), self.line.as_deref(), line).unwrap_or(false)
+    }
+}
+
+fn matches(regex: Option<&Regex>, line: Option<&str>, text: &str) -> Result<bool, String> {
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    match regex {
+        Some(regex) => regex.is_match(text).map_err(|error| format!("the regular expression fails on a line: {error}")),
+        None => Ok(line == Some(text)),
+    }
+}
+
+/// The lines that an edit replaces or removes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormerLines {
+    /// What finds the line of the edit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    regex: Option<String>,
+    /// The line of the edit, without a regular expression.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    line: Option<String>,
+    /// Whether these are all lines that matched.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) all: bool,
+    /// Whether the last line of the file had no line break, which the edit adds or removes with the line.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    unended: bool,
+    /// The lines.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    lines: Vec<Former>,
+}
+
+/// A line and where it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Former {
+    at: usize,
+    /// The line before it; `None` for the first one.
+    below: Option<String>,
+    text: String,
+}
+
+impl FormerLines {
+    fn found(&self, lines: &Lines) -> Result<Vec<usize>, String> {
+        let regex = self.regex.as_deref().map(Regex::new).transpose().map_err(|error| error.to_string())?;
+        lines.matching(regex.as_ref(), self.line.as_deref())
+    }
+
+    /// The text as it was before the edit, but for what others have changed. Lines that other edits want stay.
+    pub(super) fn restored(&self, text: &str, wanted: &[&str]) -> Result<String, String> {
+        let mut lines = Lines::of(text);
+        let mut found = self.found(&lines)?;
+        found.retain(|at| !lines.all.get(*at).is_some_and(|line| wanted.contains(&line.as_str())));
+        match (self.all, found.last(), self.lines.first()) {
+            (false, Some(at), Some(former)) => lines.set(*at, &former.text),
+            (false, Some(at), None) => {
+                lines.remove(&[*at]);
+                lines.is_ended &= !(self.unended && *at == lines.all.len());
+            }
+            _ => {
+                lines.remove(&found);
+                lines.is_ended &= !(self.unended && lines.all.is_empty());
+                self.lines.iter().for_each(|former| lines.put_back(former));
+            }
+        }
+        Ok(lines.to_string())
+    }
+
+    /// Makes this the record of all lines that match in a text, which has the edit.
+    pub(super) fn extend(&mut self, text: &str) -> Result<(), String> {
+        let lines = Lines::of(text);
+        let mut found = self.found(&lines)?;
+        // the last one is the edit's own
+        found.pop();
+        let mut all = lines.former(&found);
+        all.append(&mut self.lines);
+        (self.lines, self.all) = (all, true);
+        Ok(())
+    }
+}
+
+/// A text as lines.
+struct Lines {
+    all: Vec<String>,
+    /// Whether the last line has a line break.
+    is_ended: bool,
+}
+
+impl Lines {
+    fn of(text: &str) -> Self {
+        let is_ended = text.is_empty() || text.ends_with('\n');
+        let all = text.split_inclusive('\n').map(|line| line.strip_suffix('\n').unwrap_or(line).to_owned()).collect();
+        Self { all, is_ended }
+    }
+
+    fn matching(&self, regex: Option<&Regex>, line: Option<&str>) -> Result<Vec<usize>, String> {
+        let mut found = Vec::new();
+        for (at, text) in self.all.iter().enumerate() {
+            if matches(regex, line, text)? {
+                found.push(at);
+            }
+        }
+        Ok(found)
+    }
+
+    fn set(&mut self, at: usize, text: &str) {
+        if let Some(line) = self.all.get_mut(at) {
+            *line = text.to_owned();
+        }
+    }
+
+    fn insert(&mut self, at: usize, text: &str) {
+        self.all.insert(at.min(self.all.len()), text.to_owned());
+    }
+
+    fn remove(&mut self, which: &[usize]) {
+        let mut at = 0;
+        self.all.retain(|_| {
+            at += 1;
+            !which.contains(&(at - 1))
+        });
+    }
+
+    fn former(&self, which: &[usize]) -> Vec<Former> {
+        let line = |at: usize| self.all.get(at).cloned();
+        let former = |at: &usize| Some(Former { at: *at, below: at.checked_sub(1).and_then(line), text: line(*at)? });
+        which.iter().filter_map(former).collect()
+    }
+
+    /// Inserts a former line below the line that it was below, the nearest one if there are several.
+    fn put_back(&mut self, former: &Former) {
+        let is_below = |at: &usize| at.checked_sub(1).and_then(|at| self.all.get(at)) == former.below.as_ref();
+        let at = (0..=self.all.len()).filter(is_below).min_by_key(|at| at.abs_diff(former.at));
+        self.insert(at.unwrap_or(former.at), &former.text);
+    }
+}
+
+impl std::fmt::Display for Lines {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.all.join("\n"))?;
+        f.write_str(if self.is_ended && !self.all.is_empty() { "\n" } else { "" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+    use crate::kind::prior_state::PriorState;
+    use crate::kind::testing::{Tree, one, one_secret, refusal};
+
+    fn line(fields: &str) -> Box<dyn Resource> {
+        one("line", &format!("path = '/etc/f'\n{fields}"))
+    }
+
+    const ROOT: &str = "regex = '^#?PermitRootLogin\\s'\nline = 'PermitRootLogin no'";
+
+    /// Applies the line to a file with this text; returns the new text after its prior state came back from it too.
+    fn there_and_back(fields: &str, text: &str) -> String {
+        let (tree, line) = (Tree::new(), line(fields));
+        tree.put("/etc/f", text);
+        let prior = prior(&*line, &tree);
+        tree.converge(&*line);
+        let new = tree.get("/etc/f");
+        undo(&prior, &tree);
+        assert_eq!(tree.get("/etc/f"), text, "{fields}");
+        undo(&prior, &tree);
+        assert_eq!(tree.get("/etc/f"), text, "a second time: {fields}");
+        new
+    }
+
+    fn prior(line: &dyn Resource, tree: &Tree) -> PriorState {
+        let prior = line.restorable().unwrap().prior_state(&line.about().claims[0], &tree.work()).unwrap();
+        // as it is recorded
+        serde_json::from_str(&serde_json::to_string(&prior).unwrap()).unwrap()
+    }
+
+    fn undo(prior: &PriorState, tree: &Tree) {
+        let Some(undo) = prior.resource(tree.work().store).unwrap() else { return };
+        if let Some(change) = undo.observe(&tree.work()).unwrap() {
+            undo.apply(&tree.work(), &change).unwrap();
+        }
+        assert_eq!(tree.summary(&*undo), None);
+    }
+
+    #[test]
+    fn the_last_line_that_matches_is_replaced_and_comes_back() {
+        let text = "Port 22\n#PermitRootLogin yes\nPermitRootLogin yes\nX11Forwarding no\n";
+        let new = there_and_back(ROOT, text);
+        assert_eq!(new, "Port 22\n#PermitRootLogin yes\nPermitRootLogin no\nX11Forwarding no\n");
+    }
+
+    #[test]
+    fn a_new_line_goes_where_the_role_says_and_to_the_end_if_nothing_matches() {
+        let text = "a\nMatch User x\nb\nMatch User y\nc\n";
+        for (place, new) in [
+            ("", "a\nMatch User x\nb\nMatch User y\nc\nl\n"),
+            ("insert_at = 'end'", "a\nMatch User x\nb\nMatch User y\nc\nl\n"),
+            ("insert_at = 'begin'", "l\na\nMatch User x\nb\nMatch User y\nc\n"),
+            ("insert_before = '^Match'", "a\nl\nMatch User x\nb\nMatch User y\nc\n"),
+            ("insert_after = '^Match'", "a\nMatch User x\nb\nMatch User y\nl\nc\n"),
+            ("insert_after = '^z'", "a\nMatch User x\nb\nMatch User y\nc\nl\n"),
+            ("insert_before = '^z'", "a\nMatch User x\nb\nMatch User y\nc\nl\n"),
+        ] {
+            assert_eq!(there_and_back(&format!("line = 'l'\n{place}"), text), new, "{place}");
+        }
+    }
+
+    #[test]
+    fn absent_lines_are_all_removed_and_come_back_where_they_were() {
+        let text = "x 1\na\nx 2\nx 3\nb\na\nx 4\n";
+        assert_eq!(there_and_back("regex = '^x'\nstate = 'absent'", text), "a\nb\na\n");
+        assert_eq!(there_and_back("line = 'a'\nstate = 'absent'", text), "x 1\nx 2\nx 3\nb\nx 4\n");
+        assert_eq!(there_and_back("line = 'only'\nstate = 'absent'", "only"), "");
+    }
+
+    #[test]
+    fn the_end_of_a_file_its_line_breaks_and_its_byte_order_mark_stay() {
+        assert_eq!(there_and_back("line = 'b'", "a"), "a\nb\n");
+        assert_eq!(there_and_back("line = 'b'", ""), "b\n");
+        assert_eq!(there_and_back("line = 'b'\nregex = '^[ab]$'", "x\na"), "x\nb");
+        assert_eq!(there_and_back("line = 'b'\nregex = '^[ab]$'", "x\r\na\r\ny\r\n"), "x\r\nb\r\ny\r\n");
+        assert_eq!(there_and_back("line = 'b'\nregex = '^[ab]$'", "\u{feff}a\nc\n"), "\u{feff}b\nc\n");
+    }
+
+    #[test]
+    fn what_others_changed_meanwhile_stays_when_the_line_goes() {
+        let (tree, line) = (Tree::new(), line(ROOT));
+        tree.put("/etc/f", "a\n#PermitRootLogin yes\nb\n");
+        let was = prior(&*line, &tree);
+        tree.converge(&*line);
+        tree.put("/etc/f", "new\na\nPermitRootLogin maybe\nB\n");
+        assert_eq!(tree.summary(&*line).unwrap(), "change the line");
+        undo(&was, &tree);
+        assert_eq!(tree.get("/etc/f"), "new\na\n#PermitRootLogin yes\nB\n");
+        tree.put("/etc/f", "new\na\nB\n");
+        undo(&was, &tree);
+        assert_eq!(tree.get("/etc/f"), "new\na\n#PermitRootLogin yes\nB\n", "it was removed");
+    }
+
+    #[test]
+    fn a_line_that_was_there_already_stays() {
+        let (tree, line) = (Tree::new(), line("line = 'a'"));
+        tree.put("/etc/f", "a\n");
+        assert_eq!((prior(&*line, &tree), tree.summary(&*line)), (PriorState::Same, None));
+    }
+
+    #[test]
+    fn a_line_that_a_later_release_removes_brings_all_lines_back() {
+        let (tree, line) = (Tree::new(), line("regex = '^x'\nline = 'x new'"));
+        tree.put("/etc/f", "x 1\na\nx 2\nb\n");
+        let mut was = prior(&*line, &tree);
+        tree.converge(&*line);
+        let absent = super::tests::line("regex = '^x'\nstate = 'absent'");
+        assert_eq!(absent.about().claims, line.about().claims);
+        let refine = |was: &mut PriorState| absent.restorable().unwrap().refine(was, &tree.work()).unwrap();
+        assert!(refine(&mut was));
+        assert!(!refine(&mut was));
+        tree.converge(&*absent);
+        assert_eq!(tree.get("/etc/f"), "a\nb\n");
+        undo(&was, &tree);
+        assert_eq!(tree.get("/etc/f"), "x 1\na\nx 2\nb\n");
+    }
+
+    #[test]
+    fn a_missing_file_is_an_error_unless_the_role_creates_it_and_goes_again() {
+        let tree = Tree::new();
+        let error = line("line = 'a'").observe(&tree.work()).unwrap_err();
+        assert_eq!(error.to_string(), "/etc/f can't be edited: there is no such file on this host");
+        assert_eq!(tree.summary(&*line("line = 'a'\nstate = 'absent'")), None);
+        let line = line("line = 'a'\ncreate = true");
+        let was = prior(&*line, &tree);
+        assert_eq!(tree.converge(&*line).summary, "add the line");
+        assert_eq!(tree.get("/etc/f"), "a\n");
+        undo(&was, &tree);
+        assert!(!tree.path("/etc/f").exists());
+    }
+
+    #[test]
+    fn what_is_no_text_file_is_refused() {
+        let why = |bytes: &[u8]| {
+            let tree = Tree::new();
+            tree.put("/etc/f", "");
+            std::fs::write(tree.path("/etc/f"), bytes).unwrap();
+            line("line = 'a'").observe(&tree.work()).unwrap_err().to_string()
+        };
+        assert_eq!(why(b"\xff"), "/etc/f can't be edited: it is not UTF-8 text");
+        assert_eq!(why(b"a\0b"), "/etc/f can't be edited: it is not UTF-8 text");
+        assert_eq!(why(&vec![b'x'; (1 << 20) + 1]), "/etc/f can't be edited: it is larger than 1 MiB");
+        let tree = Tree::new();
+        tree.put("/etc/g", "");
+        symlink("g", tree.path("/etc/f")).unwrap();
+        let error = line("line = 'a'").observe(&tree.work()).unwrap_err();
+        assert_eq!(error.to_string(), "/etc/f is a link, and the role wants to edit a file there");
+    }
+
+    #[test]
+    fn a_file_keeps_its_mode_and_a_private_one_is_not_shown() {
+        let tree = Tree::new();
+        tree.put("/etc/f", "password = old\nuser = x\n");
+        let line = line("regex = '^password'\nline = 'password = new'");
+        let diff = line.observe(&tree.work()).unwrap().unwrap().diff.unwrap().to_string();
+        assert_eq!(diff, "@@ -1 +1 @@\n-password = old\n+password = new\n");
+        std::fs::set_permissions(tree.path("/etc/f"), PermissionsExt::from_mode(0o600)).unwrap();
+        assert!(!tree.converge(&*line).diff.unwrap().to_string().contains("old"));
+        assert_eq!(tree.path("/etc/f").metadata().unwrap().permissions().mode() & 0o7777, 0o600);
+    }
+
+    #[test]
+    fn a_secret_is_neither_in_the_diff_nor_in_the_record() {
+        let tree = Tree::new();
+        tree.put("/etc/f", "a\n");
+        let line = one_secret("line", "path = '/etc/f'\nregex = '^password'\nline = 'password = hunter2'");
+        assert!(!format!("{:?}", prior(&*line, &tree)).contains("hunter2"));
+        assert!(!tree.converge(&*line).diff.unwrap().to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn each_mistake_in_a_line_has_its_field_and_reason() {
+        let why = |fields: &str| refusal("line", &format!("path = '/etc/f'\n{fields}"));
+        for (fields, reason) in [
+            ("", "`path`: set `line`"),
+            ("state = 'absent'", "`path`: set `line` or `regex`: what to remove"),
+            ("state = 'absent'\nline = 'a'\nregex = 'a'", "`line`: set `line` or `regex`, not both"),
+            ("line = ' '", "`line`: a line is not empty"),
+            ("line = \"a\\nb\"", "`line`: it is one line: for several, write a [[block]]"),
+            ("line = 'a'\nregex = '^b'", "`regex`: it does not match `line`"),
+            ("line = 'a'\nregex = '('", "`regex`: "),
+            ("line = 'a'\nregex = ''", "`regex`: an empty one matches every line"),
+            ("line = 'a'\ninsert_after = '('", "`insert_after`: "),
+            ("line = 'a'\ninsert_after = 'a'\ninsert_at = 'end'", "`path`: set one of"),
+            ("line = 'a'\nstate = 'absent'\ninsert_at = 'end'", "`state`: a line that is removed has no place"),
+            ("line = 'a'\nname = 'a b'", "`name`: "),
+        ] {
+            assert!(why(fields).starts_with(reason), "{fields}: {}", why(fields));
+        }
+        let role = crate::kind::testing::RoleFiles::default().secret();
+        let secret = crate::kind::testing::fails::<LineFields>("path = '/etc/f'\nline = 'a'", &role);
+        assert!(secret.starts_with("`line`: a line with a secret needs a `regex`"), "{secret}");
+    }
+
+    #[test]
+    fn two_lines_that_change_one_another_are_found() {
+        let errors = |role: &str| match crate::resolve::testing::catalog(role) {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        };
+        let line = |fields: &str| format!("[[line]]\npath = '/etc/f'\n{fields}\n");
+        let port = line("regex = '^Port'\nline = 'Port 22'");
+        assert_eq!(errors(&format!("{port}{}", line("line = 'a'"))), "");
+        for other in ["regex = '^#?Port'\nline = 'Port 23'", "line = 'Port 22'\nstate = 'absent'"] {
+            let error = errors(&format!("{port}{}", line(other)));
+            assert!(error.contains("change the same part of `/etc/f`"), "{other}: {error}");
+        }
+        let whole = format!("{port}[[file]]\npath = '/etc/f'\ncontent = ''\n");
+        assert!(errors(&whole).contains("`/etc/f` stands twice in the role r"), "{}", errors(&whole));
+        let block = format!("{port}[[block]]\npath = '/etc/f'\nname = 'n'\ncontent = 'x'\n");
+        assert_eq!(errors(&block), "");
+    }
+}
