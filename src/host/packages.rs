@@ -1,7 +1,10 @@
 //! Packages by apt, dnf, yum, microdnf or zypper: the database has what is installed, the program makes changes.
 
 mod dpkg;
+mod hold;
+mod quiet;
 mod said;
+mod version;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -14,9 +17,11 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result, code};
 use crate::host::os::{Image, Os};
 use crate::host::process::{Command, Output, argv, run, run_if_there};
-use crate::host::root::{Access, Root};
+use crate::host::root::Root;
 use dpkg::Dpkg;
+use quiet::{NoServiceStart, QUIET_MARK};
 use said::{INTERRUPTED, NOT_FETCHED, is_locked, is_mistaken, may_be_stale, says};
+pub use version::Requirement;
 
 /// Timeout of a package manager; most of it is for the download.
 const TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -249,11 +254,15 @@ impl Manager {
     ///
     /// They are downloaded before they are installed, so that an unreachable source isn't reported as a failing package: the error is
     /// then a [passing](Error::passing) one.
-    pub fn install(self, root: &Root, packages: &[(&str, Option<&str>)], start: bool, is_fresh: bool) -> Result<()> {
-        let separator = if matches!(self, Self::Apt | Self::Zypper) { '=' } else { '-' };
-        let spec = |(name, version): &(&str, Option<&str>)| match version {
-            Some(version) => format!("{name}{separator}{version}"),
-            None => (*name).to_owned(),
+    pub fn install(
+        self,
+        root: &Root,
+        packages: &[(&str, Option<&Requirement>)],
+        start: bool,
+        is_fresh: bool,
+    ) -> Result<()> {
+        let spec = |(name, version): &(&str, Option<&Requirement>)| {
+            version.map_or_else(|| (*name).to_owned(), |version| version.spec(name, self))
         };
         let specs: Vec<String> = packages.iter().map(spec).collect();
         let (options, only_fetch): (&[&str], Option<&str>) = match self {
@@ -293,6 +302,33 @@ impl Manager {
         let _quiet = if self == Self::Apt && !start { Some(NoServiceStart::new(root)?) } else { None };
         let output = with(None)?;
         if self.has_succeeded(&output) { Ok(()) } else { Err(self.failure(&output, what())) }
+    }
+
+    /// Makes rpm trust the keys in these files, as dnf and yum do by themselves when they install from a repository.
+    pub fn trust<'a>(self, keys: impl Iterator<Item = &'a Path>) -> Result<()> {
+        if self != Self::Zypper {
+            return Ok(());
+        }
+        for key in keys.filter_map(Path::to_str) {
+            let output = run(&Command::new(&argv(["rpm", "--import", key]), Duration::from_secs(60)))?;
+            if !output.is_success() {
+                return Err(output.failure(format!("can't make rpm trust {key}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers questions that apt's packages ask when they are installed: each is a line for debconf-set-selections(1).
+    pub fn answer(self, lines: &str, is_sensitive: bool) -> Result<()> {
+        if self != Self::Apt || lines.is_empty() {
+            return Ok(());
+        }
+        let words = argv(["debconf-set-selections"]);
+        let output = run(&Command { input: Some(lines.as_bytes()), ..unattended(&words) })?;
+        if output.is_success() {
+            return Ok(());
+        }
+        Err(output.failure_of("can't set the answers of `debconf`", is_sensitive))
     }
 
     /// The packages that need these, and would be removed with them.
@@ -372,7 +408,8 @@ impl Manager {
         let mut words = vec![self.program()];
         words.extend((self == Self::Zypper).then_some("--non-interactive"));
         words.extend(options);
-        words.extend((self != Self::Zypper).then_some("-y"));
+        // a simulation asks nothing, and with this it refuses to show that a held package is removed
+        words.extend((self != Self::Zypper && !options.contains(&"--simulate")).then_some("-y"));
         if self == Self::Apt {
             if !is_lock_time_set()? {
                 words.extend(["-o", "DPkg::Lock::Timeout=300"]);
@@ -440,43 +477,6 @@ fn read_rpm(answer: &str, native: &str, known: &mut InstalledPackages) {
             if let Some(installed) = known.get_mut(&name) {
                 installed.push(Installed { version: version.to_owned(), arch: arch.to_owned(), is_whole: true });
             }
-        }
-    }
-}
-
-const POLICY: &str = "/usr/sbin/policy-rc.d";
-const QUIET_MARK: &str = "KPULL_INSTALLS";
-
-/// Prevents Debian's packages from starting services while they are installed, until this is dropped. An existing policy stays in
-/// effect.
-///
-/// The policy applies only to kpull's own installation, which it recognizes by an environment variable: one that a killed run leaves
-/// behind has no effect, and the next run removes it.
-struct NoServiceStart<'a> {
-    root: &'a Root,
-}
-
-impl<'a> NoServiceStart<'a> {
-    fn new(root: &'a Root) -> Result<Option<Self>> {
-        let path = Path::new(POLICY);
-        let script = format!(
-            "#!/bin/sh\n# by kpull, while it installs packages; safe to remove\n\
-             [ -z \"${QUIET_MARK}\" ] || exit 101\n"
-        );
-        match root.read(path)? {
-            Some((_, content)) if content == script.as_bytes() => {}
-            Some(_) => return Ok(None),
-            None if root.meta(path)?.is_some() => return Ok(None),
-            None => root.write(path, script.as_bytes(), Access { mode: 0o755, uid: None, gid: None })?,
-        }
-        Ok(Some(Self { root }))
-    }
-}
-
-impl Drop for NoServiceStart<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.root.remove(Path::new(POLICY)) {
-            log::warn!("{error}");
         }
     }
 }
@@ -594,34 +594,6 @@ mod tests {
         let simulation = "Reading…\nRemv b [1] [c:amd64 ]\nRemv libx:i386 [2]\nRemv a [1]\n";
         assert_eq!(without(removed(simulation), &["a", "libx:i386"]), ["b"]);
         assert_eq!(without(removed("Purg a:i386 [1]\n"), &["a"]), ["a:i386"], "it is another one");
-    }
-
-    #[test]
-    fn the_policy_holds_for_our_own_installation_and_goes_with_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = Root::open(dir.path()).unwrap();
-        let script = dir.path().join("usr/sbin/policy-rc.d").display().to_string();
-        let quiet = NoServiceStart::new(&root).unwrap();
-        let status = |env: &[(String, String)]| {
-            // through sh: a test that forks just now may hold the file open, and a busy file can't be started
-            let argv = argv(["sh", script.as_str(), "nginx", "start"]);
-            let output = run(&Command { env, ..Command::new(&argv, Duration::from_secs(60)) }).unwrap();
-            output.verdict()
-        };
-        assert_eq!(status(&[]), "exit status: 0");
-        assert_eq!(status(&[(QUIET_MARK.to_owned(), "1".to_owned())]), "exit status: 101");
-        drop(quiet);
-        assert!(!dir.path().join("usr/sbin/policy-rc.d").exists());
-    }
-
-    #[test]
-    fn the_policy_of_another_program_stays() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = Root::open(dir.path()).unwrap();
-        std::fs::create_dir_all(dir.path().join("usr/sbin")).unwrap();
-        std::fs::write(dir.path().join("usr/sbin/policy-rc.d"), "theirs").unwrap();
-        assert!(NoServiceStart::new(&root).unwrap().is_none());
-        assert_eq!(std::fs::read_to_string(dir.path().join("usr/sbin/policy-rc.d")).unwrap(), "theirs");
     }
 
     #[test]

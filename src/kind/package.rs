@@ -1,21 +1,30 @@
 //! `[[package]]`: packages of the distribution that are installed or removed. In a tree nothing is done: its packages
 //! come with its base image.
 
-use std::any::Any;
-use std::collections::{BTreeMap, HashSet};
+mod orphan;
+
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, IntoDeserializer};
 
+pub use self::orphan::{FormerHold, OrphanPackage, remove_together};
+use crate::document::fields::{AbsolutePath, is_plain};
 use crate::error::{Context, Error, Result, code};
 use crate::host::Host;
 use crate::host::os::Image;
-use crate::host::packages::{Installed, Manager, check_changeable, is_named};
+use crate::host::packages::{Installed, Manager, Requirement, check_changeable};
 use crate::host::root::Fingerprint;
+use crate::kind::file::File;
 use crate::kind::prior_state::PriorState;
+use crate::kind::repository::{KEYS, RepositoryFields};
 use crate::kind::{About, Build, Change, Claim, Fields, Phase, Queries, Resource, Restorable, WatchedInput, Work};
+
+/// What the claim on a package's hold is called; it is longer than that on the package, and so restored before.
+const HOLD: &str = "package-hold";
 
 /// The package sources at the last refresh of the package lists.
 const SOURCES: &str = "package-sources.json";
@@ -29,10 +38,17 @@ pub struct PackageFields {
     /// Several packages, which are installed in one go.
     names: Option<Vec<String>>,
     /// `present` when left out.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "state")]
     state: PackageState,
-    /// The exact version, for one package; any that is there when left out.
+    /// The exact version, or the least one (`>=1.2`), for one package; any that is there when left out.
     version: Option<String>,
+    /// Whether the package manager leaves it at its version (apt, dnf, zypper); as it is when left out.
+    hold: Option<bool>,
+    /// With dnf of RHEL 8 and 9: the module and its stream that it comes from, like `nodejs:18`; the host's own choice when left out.
+    module: Option<String>,
+    /// With apt: answers to what it asks when it is installed, as question and `TYPE ANSWER`. They are not set again later.
+    #[serde(default)]
+    debconf: BTreeMap<String, String>,
     /// `apt`, `dnf`, `yum`, `microdnf` or `zypper`; the one that the host has when left out.
     manager: Option<Manager>,
     /// Whether a package may start its services when it is installed (apt); units say that better.
@@ -46,6 +62,18 @@ enum PackageState {
     #[default]
     Present,
     Absent,
+}
+
+/// The state; `latest` with the reason why it is none.
+fn state<'de, D: Deserializer<'de>>(from: D) -> Result<PackageState, D::Error> {
+    let text = String::deserialize(from)?;
+    if text == "latest" {
+        return Err(D::Error::custom(
+            "`latest` is another version on each day and host, and can't be rolled back: require a `version`, like \
+             `\"1.2-3\"` or `\">=1.2\"`, and leave security updates to unattended-upgrades or dnf-automatic",
+        ));
+    }
+    PackageState::deserialize(text.into_deserializer())
 }
 
 impl Fields for PackageFields {
@@ -64,14 +92,59 @@ impl Fields for PackageFields {
         if let Some(version) = &self.version {
             let is_for_one = names.len() == 1 && self.state == PackageState::Present;
             build.refuse_if(!is_for_one, "version", "a version is said of one package that is present")?;
-            let plain = |c: char| c.is_ascii_alphanumeric() || ".+:~^_-".contains(c);
-            let is_bad = !version.starts_with(|c: char| c.is_ascii_alphanumeric()) || !version.chars().all(plain);
-            build.refuse_if(is_bad, "version", "write the version as the package manager shows it")?;
+            Requirement::parse(version).map_err(|why| build.invalid("version", &why))?;
         }
-        let set =
-            Arc::new(Set { names, state: self.state, version: self.version, manager: self.manager, start: self.start });
-        Ok(set.names.iter().map(|name| Box::new(Package { name: name.clone(), set: set.clone() }) as _).collect())
+        let is_absent = self.state == PackageState::Absent;
+        for (field, is_set) in
+            [("hold", self.hold.is_some()), ("module", self.module.is_some()), ("debconf", !self.debconf.is_empty())]
+        {
+            build.refuse_if(is_set && is_absent, field, "only a package that is present has this: remove it")?;
+        }
+        let why = "the answers are those of one package: set `name`, and give each package its own entry";
+        build.refuse_if(!self.debconf.is_empty() && names.len() != 1, "debconf", why)?;
+        let why = "only dnf has modules: remove it, or set `manager = \"dnf\"`";
+        build.refuse_if(self.module.is_some() && !matches!(self.manager, None | Some(Manager::Dnf)), "module", why)?;
+        let module = self.module.as_deref().map(|module| module_file(module, build)).transpose()?;
+        let answers = Answers {
+            lines: answers(names.first().map_or("", String::as_str), &self.debconf, build)?,
+            is_secret: build.is_secret(),
+        };
+        let version = self.version.as_deref().and_then(|version| Requirement::parse(version).ok());
+        let (state, manager, start) = (self.state, self.manager, self.start);
+        let set = Arc::new(Set { names, state, version, hold: self.hold, answers, manager, start });
+        let packages = set.names.iter().map(|name| Box::new(Package { name: name.clone(), set: set.clone() }) as _);
+        Ok(module.into_iter().map(|file| Box::new(file) as _).chain(packages).collect())
     }
+}
+
+/// The file with which dnf records that a stream of a module is enabled.
+fn module_file(module: &str, build: &dyn Build) -> Result<File> {
+    let is_name = |text: &str| is_plain(text) && text.starts_with(|c: char| c.is_ascii_alphanumeric());
+    let (name, stream) =
+        module.split_once(':').filter(|(name, stream)| is_name(name) && is_name(stream)).ok_or_else(|| {
+            build.invalid("module", "write the name and the stream, like `nodejs:18`; `dnf module list` shows them")
+        })?;
+    let path = AbsolutePath::try_from(format!("/etc/dnf/modules.d/{name}.module"))
+        .map_err(|why| build.invalid("module", &why))?;
+    let content = format!("[{name}]\nname={name}\nstream={stream}\nprofiles=\nstate=enabled\n");
+    Ok(File::new(PackageFields::NAME, path, content.into_bytes(), build.is_secret()))
+}
+
+/// The answers for debconf-set-selections(1), a line each.
+fn answers(package: &str, given: &BTreeMap<String, String>, build: &dyn Build) -> Result<String> {
+    const TYPES: [&str; 7] = ["string", "boolean", "select", "multiselect", "note", "text", "password"];
+    let owner = package.split(':').next().unwrap_or(package);
+    let mut lines = String::new();
+    for (question, answer) in given {
+        let is_question = !question.is_empty() && !question.chars().any(|c| c.is_whitespace() || c.is_control());
+        let is_typed = TYPES.contains(&answer.split(' ').next().unwrap_or_default());
+        let is_bad = !is_question || question.starts_with('#') || !is_typed || answer.chars().any(char::is_control);
+        let why = "write each as question and one line of type and answer, like `\"postfix/main_mailer_type\" = \"select \
+                   Local only\"`; `debconf-show PACKAGE` and `debconf-get-selections` show them";
+        build.refuse_if(is_bad, "debconf", why)?;
+        lines.push_str(&format!("{owner} {question} {answer}\n"));
+    }
+    Ok(lines)
 }
 
 /// Whether it is the name of a package, and no package manager reads it as something else.
@@ -96,9 +169,23 @@ fn versions(installed: &[Installed]) -> String {
 struct Set {
     names: Vec<String>,
     state: PackageState,
-    version: Option<String>,
+    version: Option<Requirement>,
+    hold: Option<bool>,
+    answers: Answers,
     manager: Option<Manager>,
     start: bool,
+}
+
+/// Answers to the questions of a package.
+struct Answers {
+    lines: String,
+    is_secret: bool,
+}
+
+impl std::fmt::Debug for Answers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Answers")
+    }
 }
 
 impl Set {
@@ -106,8 +193,26 @@ impl Set {
         self.manager.map_or_else(|| host.package_manager(), Ok)
     }
 
-    /// The change of one of the packages.
+    /// The change of one of the packages, with its hold.
     fn difference(&self, host: &Host, name: &str) -> Result<Option<Change>> {
+        let change = self.package_difference(host, name)?;
+        // a hold is ended for a change, and set again
+        let hold = match self.hold {
+            Some(wanted) if change.is_some() => wanted.then_some("hold"),
+            Some(wanted) if is_held(host, self.manager(host)?, name)? != wanted => {
+                Some(if wanted { "hold" } else { "end the hold" })
+            }
+            _ => None,
+        };
+        Ok(match (change, hold) {
+            (Some(change), Some(hold)) => Some(Change { summary: format!("{}, {hold}", change.summary), ..change }),
+            (None, Some(hold)) => Some(Change::new(hold)),
+            (change, None) => change,
+        })
+    }
+
+    /// The change of one of the packages, but for its hold.
+    fn package_difference(&self, host: &Host, name: &str) -> Result<Option<Change>> {
         let manager =
             self.manager(host).or_else(|none| check_changeable(Image::of(&host.root)?, name).and(Err(none)))?;
         let mut installed = host.package(manager, name)?;
@@ -127,14 +232,50 @@ impl Set {
             (PackageState::Present, Some(wanted)) if installed.is_empty() => {
                 Some(Change::addition(format!("install {wanted}")))
             }
-            (PackageState::Present, Some(wanted)) => (!installed.iter().any(|one| one.is(wanted, manager)))
-                .then(|| Change::new(format!("version {} → {wanted}", versions()))),
+            (PackageState::Present, Some(wanted)) => {
+                let mut is_met = false;
+                for one in &installed {
+                    is_met |= wanted.is_met(one, manager)?;
+                }
+                (!is_met).then(|| Change::new(format!("version {} → {wanted}", versions())))
+            }
         };
         if change.is_some() {
             check_changeable(Image::of(&host.root)?, name)?;
         }
         Ok(change)
     }
+
+    /// Installs packages, or other versions of them.
+    fn install(&self, work: &Work<'_>, manager: Manager, due: &[&str]) -> Result<()> {
+        let host = work.host;
+        if due.is_empty() {
+            return Ok(());
+        }
+        for name in due {
+            if self.hold.is_some() && is_held(host, manager, name)? {
+                manager.hold(name, &[], false)?;
+            }
+        }
+        let is_fresh = refresh(work, manager)?;
+        manager.answer(&self.answers.lines, self.answers.is_secret)?;
+        let packages: Vec<_> = due.iter().map(|name| (*name, self.version.as_ref())).collect();
+        manager.install(&host.root, &packages, self.start, is_fresh)
+    }
+}
+
+fn is_held(host: &Host, manager: Manager, name: &str) -> Result<bool> {
+    manager.is_held(&host.root, name, &host.package(manager, name)?)
+}
+
+/// Holds a package or ends that, if it isn't so already.
+fn set_hold(host: &Host, manager: Manager, name: &str, wanted: bool) -> Result<()> {
+    if is_held(host, manager, name)? == wanted {
+        return Ok(());
+    }
+    let done = manager.hold(name, &host.package(manager, name)?, wanted);
+    host.forget_packages();
+    done
 }
 
 /// One package.
@@ -158,7 +299,9 @@ impl Package {
 
 impl Resource for Package {
     fn about(&self) -> About {
-        About::new(PackageFields::NAME, &self.name, Phase::Packages)
+        let mut about = About::new(PackageFields::NAME, &self.name, Phase::Packages);
+        about.claims.extend(self.set.hold.map(|_| Claim::thing(HOLD, &self.name)));
+        about
     }
 
     fn restorable(&self) -> Option<&dyn Restorable> {
@@ -166,16 +309,18 @@ impl Resource for Package {
     }
 
     fn definition(&self) -> String {
-        let Set { names: _, state, version, manager, start } = &*self.set;
-        format!("{:?}", (state, version, manager, start))
+        let Set { names: _, state, version, hold, answers, manager, start } = &*self.set;
+        format!("{:?}", (state, version, hold, &answers.lines, manager, start))
     }
 
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         if !work.host.is_live() {
             return Ok(Some(Vec::new()));
         }
-        let files = self.set.manager(work.host)?.database();
-        Ok(Some(files.iter().map(|path| WatchedInput::Path(path.into())).collect()))
+        let manager = self.set.manager(work.host)?;
+        let hold_file = manager.hold_file().filter(|_| self.set.hold.is_some());
+        let files = manager.database().iter().copied().chain(hold_file);
+        Ok(Some(files.map(|path| WatchedInput::Path(path.into())).collect()))
     }
 
     fn announce(&self, queries: &mut Queries) {
@@ -201,16 +346,13 @@ impl Resource for Package {
         }
         let mut due = Vec::new();
         for name in &set.names {
-            if set.difference(host, name)?.is_some() {
+            if set.package_difference(host, name)?.is_some() {
                 due.push(name.as_str());
             }
         }
         let manager = set.manager(host)?;
         let done = match set.state {
-            PackageState::Present => {
-                let packages: Vec<_> = due.iter().map(|name| (*name, set.version.as_deref())).collect();
-                refresh(work, manager).and_then(|is_fresh| manager.install(&host.root, &packages, set.start, is_fresh))
-            }
+            PackageState::Present => set.install(work, manager, &due),
             PackageState::Absent => match manager.needed_by(&due)? {
                 others if others.is_empty() => manager.remove(&due, &[]),
                 others => Err(Error::new(code::PACKAGE, format!("can't remove {}", due.join(", ")))
@@ -222,13 +364,16 @@ impl Resource for Package {
         host.forget_packages();
         host.unit_files_changed();
         done?;
-        for name in due {
+        for name in &set.names {
+            if let Some(wanted) = set.hold {
+                set_hold(host, manager, name, wanted)?;
+            }
             if let Some(left) = set.difference(host, name)? {
                 let what =
                     format!("the package manager succeeded, but there is still to do for {name}: {}", left.summary);
                 return Err(Error::new(code::PACKAGE, what).help(
-                    "write the package's own name, not that of something that it provides; a version is only \
-                           lowered by yum and microdnf when that is done by hand (`downgrade`)",
+                    "write the package's own name, not that of something that it provides; a source of this host must have \
+                     the version; yum and microdnf lower a version only by hand (`downgrade`)",
                 ));
             }
         }
@@ -241,8 +386,12 @@ impl Restorable for Package {
         Ok(if work.host.is_live() { self.about().claims } else { Vec::new() })
     }
 
-    fn prior_state(&self, _: &Claim, work: &Work<'_>) -> Result<PriorState> {
+    fn prior_state(&self, owned: &Claim, work: &Work<'_>) -> Result<PriorState> {
         let (host, manager) = (work.host, self.set.manager(work.host)?);
+        if *owned == Claim::thing(HOLD, &self.name) {
+            let held = is_held(host, manager, &self.name)?;
+            return Ok(PriorState::Hold { name: self.name.clone(), manager: self.set.manager, held });
+        }
         if !host.package(manager, &self.name)?.is_empty() {
             return Ok(PriorState::Same);
         }
@@ -267,145 +416,12 @@ fn refresh(work: &Work<'_>, manager: Manager) -> Result<bool> {
     if sources == known {
         return Ok(false);
     }
+    let repositories = work.catalog.iter().filter(|item| item.about.kind == RepositoryFields::NAME);
+    let files = repositories.flat_map(|item| item.about.claims.iter().filter_map(Claim::whole_path));
+    manager.trust(files.filter(|path| path.starts_with(KEYS)))?;
     manager.refresh()?;
     work.store.write(SOURCES, &sources)?;
     Ok(true)
-}
-
-/// A package that kpull installed, and that no role has any more.
-#[derive(Debug)]
-pub struct OrphanPackage {
-    package: Arc<PriorPackage>,
-    /// Other such packages: those that need it are removed together with it.
-    others: Vec<Arc<PriorPackage>>,
-}
-
-/// What is recorded about a package that kpull installed.
-#[derive(Debug)]
-struct PriorPackage {
-    name: String,
-    manager: Option<Manager>,
-    /// What was installed before it, if known.
-    beside: Option<HashSet<String>>,
-    /// Whether its configuration is removed too.
-    purge: bool,
-}
-
-/// What to do about a package that no role has any more.
-enum Removal<'a> {
-    /// It is not installed.
-    NotInstalled,
-    /// It stays because these packages need it.
-    Needed(Vec<String>),
-    /// It is removed in one transaction with others.
-    Remove {
-        /// Packages that need it, and that no role has any more either.
-        needing: Vec<&'a PriorPackage>,
-        /// Dependencies of these that nothing else needs.
-        unneeded: Vec<String>,
-    },
-}
-
-/// Links the orphaned packages among `resources`, so that they are removed in one transaction.
-pub fn remove_together(resources: &mut [&mut dyn Any]) {
-    let packages = |resource: &&mut dyn Any| resource.downcast_ref::<OrphanPackage>().map(|one| one.package.clone());
-    let all: Vec<Arc<PriorPackage>> = resources.iter().filter_map(packages).collect();
-    for one in resources.iter_mut().filter_map(|resource| resource.downcast_mut::<OrphanPackage>()) {
-        one.others = all.iter().filter(|other| !Arc::ptr_eq(other, &one.package)).cloned().collect();
-    }
-}
-
-impl OrphanPackage {
-    /// `beside` has one name per line.
-    pub(super) fn new(name: &str, manager: Option<Manager>, beside: Option<&[u8]>, purge: bool) -> Self {
-        let beside = beside.map(|names| String::from_utf8_lossy(names).lines().map(str::to_owned).collect());
-        Self { package: Arc::new(PriorPackage { name: name.to_owned(), manager, beside, purge }), others: Vec::new() }
-    }
-
-    fn manager(&self, host: &Host) -> Result<Manager> {
-        self.package.manager.map_or_else(|| host.package_manager(), Ok)
-    }
-
-    fn removal(&self, host: &Host) -> Result<Removal<'_>> {
-        let manager = self.manager(host)?;
-        if host.package(manager, &self.package.name)?.is_empty() {
-            return Ok(Removal::NotInstalled);
-        }
-        let mut going: Vec<&PriorPackage> = vec![&self.package];
-        let names = loop {
-            let names: Vec<&str> = going.iter().map(|one| one.name.as_str()).collect();
-            let needed_by = manager.needed_by(&names)?;
-            if needed_by.is_empty() {
-                break names;
-            }
-            let leaves = |name: &String| self.others.iter().find(|other| is_named(&other.name, name));
-            let (leaving, staying): (Vec<_>, Vec<_>) =
-                needed_by.iter().map(|name| (name, leaves(name))).partition(|(_, leaves)| leaves.is_some());
-            if !staying.is_empty() {
-                return Ok(Removal::Needed(staying.into_iter().map(|(name, _)| name.clone()).collect()));
-            }
-            going.extend(leaving.into_iter().filter_map(|(_, leaves)| leaves).map(Arc::as_ref));
-        };
-        let is_new =
-            |name: &str| going.iter().filter_map(|one| one.beside.as_ref()).any(|beside| !beside.contains(name));
-        let unneeded = match going.iter().any(|one| one.beside.is_some()) {
-            true => manager.useless_without(&names, is_new)?,
-            false => Vec::new(),
-        };
-        Ok(Removal::Remove { needing: going.split_off(1), unneeded })
-    }
-}
-
-impl Resource for OrphanPackage {
-    fn about(&self) -> About {
-        About::new(PackageFields::NAME, &self.package.name, Phase::Packages)
-    }
-
-    fn along(&self, work: &Work<'_>) -> Vec<String> {
-        // what is not known now is removed on its own
-        let Ok(Removal::Remove { needing, unneeded }) = self.removal(work.host) else { return Vec::new() };
-        let is_useless = |other: &&PriorPackage| unneeded.iter().any(|name| is_named(&other.name, name));
-        let is_new = self.others.iter().map(Arc::as_ref).filter(is_useless);
-        is_new.chain(needing).map(|other| format!("{}:{}", PackageFields::NAME, other.name)).collect()
-    }
-
-    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
-        if !work.host.is_live() {
-            return Ok(None);
-        }
-        let (needing, unneeded) = match self.removal(work.host)? {
-            Removal::NotInstalled => return Ok(None),
-            Removal::Needed(by) => return Ok(Some(Change::new(format!("kept because {} needs it", by.join(", "))))),
-            Removal::Remove { needing, unneeded } => (needing, unneeded),
-        };
-        let manager = self.manager(work.host)?;
-        let installed = work.host.package(manager, &self.package.name)?;
-        let verb = if self.package.purge && manager == Manager::Apt { "purge" } else { "remove" };
-        let mut summary = format!("{verb} {}", versions(&installed));
-        let needing: Vec<&str> = needing.iter().map(|one| one.name.as_str()).collect();
-        let unneeded: Vec<&str> = unneeded.iter().map(String::as_str).collect();
-        let need = if needing.len() == 1 { "needs it" } else { "need it" };
-        for (names, why) in [(needing, need), (unneeded, "came with it")] {
-            if !names.is_empty() {
-                summary = format!("{summary}, and {} that {why}", names.join(", "));
-            }
-        }
-        Ok(Some(Change::removal(summary)))
-    }
-
-    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
-        let host = work.host;
-        let Removal::Remove { needing, unneeded } = self.removal(host)? else { return Ok(()) };
-        let going = || std::iter::once(&*self.package).chain(needing.iter().copied());
-        let unneeded = unneeded.iter().map(String::as_str);
-        let names: Vec<&str> = going().map(|one| one.name.as_str()).chain(unneeded.clone()).collect();
-        let purged = going().filter(|one| one.purge).map(|one| one.name.as_str());
-        let purged: Vec<&str> = purged.chain(unneeded.filter(|_| self.package.purge)).collect();
-        let done = self.manager(host)?.remove(&names, &purged);
-        host.forget_packages();
-        host.unit_files_changed();
-        done
-    }
 }
 
 #[cfg(test)]
@@ -482,6 +498,64 @@ mod tests {
         for good in ["g++", "libstdc++6", "python3.11", "NetworkManager"] {
             assert!(build("package", &format!("name = '{good}'")).is_ok(), "{good}");
         }
+    }
+
+    #[test]
+    fn a_package_is_held_and_a_module_is_the_file_of_dnf() {
+        let tree = Tree::new();
+        let status = "Package: a\nStatus: install ok installed\nArchitecture: all\nVersion: 1-1\n";
+        tree.put("/var/lib/dpkg/status", status);
+        tree.put("/usr/bin/apt-get", "");
+        let difference = |fields: &str| {
+            let package = one("package", fields);
+            let package = package.as_kind::<Package>().unwrap();
+            package.set.difference(&tree.host, &package.name).unwrap().map(|change| change.summary)
+        };
+        assert_eq!(difference("name = 'a'\nhold = true").as_deref(), Some("hold"));
+        assert_eq!(difference("name = 'a'\nhold = false"), None);
+        assert_eq!(difference("name = 'a'\nversion = '2'\nhold = true").as_deref(), Some("version 1-1 → 2, hold"));
+        assert_eq!(difference("name = 'a'\nversion = '>=0.9'"), None);
+        assert_eq!(difference("name = 'a'\nversion = '>=1.1'").as_deref(), Some("version 1-1 → at least 1.1"));
+        assert_eq!(difference("name = 'b'\nversion = '>=1.1'").as_deref(), Some("install at least 1.1"));
+
+        let made = build("package", "names = ['nodejs', 'npm']\nmodule = 'nodejs:18'").unwrap();
+        assert_eq!(made.len(), 3);
+        assert!(made[0].about().is_of_source(), "it has its turn before the packages");
+        tree.converge(&*made[0]);
+        let content = "[nodejs]\nname=nodejs\nstream=18\nprofiles=\nstate=enabled\n";
+        assert_eq!(tree.get("/etc/dnf/modules.d/nodejs.module"), content);
+    }
+
+    #[test]
+    fn the_answers_of_a_package_are_lines_of_type_and_answer_that_nothing_shows() {
+        let made = one("package", "name = 'p:i386'\ndebconf = { 'p/b' = 'password a b', 'p/a' = 'boolean true' }");
+        let package = made.as_kind::<Package>().unwrap();
+        assert_eq!(package.set.answers.lines, "p p/a boolean true\np p/b password a b\n");
+        assert!(!format!("{package:?}").contains("a b"));
+        for bad in ["'p/b' = 'true'", "'p b' = 'string x'", "'' = 'string x'", "'#' = 'string x'"] {
+            assert!(
+                refusal("package", &format!("name = 'p'\ndebconf = {{ {bad} }}")).contains("`debconf-show PACKAGE`")
+            );
+        }
+        assert!(
+            refusal("package", "name = 'p'\ndebconf = { 'p/b' = \"string x\\np q/c\" }").starts_with("`debconf`: ")
+        );
+    }
+
+    #[test]
+    fn the_latest_version_and_what_an_absent_package_lacks_are_refused() {
+        let why = refusal("package", "name = 'a'\nstate = 'latest'");
+        assert!(why.contains("can't be rolled back: require a `version`"), "{why}");
+        assert!(refusal("package", "name = 'a'\nstate = 'installed'").contains("`present`"));
+        for (field, value) in [("hold", "true"), ("module", "'a:1'"), ("debconf", "{ 'a/b' = 'string c' }")] {
+            let why = refusal("package", &format!("name = 'a'\nstate = 'absent'\n{field} = {value}"));
+            assert!(why.starts_with(&format!("`{field}`: only a package that is present")), "{why}");
+        }
+        for module in ["nodejs", "nodejs:", ":18", "../x:1", "a:1\\n"] {
+            assert!(refusal("package", &format!("name = 'a'\nmodule = \"{module}\"")).starts_with("`module`: write"));
+        }
+        assert!(refusal("package", "name = 'a'\nmodule = 'a:1'\nmanager = 'apt'").starts_with("`module`: only dnf"));
+        assert!(refusal("package", "names = ['a', 'b']\ndebconf = { 'a/b' = 'string c' }").starts_with("`debconf`: "));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::kind::directory::Directory;
 use crate::kind::edit::{FileEdit, Undo};
 use crate::kind::file::{File, Ownership};
 use crate::kind::firewall::{Former, Setting};
-use crate::kind::package::OrphanPackage;
+use crate::kind::package::{FormerHold, OrphanPackage};
 use crate::kind::symlink::Symlink;
 use crate::kind::sysctl::Sysctl;
 use crate::kind::unit::Unit;
@@ -141,6 +141,15 @@ pub enum PriorState {
         /// Whether the host had configuration left over from an earlier installation.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         residue: bool,
+    },
+    /// The hold of a package.
+    Hold {
+        /// The package.
+        name: String,
+        /// The package manager; the host's own if `None`.
+        manager: Option<Manager>,
+        /// Whether it was held.
+        held: bool,
     },
     /// A unit.
     Unit {
@@ -302,6 +311,9 @@ impl PriorState {
                 // without the list, only the package itself is removed
                 let beside = beside.as_ref().and_then(|saved| store.saved(saved).ok());
                 Box::new(OrphanPackage::new(name, *manager, beside.as_deref(), !residue))
+            }
+            Self::Hold { name, manager, held } => {
+                Box::new(FormerHold { name: name.clone(), manager: *manager, held: *held })
             }
             Self::Unit { name, state } => Box::new(Unit::restored(name, *state)),
             // a release that never was good here has not taken over a user that was there before it

@@ -17,15 +17,15 @@ use crate::kind::{Build, Fields, Resource};
 pub struct RepositoryFields {
     /// What the repository's files are called: letters, digits, `-`, `_` and `.`.
     name: String,
-    /// Whose repository it is: `apt`, or `dnf` (for yum and microdnf too).
+    /// Whose repository it is: `apt`, `dnf` (for yum and microdnf too), or `zypper`.
     format: Format,
-    /// Where it is. Several are mirrors of one another for `dnf`, and one repository each for `apt`.
+    /// Where it is. Several are mirrors of one another for `dnf` and `zypper`, and one repository each for `apt`.
     urls: Vec<String>,
     /// The armored or binary OpenPGP keys that sign it: the name of a file in the role's `files/`.
     key: Option<String>,
     /// The armored keys themselves.
     key_text: Option<String>,
-    /// For `dnf`: what it is, for people; its name when left out.
+    /// For `dnf` and `zypper`: what it is, for people; its name when left out.
     description: Option<String>,
     /// For `apt`: its suites, like `bookworm`. One that ends in `/` is a directory, and has no components.
     #[serde(default)]
@@ -38,7 +38,7 @@ pub struct RepositoryFields {
     /// For `apt`: whether its sources are used too; not when left out.
     #[serde(default)]
     source_packages: bool,
-    /// The priority of its packages. For `apt`, the highest wins; 500 is the default, and more than 1000 also allows downgrades. For `dnf`, the
+    /// The priority of its packages. For `apt`, the highest wins; 500 is the default, and more than 1000 also allows downgrades. For the others, the
     /// lowest wins; 99 is the default.
     priority: Option<i32>,
 }
@@ -49,7 +49,11 @@ pub struct RepositoryFields {
 enum Format {
     Apt,
     Dnf,
+    Zypper,
 }
+
+/// Where the keys of rpm's repositories are.
+pub(super) const KEYS: &str = "/etc/pki/rpm-gpg";
 
 impl Fields for RepositoryFields {
     const NAME: &'static str = "repository";
@@ -61,7 +65,7 @@ impl Fields for RepositoryFields {
         let key_path = match self.format {
             Format::Apt if is_armored(&key) => format!("/etc/apt/keyrings/{name}.asc"),
             Format::Apt => format!("/etc/apt/keyrings/{name}.gpg"),
-            Format::Dnf => format!("/etc/pki/rpm-gpg/RPM-GPG-KEY-{name}"),
+            Format::Dnf | Format::Zypper => format!("{KEYS}/RPM-GPG-KEY-{name}"),
         };
         let file = |path: String, content: Arc<[u8]>| {
             let path = AbsolutePath::try_from(path).map_err(|why| build.invalid("name", &why))?;
@@ -79,9 +83,10 @@ impl Fields for RepositoryFields {
                     files.push(file(format!("/etc/apt/preferences.d/{name}.pref"), preferences)?);
                 }
             }
-            Format::Dnf => {
+            Format::Dnf | Format::Zypper => {
                 let repo = self.repo(&key_path).into_bytes().into();
-                files.push(file(format!("/etc/yum.repos.d/{name}.repo"), repo)?);
+                let directory = if self.format == Format::Dnf { "/etc/yum.repos.d" } else { "/etc/zypp/repos.d" };
+                files.push(file(format!("{directory}/{name}.repo"), repo)?);
             }
         }
         Ok(files.into_iter().map(|file| Box::new(file) as _).collect())
@@ -175,7 +180,7 @@ impl RepositoryFields {
         Some(hosts.into_iter().map(entry).collect::<Vec<_>>().join("\n"))
     }
 
-    /// The file of dnf and yum (dnf.conf(5)).
+    /// The file of dnf and yum (dnf.conf(5)), and of zypper.
     fn repo(&self, key: &str) -> String {
         let description = self.description.as_ref().unwrap_or(&self.name);
         let mut text = format!(
@@ -183,6 +188,8 @@ impl RepositoryFields {
             self.name,
             self.urls.join("\n        ")
         );
+        // without this, zypper installs from the list of the last refresh, however old
+        text.push_str(if self.format == Format::Zypper { "autorefresh=1\n" } else { "" });
         if let Some(priority) = self.priority {
             let _ = writeln!(text, "priority={priority}");
         }
@@ -258,6 +265,17 @@ mod tests {
             tree.get("/etc/yum.repos.d/lab.repo"),
             "[lab]\nname=The lab\nbaseurl=https://a.example.org/el\n        https://b.example.org/el\nenabled=1\ngpgcheck=1\n\
             gpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-lab\npriority=10\n"
+        );
+        assert!(tree.path("/etc/pki/rpm-gpg/RPM-GPG-KEY-lab").exists());
+    }
+
+    #[test]
+    fn a_repository_of_zypper_is_the_same_in_its_own_directory() {
+        let tree = made(&DNF.replace("'dnf'", "'zypper'"));
+        assert_eq!(
+            tree.get("/etc/zypp/repos.d/lab.repo"),
+            "[lab]\nname=lab\nbaseurl=https://a.example.org/el\n        https://b.example.org/el\nenabled=1\ngpgcheck=1\n\
+            gpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-lab\nautorefresh=1\n"
         );
         assert!(tree.path("/etc/pki/rpm-gpg/RPM-GPG-KEY-lab").exists());
     }

@@ -1,11 +1,13 @@
 //! `[[package]]` with the real apt, dpkg, dnf and rpm: what packages ship, bring along and leave.
 
 use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Command;
 
 use kpull::net::server::Server;
 
 use crate::support::alone::World;
-use crate::support::lab::Host;
+use crate::support::lab::{Host, Output};
 
 /// Makes a package for apt that ships `/etc/NAME/NAME.conf`, in the repository that the host installs from.
 const DEB: &str = r#"
@@ -621,6 +623,100 @@ fn every_package_of_an_entry_is_reported_and_restarts_the_units_that_watch_it() 
     }
     assert_ne!(life(), before);
     world.is_converged();
+}
+
+#[test]
+fn a_package_is_held_at_its_version_answered_and_restored_by_apt_and_by_dnf() {
+    let world = World::new();
+    let host = world.host();
+    let script =
+        "#!/bin/sh\nset -e\n. /usr/share/debconf/confmodule\ndb_get daemon/kind || true\necho \"$RET\" > /srv/kind\n";
+    host.write("/srv/postinst-daemon", script);
+    for version in ["1", "2", "3"] {
+        offer(host, "daemon", version, "amd64", "");
+    }
+    host.run("apt-get -q update && apt-get -qq install daemon=1").ok();
+    let held = || host.run("apt-mark showhold; dpkg-query -Wf '${Version} ${db:Status-Status}' daemon").ok();
+    // what an operator has installed and not held
+    world.release(&format!("{DAEMON}version = \">=2\"\nhold = true\n"));
+    assert!(host.run("kpull plan").stdout.contains("package:daemon  version 1 → at least 2, hold"));
+    world.converges();
+    assert_eq!(held(), "daemon\n3 installed");
+    // drift, and a version that is changed in spite of the hold
+    host.run("apt-mark unhold daemon").ok();
+    assert!(host.run("kpull plan").stdout.contains("package:daemon  hold"));
+    world.converges();
+    world.release(&format!("{DAEMON}version = \"2\"\nhold = true\n"));
+    world.converges();
+    assert_eq!(held(), "daemon\n2 installed");
+    // no version of a source is enough: rolled back, and held as before
+    world.release(&format!("{DAEMON}version = \">=4\"\nhold = true\n"));
+    let output = host.run("kpull apply").fails(3);
+    assert!(
+        output.contains("version 3 → at least 4") && output.contains("a source of this host must have"),
+        "{output}"
+    );
+    assert!(held().starts_with("daemon\n"), "{}", held());
+    world.release("");
+    world.converges();
+    assert!(!held().contains("daemon"), "{}", held());
+
+    // what kpull has installed is removed in spite of its hold
+    host.run("apt-get -qq purge daemon && rm /srv/kind").ok();
+    world.release(&format!("{DAEMON}hold = true\ndebconf = {{ \"daemon/kind\" = \"select Local only\" }}\n"));
+    world.converges();
+    assert_eq!(host.run("cat /srv/kind").ok(), "Local only");
+    assert_eq!(held(), "daemon\n3 installed");
+    world.release("");
+    assert!(host.run("kpull plan").stdout.contains("purge 3"), "{}", host.run("kpull plan"));
+    world.converges();
+    assert_eq!(left(host), "");
+
+    // dnf, with its plugin
+    for version in ["1", "2"] {
+        host.write("/srv/daemon.spec", SPEC.replace("Version: 1", &format!("Version: {version}")));
+        host.run("rpmbuild --quiet -bb --define '_topdir /tmp/rpm' --define '_rpmdir /srv/rpm' /srv/daemon.spec").ok();
+    }
+    host.run("cd /srv/rpm && rm -r repodata && createrepo_c --quiet . && dnf -q clean all").ok();
+    let rpm = |more: &str| format!("[[package]]\nname = \"daemon-rpm\"\nmanager = \"dnf\"\n{more}\n");
+    world.release(&rpm("version = \"1\"\nhold = true"));
+    let output = host.run("kpull apply").fails(3);
+    assert!(output.contains("can't hold daemon-rpm") && output.contains("python3-dnf-plugin-versionlock"), "{output}");
+    versionlock(host);
+    host.run("kpull apply --retry").ok();
+    world.is_converged();
+    let locked = || host.run("rpm -q daemon-rpm; grep -v '^#' /etc/dnf/plugins/versionlock.list | grep .; true").ok();
+    assert_eq!(locked(), "daemon-rpm-1-1.noarch\ndaemon-rpm-0:1-1.*");
+    host.run("dnf -q -y upgrade").ok();
+    assert_eq!(locked(), "daemon-rpm-1-1.noarch\ndaemon-rpm-0:1-1.*", "it is held");
+    world.release(&rpm("version = \">=2\"\nhold = true"));
+    world.converges();
+    assert_eq!(locked(), "daemon-rpm-2-1.noarch\ndaemon-rpm-0:2-1.*");
+    world.release(&rpm("hold = false"));
+    world.converges();
+    assert_eq!(locked(), "daemon-rpm-2-1.noarch");
+    world.release("");
+    world.converges();
+    assert!(locked().contains("is not installed"), "{}", locked());
+}
+
+/// Gives the host dnf's plugin versionlock, from Debian's package of it, which is downloaded once.
+fn versionlock(host: Host<'_>) {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"));
+    let dir = cache.join("kpull/lab/dnf-plugins-core");
+    std::fs::create_dir_all(&dir).unwrap();
+    let fetch = "ls *.deb 2>/dev/null || apt-get -qq download dnf-plugins-core; dpkg-deb -x *.deb x";
+    Output::of(Command::new("sh").args(["-euc", fetch]).current_dir(&dir)).ok();
+    let (python, plugins) = ("/usr/lib/python3/dist-packages", "/etc/dnf/plugins");
+    for file in [
+        format!("{python}/dnf-plugins/versionlock.py"),
+        format!("{python}/dnfpluginscore/__init__.py"),
+        format!("{plugins}/versionlock.conf"),
+        format!("{plugins}/versionlock.list"),
+    ] {
+        host.copy(dir.join(format!("x{file}")), &file, 0o644);
+    }
 }
 
 #[test]

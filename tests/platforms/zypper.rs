@@ -155,3 +155,48 @@ fn a_failure_of_zypper_is_reported_with_what_to_do() {
     let status = host.run("kpull status").ok();
     assert!(!status.contains("and not"), "{status}");
 }
+
+#[test]
+fn a_repository_of_zypper_is_trusted_by_its_key_alone_and_a_package_is_held() {
+    let world = world();
+    let host = world.host();
+    for name in ["right", "wrong"] {
+        host.run(&format!("gpg -q --batch --passphrase '' --quick-gen-key {name}@lab && gpg --armor --export {name}@lab > /srv/{name}.asc")).ok();
+    }
+    // libsolv refuses a database that has keys alone
+    host.run("echo base 1.0 | bash /srv/offer && rpm -i /srv/rpm/noarch/base-1.0-1.noarch.rpm").ok();
+    host.run("gpg -q --batch --pinentry-mode loopback --passphrase '' -u right@lab --armor --detach-sign /srv/rpm/repodata/repomd.xml").ok();
+    let repository = |key: &str| {
+        let key = host.run(&format!("cat /srv/{key}.asc")).ok();
+        format!(
+            "[[repository]]\nname = \"lab\"\nformat = \"zypper\"\nurls = [\"dir:///srv/rpm\"]\nkey_text = '''\n{key}\n'''\n"
+        )
+    };
+    world.release("");
+    world.converges();
+    let version = |version: &str| package("daemon", &format!("version = {version:?}\nhold = true"));
+    world.release(&format!("{}{}", repository("wrong"), version("1.0")));
+    let output = host.run("kpull apply").fails(3);
+    assert!(output.contains("Signature verification failed"), "{output}");
+    assert!(!installed(&world).contains("daemon"), "{}", installed(&world));
+    host.run("test ! -e /etc/zypp/repos.d/lab.repo -a ! -e /etc/pki/rpm-gpg/RPM-GPG-KEY-lab").ok();
+
+    world.release(&format!("{}{}", repository("right"), version("1.0")));
+    world.converges();
+    assert_eq!(
+        host.run("rpm -q daemon && grep solvable_name /etc/zypp/locks").ok(),
+        "daemon-1.0-1.noarch\nsolvable_name: daemon"
+    );
+    // drift
+    host.run("zypper --non-interactive removelock daemon && rm /etc/zypp/repos.d/lab.repo").ok();
+    world.converges();
+    world.release(&format!("{}{}", repository("right"), version(">=1.5")));
+    world.converges();
+    assert_eq!(
+        host.run("rpm -q daemon && grep solvable_name /etc/zypp/locks").ok(),
+        "daemon-2.0-1.noarch\nsolvable_name: daemon"
+    );
+    world.release("");
+    world.converges();
+    host.run("! rpm -q daemon && ! grep daemon /etc/zypp/locks && test ! -e /etc/zypp/repos.d/lab.repo").ok();
+}

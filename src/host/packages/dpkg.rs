@@ -13,6 +13,8 @@ pub(super) struct Status {
     pub version: String,
     /// The last word of its status: `installed`, `config-files`, …
     pub state: String,
+    /// Whether an operator or a role keeps it at its version.
+    pub is_held: bool,
 }
 
 /// dpkg's database.
@@ -51,6 +53,7 @@ impl Status {
         };
         let status = value("Status");
         let state = status.rsplit(' ').next().unwrap_or_default().to_owned();
-        Self { name: value("Package"), arch: value("Architecture"), version: value("Version"), state }
+        let is_held = status.starts_with("hold ");
+        Self { name: value("Package"), arch: value("Architecture"), version: value("Version"), state, is_held }
     }
 }
