@@ -255,7 +255,7 @@ fn an_offboarded_admin_can_do_nothing_on_the_host_any_more() {
     );
     assert_eq!(host.run("grep ^ssh- /home/ann/.ssh/authorized_keys").ok(), "ssh-ed25519 AAAAann ann@laptop");
     assert_eq!(host.run("runuser -u ann -- sudo -n id -u").ok(), "0");
-    host.run("visudo -cq && loginctl show-user ann -p Linger | grep -q yes").ok();
+    host.run("visudo -cf /etc/sudoers.d/50-ann && loginctl show-user ann -p Linger | grep -q yes").ok();
     host.run("until kpull apply --json | grep -q '\"up_to_date\":true'; do sleep .3; done").ok();
 
     // all of this is corrected
