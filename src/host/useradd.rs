@@ -151,7 +151,7 @@ pub fn refuse_busy(root: &Root, user: &str, uid: u32) -> Result<()> {
         Some(unit) => format!("`systemctl stop {unit}`"),
         None => format!("`kill {first}`"),
     };
-    Err(Error::new(code::ACCOUNT, format!("the user {user} can't be removed: processes of it run: {names}")).help(format!(
+    Err(Error::new(code::ACCOUNT, format!("the user {user} can't be removed: processes of it run: {names}; `loginctl terminate-user {user}` ends sessions")).help(format!(
         "end them with `loginctl terminate-user {user}` or {stop}, then run `kpull apply --retry`; or set `end_processes = true`"
     )))
 }

@@ -93,12 +93,10 @@ impl Resource for Removal {
         let root = &work.host.root;
         let home = self.home(uid, home, work)?;
         if work.host.is_live() {
+            // nobody logs in again meanwhile, also if processes keep the user for now
+            Login::locked(&self.user).apply(work, &Change::default())?;
             match self.end_processes {
-                true => {
-                    // nobody logs in again meanwhile
-                    Login::locked(&self.user).apply(work, &Change::default())?;
-                    useradd::end_processes(root, &self.user, uid)?;
-                }
+                true => useradd::end_processes(root, &self.user, uid)?,
                 false => useradd::refuse_busy(root, &self.user, uid)?,
             }
         }
