@@ -24,6 +24,7 @@ mod secrets;
 mod share;
 mod software;
 mod status;
+mod system;
 mod tutorial;
 mod units;
 mod up_to_date;

@@ -62,7 +62,18 @@ impl Bus {
         B: serde::Serialize + DynamicType,
         R: for<'d> DynamicDeserialize<'d>,
     {
-        self.with_connection(|connection| zbus::block_on(ask(connection, object, method, arguments)))
+        let flags = MethodFlags::NO_AUTO_START;
+        self.with_connection(|connection| zbus::block_on(ask(connection, object, method, flags, arguments)))
+    }
+
+    /// [`Bus::call`] for a service that the bus starts when it is needed.
+    pub fn call_started<B, R>(&self, object: Object<'_>, method: &str, arguments: &B) -> zbus::Result<R>
+    where
+        B: serde::Serialize + DynamicType,
+        R: for<'d> DynamicDeserialize<'d>,
+    {
+        let flags = MethodFlags::empty();
+        self.with_connection(|connection| zbus::block_on(ask(connection, object, method, flags, arguments)))
     }
 
     /// Uses the connection; repeats that with a new one when the bus goes away in the meantime.
@@ -108,7 +119,7 @@ impl Bus {
                 .build()?;
             // subscribe before the call: a quick job ends before its answer is read
             let mut signals = MessageStream::for_match_rule(rule, connection, Some(QUEUE)).await?;
-            let answer: R = ask(connection, object, method, arguments).await?;
+            let answer: R = ask(connection, object, method, MethodFlags::NO_AUTO_START, arguments).await?;
             let wait = async {
                 while let Some(message) = poll_fn(|context| Pin::new(&mut signals).poll_next(context)).await {
                     if let Some(outcome) = outcome(&answer, message?.body().deserialize()?) {
@@ -144,13 +155,18 @@ fn check_threads() -> io::Result<()> {
     Ok(())
 }
 
-async fn ask<B, R>(connection: &Connection, object: Object<'_>, method: &str, arguments: &B) -> zbus::Result<R>
+async fn ask<B, R>(
+    connection: &Connection,
+    object: Object<'_>,
+    method: &str,
+    flags: MethodFlags,
+    arguments: &B,
+) -> zbus::Result<R>
 where
     B: serde::Serialize + DynamicType,
     R: for<'d> DynamicDeserialize<'d>,
 {
     let proxy = Proxy::new(connection, object.service, object.path, object.interface).await?;
-    let flags = MethodFlags::NO_AUTO_START;
     let answer = within(ANSWER, proxy.call_with_flags(method, flags, arguments)).await;
     answer?.unwrap_or_else(|| Err(timed_out()))?.ok_or(zbus::Error::InvalidReply)
 }
@@ -158,7 +174,8 @@ where
 /// Waits until PID 1 is on the bus again, and subscribes this connection to its signals.
 fn await_manager(connection: &Connection) {
     let end = Instant::now() + RETURN;
-    let subscribe = || zbus::block_on(ask::<_, ()>(connection, systemd::MANAGER, "Subscribe", &()));
+    let ask = || ask::<_, ()>(connection, systemd::MANAGER, "Subscribe", MethodFlags::NO_AUTO_START, &());
+    let subscribe = || zbus::block_on(ask());
     while subscribe().is_err_and(|error| is_absent(&error)) && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -208,6 +225,11 @@ pub fn is_absent(error: &zbus::Error) -> bool {
 /// Whether the service is too old to know the method.
 pub fn is_unknown_method(error: &zbus::Error) -> bool {
     matches!(error, zbus::Error::FDO(inner) if matches!(**inner, zbus::fdo::Error::UnknownMethod(_)))
+}
+
+/// Whether the service refuses the arguments.
+pub fn is_invalid(error: &zbus::Error) -> bool {
+    matches!(error, zbus::Error::FDO(inner) if matches!(**inner, zbus::fdo::Error::InvalidArgs(_)))
 }
 
 /// Whether the bus itself went away.

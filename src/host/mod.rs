@@ -14,11 +14,13 @@ pub mod label;
 #[expect(clippy::disallowed_methods, reason = "the kernel's list of open files, and the terminal")]
 pub mod launch;
 pub mod meminfo;
+pub mod mount_users;
 pub mod os;
 pub mod packages;
 pub mod process;
 pub mod rich_rule;
 pub mod root;
+pub mod settings;
 mod sync;
 pub mod systemd;
 pub mod unit_files;
@@ -229,6 +231,18 @@ impl Host {
     /// The system bus; all share one connection.
     fn bus(&self) -> Result<bus::Bus> {
         kept(&self.cache.bus, bus::Bus::connect).cloned()
+    }
+
+    /// Changes a setting of the running system with the service that has it. Where there is none, a warning says so: the caller writes the
+    /// setting's file.
+    pub fn change_setting(&self, setting: settings::Setting, value: &str) -> Result<()> {
+        if let Some(why) = setting.change(&self.bus()?, &self.root, value)? {
+            let name = setting.name();
+            log::warn!(
+                "systemd's service for the {name} can't be used: {why}; kpull writes the file, and programs see it when they start"
+            );
+        }
+        Ok(())
     }
 
     /// The state of a unit. The first call queries all units of the catalog.

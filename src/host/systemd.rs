@@ -1,6 +1,7 @@
 //! systemd over D-Bus: the state of units, and systemd's verdict on their jobs.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -9,6 +10,7 @@ use zbus::{OwnedObjectPath, OwnedVariant};
 use crate::error::{Error, Exit, Result, code, mask, visible};
 use crate::host::bus::{self, Bus, Object};
 use crate::host::process::{Command, argv, run_if_there};
+use crate::host::{mount_users, unit_files};
 use crate::text::shortened;
 
 const SERVICE: &str = "org.freedesktop.systemd1";
@@ -398,6 +400,14 @@ impl Systemd {
         let ending = Some(details.ending()).filter(|ending| !ending.is_empty());
         let cause = format!("{why}{state}{}", ending.map(|ending| format!(", {ending}")).unwrap_or_default());
         let mut help = advice(verdict, &details).to_owned();
+        if let Some(place) =
+            name.strip_suffix(".mount").map(unit_files::unescaped).filter(|_| details.unit.active == "active")
+        {
+            let users = mount_users::users(Path::new(&place));
+            if !users.is_empty() {
+                help = format!("{place} is in use by {}: end or move what uses it, then run again", users.join(", "));
+            }
+        }
         help += &match journal(name) {
             lines if lines.is_empty() => "; its journal is empty".to_owned(),
             lines => format!("; its journal ends with:\n{lines}"),

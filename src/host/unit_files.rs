@@ -1,8 +1,11 @@
 //! Unit files on disk: where they are, which links their `[Install]` sections ask for, and whether they are valid.
 
+mod escape;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
+pub use self::escape::{escaped, unescaped};
 use crate::error::{Error, Result, code};
 use crate::host::root::{FileType, Root};
 

@@ -6,6 +6,7 @@ use crate::document::fields::AbsolutePath;
 use crate::error::{Error, Result, code};
 use crate::host::packages::Manager;
 use crate::host::root::{Access, FileType};
+use crate::host::settings;
 use crate::host::zone::{Edit, Element, Target};
 use crate::kind::absent::Absent;
 use crate::kind::block::Block;
@@ -16,6 +17,7 @@ use crate::kind::firewall::{Former, Setting};
 use crate::kind::package::{FormerHold, OrphanPackage};
 use crate::kind::symlink::Symlink;
 use crate::kind::sysctl::Sysctl;
+use crate::kind::system::System;
 use crate::kind::unit::Unit;
 use crate::kind::user::{FormerKeys, Linger, Locked, Login, Members, Removal};
 use crate::kind::{Claim, Resource, Work};
@@ -150,6 +152,13 @@ pub enum PriorState {
         manager: Option<Manager>,
         /// Whether it was held.
         held: bool,
+    },
+    /// A setting of the system: its name, its time zone, …
+    System {
+        /// Which one.
+        setting: settings::Setting,
+        /// Its value; `None` if it was not set.
+        value: Option<String>,
     },
     /// A unit.
     Unit {
@@ -315,6 +324,7 @@ impl PriorState {
             Self::Hold { name, manager, held } => {
                 Box::new(FormerHold { name: name.clone(), manager: *manager, held: *held })
             }
+            Self::System { setting, value } => Box::new(System { setting: *setting, value: value.clone() }),
             Self::Unit { name, state } => Box::new(Unit::restored(name, *state)),
             // a release that never was good here has not taken over a user that was there before it
             Self::User { name, existed: true, .. } if !was_good(store, &format!("user:{name}"))? => return Ok(None),

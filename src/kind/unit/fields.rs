@@ -144,6 +144,28 @@ impl Fields for UnitFields {
 }
 
 impl UnitFields {
+    /// A unit with this text, which another kind makes; without `enable`, something else starts it. The error says what is wrong with
+    /// the name.
+    pub(in crate::kind) fn of_text(name: String, text: String, enable: bool) -> Result<Self, String> {
+        Ok(Self {
+            name: UnitName::try_from(name)?,
+            content: Some(text),
+            template: None,
+            source: None,
+            dropins: BTreeMap::new(),
+            enable: enable.then_some(true),
+            state: None,
+            mask: false,
+            restart_when: Vec::new(),
+            reload_when: Vec::new(),
+            listens: Vec::new(),
+            slot: None,
+            check: None,
+            check_within: None,
+            keep_running: false,
+        })
+    }
+
     /// The text of the unit's file, if the role has it.
     fn text(&self, build: &dyn Build) -> Result<Option<String>> {
         let (field, text) = match (&self.content, &self.template, &self.source) {

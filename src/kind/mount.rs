@@ -1,0 +1,227 @@
+//! `[[mount]]`: a file system that is mounted, now and at each boot: a mount unit of systemd, with an automount unit if asked for.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::document::fields::{AbsolutePath, HumanDuration};
+use crate::error::{Error, Result, code};
+use crate::host::unit_files;
+use crate::kind::unit::UnitFields;
+use crate::kind::{About, Build, Change, Fields, Phase, Resource, WatchedInput, Work};
+use crate::read::unescaped;
+
+const FSTAB: &str = "/etc/fstab";
+
+/// Types of file systems that need the network.
+const REMOTE: [&str; 8] = ["9p", "ceph", "cifs", "fuse.sshfs", "glusterfs", "nfs", "nfs4", "smb3"];
+
+/// Fields of `[[mount]]`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MountFields {
+    /// The directory where it is mounted, which systemd makes if it is missing.
+    #[serde(rename = "where")]
+    place: AbsolutePath,
+    /// What is mounted: a device, `UUID=…` or `LABEL=…`, `HOST:/PATH`, a directory (with the option `bind`), `tmpfs`.
+    what: String,
+    /// The type of the file system, like `ext4`, `nfs` or `tmpfs`; that of what is there when left out.
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    /// Options of the mount, like `noatime`.
+    #[serde(default)]
+    options: Vec<String>,
+    /// Whether it is mounted only when a program enters the directory; at once and at boot when left out.
+    #[serde(default)]
+    automount: bool,
+    /// With `automount`: after what time without use it is unmounted; never when left out.
+    idle: Option<HumanDuration>,
+}
+
+impl Fields for MountFields {
+    const NAME: &'static str = "mount";
+
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        let is_word = |text: &str| !text.is_empty() && !text.chars().any(|c| c.is_whitespace() || c.is_control());
+        let is_line = !self.what.trim().is_empty() && !self.what.chars().any(char::is_control);
+        build.refuse_if(!is_line, "what", "name what is mounted, in one line")?;
+        let is_bad = self.kind.as_deref().is_some_and(|kind| !is_word(kind));
+        build.refuse_if(is_bad, "type", "a type is one word, like `ext4`")?;
+        let is_bad = !self.options.iter().all(|option| is_word(option));
+        build.refuse_if(is_bad, "options", "each option is one word, like `noatime`")?;
+        build.refuse_if(self.idle.is_some() && !self.automount, "idle", "set `automount` too")?;
+        let stem = unit_files::escaped(&self.place.to_string());
+        let mut units = vec![(format!("{stem}.mount"), self.mount(), !self.automount)];
+        if self.automount {
+            units.push((format!("{stem}.automount"), self.automount(), true));
+        }
+        let mut resources: Vec<Box<dyn Resource>> = vec![Box::new(Mount { place: self.place })];
+        for (name, text, enable) in units {
+            let unit = UnitFields::of_text(name, text, enable).map_err(|why| build.invalid("where", &why))?;
+            resources.extend(unit.build(build)?);
+        }
+        Ok(resources)
+    }
+}
+
+impl MountFields {
+    /// The mount unit's file.
+    fn mount(&self) -> String {
+        let mut text =
+            format!("[Mount]\nWhat={}\nWhere={}\n", plain(&device(&self.what)), plain(&self.place.to_string()));
+        if let Some(kind) = &self.kind {
+            let _ = writeln!(text, "Type={}", plain(kind));
+        }
+        if !self.options.is_empty() {
+            let _ = writeln!(text, "Options={}", plain(&self.options.join(",")));
+        }
+        if !self.automount {
+            text.push_str(&self.install());
+        }
+        text
+    }
+
+    /// The automount unit's file.
+    fn automount(&self) -> String {
+        let mut text = format!("[Automount]\nWhere={}\n", plain(&self.place.to_string()));
+        if let Some(idle) = &self.idle {
+            let _ = writeln!(text, "TimeoutIdleSec={}", idle.0.as_secs());
+        }
+        text + &self.install()
+    }
+
+    fn install(&self) -> String {
+        let is_remote = self.kind.as_deref().is_some_and(|kind| REMOTE.contains(&kind))
+            || self.options.iter().any(|option| option == "_netdev");
+        format!("\n[Install]\nWantedBy={}-fs.target\n", if is_remote { "remote" } else { "local" })
+    }
+}
+
+/// A value of a unit's file, in which `%` begins a specifier.
+fn plain(value: &str) -> String {
+    value.replace('%', "%%")
+}
+
+/// A device of `/dev` for a tag, as older systemd has no tags here.
+fn device(what: &str) -> String {
+    for (tag, dir) in
+        [("UUID", "by-uuid"), ("LABEL", "by-label"), ("PARTUUID", "by-partuuid"), ("PARTLABEL", "by-partlabel")]
+    {
+        if let Some(value) = what.strip_prefix(tag).and_then(|rest| rest.strip_prefix('=')) {
+            let value = value.trim_matches('"');
+            let value = if tag.ends_with("UUID") { value.to_lowercase() } else { value.replace(' ', "\\x20") };
+            return format!("/dev/disk/{dir}/{value}");
+        }
+    }
+    what.to_owned()
+}
+
+/// That nothing else mounts something in this place. The units do the rest.
+#[derive(Debug)]
+pub struct Mount {
+    place: AbsolutePath,
+}
+
+impl Resource for Mount {
+    fn about(&self) -> About {
+        About::new(MountFields::NAME, self.place.to_string(), Phase::Kernel)
+    }
+
+    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
+        Ok(Some(vec![WatchedInput::Path(FSTAB.into())]))
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        let content = work.host.root.read(Path::new(FSTAB))?.map(|(_, content)| content).unwrap_or_default();
+        let place = self.place.to_string();
+        let is_same = |line: &&str| {
+            let line = line.trim_start();
+            let at = line.split_whitespace().nth(1).filter(|_| !line.starts_with('#'));
+            at.is_some_and(|at| unescaped(at).trim_end_matches('/') == place)
+        };
+        match String::from_utf8_lossy(&content).lines().position(|line| is_same(&line)) {
+            None => Ok(None),
+            Some(at) => {
+                let what = format!("line {} of {FSTAB} mounts something at {place} too", at.saturating_add(1));
+                Err(Error::new(code::FILE, what)
+                    .because("the mount unit of the role would hide it from systemd, but not from `mount -a`")
+                    .help("remove the line if the role describes the same file system, or leave the [[mount]] out here with `when`"))
+            }
+        }
+    }
+
+    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        self.observe(work).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::kind::testing::{Tree, build, refusal};
+
+    fn made(fields: &str) -> (Tree, Vec<String>) {
+        let tree = Tree::new();
+        let made = build("mount", fields).unwrap();
+        let ids = made.iter().map(|one| one.about().id()).collect();
+        for resource in &made {
+            if tree.summary(&**resource).is_some() {
+                tree.converge(&**resource);
+            }
+        }
+        (tree, ids)
+    }
+
+    #[test]
+    fn a_mount_is_a_unit_that_is_named_after_its_place() {
+        let fields = "where = '/srv/my-data'\nwhat = 'UUID=ABCD-12'\ntype = 'ext4'\noptions = ['noatime', 'x=50%']";
+        let (tree, ids) = made(fields);
+        let file = "/etc/systemd/system/srv-my\\x2ddata.mount";
+        let unit = "unit:srv-my\\x2ddata.mount";
+        assert_eq!(ids, ["mount:/srv/my-data", &format!("unit-file:{file}"), unit]);
+        assert_eq!(
+            tree.get(file),
+            "[Mount]\nWhat=/dev/disk/by-uuid/abcd-12\nWhere=/srv/my-data\nType=ext4\nOptions=noatime,x=50%%\n\n\
+             [Install]\nWantedBy=local-fs.target\n"
+        );
+        assert!(tree.path("/etc/systemd/system/local-fs.target.wants/srv-my\\x2ddata.mount").is_symlink());
+    }
+
+    #[test]
+    fn an_automount_is_enabled_in_place_of_its_mount() {
+        let (tree, _) = made("where = '/net'\nwhat = 'nas:/x'\ntype = 'nfs4'\nautomount = true\nidle = '10m'");
+        assert_eq!(tree.get("/etc/systemd/system/net.mount"), "[Mount]\nWhat=nas:/x\nWhere=/net\nType=nfs4\n");
+        assert_eq!(
+            tree.get("/etc/systemd/system/net.automount"),
+            "[Automount]\nWhere=/net\nTimeoutIdleSec=600\n\n[Install]\nWantedBy=remote-fs.target\n"
+        );
+        assert!(tree.path("/etc/systemd/system/remote-fs.target.wants/net.automount").is_symlink());
+        assert!(!tree.path("/etc/systemd/system/remote-fs.target.wants/net.mount").is_symlink());
+    }
+
+    #[test]
+    fn a_line_of_fstab_for_the_same_place_is_an_error_that_names_it() {
+        let tree = Tree::new();
+        let made = build("mount", "where = '/srv/a b'\nwhat = 'tmpfs'\ntype = 'tmpfs'").unwrap();
+        tree.put("/etc/fstab", "# /dev/x /srv/a\\040b ext4\n/dev/y /srv/a ext4\n");
+        assert_eq!(tree.summary(&*made[0]), None);
+        tree.put("/etc/fstab", "/dev/y / ext4\n/dev/x /srv/a\\040b/ ext4 password=x\n");
+        let error = made[0].observe(&tree.work()).unwrap_err();
+        assert!(error.to_string().starts_with("line 2 of /etc/fstab mounts something at /srv/a b too: "), "{error}");
+    }
+
+    #[test]
+    fn invalid_mounts_are_refused_with_their_field() {
+        let mount = "where = '/a'\nwhat = 'tmpfs'\n";
+        for (fields, why) in [
+            ("where = '/a'\nwhat = \"x\\nWhere=/b\"\n".to_owned(), "`what`: "),
+            ("where = '/a'\nwhat = ''\n".to_owned(), "`what`: "),
+            (format!("{mount}type = 'a b'\n"), "`type`: "),
+            (format!("{mount}options = ['a b']\n"), "`options`: "),
+            (format!("{mount}idle = '1m'\n"), "`idle`: set `automount` too"),
+        ] {
+            assert!(refusal("mount", &fields).starts_with(why), "{fields}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The name of a host, its time zone, its locale and its mounts, with systemd's own services.
+
+use crate::support::alone::World;
+
+/// Everything that the tests change, as it is on the host.
+const STATE: &str = "hostname; hostnamectl --static; timedatectl show -p Timezone --value; 
+    localectl status | grep Locale; ls /etc/vconsole.conf 2>&1; cat /etc/default/locale /etc/locale.conf 2>&1; true";
+
+#[test]
+fn the_settings_of_a_system_hold_at_once_drift_is_corrected_and_they_are_restored() {
+    let world = World::new();
+    let host = world.host();
+    world.release("");
+    world.converges();
+    let before = host.run(STATE).ok();
+    world.release(
+        "[[system]]\nhostname = \"web1\"\ntimezone = \"Europe/Berlin\"\nlocale = \"C.UTF-8\"\nkeymap = \"de\"\n",
+    );
+    world.converges();
+    let state = host.run(STATE).ok();
+    for line in ["web1\nweb1\nEurope/Berlin\n", "LANG=C.UTF-8"] {
+        assert!(state.contains(line), "{state}");
+    }
+    assert_eq!(host.run("cat /etc/vconsole.conf; date +%Z | grep -c 'CES\\?T'").ok(), "KEYMAP=de\n1");
+
+    host.run("hostname other && ln -sfn /usr/share/zoneinfo/Etc/UTC /etc/localtime").ok();
+    let plan = host.run("kpull plan").stdout;
+    assert!(plan.contains("system:hostname  running: other → web1"), "{plan}");
+    assert!(plan.contains("system:timezone  Etc/UTC → Europe/Berlin"), "{plan}");
+    world.converges();
+    assert_eq!(host.run(STATE).ok(), state);
+
+    // what the host does not have fails, and the former values come back
+    world.release("[[system]]\nhostname = \"web2\"\ntimezone = \"Europe/Atlantis\"\n");
+    let output = host.run("kpull apply").fails(3);
+    assert!(output.contains("this host has no time zone Europe/Atlantis"), "{output}");
+    assert_eq!(host.run("hostname").ok(), "web1");
+    world.release("");
+    world.converges();
+    assert_eq!(host.run(STATE).ok(), before);
+}
+
+const MOUNT: &str = "[[mount]]\nwhere = \"/srv/my-data\"\nwhat = \"tmpfs\"\ntype = \"tmpfs\"\n";
+
+#[test]
+fn a_mount_is_made_corrected_changed_and_removed_and_a_line_of_fstab_is_an_error() {
+    let world = World::new();
+    let host = world.host();
+    let mounted = || {
+        let shown =
+            host.run("findmnt -no FSTYPE,OPTIONS /srv/my-data | grep -o 'tmpfs\\|size=[0-9]*k' | tr '\\n' ' '").ok();
+        shown.trim_end().to_owned()
+    };
+    world.release(MOUNT);
+    world.converges();
+    assert_eq!(mounted(), "tmpfs");
+    // drift, then other options
+    host.run("umount /srv/my-data").ok();
+    assert_eq!(host.run("kpull plan").code(), 2);
+    world.converges();
+    world.release(&format!("{MOUNT}options = [\"size=1024k\"]\n"));
+    world.converges();
+    assert_eq!(mounted(), "tmpfs size=1024k");
+
+    // a line of fstab is no second owner
+    host.run("cp /etc/fstab /srv/fstab 2>/dev/null; echo '/dev/x /srv/my-data ext4 defaults 0 0' >> /etc/fstab").ok();
+    let plan = host.run("kpull plan");
+    assert!(
+        plan.code() == 1 && plan.to_string().contains("of /etc/fstab mounts something at /srv/my-data too"),
+        "{plan}"
+    );
+    host.run("sed -i '/my-data/d' /etc/fstab").ok();
+
+    world.release("");
+    world.converges();
+    host.run("! findmnt /srv/my-data && test ! -e '/etc/systemd/system/srv-my\\x2ddata.mount'").ok();
+}
