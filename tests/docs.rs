@@ -5,6 +5,7 @@ mod events;
 mod fields;
 mod glossary;
 mod practice;
+mod situations;
 mod tables;
 mod templates;
 

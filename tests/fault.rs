@@ -103,9 +103,18 @@ content = "[Unit]\nDescription={text}\n[Service]\nExecStart=/bin/true\n[Install]
 [[firewall]]
 zone = "public"
 ports = ["{port}/tcp"]
+[[tree]]
+path = "/srv/tree"
+source = "{text}"
+exclusive = true
+[[permissions]]
+path = "/srv/theirs"
+recursive = true
+mode = "{mode}"
 "#,
         is_new = text == "new",
         port = if text == "new" { 443 } else { 80 },
+        mode = if text == "new" { "u=rwX,go=" } else { "go-w" },
     )
 }
 
@@ -121,10 +130,15 @@ impl World {
         let files = std::env::var("KPULL_SWEEP").map_or(6, |number| number.parse().unwrap());
         let site = Site::new("test");
         site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n").role("base", &role("old", files));
+        for text in ["old", "new"] {
+            site.file(&format!("roles/base/files/{text}/{text}/f"), text)
+                .file(&format!("roles/base/files/{text}/same"), text);
+        }
         let tree = site.sign().enroll();
         tree.write("srv/1", "somebody's\n")
             .write("etc/hosts", "127.0.0.1 localhost\n10.0.0.2 before\n10.0.0.3 theirs\n");
         tree.write("etc/daemon.json", "{\"log\": {\"level\": \"before\"}}");
+        tree.write("srv/tree/theirs", "theirs").write("srv/theirs/a", "theirs").write("srv/theirs/sub/b", "theirs");
         tree.write("etc/absent.new", "here\n").write("etc/absent.old", "here\n");
         symlink("before", tree.at("etc/link")).unwrap();
         tree.kpull("apply").exits(0);

@@ -15,6 +15,7 @@ mod launch;
 mod observe;
 mod outputs;
 mod packages;
+mod permissions;
 mod places;
 mod probes;
 mod quickstart;

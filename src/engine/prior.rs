@@ -370,7 +370,7 @@ impl PriorStates {
 
     /// Names of all saved contents that may have to be restored.
     pub fn saved(&self) -> HashSet<String> {
-        self.known.values().filter_map(|known| known.prior.saved().map(str::to_owned)).collect()
+        self.known.values().flat_map(|known| known.prior.saved()).map(str::to_owned).collect()
     }
 
     /// Saves local edits in the files of an item, or in the file at one `claim`, before they are overwritten or removed. Returns the

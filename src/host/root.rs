@@ -4,8 +4,10 @@
 //! kernel resolves it in one call (`openat2`, Linux 5.6). A link in the last place is never followed.
 
 mod access;
+pub mod acl;
 mod follow;
 mod gather;
+pub mod permissions;
 mod remove;
 mod write;
 

@@ -300,7 +300,8 @@ impl Ownership {
     }
 }
 
-fn no_such_account(path: &Path, account: &Missing) -> Error {
+/// The error for an owner that the host does not have.
+pub(super) fn no_such_account(path: &Path, account: &Missing) -> Error {
     let (database, name) = match account {
         Missing::User(name) => ("passwd", name),
         Missing::Group(name) => ("group", name),

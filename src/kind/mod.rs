@@ -52,6 +52,8 @@ pub enum Phase {
     Files,
     /// Upstream binaries.
     Artifacts,
+    /// Modes and owners of what packages and others make.
+    Permissions,
     /// Kernel settings, modules, swap.
     Kernel,
     /// Firewall.
@@ -447,6 +449,13 @@ pub trait Build {
     /// A file of the role, from its `files/` directory, which `field` names.
     fn file(&self, field: &str, name: &str) -> Result<Arc<[u8]>>;
 
+    /// The paths of the files below a directory in the role's `files/`, from there, sorted; `field` names the directory. An error if there
+    /// are none.
+    fn files_below(&self, field: &str, name: &str) -> Result<Vec<String>>;
+
+    /// A file of the role, from its `files/` directory, rendered with the host's variables; and whether it contains a secret.
+    fn rendered(&self, field: &str, name: &str) -> Result<(String, bool)>;
+
     /// A template of the role, from its `templates/` directory, rendered with the host's variables.
     fn template(&self, name: &str) -> Result<String>;
 
@@ -557,6 +566,7 @@ kinds! {
     module::ModuleFields,
     mount::MountFields,
     package::PackageFields,
+    permissions::PermissionsFields,
     probe::ProbeFields,
     repository::RepositoryFields,
     secret::SecretFields,
@@ -567,6 +577,7 @@ kinds! {
     sysctl::SysctlFields,
     system::SystemFields,
     template::TemplateFields,
+    tree::TreeFields,
     unit::UnitFields,
     user::UserFields,
 }

@@ -13,11 +13,13 @@ use crate::kind::block::Block;
 use crate::kind::directory::Directory;
 use crate::kind::edit::{FileEdit, Undo};
 use crate::kind::file::{File, Ownership};
-use crate::kind::firewall::{Former, Setting};
+use crate::kind::firewall::{self, Setting};
 use crate::kind::package::{FormerHold, OrphanPackage};
+use crate::kind::permissions::{Former, Managed};
 use crate::kind::symlink::Symlink;
 use crate::kind::sysctl::Sysctl;
 use crate::kind::system::System;
+use crate::kind::tree::Several;
 use crate::kind::unit::Unit;
 use crate::kind::user::{FormerKeys, Linger, Locked, Login, Members, Removal};
 use crate::kind::{Claim, Resource, Work};
@@ -214,6 +216,22 @@ pub enum PriorState {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         file: Option<PriorFile>,
     },
+    /// The permissions of what something else made.
+    Permissions {
+        /// Where.
+        path: String,
+        /// SHA-256 of the saved permissions, by path.
+        saved: String,
+        /// Which of them are restored.
+        managed: Managed,
+    },
+    /// Several paths below one.
+    Several {
+        /// The directory.
+        path: String,
+        /// What was at each.
+        states: Vec<PriorState>,
+    },
     /// It already was like that, and stays.
     Same,
     /// It is left as it is when no role has it any more.
@@ -286,7 +304,7 @@ impl PriorState {
 
     /// The resource that restores the state; `None` if it is left as it is.
     pub fn resource(&self, store: &Store) -> Result<Option<Box<dyn Resource>>> {
-        let former = |zone: &String, setting| Box::new(Former { zone: zone.clone(), setting });
+        let former = |zone: &String, setting| Box::new(firewall::Former { zone: zone.clone(), setting });
         Ok(Some(match self {
             Self::Nothing { path } => Box::new(Absent::unless_full(at(path)?)),
             Self::File { path, saved, mode, uid, gid, in_place } => {
@@ -325,6 +343,13 @@ impl PriorState {
                 Box::new(FormerHold { name: name.clone(), manager: *manager, held: *held })
             }
             Self::System { setting, value } => Box::new(System { setting: *setting, value: value.clone() }),
+            Self::Permissions { path, saved, managed } => {
+                Box::new(Former::new(at(path)?, &store.saved(saved)?, *managed)?)
+            }
+            Self::Several { path, states } => {
+                let resources = states.iter().filter_map(|state| state.resource(store).transpose());
+                Box::new(Several { path: path.clone(), resources: resources.collect::<Result<_>>()? })
+            }
             Self::Unit { name, state } => Box::new(Unit::restored(name, *state)),
             // a release that never was good here has not taken over a user that was there before it
             Self::User { name, existed: true, .. } if !was_good(store, &format!("user:{name}"))? => return Ok(None),
@@ -360,13 +385,14 @@ impl PriorState {
         matches!(self, Self::Nothing { .. })
     }
 
-    /// SHA-256 of the saved content that it refers to.
-    pub fn saved(&self) -> Option<&str> {
+    /// SHA-256 of each saved content that it refers to.
+    pub fn saved(&self) -> Vec<&str> {
         match self {
-            Self::File { saved, .. } => Some(saved),
-            Self::NoPackage { beside, .. } => beside.as_deref(),
-            Self::AuthorizedKeys { file, .. } => file.as_ref().map(|file| &*file.saved),
-            _ => None,
+            Self::File { saved, .. } | Self::Permissions { saved, .. } => vec![saved],
+            Self::NoPackage { beside, .. } => beside.as_deref().into_iter().collect(),
+            Self::AuthorizedKeys { file, .. } => file.iter().map(|file| &*file.saved).collect(),
+            Self::Several { states, .. } => states.iter().flat_map(Self::saved).collect(),
+            _ => Vec::new(),
         }
     }
 

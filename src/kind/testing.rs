@@ -40,6 +40,18 @@ impl Build for RoleFiles {
         content.ok_or_else(|| Error::new(code::OTHER, format!("there is no {name}")))
     }
 
+    fn files_below(&self, field: &str, name: &str) -> Result<Vec<String>> {
+        let prefix = format!("{name}/");
+        let mut names: Vec<String> =
+            self.files.keys().filter_map(|path| path.strip_prefix(&prefix)).map(str::to_owned).collect();
+        names.sort();
+        if names.is_empty() { Err(self.invalid(field, &format!("there is no {prefix}"))) } else { Ok(names) }
+    }
+
+    fn rendered(&self, _: &str, name: &str) -> Result<(String, bool)> {
+        self.template(name).map(|text| (text, self.is_secret))
+    }
+
     fn template(&self, name: &str) -> Result<String> {
         self.file("template", name).map(|content| String::from_utf8_lossy(&content).into_owned())
     }

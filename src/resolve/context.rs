@@ -74,6 +74,12 @@ pub struct Layer<'a> {
     pub is_of_host: bool,
 }
 
+/// The directory of the role that a file of the site belongs to: `roles/NAME`.
+fn role_of(file: &str) -> Option<&str> {
+    let (end, _) = file.match_indices('/').nth(1)?;
+    file.get(..end).filter(|role| role.starts_with("roles/"))
+}
+
 /// The layers of variables of `role` (or of the site) for `host`, weakest first.
 pub fn layers<'a>(site: &'a Site, host: &str, role: Option<&str>) -> Vec<Layer<'a>> {
     let mut layers = Vec::new();
@@ -137,8 +143,8 @@ impl TemplateContext {
             None => Ok(None),
         });
         // an include names a template of the same role
-        env.set_path_join_callback(|name, parent| match parent.rsplit_once("/templates/") {
-            Some((role, _)) => format!("{role}/templates/{name}").into(),
+        env.set_path_join_callback(|name, parent| match role_of(parent) {
+            Some(role) => format!("{role}/templates/{name}").into(),
             None => name.into(),
         });
         let secrets = Arc::new(HostSecrets::new(&site, host, secrets));
@@ -420,7 +426,7 @@ impl TemplateContext {
                 ),
             };
         }
-        let what = match place.file.contains("/templates/") {
+        let what = match ["/templates/", "/files/"].iter().any(|dir| place.file.contains(dir)) {
             true => "the template can't be rendered",
             false => "the value can't be made",
         };
@@ -465,7 +471,7 @@ impl TemplateContext {
 
     /// The names of all templates in the role of the template `file`.
     fn templates_beside(&self, file: &str) -> Vec<String> {
-        let Some((role, _)) = file.split_once("/templates/") else { return Vec::new() };
+        let Some(role) = role_of(file) else { return Vec::new() };
         let prefix = format!("{role}/templates/");
         self.site.files.iter().filter_map(|(path, _)| path.strip_prefix(&prefix)).map(str::to_owned).collect()
     }

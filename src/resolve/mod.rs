@@ -388,6 +388,28 @@ impl Build for Builder<'_> {
         Ok(bytes)
     }
 
+    fn files_below(&self, field: &str, name: &str) -> Result<Vec<String>> {
+        let prefix = format!("roles/{}/files/", self.role.name);
+        let whole = format!("{prefix}{name}/");
+        let all = || self.context.site.files.iter().map(|(path, _)| path);
+        let names: Vec<String> = all().filter_map(|path| path.strip_prefix(&whole)).map(str::to_owned).collect();
+        if !names.is_empty() {
+            return Ok(names);
+        }
+        let what = format!("there is nothing in {whole}");
+        let error = Error::new(code::FIELD, what).at(self.at(field), "no such directory in the role");
+        let directories = all().filter_map(|path| path.strip_prefix(&prefix)?.rsplit_once('/')).map(|(above, _)| above);
+        Err(error.help_nearest(name, directories, format!("put files into {whole}")))
+    }
+
+    fn rendered(&self, field: &str, name: &str) -> Result<(String, bool)> {
+        let path = self.part("files", name, field)?;
+        let before = self.context.secrets.times_requested();
+        let text = self.context.file(&path, self.scope)?;
+        self.record(|| format!("files/{name}"), || text.clone());
+        Ok((text, self.is_secret || self.context.secrets.times_requested() != before))
+    }
+
     fn template(&self, name: &str) -> Result<String> {
         let path = self.part("templates", name, "template")?;
         let text = self.context.file(&path, self.scope)?;

@@ -11,6 +11,7 @@ use nix::unistd::{Gid, Uid};
 use rustix::buffer::spare_capacity;
 use rustix::fs::XattrFlags;
 
+use super::acl::{ACL_GROUP, ACL_MASK, ACL_OTHER, ACL_OWNER};
 use super::{Access, FileType, Meta, Root, entries, through};
 use crate::error::{Error, Result, code};
 use crate::host::label;
@@ -29,22 +30,19 @@ pub(super) const WITHOUT_MODES: [FsType; 6] = [
 ];
 
 /// The access list of a file.
-const ACL: &str = "system.posix_acl_access";
+pub(super) const ACL: &str = "system.posix_acl_access";
 
 /// The access list of new files in a directory.
-const DEFAULT_ACL: &str = "system.posix_acl_default";
+pub(super) const DEFAULT_ACL: &str = "system.posix_acl_default";
+
+/// The capabilities of a program.
+pub(super) const CAPABILITY: &str = "security.capability";
 
 /// Attributes that a replaced file keeps, besides `user.*`. Others belong to its content (`security.ima`) or to the file system.
-const KEPT: [&str; 3] = [label::ATTRIBUTE, "security.capability", ACL];
+const KEPT: [&str; 3] = [label::ATTRIBUTE, CAPABILITY, ACL];
 
 /// The kernel's limit for a value, and for the list of names.
-const ATTRIBUTE_MAX: usize = 64 * 1024;
-
-/// Tags of entries in an access list.
-const ACL_OWNER: u16 = 0x01;
-const ACL_GROUP: u16 = 0x04;
-const ACL_MASK: u16 = 0x10;
-const ACL_OTHER: u16 = 0x20;
+pub(super) const ATTRIBUTE_MAX: usize = 64 * 1024;
 
 impl Root {
     /// [`Root::give_access`]; an error if that is refused.

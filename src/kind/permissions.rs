@@ -1,0 +1,384 @@
+//! `[[permissions]]`: mode, owners, access list and capabilities of what something else makes, such as a package.
+
+mod former;
+mod rights;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+pub use self::former::Managed;
+pub(super) use self::former::{Former, States};
+use self::rights::{AclEntry, Capabilities, NewMode};
+use crate::document::fields::{AbsolutePath, AccountName};
+use crate::error::{Error, Result, code, counted};
+use crate::host::NoAccess;
+use crate::host::root::FileType;
+use crate::host::root::acl::{AccessList, Who};
+use crate::host::root::permissions::Permissions as State;
+use crate::kind::file::no_such_account;
+use crate::kind::prior_state::PriorState;
+use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, WatchedInput, Work};
+
+/// Fields of `[[permissions]]`. What is left out stays as it is; at least one of the others is set.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PermissionsFields {
+    /// The file or directory. A package, a command or a unit makes it.
+    path: AbsolutePath,
+    /// Whether everything below is meant too, but for links, other file systems, and what other resources manage.
+    #[serde(default)]
+    recursive: bool,
+    /// The mode, or how it changes: `0640`, `u=rwX,g=rX,o=`, `go-w`.
+    mode: Option<NewMode>,
+    /// With `recursive`: the mode of directories; when left out `mode`, and whoever can read them can enter them.
+    directory_mode: Option<NewMode>,
+    /// The user that owns it.
+    owner: Option<AccountName>,
+    /// The group that owns it.
+    group: Option<AccountName>,
+    /// All entries of the access list besides owner, group and others: `user:nginx:rX`, `default:group:web:rwX`; empty for none.
+    acl: Option<Vec<AclEntry>>,
+    /// The capabilities of a program: `cap_net_bind_service=ep`; empty for none. A file that an artifact installs can have them too.
+    capabilities: Option<Capabilities>,
+}
+
+impl Fields for PermissionsFields {
+    const NAME: &'static str = "permissions";
+
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        let has_access = self.mode.is_some() || self.owner.is_some() || self.group.is_some() || self.acl.is_some();
+        let is_empty = !has_access && self.directory_mode.is_none() && self.capabilities.is_none();
+        let why = "say what is to change: `mode`, `owner`, `group`, `acl` or `capabilities`";
+        build.refuse_if(is_empty, "path", why)?;
+        let why = "only with `recursive = true`: set `mode` to the mode of this path";
+        build.refuse_if(self.directory_mode.is_some() && !self.recursive, "directory_mode", why)?;
+        let why = "a program gets capabilities by its name: remove `recursive`";
+        build.refuse_if(self.capabilities.is_some() && self.recursive, "capabilities", why)?;
+        let is_at_top = self.recursive && self.path.components().count() <= 2;
+        let why = "a directory right below `/` is not changed with everything in it: name directories in it";
+        build.refuse_if(is_at_top, "path", why)?;
+        let mut known = BTreeSet::new();
+        let twice = self.acl.iter().flatten().find(|entry| !known.insert((entry.is_default, &entry.whom)));
+        if let Some(entry) = twice {
+            return Err(build.invalid("acl", &format!("`{entry}` is the second entry for the same account")));
+        }
+        let directory_mode = self.directory_mode.or_else(|| self.mode.as_ref().map(NewMode::for_directories));
+        Ok(vec![Box::new(Permissions {
+            path: self.path,
+            is_recursive: self.recursive,
+            directory_mode: directory_mode.filter(|_| self.recursive).or_else(|| self.mode.clone()),
+            mode: self.mode,
+            owner: self.owner,
+            group: self.group,
+            acl: self.acl,
+            capabilities: self.capabilities,
+        })])
+    }
+}
+
+/// The resource.
+#[derive(Debug)]
+pub(crate) struct Permissions {
+    path: AbsolutePath,
+    is_recursive: bool,
+    mode: Option<NewMode>,
+    directory_mode: Option<NewMode>,
+    owner: Option<AccountName>,
+    group: Option<AccountName>,
+    acl: Option<Vec<AclEntry>>,
+    capabilities: Option<Capabilities>,
+}
+
+/// The numbers of the accounts of a resource; `None` for those that stay.
+struct Numbers<'a> {
+    uid: Option<u32>,
+    gid: Option<u32>,
+    acl: Option<Vec<(Who, &'a AclEntry)>>,
+}
+
+/// Paths that differ, and how, in words.
+type Differences = Vec<(PathBuf, Vec<String>)>;
+
+/// How many paths are named in a summary; more are only counted.
+const NAMED: usize = 3;
+
+impl Resource for Permissions {
+    fn about(&self) -> About {
+        let owners = [
+            self.owner.as_ref().map(|name| format!("user:{name}")),
+            self.group.as_ref().map(|name| format!("group:{name}")),
+        ];
+        let of_acl = self.acl.iter().flatten().filter_map(|entry| entry.whom.after());
+        let claim = match self.managed() {
+            // beside the mode and owner of a file, which another resource may manage
+            Managed { mode: false, owner: false, group: false, .. } => Claim::thing("capabilities", &self.path),
+            _ => Claim::part(PermissionsFields::NAME, &self.path),
+        };
+        About {
+            claims: vec![claim],
+            after: owners.into_iter().flatten().chain(of_acl).collect(),
+            ..About::new(PermissionsFields::NAME, self.path.to_string(), Phase::Permissions)
+        }
+    }
+
+    fn restorable(&self) -> Option<&dyn Restorable> {
+        Some(self)
+    }
+
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
+        // the times of a file change with its content too, and show a change of anything beside its mode and owner
+        let has_attributes = self.acl.is_some() || self.capabilities.is_some();
+        let mut inputs = Vec::new();
+        let found = work.host.root.each_permissions(&self.path, self.is_recursive, &mut |path, is_directory, _| {
+            inputs.push(match has_attributes || is_directory && self.is_recursive {
+                true => WatchedInput::Path(path.to_owned()),
+                false => WatchedInput::Place(path.to_owned()),
+            });
+            Ok(None)
+        })?;
+        if found.is_none() {
+            inputs.push(WatchedInput::Path(self.path.to_path_buf()));
+        }
+        Ok(Some(inputs))
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        let mut differences = Vec::new();
+        let found = match self.numbers(work) {
+            Ok(numbers) => self.each(work, &numbers, false, &mut differences)?,
+            Err(NoAccess::Missing(account)) if work.may_make(&account) => {
+                return Ok(Some(Change::new(format!("mode or owner, once there is the {account}"))));
+            }
+            Err(why) => return Err(self.refused(why)),
+        };
+        match found {
+            Some(FileType::File | FileType::Directory) => Ok(summary(&differences, self.is_recursive)),
+            Some(_) => Err(Error::new(code::FILE, format!("{} is neither a file nor a directory", self.path))
+                .help("permissions belong to what a link leads to: name that path")),
+            // in a tree, there is no package
+            None if !work.host.is_live() => Ok(None),
+            None if work.catalog.iter().any(|item| matches!(item.about.kind, "package" | "command" | "unit")) => {
+                Ok(Some(Change::new("mode or owner, once it exists")))
+            }
+            None => Err(self.missing()),
+        }
+    }
+
+    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        let numbers = self.numbers(work).map_err(|why| self.refused(why))?;
+        match self.each(work, &numbers, true, &mut Vec::new())? {
+            None => Err(self.missing()),
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+impl Restorable for Permissions {
+    fn owned(&self, _: &Work<'_>) -> Result<Vec<Claim>> {
+        Ok(vec![Claim::thing(PermissionsFields::NAME, &self.path)])
+    }
+
+    fn prior_state(&self, _: &Claim, work: &Work<'_>) -> Result<PriorState> {
+        let saved = work.store.save(&former::encode(&self.states(work)?)?)?;
+        Ok(PriorState::Permissions { path: self.path.to_string(), saved, managed: self.managed() })
+    }
+
+    /// What has come since is recorded as it is now; a record of what has gone is dropped.
+    fn refine(&self, prior: &mut PriorState, work: &Work<'_>) -> Result<bool> {
+        let PriorState::Permissions { saved, managed, .. } = prior else { return Ok(false) };
+        let former = former::decode(&work.store.saved(saved)?)?;
+        let mut states = self.states(work)?;
+        for (path, state) in &mut states {
+            if let Some(former) = former.get(path) {
+                *state = managed.restored(state, former);
+            }
+        }
+        let all = managed.or(self.managed());
+        if states == former && all == *managed {
+            return Ok(false);
+        }
+        (*saved, *managed) = (work.store.save(&former::encode(&states)?)?, all);
+        Ok(true)
+    }
+}
+
+impl Permissions {
+    fn managed(&self) -> Managed {
+        Managed {
+            // the bits of the group are the mask of an access list
+            mode: self.mode.is_some() || self.directory_mode.is_some() || self.acl.is_some(),
+            owner: self.owner.is_some(),
+            group: self.group.is_some(),
+            capabilities: self.capabilities.is_some(),
+        }
+    }
+
+    fn missing(&self) -> Error {
+        Error::new(code::FILE, format!("{} doesn't exist, so it can't be given a mode or an owner", self.path))
+            .help("a package, a command or a unit makes it first: name it in `after`; or create it with a [[file]] or [[directory]], which have these fields too")
+    }
+
+    /// The permissions of everything that it manages.
+    fn states(&self, work: &Work<'_>) -> Result<States> {
+        let (mut states, others) = (BTreeMap::new(), self.others(work));
+        work.host.root.each_permissions(&self.path, self.is_recursive, &mut |path, _, now| {
+            if !others.has(path)
+                && let Some(path) = path.to_str()
+            {
+                states.insert(path.to_owned(), now.clone());
+            }
+            Ok(None)
+        })?;
+        Ok(states)
+    }
+
+    fn refused(&self, why: NoAccess) -> Error {
+        match why {
+            NoAccess::Missing(account) => no_such_account(&self.path, &account),
+            NoAccess::Failed(error) => error,
+        }
+    }
+
+    /// The numbers of the accounts.
+    fn numbers(&self, work: &Work<'_>) -> Result<Numbers<'_>, NoAccess> {
+        let name = |name: &Option<AccountName>| name.as_ref().map_or_else(|| "0".to_owned(), ToString::to_string);
+        let access = work.host.access(0, &name(&self.owner), &name(&self.group))?;
+        let with_number = |acl: &'_ Vec<AclEntry>| -> Result<Vec<Who>, NoAccess> {
+            acl.iter().map(|entry| entry.whom.number(work.host)).collect()
+        };
+        let acl = self.acl.as_ref().map(|acl| Ok::<_, NoAccess>(with_number(acl)?.into_iter().zip(acl).collect()));
+        let (uid, gid) = (access.uid.filter(|_| self.owner.is_some()), access.gid.filter(|_| self.group.is_some()));
+        Ok(Numbers { uid, gid, acl: acl.transpose()? })
+    }
+
+    /// Lists what differs, and changes it if `is_applied`. Returns what is at the path.
+    fn each(
+        &self,
+        work: &Work<'_>,
+        numbers: &Numbers<'_>,
+        is_applied: bool,
+        differences: &mut Differences,
+    ) -> Result<Option<FileType>> {
+        let others = self.others(work);
+        work.host.root.each_permissions(&self.path, self.is_recursive, &mut |path, is_directory, now| {
+            let wanted = self.wanted(numbers, is_directory, now);
+            if wanted == *now || others.has(path) {
+                return Ok(None);
+            }
+            differences.push((path.to_owned(), self.words(now, &wanted)));
+            Ok(is_applied.then_some(wanted))
+        })
+    }
+
+    /// The permissions that a file or directory is to have.
+    fn wanted(&self, numbers: &Numbers<'_>, is_directory: bool, now: &State) -> State {
+        let (uid, gid) = (numbers.uid.unwrap_or(now.uid), numbers.gid.unwrap_or(now.gid));
+        let mut new = State { uid, gid, ..now.clone() };
+        let change = if is_directory { &self.directory_mode } else { &self.mode };
+        let mode = |now: u32| change.as_ref().map_or(now, |change| change.of(now, is_directory));
+        match &numbers.acl {
+            None => new.mode = mode(now.mode),
+            Some(entries) => {
+                // a list hides the rights of the group behind its mask
+                let group = now.acl.as_deref().and_then(AccessList::owning_group);
+                let mode = mode(group.map_or(now.mode, |rights| now.mode & !0o070 | rights << 3));
+                let list = |is_default: bool| {
+                    let mut list = AccessList::of_mode(mode);
+                    for (who, entry) in entries.iter().filter(|(_, entry)| entry.is_default == is_default) {
+                        list.set(*who, entry.rights.bits(is_directory, mode));
+                    }
+                    list.complete();
+                    list
+                };
+                let own = list(false);
+                (new.acl, new.mode) = (own.beyond_mode(), mode & 0o7000 | own.mode());
+                let has_default = is_directory && entries.iter().any(|(_, entry)| entry.is_default);
+                new.default_acl = has_default.then(|| list(true).encode());
+            }
+        }
+        if let Some(capabilities) = self.capabilities.as_ref().filter(|_| !is_directory) {
+            new.capabilities = capabilities.encode();
+        }
+        new
+    }
+
+    fn words(&self, now: &State, wanted: &State) -> Vec<String> {
+        let mut words = Vec::new();
+        if wanted.mode != now.mode {
+            words.push(format!("mode {:04o} → {:04o}", now.mode, wanted.mode));
+        }
+        if let Some(owner) = self.owner.as_ref().filter(|_| wanted.uid != now.uid) {
+            words.push(format!("owner → {owner}"));
+        }
+        if let Some(group) = self.group.as_ref().filter(|_| wanted.gid != now.gid) {
+            words.push(format!("group → {group}"));
+        }
+        if let Some(acl) =
+            self.acl.as_ref().filter(|_| (&wanted.acl, &wanted.default_acl) != (&now.acl, &now.default_acl))
+        {
+            let entries: Vec<String> = acl.iter().map(ToString::to_string).collect();
+            words.push(format!(
+                "access list → {}",
+                if entries.is_empty() { "none".to_owned() } else { entries.join(",") }
+            ));
+        }
+        if let Some(capabilities) = self.capabilities.as_ref().filter(|_| wanted.capabilities != now.capabilities) {
+            words.push(format!("capabilities → {capabilities}"));
+        }
+        words
+    }
+
+    /// What other resources manage below the path, whose permissions are theirs.
+    fn others(&self, work: &Work<'_>) -> Others {
+        let mut others = Others { paths: HashSet::new(), trees: Vec::new() };
+        if !self.is_recursive {
+            return others;
+        }
+        let is_below = |path: &Path| path != &*self.path && path.starts_with(&*self.path);
+        for item in work.catalog {
+            if let Some(other) = item.as_kind::<Self>() {
+                match other.is_recursive {
+                    true if is_below(&other.path) => others.trees.push(other.path.to_path_buf()),
+                    _ => drop(others.paths.insert(other.path.to_path_buf())),
+                }
+                continue;
+            }
+            let owned = item.owned(work).unwrap_or_else(|_| item.about.claims.clone());
+            others
+                .paths
+                .extend(owned.iter().filter_map(Claim::whole_path).filter(|path| is_below(path)).map(Path::to_owned));
+        }
+        others.paths.remove(&*self.path);
+        others
+    }
+}
+
+/// What other resources manage.
+struct Others {
+    paths: HashSet<PathBuf>,
+    trees: Vec<PathBuf>,
+}
+
+impl Others {
+    fn has(&self, path: &Path) -> bool {
+        self.paths.contains(path) || self.trees.iter().any(|tree| path.starts_with(tree))
+    }
+}
+
+/// The change for what differs; `None` if nothing does.
+fn summary(differences: &Differences, is_recursive: bool) -> Option<Change> {
+    let named = |(path, words): &(PathBuf, Vec<String>)| {
+        let words = words.join(", ");
+        match path.file_name().filter(|_| is_recursive) {
+            Some(name) => format!("{}: {words}", name.to_string_lossy()),
+            None => words,
+        }
+    };
+    match differences.len() {
+        0..=NAMED => Change::of(differences.iter().map(named).collect()),
+        many => Some(Change::new(format!("mode or owner of {}", counted(many, "path")))),
+    }
+}

@@ -1,0 +1,121 @@
+//! What was before a `[[permissions]]`, and comes back when no role has it any more.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::summary;
+use crate::document::fields::AbsolutePath;
+use crate::error::{Error, Result, code};
+use crate::host::root::permissions::Permissions as State;
+use crate::kind::{About, Change, Phase, Resource, Work};
+
+/// Permissions by path.
+pub(in crate::kind) type States = BTreeMap<String, State>;
+
+/// Which permissions a role manages, and which come back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Managed {
+    /// The mode and the access lists.
+    pub mode: bool,
+    /// The user.
+    pub owner: bool,
+    /// The group.
+    pub group: bool,
+    /// The capabilities.
+    pub capabilities: bool,
+}
+
+impl Managed {
+    /// Those of either.
+    pub(super) fn or(self, other: Self) -> Self {
+        Self {
+            mode: self.mode || other.mode,
+            owner: self.owner || other.owner,
+            group: self.group || other.group,
+            capabilities: self.capabilities || other.capabilities,
+        }
+    }
+
+    /// The permissions `now`, with those that are managed as they were.
+    pub(super) fn restored(self, now: &State, former: &State) -> State {
+        let mut state = now.clone();
+        if self.mode {
+            (state.mode, state.acl) = (former.mode, former.acl.clone());
+            state.default_acl.clone_from(&former.default_acl);
+        }
+        if self.owner {
+            state.uid = former.uid;
+        }
+        if self.group {
+            state.gid = former.gid;
+        }
+        if self.capabilities {
+            state.capabilities.clone_from(&former.capabilities);
+        }
+        state
+    }
+}
+
+/// A record of permissions as the store has it.
+pub(super) fn encode(states: &States) -> Result<Vec<u8>> {
+    serde_json::to_vec(states)
+        .map_err(|error| Error::new(code::STORE, "the permissions of a path can't be recorded").because(error))
+}
+
+/// Reads a record.
+pub(super) fn decode(record: &[u8]) -> Result<States> {
+    serde_json::from_slice(record)
+        .map_err(|error| Error::new(code::STORE, "the recorded permissions can't be read").because(error))
+}
+
+/// Permissions that come back.
+#[derive(Debug)]
+pub(in crate::kind) struct Former {
+    path: AbsolutePath,
+    states: States,
+    managed: Managed,
+}
+
+impl Former {
+    /// From a record of the store.
+    pub(in crate::kind) fn new(path: AbsolutePath, record: &[u8], managed: Managed) -> Result<Self> {
+        Ok(Self { path, states: decode(record)?, managed })
+    }
+
+    /// Lists what differs, and changes it if `is_applied`.
+    fn each(&self, work: &Work<'_>, is_applied: bool) -> Result<Vec<(PathBuf, Vec<String>)>> {
+        let mut differences = Vec::new();
+        let is_recursive = self.states.keys().any(|path| Path::new(path) != &*self.path);
+        work.host.root.each_permissions(&self.path, is_recursive, &mut |path, _, now| {
+            let Some(former) = path.to_str().and_then(|path| self.states.get(path)) else { return Ok(None) };
+            let wanted = self.managed.restored(now, former);
+            if wanted == *now {
+                return Ok(None);
+            }
+            let words = match wanted.mode == now.mode {
+                true => "as it was before".to_owned(),
+                false => format!("mode {:04o} → {:04o}", now.mode, wanted.mode),
+            };
+            differences.push((path.to_owned(), vec![words]));
+            Ok(is_applied.then_some(wanted))
+        })?;
+        Ok(differences)
+    }
+}
+
+impl Resource for Former {
+    fn about(&self) -> About {
+        About::new("permissions", self.path.to_string(), Phase::Permissions)
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        Ok(summary(&self.each(work, false)?, self.states.len() > 1))
+    }
+
+    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        self.each(work, true).map(drop)
+    }
+}

@@ -1,0 +1,275 @@
+//! `[[tree]]`: a directory of the role's files, copied whole; each of its files is a resource of its own.
+
+mod exclusive;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use self::exclusive::Exclusive;
+pub(super) use self::exclusive::Several;
+use crate::document::fields::{AbsolutePath, AccountName, Mode};
+use crate::error::Result;
+use crate::kind::directory::Directory;
+use crate::kind::file::{File, Ownership};
+use crate::kind::{Build, Fields, Resource};
+
+/// Fields of `[[tree]]`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TreeFields {
+    /// The directory on the host.
+    path: AbsolutePath,
+    /// The name of a directory in the role's `files/`.
+    source: String,
+    /// Suffixes of names, such as `.j2`: these files are rendered with the host's variables, and lose the suffix.
+    #[serde(default)]
+    render: Vec<String>,
+    /// Permissions of files. When left out, `0755` for programs and scripts, which begin with `#!`, and `0644` for others; `0600` for a file
+    /// with a secret in it.
+    mode: Option<Mode>,
+    /// Permissions of some files, by patterns of their paths in the tree: `*` stands for anything but `/`.
+    #[serde(default)]
+    modes: BTreeMap<String, Mode>,
+    /// Permissions of the directories. When this, `owner` and `group` are left out, directories that exist stay as they are.
+    directory_mode: Option<Mode>,
+    /// The user that owns files and directories; `root` when left out.
+    owner: Option<AccountName>,
+    /// The group that owns them; `root` when left out.
+    group: Option<AccountName>,
+    /// Whether everything else in the directory is removed, but for what other resources manage; not when left out.
+    #[serde(default)]
+    exclusive: bool,
+}
+
+impl Fields for TreeFields {
+    const NAME: &'static str = "tree";
+
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        let is_suffix = |suffix: &String| suffix.len() > 1 && suffix.starts_with('.') && !suffix.contains('/');
+        let why = "a suffix is a dot and more, like `.j2`";
+        build.refuse_if(!self.render.iter().all(is_suffix), "render", why)?;
+        let is_at_top = self.exclusive && self.path.components().count() <= 2;
+        build.refuse_if(is_at_top, "exclusive", "nothing is removed from a directory right below `/`")?;
+        let mut files: BTreeMap<String, Box<dyn Resource>> = BTreeMap::new();
+        let mut used = BTreeSet::new();
+        for name in build.files_below("source", &self.source)? {
+            let source = format!("{}/{name}", self.source);
+            let suffix = self.render.iter().filter_map(|suffix| name.strip_suffix(suffix.as_str())).min();
+            let rendered = suffix.filter(|target| !target.is_empty() && !target.ends_with('/'));
+            let (target, content, is_secret): (_, Arc<[u8]>, _) = match rendered {
+                Some(target) => {
+                    let (text, is_secret) = build.rendered("source", &source)?;
+                    (target.to_owned(), text.into_bytes().into(), is_secret)
+                }
+                None => (name.clone(), build.file("source", &source)?, false),
+            };
+            let mode = self.mode_of(&target, &content, is_secret, &mut used, build)?;
+            let wanted = Ownership::of_file(is_secret, Some(mode), self.owner.clone(), self.group.clone());
+            let path = AbsolutePath::try_from(format!("{}/{target}", self.path));
+            let path = path.map_err(|why| build.invalid("source", &why))?;
+            let file = File { wanted, ..File::new(Self::NAME, path, content, is_secret) };
+            if files.insert(target.clone(), Box::new(file)).is_some() {
+                return Err(build.invalid("source", &format!("two of its files become `{target}`: rename one of them")));
+            }
+        }
+        if let Some(pattern) = self.modes.keys().find(|pattern| !used.contains(*pattern)) {
+            return Err(build.invalid("modes", &format!("`{pattern}` is the path of no file in `{}`", self.source)));
+        }
+        let mut resources: Vec<Box<dyn Resource>> = Vec::new();
+        let below = directories(files.keys());
+        if self.directory_mode.is_some() || self.owner.is_some() || self.group.is_some() {
+            let wanted = Ownership::with_default(0o755, self.directory_mode, self.owner.clone(), self.group.clone());
+            let paths = below.iter().map(|below| AbsolutePath::try_from(format!("{}/{below}", self.path)));
+            for path in std::iter::once(Ok(self.path.clone())).chain(paths) {
+                let path = path.map_err(|why| build.invalid("source", &why))?;
+                resources.push(Box::new(Directory { path, wanted: wanted.clone() }));
+            }
+        }
+        if self.exclusive {
+            let known = files.keys().map(|name| self.path.join(name)).collect();
+            resources.push(Box::new(Exclusive { path: self.path.clone(), known }));
+        }
+        resources.extend(files.into_values());
+        Ok(resources)
+    }
+}
+
+impl TreeFields {
+    /// The mode of a file by its path in the tree. Adds the patterns that fit to `used`.
+    fn mode_of(
+        &self,
+        target: &str,
+        content: &[u8],
+        is_secret: bool,
+        used: &mut BTreeSet<String>,
+        build: &dyn Build,
+    ) -> Result<Mode> {
+        let mut found: Option<(&String, Mode)> = None;
+        for (pattern, mode) in self.modes.iter().filter(|(pattern, _)| fits(pattern.as_bytes(), target.as_bytes())) {
+            used.insert(pattern.clone());
+            if let Some((other, _)) = found.filter(|(_, other)| other != mode) {
+                let why = format!("`{target}` fits `{other}` and `{pattern}`, which have different modes");
+                return Err(build.invalid("modes", &why));
+            }
+            found = Some((pattern, *mode));
+        }
+        let is_program = content.starts_with(b"#!") || content.starts_with(b"\x7fELF");
+        let usual = match (is_secret, is_program) {
+            (true, false) => 0o600,
+            (true, true) => 0o700,
+            (false, true) => 0o755,
+            (false, false) => 0o644,
+        };
+        Ok(found.map(|(_, mode)| mode).or(self.mode).unwrap_or(Mode(usual)))
+    }
+}
+
+/// The directories that these paths are in.
+fn directories<'a>(paths: impl Iterator<Item = &'a String>) -> BTreeSet<String> {
+    let above = |path: &'a String| path.match_indices('/').filter_map(|(end, _)| path.get(..end)).map(str::to_owned);
+    paths.flat_map(above).collect()
+}
+
+/// Whether a path fits a pattern: `*` stands for any text without `/`.
+fn fits(pattern: &[u8], path: &[u8]) -> bool {
+    match (pattern, path) {
+        ([], []) => true,
+        ([b'*', rest @ ..], _) if fits(rest, path) => true,
+        ([b'*', ..], [byte, left @ ..]) => *byte != b'/' && fits(pattern, left),
+        ([byte, rest @ ..], [same, left @ ..]) => byte == same && fits(rest, left),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::{TreeFields, fits};
+    use crate::kind::Resource;
+    use crate::kind::prior_state::PriorState;
+    use crate::kind::testing::{RoleFiles, Tree, build_with, fails};
+
+    fn role() -> RoleFiles {
+        RoleFiles::default()
+            .with("site/index.html", "<p>\n")
+            .with("site/bin/run", "#!/bin/sh\n")
+            .with("site/bin/tool", b"\x7fELF\x02")
+            .with("site/conf/app.conf.j2", "name = h1\n")
+            .with("other/x", "x")
+    }
+
+    fn built(fields: &str) -> Vec<Box<dyn Resource>> {
+        build_with::<TreeFields>(&format!("path = '/srv/site'\nsource = 'site'\n{fields}"), &role()).unwrap()
+    }
+
+    fn mode(tree: &Tree, path: &str) -> u32 {
+        tree.path(path).metadata().unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_tree_has_a_resource_for_each_file_and_renders_those_with_the_suffix() {
+        let tree = Tree::new();
+        let ids: Vec<String> = built("render = ['.j2']").iter().map(|one| one.about().id()).collect();
+        assert_eq!(
+            ids,
+            ["bin/run", "bin/tool", "conf/app.conf", "index.html"].map(|name| format!("tree:/srv/site/{name}"))
+        );
+        built("render = ['.j2']").iter().for_each(|one| drop(tree.converge(&**one)));
+        assert_eq!(tree.get("/srv/site/conf/app.conf"), "name = h1\n");
+        let modes = ["bin/run", "bin/tool", "conf/app.conf", "index.html"]
+            .map(|name| mode(&tree, &format!("/srv/site/{name}")));
+        assert_eq!(modes, [0o755, 0o755, 0o644, 0o644]);
+        built("")
+            .iter()
+            .for_each(|one| drop(one.observe(&tree.work()).unwrap().map(|change| one.apply(&tree.work(), &change))));
+        assert_eq!(tree.get("/srv/site/conf/app.conf.j2"), "name = h1\n");
+    }
+
+    #[test]
+    fn modes_follow_patterns_and_directories_are_made_only_with_an_owner_or_a_mode() {
+        let tree = Tree::new();
+        let fields = "mode = '0640'\ndirectory_mode = '0750'\n[modes]\n'bin/*' = '0700'\n'*.html' = '0604'";
+        built(fields).iter().for_each(|one| drop(tree.converge(&**one)));
+        let paths = ["", "/bin", "/bin/run", "/bin/tool", "/conf/app.conf.j2", "/index.html"];
+        let modes = paths.map(|name| mode(&tree, &format!("/srv/site{name}")));
+        assert_eq!(modes, [0o750, 0o750, 0o700, 0o700, 0o640, 0o604]);
+        let kinds = |fields: &str| built(fields).iter().filter(|one| one.about().kind == "directory").count();
+        assert_eq!((kinds(""), kinds("owner = 'web'"), kinds("group = 'web'")), (0, 3, 3));
+    }
+
+    #[test]
+    fn only_an_exclusive_tree_removes_other_files_and_their_record_restores_them() {
+        let tree = Tree::new();
+        tree.put("/srv/site/old/a", "theirs");
+        tree.put("/srv/site/bin/b", "theirs");
+        std::os::unix::fs::symlink("b", tree.path("/srv/site/bin/link")).unwrap();
+        built("").iter().for_each(|one| drop(tree.converge(&**one)));
+        assert_eq!(tree.get("/srv/site/old/a"), "theirs");
+        let exclusive = built("exclusive = true").remove(0);
+        assert_eq!(exclusive.about().id(), "tree:/srv/site");
+        let restorable = exclusive.restorable().unwrap();
+        let owned = restorable.owned(&tree.work()).unwrap().remove(0);
+        let prior = restorable.prior_state(&owned, &tree.work()).unwrap();
+        assert_eq!(prior.saved().len(), 2);
+        let change = tree.converge(&*exclusive);
+        assert_eq!(change.summary, "remove b, link, old");
+        assert_eq!(tree.get("/srv/site/bin/run"), "#!/bin/sh\n");
+        assert!(!tree.path("/srv/site/old").exists() && !tree.path("/srv/site/bin/link").is_symlink());
+        let read: PriorState = serde_json::from_str(&serde_json::to_string(&prior).unwrap()).unwrap();
+        let restored = read.resource(tree.work().store).unwrap().unwrap();
+        assert_eq!(tree.converge(&*restored).summary, "restore 4 paths");
+        assert_eq!(tree.get("/srv/site/old/a"), "theirs");
+        assert_eq!(tree.path("/srv/site/bin/link").read_link().unwrap().to_str(), Some("b"));
+    }
+
+    #[test]
+    fn only_the_file_of_a_tree_that_has_a_secret_is_private() {
+        let tree = Tree::new();
+        let fields = "path = '/srv/site'\nsource = 'site'\nrender = ['.j2']";
+        for one in build_with::<TreeFields>(fields, &role().secret()).unwrap() {
+            let change = tree.converge(&*one);
+            let is_shown = change.diff.is_some_and(|diff| diff.to_string().contains("name = h1"));
+            assert!(!is_shown, "{}", one.about().key);
+        }
+        assert_eq!((mode(&tree, "/srv/site/conf/app.conf"), mode(&tree, "/srv/site/index.html")), (0o600, 0o644));
+    }
+
+    #[test]
+    fn mistakes_in_a_tree_name_their_field() {
+        let twice = role().with("site/index.html.j2", "x");
+        for (fields, why) in [
+            ("source = 'none'", "`source`: there is no none/"),
+            ("source = 'site'\nrender = ['j2']", "`render`: a suffix is a dot and more"),
+            ("source = 'site'\nrender = ['.j2']", "`source`: two of its files become `index.html`"),
+            ("source = 'site'\nmodes = { 'sbin/*' = '0755' }", "`modes`: `sbin/*` is the path of no file in `site`"),
+            (
+                "source = 'site'\nmodes = { 'bin/*' = '0755', 'bin/r*' = '0700' }",
+                "`modes`: `bin/run` fits `bin/*` and `bin/r*`",
+            ),
+        ] {
+            let told = fails::<TreeFields>(&format!("path = '/srv/site'\n{fields}"), &twice);
+            assert!(told.contains(why), "{told} does not say {why}");
+        }
+        let told = fails::<TreeFields>("path = '/srv'\nsource = 'site'\nexclusive = true", &role());
+        assert!(told.starts_with("`exclusive`: nothing is removed"), "{told}");
+    }
+
+    #[test]
+    fn a_star_stands_for_any_text_within_one_name() {
+        for (pattern, path, is_fit) in [
+            ("bin/*", "bin/a", true),
+            ("bin/*", "bin/a/b", false),
+            ("*.sh", "a.sh", true),
+            ("*.sh", "x/a.sh", false),
+            ("*/*.sh", "x/a.sh", true),
+            ("a*b*c", "aXbYbZc", true),
+            ("a", "ab", false),
+        ] {
+            assert_eq!(fits(pattern.as_bytes(), path.as_bytes()), is_fit, "{pattern} {path}");
+        }
+    }
+}

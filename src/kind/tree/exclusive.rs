@@ -1,0 +1,171 @@
+//! What is in the directory of a `[[tree]]` besides its files, and how it comes back.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::TreeFields;
+use crate::document::fields::AbsolutePath;
+use crate::error::{Error, Result, code, counted};
+use crate::host::root::FileType;
+use crate::kind::prior_state::PriorState;
+use crate::kind::{About, Change, Claim, Fields as _, Phase, Resource, Restorable, WatchedInput, Work};
+
+/// How many paths are saved before they are removed, and how many bytes in all.
+const PATHS_MAX: usize = 1000;
+const BYTES_MAX: u64 = 64 << 20;
+
+/// How many names a summary has; more are only counted.
+const NAMED: usize = 3;
+
+/// A directory that has nothing in it but the files of a tree, and what other resources manage.
+#[derive(Debug)]
+pub(super) struct Exclusive {
+    pub(super) path: AbsolutePath,
+    /// The files of the tree.
+    pub(super) known: BTreeSet<PathBuf>,
+}
+
+impl Exclusive {
+    /// Whether something is below a path.
+    fn has_below(paths: &BTreeSet<PathBuf>, path: &Path) -> bool {
+        // paths are sorted name by name
+        paths.range(path.to_owned()..).take(2).any(|below| below != path && below.starts_with(path))
+    }
+
+    /// The paths that are to be removed, and the directories that were looked into.
+    fn others(&self, work: &Work<'_>) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+        let mut managed = self.known.clone();
+        for item in work.catalog {
+            // an exclusive tree owns what it is asked about here
+            let owned = match item.about.kind {
+                TreeFields::NAME => item.about.claims.clone(),
+                _ => item.owned(work).unwrap_or_else(|_| item.about.claims.clone()),
+            };
+            managed.extend(owned.iter().chain(&item.about.claims).filter_map(Claim::any_path).map(Path::to_owned));
+        }
+        let (mut others, mut visited) = (Vec::new(), Vec::new());
+        let mut left = vec![self.path.to_path_buf()];
+        while let Some(directory) = left.pop() {
+            for name in work.host.root.names(&directory)? {
+                let path = directory.join(&name);
+                if Self::has_below(&managed, &path) && is_directory(work, &path)? {
+                    left.push(path);
+                } else if !managed.contains(&path) {
+                    others.push(path);
+                }
+            }
+            visited.push(directory);
+        }
+        others.sort();
+        Ok((others, visited))
+    }
+}
+
+fn is_directory(work: &Work<'_>, path: &Path) -> Result<bool> {
+    Ok(work.host.root.meta(path)?.is_some_and(|meta| meta.what == FileType::Directory))
+}
+
+impl Resource for Exclusive {
+    fn about(&self) -> About {
+        About::new(TreeFields::NAME, self.path.to_string(), Phase::Files)
+    }
+
+    fn restorable(&self) -> Option<&dyn Restorable> {
+        Some(self)
+    }
+
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
+        Ok(Some(self.others(work)?.1.into_iter().map(WatchedInput::Path).collect()))
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        match work.host.root.meta(&self.path)?.map(|meta| meta.what) {
+            None | Some(FileType::Directory) => {}
+            Some(_) => {
+                return Err(Error::new(
+                    code::FILE,
+                    format!("{} is no directory, and the role wants a tree there", self.path),
+                )
+                .help("name the directory that a link leads to, or move it away"));
+            }
+        }
+        let (others, _) = self.others(work)?;
+        let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(match others.len() {
+            0 => None,
+            1..=NAMED => {
+                Some(Change::new(format!("remove {}", others.iter().map(name).collect::<Vec<_>>().join(", "))))
+            }
+            many => Some(Change::new(format!("remove {}", counted(many, "path")))),
+        })
+    }
+
+    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        for path in self.others(work)?.0 {
+            work.host.root.remove_all(&path)?;
+            work.host.file_changed(&path);
+        }
+        Ok(())
+    }
+}
+
+impl Restorable for Exclusive {
+    fn owned(&self, _: &Work<'_>) -> Result<Vec<Claim>> {
+        Ok(vec![Claim::thing(TreeFields::NAME, &self.path)])
+    }
+
+    /// What is removed first: what comes later is not restored.
+    fn prior_state(&self, _: &Claim, work: &Work<'_>) -> Result<PriorState> {
+        let (mut states, mut bytes) = (Vec::new(), 0_u64);
+        let mut left = self.others(work)?.0;
+        while let Some(path) = left.pop() {
+            let Some(meta) = work.host.root.meta(&path)? else { continue };
+            match meta.what {
+                FileType::Directory => left.extend(work.host.root.names(&path)?.iter().map(|name| path.join(name))),
+                FileType::File => bytes = bytes.saturating_add(meta.size),
+                FileType::Link | FileType::Special => {}
+            }
+            if states.len() == PATHS_MAX || bytes > BYTES_MAX {
+                let what = format!("{} has more in it than kpull saves before it removes it", self.path);
+                return Err(Error::new(code::FILE, what)
+                    .because(format!("that is {} and {} MiB", counted(PATHS_MAX, "path"), BYTES_MAX >> 20))
+                    .help("move away what the tree doesn't have, or set `exclusive = false`"));
+            }
+            states.push(PriorState::of_path(&Claim::path(&path), work)?);
+        }
+        // a directory before what is in it
+        Ok(PriorState::Several { path: self.path.to_string(), states })
+    }
+}
+
+/// Several paths that are restored together.
+#[derive(Debug)]
+pub(in crate::kind) struct Several {
+    /// The directory that they were in.
+    pub(in crate::kind) path: String,
+    /// What restores each.
+    pub(in crate::kind) resources: Vec<Box<dyn Resource>>,
+}
+
+impl Resource for Several {
+    fn about(&self) -> About {
+        About::new(TreeFields::NAME, &*self.path, Phase::Files)
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        let mut different = 0;
+        for resource in &self.resources {
+            different += usize::from(resource.observe(work)?.is_some());
+        }
+        Ok((different > 0).then(|| Change::new(format!("restore {}", counted(different, "path")))))
+    }
+
+    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        for resource in &self.resources {
+            if let Some(change) = resource.observe(work)? {
+                resource.apply(work, &change)?;
+            }
+        }
+        Ok(())
+    }
+}
