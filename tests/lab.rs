@@ -29,6 +29,7 @@ mod system;
 mod tutorial;
 mod units;
 mod up_to_date;
+mod validate;
 mod writable;
 
 use std::path::Path;

@@ -13,7 +13,7 @@ use crate::engine::prior::PriorStates;
 use crate::engine::slot::Slots;
 use crate::error::{Error, Result};
 use crate::host::{is_firewall_file, is_unit_file};
-use crate::kind::{Change, Claim, Item, Phase, Trigger, Work};
+use crate::kind::{Change, Claim, Effect, Item, Phase, Trigger, Work};
 use crate::report::{Event, Report};
 use crate::store::PendingActions;
 
@@ -204,6 +204,10 @@ impl<'a> Run<'a> {
                 watchers.entry(watched).or_default().push((&item.id, *trigger));
             }
         }
+        let is_removed = |(_, change): &&(Orphan, Option<Change>)| {
+            change.as_ref().is_some_and(|change| change.what == Effect::Removed)
+        };
+        host.expect_removal(orphans.iter().filter(is_removed).filter_map(|(orphan, _)| orphan.path()).collect());
         let gates = gates(items);
         let mut changed: HashSet<&str> = HashSet::new();
         self.restore_all(orphans, PruneOrder::First)?;

@@ -25,6 +25,7 @@ mod sync;
 pub mod systemd;
 pub mod unit_files;
 pub mod useradd;
+pub mod view;
 pub mod web;
 pub mod writable;
 pub mod zone;
@@ -32,7 +33,7 @@ pub mod zone_file;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -108,6 +109,8 @@ pub struct Host {
 #[derive(Default)]
 struct Cache {
     queries: RefCell<Queries>,
+    /// Paths that this run removes after it has written its files.
+    leaving: RefCell<Vec<PathBuf>>,
     accounts: RefCell<Option<Accounts>>,
     bus: OnceCell<bus::Bus>,
     etcd: RefCell<Vec<Rc<etcd::Client>>>,
@@ -143,6 +146,16 @@ impl Host {
     /// Sets what the catalog will query, so that one question can answer for all.
     pub fn expect(&self, queries: Queries) {
         *self.cache.queries.borrow_mut() = queries;
+    }
+
+    /// Sets the paths that a run removes after it has written its files.
+    pub fn expect_removal(&self, paths: Vec<PathBuf>) {
+        *self.cache.leaving.borrow_mut() = paths;
+    }
+
+    /// The paths that are [expected](Host::expect_removal) to be removed.
+    pub fn leaving(&self) -> Vec<PathBuf> {
+        self.cache.leaving.borrow().clone()
     }
 
     /// The access that `mode`, `owner` and `group` stand for on this host. Without root, owners stay as they are.

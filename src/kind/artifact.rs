@@ -3,9 +3,9 @@
 mod tree;
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -94,7 +94,7 @@ impl Fields for ArtifactFields {
         build.refuse_if(!pin.format.is_archive() && has_members, field, why)?;
         let wanted = Ownership::with_default(0o755, self.mode, self.owner, self.group);
         let trees = Trees::new(trees, &wanted);
-        let staged = RefCell::default();
+        let staged = Mutex::default();
         Ok(vec![Box::new(Artifact { pin, install, trees, wanted, self_test: self.self_test, staged })])
     }
 }
@@ -108,7 +108,7 @@ pub(crate) struct Artifact {
     wanted: Ownership,
     self_test: Option<Vec<String>>,
     /// Extracted members that are not in their places yet.
-    staged: RefCell<BTreeMap<String, Extracted>>,
+    staged: Mutex<BTreeMap<String, Extracted>>,
 }
 
 impl Artifact {
@@ -155,7 +155,7 @@ impl Resource for Artifact {
             .add_members(&self.pin, extracted.iter().map(|(name, member)| (name.clone(), member.sha256.clone())))?;
         if keep {
             work.store.may_stage.update(|left| left - wanted.len());
-            self.staged.replace(extracted);
+            *self.staged() = extracted;
         }
         Ok(())
     }
@@ -187,7 +187,7 @@ impl Resource for Artifact {
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
-        let mut staged = self.staged.take();
+        let mut staged = std::mem::take(&mut *self.staged());
         let stale = self.stale(work, &work.store.members(&self.pin)?)?;
         // the tested member comes first, so that a failure leaves the others unchanged
         let tested = self.self_test.as_ref().and_then(|arguments| Some((self.install.keys().next()?, arguments)));
@@ -261,6 +261,10 @@ impl Artifact {
     /// The paths of its members.
     pub(crate) fn places(&self) -> impl Iterator<Item = &AbsolutePath> {
         self.install.values()
+    }
+
+    fn staged(&self) -> MutexGuard<'_, BTreeMap<String, Extracted>> {
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The members that are missing or differ from their `known` digests. A file that others can have open for writing

@@ -179,6 +179,8 @@ pub struct About {
     pub watches: Vec<(String, Trigger)>,
     /// The slot that it acquires before it interrupts something, if any.
     pub slot: Option<String>,
+    /// Directories in which resources change only after this one.
+    pub covers: Vec<PathBuf>,
     /// Whether a change can cut this host off from its sources and operators, whatever it claims.
     pub cuts_off: bool,
     /// Whether its summaries contain no values of its fields, so that they can be shown even if a field contains a secret.
@@ -204,6 +206,7 @@ impl About {
             before: Vec::new(),
             watches: Vec::new(),
             slot: None,
+            covers: Vec::new(),
             cuts_off: false,
             is_discreet: false,
             is_sensitive: false,
@@ -234,6 +237,15 @@ impl About {
         self.claims.iter().filter_map(Claim::whole_path)
     }
 
+    /// Whether it changes only after a resource that [covers](About::covers) directories: all that it claims is in them. Directories themselves
+    /// come earlier.
+    pub fn is_covered_by(&self, other: &Self) -> bool {
+        let is_covered = |claim: &Claim| {
+            claim.any_path().is_some_and(|path| other.covers.iter().any(|directory| path.starts_with(directory)))
+        };
+        self.phase >= Phase::Files && !self.claims.is_empty() && self.claims.iter().all(is_covered)
+    }
+
     /// Whether a change can cut this host off from its sources and operators: network, firewall, SSH, kpull's own
     /// configuration.
     pub fn can_cut_off(&self) -> bool {
@@ -249,7 +261,7 @@ impl About {
 }
 
 /// One thing on a host that can be observed, compared and changed.
-pub trait Resource: fmt::Debug + Any + Send {
+pub trait Resource: fmt::Debug + Any + Send + Sync {
     /// What it is.
     fn about(&self) -> About;
 
@@ -565,6 +577,7 @@ kinds! {
     line::LineFields,
     module::ModuleFields,
     mount::MountFields,
+    nftables::NftablesFields,
     package::PackageFields,
     permissions::PermissionsFields,
     probe::ProbeFields,
@@ -580,6 +593,7 @@ kinds! {
     tree::TreeFields,
     unit::UnitFields,
     user::UserFields,
+    validate::ValidateFields,
 }
 
 /// The kind with this name.

@@ -52,6 +52,10 @@ pub fn predecessors(items: &[Item]) -> Result<Vec<Vec<usize>>> {
         }
         let hints = item.needs.iter().chain(&item.about.after).chain(item.about.watches.iter().map(|(id, _)| id));
         before[at].extend(hints.filter_map(|id| index.get(id.as_str())).filter(|&&first| first != at));
+        if !item.about.covers.is_empty() {
+            let covered = |&then: &usize| then != at && items[then].about.is_covered_by(&item.about);
+            (0..items.len()).filter(covered).for_each(|then| before[then].push(at));
+        }
         for path in &own[at] {
             before[at].extend(path.ancestors().skip(1).filter_map(|dir| paths.get(dir)).filter(|&&first| first != at));
         }
@@ -147,6 +151,29 @@ mod tests {
                 "package:app",
                 "directory:/etc/app",
                 "file:/etc/app.conf",
+            ]
+        );
+    }
+
+    #[test]
+    fn files_that_a_program_checks_together_come_after_it_and_directories_before() {
+        let role = "
+            [[file]]\npath = '/etc/nginx/a'\ncontent = ''
+            [[block]]\npath = '/etc/nginx/b'\nname = 'n'\ncontent = ''
+            [[file]]\npath = '/srv/a'\ncontent = ''
+            [[validate]]\nrun = ['nginx', '-t']\npaths = ['/etc/nginx']
+            [[directory]]\npath = '/etc/nginx/d'
+            [[package]]\nname = 'nginx'
+        ";
+        assert_eq!(
+            order(role),
+            [
+                "package:nginx",
+                "directory:/etc/nginx/d",
+                "file:/srv/a",
+                "validate:nginx -t",
+                "file:/etc/nginx/a",
+                "block:/etc/nginx/b#n",
             ]
         );
     }

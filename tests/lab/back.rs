@@ -241,3 +241,64 @@ fn a_release_that_cuts_the_host_off_is_rolled_back_even_if_the_run_dies() {
     )
     .ok();
 }
+
+#[test]
+fn a_packet_filter_that_cuts_the_host_off_is_rolled_back_and_its_drift_is_corrected() {
+    let world = World::new();
+    let host = world.host();
+    let role = |verdict: &str| {
+        format!(
+            r#"
+summary = "For a test"
+[[nftables]]
+name = "site"
+content = """
+chain output {{
+    type filter hook output priority filter; policy accept;
+    ip daddr 192.168.1.254 tcp dport 80 counter {verdict}
+}}
+"""
+"#
+        )
+    };
+    let state = || host.run("nft -s list table inet site; cat /etc/nftables.d/*").ok();
+    world.release(&role("accept"));
+    host.run("kpull apply").ok();
+    host.run("kpull plan").ok();
+    let good = state();
+    assert!(good.contains("tcp dport 80 counter accept"), "{good}");
+    world.release(&role("drop"));
+    let run = host.run("kpull apply");
+    assert_eq!(run.code(), 3, "{run}");
+    let status = host.run("kpull status").ok();
+    assert!(status.contains("no source can be reached since this host's network"), "{status}");
+    assert_eq!(state(), good);
+    assert!(host.run("kpull apply").ok().contains("nothing to do"));
+
+    // a table that nft refuses is not loaded
+    world.release(&role("acept"));
+    let run = host.run("kpull apply --json");
+    assert_eq!(run.code(), 3, "{run}");
+    assert!(run.stdout.contains("nft refuses the new /etc/nftables.d/kpull-inet-site.nft"), "{run}");
+    assert_eq!(state(), good);
+
+    // what somebody changes in the kernel is drift
+    world.release(&role("accept"));
+    host.run("kpull apply").ok();
+    for changes in ["nft add rule inet site output drop", "nft flush table inet site", "nft delete table inet site"] {
+        host.run(changes).ok();
+        host.run("kpull apply").ok();
+        assert_eq!(state(), good, "{changes}");
+        host.run("kpull plan").ok();
+    }
+    host.run("sync").ok();
+    host.crash();
+    host.boot();
+    assert_eq!(state(), good, "it is loaded at boot");
+    host.run("kpull plan").ok();
+
+    world.release("summary = \"For a test\"\n");
+    host.run("kpull apply").ok();
+    host.run("nft list table inet site").fails(1);
+    host.run("ls /etc/nftables.d").fails(2);
+}

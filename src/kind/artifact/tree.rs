@@ -1,9 +1,9 @@
 //! Directories of archives, extracted into directories of the host with everything in them.
 
-use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::document::Pin;
 use crate::document::fields::AbsolutePath;
@@ -30,7 +30,7 @@ pub(super) struct Trees {
     program: Ownership,
     other: Ownership,
     /// Everything that is extracted, once it is known.
-    places: OnceCell<BTreeMap<PathBuf, Entry>>,
+    places: OnceLock<BTreeMap<PathBuf, Entry>>,
 }
 
 /// How a path differs from the archive.
@@ -48,7 +48,7 @@ type Differing<'a> = (&'a Path, &'a Entry, Difference);
 
 impl Trees {
     pub(super) fn new(into: BTreeMap<String, AbsolutePath>, program: &Ownership) -> Self {
-        Self { into, program: program.clone(), other: program.not_executable(), places: OnceCell::new() }
+        Self { into, program: program.clone(), other: program.not_executable(), places: OnceLock::new() }
     }
 
     /// The directories in the archive.

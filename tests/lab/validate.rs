@@ -1,0 +1,171 @@
+//! Files that a program must accept, on a real host: what it refuses never takes effect.
+
+use crate::support::alone::World;
+
+/// An include of sudo, which checks it itself, and a service that reads its configuration.
+fn role(rule: &str, listen: &str) -> String {
+    format!(
+        r#"
+[[file]]
+path = "/etc/sudoers.d/50-admins"
+mode = "0440"
+content = "daemon ALL=(root) NOPASSWD: {rule}\n"
+validate = ["visudo", "-cf", "%s"]
+[[file]]
+path = "/etc/haproxy/haproxy.cfg"
+content = """
+defaults
+    mode http
+    timeout client 5s
+    timeout server 5s
+    timeout connect 5s
+frontend web
+    bind 127.0.0.1:{listen}
+    http-request return status 200 content-type text/plain string "{listen}"
+"""
+validate = ["haproxy", "-c", "-f", "%s"]
+[[unit]]
+name = "haproxy.service"
+enable = true
+reload_when = ["file:/etc/haproxy/haproxy.cfg"]
+"#
+    )
+}
+
+#[test]
+fn a_file_that_its_program_refuses_never_replaces_the_one_in_use() {
+    let world = World::new();
+    let host = world.host();
+    let serves = |port: &str| {
+        host.run(&format!(
+            "runuser -u daemon -- sudo -n /usr/bin/id -u && curl -sS --retry 20 --retry-connrefused 127.0.0.1:{port}"
+        ))
+        .ok()
+    };
+    world.release(&role("/usr/bin/id", "8081"));
+    world.converges();
+    assert_eq!(serves("8081"), "0\n8081");
+    let files = "stat -c '%i %n' /etc/sudoers.d/50-admins /etc/haproxy/haproxy.cfg; ls -A /etc/sudoers.d /etc/haproxy";
+    let before = host.run(files).ok();
+
+    world.release(&role("/usr/bin/id, , ,", "8082"));
+    let run = host.run("kpull apply --json");
+    assert_eq!(run.code(), 3, "{run}");
+    for words in ["visudo refuses the new /etc/sudoers.d/50-admins", "/etc/sudoers.d/50-admins:1:"] {
+        assert!(run.stdout.contains(words), "no {words} in {run}");
+    }
+    assert_eq!(serves("8081"), "0\n8081");
+
+    world.release(&role("/usr/bin/id", "none"));
+    let run = host.run("kpull apply --json");
+    assert_eq!(run.code(), 3, "{run}");
+    for words in ["haproxy refuses the new /etc/haproxy/haproxy.cfg", "[/etc/haproxy/haproxy.cfg:7]"] {
+        assert!(run.stdout.contains(words), "no {words} in {run}");
+    }
+    assert_eq!(serves("8081"), "0\n8081");
+    assert_eq!(host.run(files).ok(), before, "nothing was written, and no temporary file remains");
+
+    world.release(&role("/usr/bin/id", "8083"));
+    world.converges();
+    assert_eq!(serves("8083"), "0\n8083");
+
+    // a run that dies while the program runs leaves a temporary file until the next run
+    world.release(&format!(
+        "{}[[file]]\npath = '/srv/slow'\ncontent = 'x'\nvalidate = ['sh', '-c', 'touch /run/checks; test -e /run/go || sleep 50', '%s']\n",
+        role("/usr/bin/id", "8083")
+    ));
+    host.run(
+        "kpull apply & run=$!; until [ -e /run/checks ]; do sleep 0.1; done; kill -9 $run; wait $run; test -e /srv/.slow.kpull-new",
+    )
+    .ok();
+    host.run("touch /run/go").ok();
+    world.converges();
+    assert_eq!(host.run("cat /srv/slow; ls -A /srv | grep -c kpull-new").stdout, "x0\n");
+}
+
+/// Sites of nginx, each its name and text, in an nginx whose own configuration includes them by their absolute paths.
+fn sites(sites: &[(&str, &str)]) -> String {
+    let mut role = r#"
+[[absent]]
+path = "/etc/nginx/sites-enabled/default"
+[[unit]]
+name = "nginx.service"
+enable = true
+reload_when = ["file:/etc/nginx/conf.d/zones.conf"]
+[[file]]
+path = "/srv/elsewhere"
+content = "x"
+[[validate]]
+run = ["nginx", "-t"]
+paths = ["/etc/nginx"]
+"#
+    .to_owned();
+    for (name, text) in sites {
+        role += &format!("[[file]]\npath = '/etc/nginx/{name}'\ncontent = '''{text}'''\n");
+    }
+    role
+}
+
+#[test]
+fn files_that_are_valid_only_together_are_checked_together_before_any_is_written() {
+    let world = World::new();
+    let host = world.host();
+    let serves = || host.run("curl -sS --retry 20 --retry-connrefused 127.0.0.1:8090").ok();
+    let files = || {
+        host.run("find /etc/nginx -printf '%p %i %m %C@\\n' | sort; findmnt -no TARGET /etc/nginx; ls -A /srv | grep -v site").stdout
+    };
+    let site = |zone: &str, text: &str| {
+        format!(
+            "server {{ listen 127.0.0.1:8090 default_server; location / {{ limit_req zone={zone} burst=100 nodelay; return 200 {text}; }} }}"
+        )
+    };
+    let zone = |name: &str| format!("limit_req_zone $server_name zone={name}:1m rate=100r/s;");
+    // each is wrong without the other
+    let first = [("sites-enabled/a", site("one", "first")), ("conf.d/zones.conf", zone("one"))];
+    let release = |files: &[(&str, String)]| {
+        world.release(&sites(&files.iter().map(|(name, text)| (*name, text.as_str())).collect::<Vec<_>>()));
+    };
+    release(&first);
+    world.converges();
+    host.run("systemctl reload nginx").ok();
+    assert_eq!(serves(), "first");
+    let before = files();
+
+    for (second, words) in [
+        (
+            [("sites-enabled/a", site("two", "second")), ("conf.d/zones.conf", zone("one"))],
+            "zero size shared memory zone \"two\"",
+        ),
+        (
+            [("sites-enabled/a", site("one", "second")), ("conf.d/zones.conf", "oops;".to_owned())],
+            "in /etc/nginx/conf.d/zones.conf:1",
+        ),
+    ] {
+        release(&second);
+        let plan = host.run("kpull plan");
+        assert!(plan.stdout.contains("validate:nginx -t"), "{plan}");
+        let run = host.run("kpull apply --json");
+        assert_eq!(run.code(), 3, "{run}");
+        assert!(run.stdout.contains("`nginx -t` refuses the new files"), "{run}");
+        assert!(run.stdout.contains(&words.replace('"', "\\\"")), "no {words} in {run}");
+        assert_eq!(files(), before, "nothing was written");
+        host.run("systemctl reload nginx").ok();
+        assert_eq!(serves(), "first");
+    }
+    // a new name of a site: two with `default_server` would not be valid, and the old one goes in the same run
+    release(&[("sites-enabled/b", site("two", "third")), ("conf.d/zones.conf", zone("two"))]);
+    world.converges();
+    host.run("systemctl reload nginx").ok();
+    assert_eq!(serves(), "third");
+    assert_eq!(host.run("ls /etc/nginx/sites-enabled; cat /srv/elsewhere").ok(), "b\nx");
+    // drift is corrected likewise, and the program may be missing only if nothing is to be changed
+    host.run("echo drift > /etc/nginx/conf.d/zones.conf").ok();
+    world.converges();
+    host.run("nginx -t").ok();
+    world.release("");
+    world.converges();
+    assert_eq!(
+        host.run("ls -A /etc/nginx/conf.d /etc/nginx/sites-enabled").ok(),
+        "/etc/nginx/conf.d:\n\n/etc/nginx/sites-enabled:\ndefault"
+    );
+}
