@@ -6,6 +6,7 @@ mod back;
 mod cgroups;
 mod converge;
 mod cookbook;
+mod facts;
 mod faults;
 mod firewall;
 mod health;

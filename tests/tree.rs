@@ -12,6 +12,7 @@ mod demo;
 mod downloads;
 mod example;
 mod extract;
+mod facts;
 mod faults;
 mod firewall;
 mod fleet;

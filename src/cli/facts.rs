@@ -5,9 +5,10 @@ use std::path::Path;
 use clap::Args;
 
 use crate::cli::{Run, print_as_is, print_json};
-use crate::error::{Context, Exit, Result, code};
+use crate::error::{Context, Error, Exit, Result, code};
 use crate::host::Host;
 use crate::resolve::Facts;
+use crate::resolve::custom::Custom;
 
 /// Arguments of `facts`.
 #[derive(Args, Debug)]
@@ -19,7 +20,9 @@ pub struct FactsOf {
 
 impl Run for FactsOf {
     fn run(&self) -> Result<Exit> {
-        let facts = Facts::of_machine(&Host::open(Path::new("/"))?)?;
+        let host = Host::open(Path::new("/"))?;
+        let Custom { values: custom, failed } = Custom::read(&host)?;
+        let facts = Facts { custom, ..Facts::of_machine(&host)?.with_details()? };
         match self.json {
             true => print_json(serde_json::json!({ "facts": facts })),
             false => {
@@ -27,6 +30,6 @@ impl Run for FactsOf {
                 print_as_is(text.trim_end());
             }
         }
-        Ok(Exit::Done)
+        Error::check(failed.into_values().collect()).map(|()| Exit::Done)
     }
 }

@@ -8,9 +8,10 @@ use clap::Args;
 use crate::cli::apply::report_exposed;
 use crate::cli::{HostArgs, Run, VerbosityArgs, load_site};
 use crate::engine::{self, plan_part};
-use crate::error::{Exit, Result};
+use crate::error::{Error, Exit, Result};
 use crate::host::Host;
 use crate::report::{self, Event, Report, Summary, Text};
+use crate::resolve::custom::Custom;
 use crate::resolve::{Facts, resolve};
 use crate::secret::SecretStore;
 use crate::store::Store;
@@ -74,6 +75,9 @@ impl Plan {
             true => Facts::of_machine(&host)?,
             false => Facts::assumed(&name, site.find_host(&name)?.address, Some(&host))?,
         };
+        let Custom { values: custom, failed } = Custom::read(&host)?;
+        Error::check(failed.into_values().collect())?;
+        let facts = Facts { custom, ..facts };
         let store = Store::open(&host.root.outside(Path::new("/var/lib/kpull")))?;
         let catalog = resolve(&site, &name, &facts, &SecretStore::encrypted())?;
         plan_part(&host, &store, catalog, "", &self.only)

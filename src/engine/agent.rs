@@ -1,19 +1,24 @@
 //! A host with its configuration and its state: what a run works with.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use serde_json::{Map, Value};
 
 use crate::config::Config;
 use crate::error::{Error, Result, code};
 use crate::host::Host;
 use crate::net;
-use crate::report::Report;
+use crate::report::{Event, Report};
 use crate::resolve::Facts;
+use crate::resolve::custom::Custom;
 use crate::sandbox::Web;
 use crate::site::Site;
 use crate::store::Store;
+
+/// The last values of custom facts.
+const CUSTOM: &str = "custom-facts.json";
 
 /// A host with its configuration and its state.
 pub struct Agent<'a> {
@@ -29,6 +34,8 @@ pub struct Agent<'a> {
     pub report: &'a dyn Report,
     /// The host's name in the site.
     pub name: String,
+    /// The custom facts, once they are read: their programs run once in a run.
+    custom: OnceCell<Map<String, Value>>,
     /// Why this run does not apply the newest release yet, when other hosts go first.
     pub waits: RefCell<Option<String>>,
 }
@@ -65,14 +72,34 @@ impl<'a> Agent<'a> {
         let name = name.map(str::to_owned).or_else(|| config.host.clone()).or_else(hostname).ok_or_else(|| {
             Error::new(code::NAME, "this host has no name").help("set `host` in kpull.toml, or use --host NAME")
         })?;
-        Ok(Self { config, config_path, host, store, report, name, waits: RefCell::default() })
+        Ok(Self { config, config_path, host, store, report, name, custom: OnceCell::new(), waits: RefCell::default() })
     }
 
     /// The facts of this host, for a site.
     pub fn facts(&self, site: &Site) -> Result<Facts> {
-        if self.host.is_live() {
-            return Facts::of_machine(&self.host);
+        let facts = match self.host.is_live() {
+            true => Facts::of_machine(&self.host)?,
+            false => Facts::assumed(&self.name, site.find_host(&self.name)?.address, Some(&self.host))?,
+        };
+        Ok(Facts { custom: self.custom_facts()?.clone(), ..facts })
+    }
+
+    /// The custom facts of this host. One that can't be read has the value that it had last, so that a role does not change the host
+    /// because a program failed once.
+    pub fn custom_facts(&self) -> Result<&Map<String, Value>> {
+        if let Some(known) = self.custom.get() {
+            return Ok(known);
         }
-        Facts::assumed(&self.name, site.find_host(&self.name)?.address, Some(&self.host))
+        let Custom { mut values, failed } = Custom::read(&self.host)?;
+        // a damaged record is none
+        let last: Map<String, Value> = self.store.read(CUSTOM).ok().flatten().unwrap_or_default();
+        for (name, error) in &failed {
+            values.extend(last.get(name).map(|value| (name.clone(), value.clone())));
+            self.report.event(&Event::NoFact(name, error));
+        }
+        if values != last {
+            self.store.write_quickly(CUSTOM, &values)?;
+        }
+        Ok(self.custom.get_or_init(|| values))
     }
 }

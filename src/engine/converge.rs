@@ -100,7 +100,7 @@ pub fn converge(agent: &Agent<'_>, options: RunOptions<'_>) -> Result<Summary> {
         let is_settled =
             !agent.store.pending()?.orphans && Pause::now(&agent.store)?.is_empty() && !lock::has_any(&agent.store)?;
         if changed == 0 && !is_back && is_settled {
-            record(agent, start, &applied.manifest, &applied.catalog.items)?;
+            record(agent, start, &applied.manifest, &applied.catalog)?;
         }
         return Ok(applied.summary);
     };

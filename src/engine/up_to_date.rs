@@ -13,7 +13,7 @@
 //! Times have a granularity: a path that changed shortly before the run began is recorded by a later run only. Whoever
 //! sets the clock back can deceive `stat`; so the record is good for a while only, and then comes a full check.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -27,11 +27,11 @@ use crate::host::accounts::{GROUP, PASSWD};
 use crate::host::firewalld_age;
 use crate::host::os::Os;
 use crate::host::root::{Fingerprint, failed_io};
-use crate::kind::{Item, Queries, WatchedInput, Work};
+use crate::kind::{Queries, WatchedInput, Work};
 use crate::net::download::hash;
 use crate::read;
 use crate::report::Summary;
-use crate::resolve::Facts;
+use crate::resolve::{Catalog, Facts, custom};
 use crate::trust::Manifest;
 
 const FILE: &str = "seal.json";
@@ -62,6 +62,12 @@ pub struct UpToDate {
     resources: usize,
     /// SHA-256 of the host's facts.
     facts: String,
+    /// The names of the facts that templates looked up on demand: these alone are compared too.
+    #[serde(default)]
+    details: BTreeSet<String>,
+    /// SHA-256 of the custom facts, whose programs only a full check runs; empty without any.
+    #[serde(default)]
+    custom: String,
     /// What decided what to check, by path outside the root.
     inputs: BTreeMap<PathBuf, Option<Fingerprint>>,
     /// What was checked.
@@ -101,22 +107,33 @@ fn inputs(agent: &Agent<'_>) -> BTreeMap<PathBuf, Option<Fingerprint>> {
     let program = std::env::current_exe().ok();
     // they give owners their numbers
     let accounts = [PASSWD, GROUP].map(|path| agent.host.root.outside(path.as_ref()));
-    let paths = state.chain(trust).chain(program).chain(accounts).chain([agent.config_path.clone()]);
+    let paths = state.chain(trust).chain(program).chain(accounts).chain(custom::paths(&agent.host));
+    let paths = paths.chain([agent.config_path.clone()]);
     paths.map(|path| (path.clone(), fingerprint(&path))).collect()
 }
 
-fn facts(agent: &Agent<'_>) -> Result<String> {
+fn facts(agent: &Agent<'_>, details: &BTreeSet<String>) -> Result<String> {
     let facts = match agent.host.is_live() {
-        true => serde_json::to_vec(&Facts::of_machine(&agent.host)?),
+        true => {
+            let facts = Facts::of_machine(&agent.host)?;
+            let details = details.iter().map(|name| facts.detail(name)).collect::<Result<Vec<_>>>()?;
+            serde_json::to_vec(&(facts, details))
+        }
         // in a tree all others follow from the site
         false => serde_json::to_vec(&(Os::of(&agent.host.root)?, firewalld_age::installed(&agent.host.root)?)),
     };
     Ok(hex::encode(Sha256::digest(facts.unwrap_or_default())))
 }
 
+fn custom_facts(agent: &Agent<'_>) -> Result<String> {
+    let facts = agent.custom_facts()?;
+    let digest = || serde_json::to_vec(facts).map(|facts| hex::encode(Sha256::digest(facts))).unwrap_or_default();
+    Ok(if facts.is_empty() { String::new() } else { digest() })
+}
+
 /// Records what a run that began at `start` has found up to date, if all of it can be watched; else removes an older record.
-pub fn record(agent: &Agent<'_>, start: Timestamp, manifest: &Manifest, items: &[Item]) -> Result<()> {
-    let Some((record, has_secrets)) = watch(agent, start, manifest, items)? else { return remove(agent, FILE) };
+pub fn record(agent: &Agent<'_>, start: Timestamp, manifest: &Manifest, catalog: &Catalog) -> Result<()> {
+    let Some((record, has_secrets)) = watch(agent, start, manifest, catalog)? else { return remove(agent, FILE) };
     agent.store.write_quickly(FILE, &record)?;
     if has_secrets {
         return remove(agent, CONTENTS);
@@ -126,7 +143,13 @@ pub fn record(agent: &Agent<'_>, start: Timestamp, manifest: &Manifest, items: &
 }
 
 /// The record, and whether the files that it watches have secrets in them; `None` when not everything can be watched.
-fn watch(agent: &Agent<'_>, start: Timestamp, manifest: &Manifest, items: &[Item]) -> Result<Option<(UpToDate, bool)>> {
+fn watch(
+    agent: &Agent<'_>,
+    start: Timestamp,
+    manifest: &Manifest,
+    catalog: &Catalog,
+) -> Result<Option<(UpToDate, bool)>> {
+    let items = catalog.items.as_slice();
     let work = Work { host: &agent.host, store: &agent.store, catalog: items };
     let limit = start - GRANULARITY;
     let mut watched = Vec::new();
@@ -171,7 +194,9 @@ fn watch(agent: &Agent<'_>, start: Timestamp, manifest: &Manifest, items: &[Item
         created: manifest.created,
         expires: manifest.expires,
         resources: items.len(),
-        facts: facts(agent)?,
+        facts: facts(agent, &catalog.facts)?,
+        details: catalog.facts.clone(),
+        custom: custom_facts(agent)?,
         inputs,
         watched: all,
     };
@@ -269,7 +294,7 @@ pub fn check(agent: &Agent<'_>, level: CheckLevel, start: Instant) -> Result<Opt
     if !is_good || record.program != env!("CARGO_PKG_VERSION") || record.inputs != inputs(agent) {
         return Ok(None);
     }
-    if record.host != agent.name || record.facts != facts(agent)? || !agent.sources_are_quiet() {
+    if record.host != agent.name || record.facts != facts(agent, &record.details)? || !agent.sources_are_quiet() {
         return Ok(None);
     }
     let is_due = now >= record.made + agent.config.verify_every();
@@ -277,6 +302,9 @@ pub fn check(agent: &Agent<'_>, level: CheckLevel, start: Instant) -> Result<Opt
     if level == CheckLevel::Full || is_due {
         let Ok(Some(contents)) = agent.store.read::<Contents>(CONTENTS) else { return Ok(None) };
         known = Some(contents);
+        if record.custom != custom_facts(agent)? {
+            return Ok(None);
+        }
     }
     // the long way reports what can't be checked, and knows whose it is
     if !is_untouched(agent, &record, known.as_ref(), level).unwrap_or(false) {
@@ -316,6 +344,8 @@ mod tests {
             expires: now,
             resources: 0,
             facts: String::new(),
+            details: BTreeSet::new(),
+            custom: String::new(),
             inputs: [(path.clone(), None)].into(),
             watched: Vec::new(),
         };

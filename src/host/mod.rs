@@ -4,6 +4,7 @@ pub mod account_files;
 pub mod accounts;
 pub mod address;
 pub mod bus;
+pub mod details;
 pub mod etcd;
 pub mod firewalld;
 pub mod firewalld_age;

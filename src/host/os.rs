@@ -19,6 +19,9 @@ pub struct Os {
     /// `coreos`, `server`, …; empty if the system has none.
     #[serde(default)]
     pub variant: String,
+    /// `bookworm`, `noble`, …; empty if the system has none.
+    #[serde(default)]
+    pub codename: String,
     /// `debian`, `rhel` or `suse`: the family whose package manager and paths it has; the id itself if it has none.
     pub family: String,
 }
@@ -69,6 +72,7 @@ impl Os {
                 "ID_LIKE" => &mut like,
                 "VERSION_ID" => &mut os.version,
                 "VARIANT_ID" => &mut os.variant,
+                "VERSION_CODENAME" => &mut os.codename,
                 _ => continue,
             };
             // a value is one shell word; if a name is set twice, the last one counts
@@ -83,7 +87,8 @@ impl Os {
 
     /// The system to assume for a host that can't be queried.
     pub fn assumed() -> Self {
-        Self { id: "debian".into(), version: "12".into(), variant: String::new(), family: "debian".into() }
+        let (id, version, codename) = ("debian".to_owned(), "12".to_owned(), "bookworm".to_owned());
+        Self { family: id.clone(), id, version, variant: String::new(), codename }
     }
 }
 

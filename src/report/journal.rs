@@ -44,6 +44,7 @@ impl Report for Journal {
             Event::Unlabelled(_) => log!(Level::Warn, KPULL_EVENT = "unlabelled"; "{message}"),
             Event::Exposed(_) => log!(Level::Warn, KPULL_EVENT = "exposed"; "{message}"),
             Event::NotReported(_) => log!(Level::Warn, KPULL_EVENT = "not_reported"; "{message}"),
+            Event::NoFact(..) => log!(Level::Warn, KPULL_EVENT = "fact_failed"; "{message}"),
             Event::SlotTaken { item, slot, .. } => {
                 log!(Level::Info, KPULL_EVENT = "slot_taken", KPULL_RESOURCE = item.id.as_str(), KPULL_SLOT = *slot;
                     "{}", one_line(&format!("{} {message}", item.id)));

@@ -41,6 +41,9 @@ impl Report for Json {
             Event::NotReported(error) => {
                 json!({ "event": "not_reported", "code": error.code().name, "error": error.to_string(), "help": error.advice() })
             }
+            Event::NoFact(name, error) => {
+                json!({ "event": "fact_failed", "name": name, "code": error.code().name, "error": error.to_string(), "help": error.advice() })
+            }
             Event::SlotTaken { item, slot, by } => {
                 let (host, since) = match by {
                     Occupied::By(holder) => (Some(&holder.host), Some(holder.since)),

@@ -79,6 +79,8 @@ pub enum Event<'a> {
     NotReported(&'a Error),
     /// Every user of the host can read a secret of its configuration.
     Exposed(&'a Error),
+    /// A custom fact can't be read; it has the value that it had last, if any. Its name, and why.
+    NoFact(&'a str, &'a Error),
     /// The slot that a resource waits for is not free.
     SlotTaken {
         /// The resource.
@@ -146,6 +148,9 @@ impl Event<'_> {
             }
             Self::News(source, manifest) => {
                 one_line(&format!("release {} of {} from {source}", manifest.serial, manifest.site))
+            }
+            Self::NoFact(name, error) => {
+                format!("custom fact {}: {}; its last value counts", one_line(name), advised(error))
             }
             Self::Unlabelled(error) | Self::NotReported(error) | Self::Exposed(error) => advised(error),
             Self::SlotTaken { slot, by, .. } => format!("waits for the slot {slot}: {by}"),

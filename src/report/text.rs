@@ -260,6 +260,7 @@ impl Report for Text {
             }
             Event::Passed(..)
             | Event::PassedMirror(..)
+            | Event::NoFact(..)
             | Event::Unlabelled(_)
             | Event::NotReported(_)
             | Event::Exposed(_)

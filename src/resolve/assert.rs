@@ -12,6 +12,7 @@ use crate::site::{Assert, Refusal, Role};
 /// The failed types and assertions of a role on this host. Assertions are only checked if all types are right.
 pub(super) fn errors(context: &Arc<TemplateContext>, role: &Role) -> Vec<Error> {
     let mut errors: Vec<Error> = role.types.keys().filter_map(|name| mistyped(context, role, name)).collect();
+    errors.extend(role.facts.keys().filter_map(|name| mistyped_fact(context, role, name)));
     if errors.is_empty() {
         for (index, assert) in role.asserts.iter().enumerate() {
             errors.extend(asserted(context, role, assert, index).err());
@@ -55,6 +56,17 @@ fn mistyped(context: &Arc<TemplateContext>, role: &Role, name: &str) -> Option<E
     let shown = wrong.filter(|_| is_plain).map(|value| format!(": {value}")).unwrap_or_default();
     let error = Error::new(code::VARIABLE, format!("`{}` is {what}{shown}", dotted(&keys))).at(place, "set here");
     Some(error.help(format!("{help}; the role {} needs it so", role.name)))
+}
+
+/// The error of a custom fact that the host has, and that is not what the role needs.
+fn mistyped_fact(context: &Arc<TemplateContext>, role: &Role, name: &str) -> Option<Error> {
+    let value = context.facts.get_attr("custom").and_then(|custom| custom.get_attr(name)).ok()?;
+    let value = serde_json::to_value(&value).ok()?;
+    let Refusal { path, what, help } = role.facts.get(name)?.kind.as_ref()?.refuse(&value)?;
+    let name_of = dotted(&[&["facts".to_owned(), "custom".to_owned(), name.to_owned()], path.as_slice()].concat());
+    let place = role.doc.key_place(&["facts".to_owned(), name.to_owned()]);
+    let error = Error::new(code::VARIABLE, format!("`{name_of}` of {} is {what}", context.host));
+    Some(error.at(place, "declared here").help(format!("{help}; `kpull facts` on the host prints the value")))
 }
 
 fn asserted(context: &Arc<TemplateContext>, role: &Role, assert: &Assert, index: usize) -> Result<()> {

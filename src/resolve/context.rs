@@ -2,7 +2,7 @@
 //! host pays only for what its roles use.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
 use minijinja::syntax::SyntaxConfig;
@@ -14,7 +14,7 @@ use crate::document::{Doc, Path, foreign};
 use crate::error::{Error, Place, Result, code, nearest};
 use crate::resolve::all::Views;
 use crate::resolve::facts::Facts;
-use crate::resolve::scope::{HostObject, Scope, having};
+use crate::resolve::scope::{FactsObject, HostObject, Scope, having};
 use crate::resolve::secrets::{HostSecrets, Origin};
 use crate::secret::{SecretStore, lock};
 use crate::site::{RESERVED, Role, Site, Type};
@@ -152,11 +152,12 @@ impl TemplateContext {
         env.add_function("secret", move |name: String| of_host.text(&name));
         let of_host = secrets.clone();
         env.add_function("pki_file", move |name: String| of_host.pki_file(&name));
+        let facts = depth::looked_up(FactsObject::new(facts.with_defaults(&site, host)));
         Arc::new(Self {
             secrets,
             site,
             host: host.to_owned(),
-            facts: Value::from(Serde(facts)),
+            facts,
             env,
             failed: Mutex::default(),
             rendering: Mutex::default(),
@@ -184,6 +185,11 @@ impl TemplateContext {
             merged = Some((value, place));
         }
         merged
+    }
+
+    /// The names of the facts that templates looked up on demand.
+    pub(super) fn used_facts(&self) -> BTreeSet<String> {
+        depth::as_lookup::<FactsObject>(&self.facts).map(FactsObject::used).unwrap_or_default()
     }
 
     /// Takes the error of the last variable that could not be rendered.

@@ -12,10 +12,12 @@ use serde_json::{Map, Value};
 
 use crate::document::{Doc, read_if_there};
 use crate::error::{Context, Error, Result, code, nearest};
+use crate::host::details::{self, Disk, Mount, Route};
 use crate::host::os::{Image, Os};
 use crate::host::packages::Manager;
+use crate::host::root::Root;
 use crate::host::{Host, firewalld_age, meminfo};
-use crate::site::HostVars;
+use crate::site::{HostVars, Site};
 use crate::template::merge;
 
 /// The values of `selinux`.
@@ -69,6 +71,39 @@ pub struct Facts {
     /// The version of firewalld; empty where it is not installed, or nobody has looked.
     #[serde(default)]
     pub firewalld: String,
+    /// The name with its domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fqdn: Option<String>,
+    /// The default route of IPv4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_ipv4: Option<Route>,
+    /// The default route of IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_ipv6: Option<Route>,
+    /// Disks by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disks: Option<BTreeMap<String, Disk>>,
+    /// Mounted file systems by mount point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mounts: Option<BTreeMap<String, Mount>>,
+    /// The virtual machine or container, as `systemd-detect-virt` names it, or `none`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub virtualization: Option<String>,
+    /// `aws`, `azure`, `gcp`, …; empty outside of a cloud, or in one that the firmware does not name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud: Option<String>,
+    /// The content of /etc/machine-id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine_id: Option<String>,
+    /// The time zone: `UTC`, `Europe/Berlin`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<String>,
+    /// Whether details that are missing here are read from this machine when a template asks for them.
+    #[serde(skip)]
+    pub on_demand: bool,
+    /// The custom facts of the host, by name: see [`crate::resolve::custom`].
+    #[serde(default)]
+    pub custom: Map<String, Value>,
     /// Whether these were read from the running machine; false when they are assumed for a tree or for `check`.
     #[serde(default = "yes")]
     pub live: bool,
@@ -113,8 +148,67 @@ impl Facts {
             image: Image::of(&host.root)?,
             package_manager,
             firewalld: firewalld_age::installed(&host.root)?,
+            fqdn: None,
+            default_ipv4: None,
+            default_ipv6: None,
+            disks: None,
+            mounts: None,
+            virtualization: None,
+            cloud: None,
+            machine_id: None,
+            timezone: None,
+            on_demand: true,
+            custom: Map::new(),
             live: true,
         })
+    }
+
+    /// A detail of the running machine, which [`Facts::of_machine`] leaves out; `None` if there is no such detail, or these facts are not
+    /// those of the running machine.
+    pub fn detail(&self, name: &str) -> Result<Option<Value>> {
+        if !self.on_demand {
+            return Ok(None);
+        }
+        details::of_machine(&Root::open(Path::new("/"))?, name, &self.hostname, &self.interfaces)
+    }
+
+    /// These facts with all details, as they are recorded.
+    pub fn with_details(self) -> Result<Self> {
+        let mut all = Map::new();
+        for name in details::NAMES {
+            all.extend(self.detail(name)?.map(|value| (name.to_owned(), value)));
+        }
+        let own = serde_json::to_value(&self).unwrap_or_default();
+        serde_json::from_value(merge(own, &Value::Object(all)))
+            .context(code::FACTS, || "facts can't be told".to_owned())
+    }
+
+    /// These facts with what `other` has besides.
+    fn or(self, other: Self) -> Self {
+        Self {
+            fqdn: self.fqdn.or(other.fqdn),
+            default_ipv4: self.default_ipv4.or(other.default_ipv4),
+            default_ipv6: self.default_ipv6.or(other.default_ipv6),
+            disks: self.disks.or(other.disks),
+            mounts: self.mounts.or(other.mounts),
+            virtualization: self.virtualization.or(other.virtualization),
+            cloud: self.cloud.or(other.cloud),
+            machine_id: self.machine_id.or(other.machine_id),
+            timezone: self.timezone.or(other.timezone),
+            ..self
+        }
+    }
+
+    /// These facts with custom ones, and with the defaults that roles have for others.
+    pub(super) fn with_defaults(&self, site: &Site, host: &str) -> Self {
+        let mut facts = self.clone();
+        let roles = site.hosts.get(host).into_iter().flat_map(|host| &host.roles);
+        for (name, fact) in roles.filter_map(|role| site.roles.get(role)).flat_map(|role| &role.facts) {
+            if let Some(default) = &fact.default {
+                facts.custom.entry(name.clone()).or_insert_with(|| default.clone());
+            }
+        }
+        facts
     }
 
     /// Assumed facts of a host: its name and address, Debian 12 unless the tree says otherwise, this machine's
@@ -123,6 +217,10 @@ impl Facts {
         let os = tree.map(|host| Os::of(&host.root)).transpose()?.filter(|os| !os.id.is_empty());
         let firewalld = tree.map(|host| firewalld_age::installed(&host.root)).transpose()?.unwrap_or_default();
         let os = os.unwrap_or_else(Os::assumed);
+        let route = |is_of_kind: fn(&IpAddr) -> bool| match is_of_kind(&address) {
+            true => Route { interface: "eth0".to_owned(), address: address.to_string(), gateway: String::new() },
+            false => Route::default(),
+        };
         Ok(Self {
             hostname: name.to_owned(),
             arch: arch(),
@@ -136,6 +234,17 @@ impl Facts {
             cgroup: unknown(),
             package_manager: String::new(),
             firewalld,
+            fqdn: Some(name.to_owned()),
+            default_ipv4: Some(route(IpAddr::is_ipv4)),
+            default_ipv6: Some(route(IpAddr::is_ipv6)),
+            disks: Some(BTreeMap::new()),
+            mounts: Some(BTreeMap::new()),
+            virtualization: Some("none".to_owned()),
+            cloud: Some(String::new()),
+            machine_id: Some("0".repeat(32)),
+            timezone: Some("UTC".to_owned()),
+            on_demand: false,
+            custom: Map::new(),
             live: false,
         })
     }
@@ -152,7 +261,9 @@ impl Facts {
             let text_of = |key: &str| os.get(key).and_then(Value::as_str).map(str::to_owned);
             let id = text_of("id").or_else(|| text_of("family")).unwrap_or_default();
             let family = text_of("family").unwrap_or_else(|| Os::family_of(&id).to_owned());
-            for (key, value) in [("id", id), ("family", family), ("version", String::new()), ("variant", String::new())]
+            let none = String::new;
+            for (key, value) in
+                [("id", id), ("family", family), ("version", none()), ("variant", none()), ("codename", none())]
             {
                 os.entry(key).or_insert_with(|| value.into());
             }
@@ -179,6 +290,7 @@ impl Facts {
             Some(bytes) => Doc::parse(&file, &bytes)?
                 .read()
                 .map(Self::completed)
+                .and_then(|facts| Ok(facts.or(Self::assumed(name, address, None)?)))
                 .map_err(|error: Error| error.or_help(format!("`kpull facts`, run on {name}, prints the whole file"))),
             None => Self::assumed(name, address, None),
         }

@@ -4,6 +4,7 @@ mod all;
 mod assert;
 mod claims;
 mod context;
+pub mod custom;
 mod facts;
 mod order;
 mod references;
@@ -50,6 +51,8 @@ pub struct Catalog {
     pub host: String,
     /// The resources, in the order in which they are applied.
     pub items: Vec<Item>,
+    /// The names of the facts that were looked up on demand for it.
+    pub facts: BTreeSet<String>,
     /// The names of the secrets that the host needs.
     pub secrets: BTreeSet<String>,
     /// Patterns that match none of the resources.
@@ -127,14 +130,8 @@ fn resolve_into(
     }
     Error::check(errors)?;
     let (site, host, secrets) = (site.name.clone(), host.to_owned(), context.secrets.names());
-    Ok(Catalog {
-        site,
-        host,
-        items: order::sort(items)?,
-        secrets,
-        unmatched,
-        has_placeholders: !context.secrets.is_open(),
-    })
+    let (facts, has_placeholders) = (context.used_facts(), !context.secrets.is_open());
+    Ok(Catalog { site, host, items: order::sort(items)?, facts, secrets, unmatched, has_placeholders })
 }
 
 /// The certificates that a host's roles request, with their places, whether or not the site has them.

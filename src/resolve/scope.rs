@@ -1,11 +1,15 @@
 //! The objects that a template sees: the scope of its names, roles and hosts.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 
 use minijinja::ErrorKind;
-use minijinja::value::{Enumerator, Value};
+use minijinja::value::{Enumerator, Serde, Value};
 
+use crate::host::details;
+use crate::resolve::Facts;
 use crate::resolve::context::TemplateContext;
+use crate::secret::lock;
 use crate::site::ALL;
 use crate::template::depth::{Lookup, as_lookup, looked_up};
 use crate::template::functions;
@@ -97,6 +101,53 @@ pub(super) fn having(
         }
     }
     Ok(found)
+}
+
+/// The facts of the host. Those that few roles use are looked up on demand.
+#[derive(Debug)]
+pub(super) struct FactsObject {
+    /// The facts that are known already.
+    known: Value,
+    facts: Facts,
+    /// The details that were looked up, by name.
+    used: Mutex<BTreeMap<String, Value>>,
+}
+
+impl FactsObject {
+    /// The facts of a host.
+    pub(super) fn new(facts: Facts) -> Self {
+        Self { known: Value::from(Serde(&facts)), facts, used: Mutex::default() }
+    }
+
+    /// The names of the details that were looked up.
+    pub(super) fn used(&self) -> BTreeSet<String> {
+        lock(&self.used).keys().cloned().collect()
+    }
+}
+
+impl Lookup for FactsObject {
+    fn get(&self, name: &str) -> Option<Value> {
+        let known = self.known.get_attr(name).ok().filter(|value| !value.is_undefined());
+        if known.is_some() || !self.facts.on_demand || !details::NAMES.contains(&name) {
+            return known;
+        }
+        let mut used = lock(&self.used);
+        if let Some(value) = used.get(name) {
+            return Some(value.clone());
+        }
+        let value = match self.facts.detail(name) {
+            Ok(value) => Value::from(Serde(&value)),
+            Err(error) => Value::from(minijinja::Error::new(ErrorKind::InvalidOperation, error.to_string())),
+        };
+        used.insert(name.to_owned(), value.clone());
+        Some(value)
+    }
+
+    fn names(&self) -> Enumerator {
+        let known = self.known.try_iter().into_iter().flatten();
+        let details = details::NAMES.iter().filter(|_| self.facts.on_demand).map(|name| Value::from(*name));
+        Enumerator::Values(known.chain(details).collect())
+    }
 }
 
 /// A host of the site: `name`, `address`, `groups`, `roles`, `vars.ROLE.NAME`.

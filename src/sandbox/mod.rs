@@ -26,6 +26,7 @@ pub use child::main;
 pub use confine::{Confined, Confinement, confine, has_landlock};
 pub use need::{Need, lacking};
 pub use parent::{Web, describe, open};
+pub use worker::user;
 
 /// The argument that makes this program the child.
 pub const COMMAND: &str = "fetch-worker";

@@ -52,7 +52,7 @@ const USER: &str = "kpull";
 const NOBODY: (u32, u32) = (65534, 65534);
 
 /// The user that a child becomes; `None` when this isn't root, or root of a namespace without other users.
-pub(super) fn user() -> Result<Option<(u32, u32)>> {
+pub fn user() -> Result<Option<(u32, u32)>> {
     if !geteuid().is_root() {
         return Ok(None);
     }

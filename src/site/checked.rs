@@ -350,6 +350,19 @@ fn not_network(text: &str) -> Option<(&'static str, String)> {
     })
 }
 
+/// `[facts.NAME]`: a custom fact that the role reads.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CustomFact {
+    /// What it has to be, as under `[types]`; anything when left out.
+    #[serde(rename = "type")]
+    pub kind: Option<Definition>,
+    /// What it says, in a sentence.
+    pub description: Option<String>,
+    /// Its value on hosts that don't have it yet, and for `kpull check`. Without one, the role must not use it there.
+    pub default: Option<Value>,
+}
+
 /// `[[assert]]`: what has to be true wherever a host has the role.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -4,7 +4,7 @@ mod checked;
 mod role;
 mod rollout;
 
-pub use checked::{Assert, Definition, Refusal, Type};
+pub use checked::{Assert, CustomFact, Definition, Refusal, Type};
 pub(crate) use role::{Common, Head};
 pub use role::{Entry, Role};
 pub use rollout::{Rollout, Share, Wave};

@@ -10,7 +10,7 @@ use crate::document::fields::names_of;
 use crate::document::{Doc, Files, Path, utf8};
 use crate::error::{Error, Result, code};
 use crate::kind;
-use crate::site::checked::{Assert, Definition, Rules};
+use crate::site::checked::{Assert, CustomFact, Definition, Rules};
 use crate::site::{RESERVED, reserved};
 
 /// A role.
@@ -30,6 +30,8 @@ pub struct Role {
     pub vars: Map<String, Value>,
     /// Types of variables, its own and the site's.
     pub types: BTreeMap<String, Definition>,
+    /// Custom facts that it reads, by name.
+    pub facts: BTreeMap<String, CustomFact>,
     /// Its assertions.
     pub asserts: Vec<Assert>,
     /// Its resources, in the order of the file.
@@ -74,6 +76,9 @@ pub(crate) struct Head {
     /// Types of variables, its own and the site's.
     #[serde(default)]
     types: BTreeMap<String, Definition>,
+    /// Custom facts that it reads, by name.
+    #[serde(default)]
+    facts: BTreeMap<String, CustomFact>,
     /// What has to be true of them.
     #[serde(default)]
     assert: Vec<Assert>,
@@ -159,6 +164,7 @@ fn tables(path: &[String]) -> &'static [&'static str] {
         [] => names_of::<Head>(),
         [name, _] if name == "assert" => names_of::<Assert>(),
         [name, _] if name == "types" => names_of::<Rules>(),
+        [name, _] if name == "facts" => names_of::<CustomFact>(),
         [name, _] => kind::find(name).map_or(&[], |kind| (kind.fields)()),
         _ => &[],
     }
@@ -206,6 +212,18 @@ impl Role {
                     .at(doc.place(&path), "this value")
             }));
         }
+        for (fact, CustomFact { kind, default, .. }) in &head.facts {
+            let Some(kind) = kind else { continue };
+            let path = |field: &str| ["facts".to_owned(), fact.clone(), field.to_owned()];
+            errors.extend(kind.mistake().map(|(field, why)| {
+                let what = format!("`{field}` of the custom fact `{fact}` can't be used");
+                Error::new(code::ROLE, what).because(why).at(doc.place(&path("type")), "this type")
+            }));
+            errors.extend(default.as_ref().and_then(|default| kind.refuse(default)).map(|refusal| {
+                let what = format!("the default of the custom fact `{fact}` is {}", refusal.what);
+                Error::new(code::ROLE, what).at(doc.place(&path("default")), "this value").help(refusal.help)
+            }));
+        }
         let templates = format!("roles/{name}/templates/");
         for (path, content) in files.iter().filter(|(path, _)| path.starts_with(&templates)) {
             errors.extend(utf8(path, content).err());
@@ -221,8 +239,8 @@ impl Role {
         }
         Error::check(errors)?;
         entries.sort_by_key(|entry| doc.place(&entry.path).span.start);
-        let Head { summary, requires, required, vars, types, assert: asserts } = head;
-        Ok(Self { name: name.to_owned(), doc, summary, requires, required, vars, types, asserts, entries })
+        let Head { summary, requires, required, vars, types, facts, assert: asserts } = head;
+        Ok(Self { name: name.to_owned(), doc, summary, requires, required, vars, types, facts, asserts, entries })
     }
 
     /// Whether the role has a variable of this name.

@@ -8,7 +8,7 @@ use crate::host::os::Os;
 
 /// The row names that match a system, from the most general to the most specific.
 pub fn rows(os: &Os) -> Vec<String> {
-    let Os { id, version, variant, family } = os;
+    let Os { id, version, variant, family, .. } = os;
     let major = version.split('.').next().unwrap_or_default();
     let mut rows = vec!["default".to_owned()];
     for name in [family, id] {

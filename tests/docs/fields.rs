@@ -15,6 +15,7 @@ const DESCRIBED: &[Described] = &[
     ("usage/site.md", "host_vars/NAME.toml", 0, "host", ""),
     ("usage/roles.md", "Writing roles", 0, "role", ""),
     ("usage/roles.md", "Types and assertions", 1, "role", "types.NAME"),
+    ("usage/roles.md", "Custom facts", 1, "role", "facts.NAME"),
     ("usage/rollout.md", "Rollouts", 0, "site", "rollout"),
     ("usage/rollout.md", "FleetLock", 0, "site", "rollout.fleetlock"),
     ("usage/pki.md", "From nothing", 0, "site", "pki.NAME"),

@@ -1,0 +1,393 @@
+//! Details of a machine that only few roles use, each read on demand: routes, disks, mounts, virtualization, cloud.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::error::Result;
+use crate::host::root::Root;
+use crate::read::unescaped;
+
+/// The names of all details.
+pub const NAMES: [&str; 9] =
+    ["fqdn", "default_ipv4", "default_ipv6", "disks", "mounts", "virtualization", "cloud", "machine_id", "timezone"];
+
+/// The way to other networks.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// The interface; empty if there is no default route.
+    #[serde(default)]
+    pub interface: String,
+    /// The interface's first address of this kind.
+    #[serde(default)]
+    pub address: String,
+    /// The address of the router.
+    #[serde(default)]
+    pub gateway: String,
+}
+
+/// A disk.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// Its size in MiB.
+    pub size: u64,
+    /// Its model; empty if it names none.
+    #[serde(default)]
+    pub model: String,
+    /// Whether it has rotating platters, as far as the kernel knows.
+    pub rotational: bool,
+}
+
+/// A mounted file system.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Mount {
+    /// What is mounted: `/dev/sda1`, `server:/export`.
+    pub device: String,
+    /// The type of the file system.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The options, in the kernel's order.
+    #[serde(default)]
+    pub options: Vec<String>,
+}
+
+/// A detail of the running machine, by its name.
+pub fn of_machine(
+    root: &Root,
+    name: &str,
+    hostname: &str,
+    addresses: &BTreeMap<String, Vec<IpAddr>>,
+) -> Result<Option<Value>> {
+    let text = |path: &str| root.text(Path::new(path));
+    Ok(Some(match name {
+        "fqdn" => Value::from(fqdn(hostname, &text("/etc/hosts")?)),
+        "default_ipv4" => json!(with_address(route_v4(&text("/proc/net/route")?), addresses, IpAddr::is_ipv4)),
+        "default_ipv6" => {
+            let is_global = |address: &IpAddr| matches!(address, IpAddr::V6(v6) if v6.segments()[0] & 0xffc0 != 0xfe80);
+            json!(with_address(route_v6(&text("/proc/net/ipv6_route")?), addresses, is_global))
+        }
+        "disks" => json!(disks(root)?),
+        "mounts" => json!(mounts(&text("/proc/self/mountinfo")?)),
+        "virtualization" => Value::from(virtualization(root)?),
+        "cloud" => Value::from(cloud(&Dmi::of(root)?)),
+        "machine_id" => Value::from(text("/etc/machine-id")?.trim()),
+        "timezone" => Value::from(timezone(root.link(Path::new("/etc/localtime"))?, &text("/etc/timezone")?)),
+        _ => return Ok(None),
+    }))
+}
+
+/// The name with its domain: the host name if it has one, else the name of /etc/hosts for it. Nothing is asked over the network.
+fn fqdn(hostname: &str, hosts: &str) -> String {
+    if hostname.contains('.') {
+        return hostname.to_owned();
+    }
+    let names = |line: &str| -> Vec<String> {
+        let line = line.split('#').next().unwrap_or_default();
+        line.split_whitespace().skip(1).map(str::to_owned).collect()
+    };
+    let found = hosts.lines().map(names).filter(|names| names.iter().any(|name| name == hostname));
+    let long = found.flatten().find(|name| name.strip_prefix(hostname).is_some_and(|rest| rest.starts_with('.')));
+    long.unwrap_or_else(|| hostname.to_owned())
+}
+
+fn with_address(
+    route: Option<Route>,
+    addresses: &BTreeMap<String, Vec<IpAddr>>,
+    is_wanted: impl Fn(&IpAddr) -> bool,
+) -> Route {
+    let Some(route) = route else { return Route::default() };
+    let own = addresses.get(&route.interface).into_iter().flatten().find(|address| is_wanted(address));
+    Route { address: own.map(ToString::to_string).unwrap_or_default(), ..route }
+}
+
+/// The default route with the lowest metric in /proc/net/route.
+fn route_v4(table: &str) -> Option<Route> {
+    let of = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [interface, destination, gateway, _, _, _, metric, mask, ..] = fields[..] else { return None };
+        let gateway = Ipv4Addr::from(u32::from_str_radix(gateway, 16).ok()?.to_ne_bytes());
+        let is_default = destination == "00000000" && mask == "00000000";
+        let gateway = if gateway.is_unspecified() { String::new() } else { gateway.to_string() };
+        let route = Route { interface: interface.to_owned(), gateway, ..Route::default() };
+        is_default.then_some((metric.parse::<u32>().ok()?, route))
+    };
+    table.lines().skip(1).filter_map(of).min_by_key(|(metric, _)| *metric).map(|(_, route)| route)
+}
+
+/// The default route with the lowest metric in `/proc/net/ipv6_route`.
+fn route_v6(table: &str) -> Option<Route> {
+    let of = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, length, _, _, gateway, metric, _, _, _, interface] = fields[..] else { return None };
+        let gateway = Ipv6Addr::from(u128::from_str_radix(gateway, 16).ok()?);
+        // the kernel's own entry, which refuses everything, has the loopback interface
+        let is_default = length == "00" && interface != "lo";
+        let gateway = if gateway.is_unspecified() { String::new() } else { gateway.to_string() };
+        let route = Route { interface: interface.to_owned(), gateway, ..Route::default() };
+        is_default.then_some((u32::from_str_radix(metric, 16).ok()?, route))
+    };
+    table.lines().filter_map(of).min_by_key(|(metric, _)| *metric).map(|(_, route)| route)
+}
+
+/// Disks of the machine, without partitions and what the kernel makes itself, such as loop devices.
+fn disks(root: &Root) -> Result<BTreeMap<String, Disk>> {
+    let mut disks = BTreeMap::new();
+    for name in root.names(Path::new("/sys/class/block"))? {
+        // the entry is a link to the device; a partition has its number there
+        let Some(target) = root.link(&Path::new("/sys/class/block").join(&name))? else { continue };
+        let Some(device) = Path::new("/sys/class/block").join(target).to_str().map(straight) else { continue };
+        let text = |file: &str| root.text(&device.join(file)).map(|text| text.trim().to_owned());
+        let is_made =
+            ["sr", "fd"].iter().any(|made| name.starts_with(made)) || device.starts_with("/sys/devices/virtual");
+        if is_made || root.meta(&device.join("partition"))?.is_some() {
+            continue;
+        }
+        // sectors of 512 bytes, whatever the disk's own are
+        let size = text("size")?.parse::<u64>().unwrap_or(0) >> 11;
+        let model = match text("device/model")? {
+            none if none.is_empty() => String::new(),
+            model => model.split_whitespace().collect::<Vec<_>>().join(" "),
+        };
+        disks.insert(name, Disk { size, model, rotational: text("queue/rotational")? == "1" });
+    }
+    Ok(disks)
+}
+
+/// A path without `..`.
+fn straight(path: &str) -> PathBuf {
+    let mut straight = PathBuf::new();
+    for part in path.split('/') {
+        match part {
+            ".." => drop(straight.pop()),
+            "" | "." => {}
+            part => straight.push(part),
+        }
+    }
+    Path::new("/").join(straight)
+}
+
+/// File systems on devices and servers, by mount point, and what is mounted at `/`.
+fn mounts(mountinfo: &str) -> BTreeMap<String, Mount> {
+    let of = |line: &str| {
+        let (before, after) = line.split_once(" - ")?;
+        let before: Vec<&str> = before.split(' ').collect();
+        let (at, options) = (unescaped(before.get(4)?), before.get(5)?);
+        let mut after = after.split(' ');
+        let (kind, device) = (after.next()?, unescaped(after.next()?));
+        let is_kept = at == "/" || device.starts_with('/') || device.contains(":/") || kind == "zfs";
+        let options = options.split(',').map(str::to_owned).collect();
+        is_kept.then(|| (at, Mount { device, kind: kind.to_owned(), options }))
+    };
+    mountinfo.lines().filter_map(of).collect()
+}
+
+/// What the firmware says of the machine.
+#[derive(Debug, Default)]
+struct Dmi {
+    vendor: String,
+    product: String,
+    board: String,
+    asset: String,
+    bios: String,
+}
+
+impl Dmi {
+    fn of(root: &Root) -> Result<Self> {
+        let text = |name: &str| {
+            root.text(&Path::new("/sys/devices/virtual/dmi/id").join(name)).map(|text| text.trim().to_owned())
+        };
+        Ok(Self {
+            vendor: text("sys_vendor")?,
+            product: text("product_name")?,
+            board: text("board_vendor")?,
+            asset: text("chassis_asset_tag")?,
+            bios: text("bios_vendor")?,
+        })
+    }
+
+    fn has(&self, word: &str) -> bool {
+        [&self.vendor, &self.product, &self.board, &self.bios].iter().any(|field| field.starts_with(word))
+    }
+}
+
+/// The container or virtual machine that this is, as `systemd-detect-virt` names it; `none` for a machine of its own.
+fn virtualization(root: &Root) -> Result<String> {
+    let there = |path: &str| root.meta(Path::new(path)).map(|found| found.is_some());
+    let container = root.text(Path::new("/run/systemd/container"))?.trim().to_owned();
+    if !container.is_empty() {
+        return Ok(container);
+    }
+    // not readable for everyone, nor in every container
+    let environment = root.text(Path::new("/proc/1/environ")).unwrap_or_default();
+    if let Some(name) = environment.split('\0').find_map(|one| one.strip_prefix("container=")) {
+        return Ok(name.to_owned());
+    }
+    if there("/run/.containerenv")? {
+        return Ok("podman".to_owned());
+    }
+    if there("/.dockerenv")? {
+        return Ok("docker".to_owned());
+    }
+    let dmi = Dmi::of(root)?;
+    let is_guest = root
+        .text(Path::new("/proc/cpuinfo"))?
+        .lines()
+        .any(|line| line.starts_with("flags") && line.contains(" hypervisor"));
+    let known = MACHINES.iter().find(|(word, _)| dmi.has(word)).map(|(_, name)| *name);
+    let is_xen = root.text(Path::new("/sys/hypervisor/type"))?.trim() == "xen";
+    Ok(match known {
+        _ if is_xen => "xen",
+        Some("microsoft") if !dmi.product.starts_with("Virtual Machine") => "none",
+        Some(name) => name,
+        None if is_guest => "vm-other",
+        None => "none",
+    }
+    .to_owned())
+}
+
+/// What the fields of DMI of virtual machines begin with, and their names.
+const MACHINES: [(&str, &str); 12] = [
+    ("KVM", "kvm"),
+    ("OpenStack", "kvm"),
+    ("Amazon EC2", "amazon"),
+    ("Google Compute Engine", "google"),
+    ("QEMU", "kvm"),
+    ("VMware", "vmware"),
+    ("VMW", "vmware"),
+    ("innotek GmbH", "oracle"),
+    ("VirtualBox", "oracle"),
+    ("Xen", "xen"),
+    ("Parallels", "parallels"),
+    ("Microsoft Corporation", "microsoft"),
+];
+
+/// The cloud that the machine is in, by its firmware; empty if it is in none, or in one that its firmware does not name.
+fn cloud(dmi: &Dmi) -> &'static str {
+    const CLOUDS: [(&str, &str); 13] = [
+        ("Amazon EC2", "aws"),
+        ("Google", "gcp"),
+        ("Alibaba Cloud", "alibaba"),
+        ("DigitalOcean", "digitalocean"),
+        ("Hetzner", "hetzner"),
+        ("Scaleway", "scaleway"),
+        ("Vultr", "vultr"),
+        ("Akamai", "akamai"),
+        ("Linode", "akamai"),
+        ("UpCloud", "upcloud"),
+        ("Exoscale", "exoscale"),
+        ("Huawei Cloud", "huawei"),
+        ("OpenStack", "openstack"),
+    ];
+    match dmi.asset.as_str() {
+        "7783-7084-3265-9085-8269-3286-77" => "azure",
+        "OracleCloud.com" => "oracle",
+        _ => CLOUDS.iter().find(|(word, _)| dmi.has(word)).map_or("", |(_, name)| name),
+    }
+}
+
+/// The time zone, from the link or Debian's file; UTC if there is neither.
+fn timezone(localtime: Option<PathBuf>, file: &str) -> String {
+    let link = localtime.and_then(|link| Some(link.to_str()?.split_once("zoneinfo/")?.1.to_owned()));
+    let file = file.trim();
+    link.unwrap_or_else(|| if file.is_empty() { "UTC".to_owned() } else { file.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_with_its_domain_is_that_of_etc_hosts() {
+        let hosts = "127.0.0.1 localhost\n# 10.0.0.9 web.old.example web\n10.0.0.1 web.example.org web # us\n";
+        assert_eq!(fqdn("web", hosts), "web.example.org");
+        assert_eq!((fqdn("web.x", hosts), fqdn("db", hosts)), ("web.x".to_owned(), "db".to_owned()));
+        assert_eq!(fqdn("we", "10.0.0.1 web.example.org we\n"), "we");
+    }
+
+    #[test]
+    fn the_default_route_is_the_one_with_the_lowest_metric() {
+        let table = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n\
+                     wlan0 00000000 0101A8C0 0003 0 0 600 00000000 0 0 0\n\
+                     eth0 00000000 FE01A8C0 0003 0 0 100 00000000 0 0 0\n\
+                     eth0 0001A8C0 00000000 0001 0 0 0 00FFFFFF 0 0 0\n";
+        let addresses =
+            BTreeMap::from([("eth0".to_owned(), vec!["fe80::1".parse().unwrap(), "192.168.1.5".parse().unwrap()])]);
+        let route = with_address(route_v4(table), &addresses, IpAddr::is_ipv4);
+        let wanted = Route { interface: "eth0".into(), address: "192.168.1.5".into(), gateway: "192.168.1.254".into() };
+        assert_eq!(route, wanted);
+        assert_eq!(with_address(route_v4("Iface\n"), &addresses, IpAddr::is_ipv4), Route::default());
+        let zeros = "0".repeat(32);
+        let table = format!(
+            "{zeros} 00 {zeros} 00 {zeros} ffffffff 00000001 00000000 00200200 lo\n\
+             {zeros} 00 {zeros} 00 fe800000000000000000000000000001 00000400 00000001 00000000 00000003 eth0\n"
+        );
+        let route = route_v6(&table).unwrap();
+        assert_eq!((route.interface.as_str(), route.gateway.as_str()), ("eth0", "fe80::1"));
+    }
+
+    #[test]
+    fn mounts_are_those_of_devices_and_servers() {
+        let found = mounts(
+            "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
+             23 22 0:5 / /proc rw - proc proc rw\n\
+             24 22 0:9 / /srv/a\\040b ro,nosuid - nfs4 nas:/export rw\n",
+        );
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["/", "/srv/a b"]);
+        let wanted =
+            Mount { device: "nas:/export".into(), kind: "nfs4".into(), options: vec!["ro".into(), "nosuid".into()] };
+        assert_eq!(found["/srv/a b"], wanted);
+    }
+
+    #[test]
+    fn the_cloud_and_the_virtual_machine_are_what_the_firmware_says() {
+        let tree = |vendor: &str, product: &str, container: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            let write = |path: &str, text: &str| {
+                let path = dir.path().join(path);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, text).unwrap();
+            };
+            write("sys/devices/virtual/dmi/id/sys_vendor", &format!("{vendor}\n"));
+            write("sys/devices/virtual/dmi/id/product_name", &format!("{product}\n"));
+            write("run/systemd/container", container);
+            let root = Root::open(dir.path()).unwrap();
+            (virtualization(&root).unwrap(), cloud(&Dmi::of(&root).unwrap()))
+        };
+        for (vendor, product, container, virtualization, cloud) in [
+            ("Amazon EC2", "t3.micro", "", "amazon", "aws"),
+            ("Google", "Google Compute Engine", "", "google", "gcp"),
+            ("Hetzner", "vServer", "", "none", "hetzner"),
+            ("QEMU", "Standard PC", "", "kvm", ""),
+            ("QEMU", "Standard PC", "lxc", "lxc", ""),
+            ("Microsoft Corporation", "Virtual Machine", "", "microsoft", ""),
+            ("Microsoft Corporation", "Surface", "", "none", ""),
+            ("Dell Inc.", "PowerEdge", "", "none", ""),
+        ] {
+            assert_eq!(tree(vendor, product, container), (virtualization.to_owned(), cloud), "{vendor} {product}");
+        }
+    }
+
+    #[test]
+    fn the_time_zone_is_the_target_of_the_link() {
+        let link = |target: &str| Some(PathBuf::from(target));
+        assert_eq!(timezone(link("/usr/share/zoneinfo/Europe/Berlin"), "x"), "Europe/Berlin");
+        assert_eq!(timezone(link("../usr/share/zoneinfo/UTC"), ""), "UTC");
+        assert_eq!((timezone(None, "Asia/Tokyo\n").as_str(), timezone(None, "").as_str()), ("Asia/Tokyo", "UTC"));
+    }
+
+    #[test]
+    fn every_detail_of_this_machine_can_be_read() {
+        let root = Root::open(Path::new("/")).unwrap();
+        for name in NAMES {
+            assert!(of_machine(&root, name, "h", &BTreeMap::new()).unwrap().is_some(), "{name}");
+        }
+        assert_eq!(of_machine(&root, "nope", "h", &BTreeMap::new()).unwrap(), None);
+    }
+}

@@ -1,0 +1,55 @@
+//! Facts of a real host: what its own programs say, and programs that are custom facts.
+
+use crate::support::alone::World;
+
+const ROLE: &str = r##"
+[facts.who]
+default = {}
+
+[[file]]
+path = "/etc/kpull/facts.d/who"
+content = "#!/bin/sh\necho \"{\\\"uid\\\": $(id -u), \\\"rights\\\": \\\"$(grep NoNewPrivs /proc/self/status | cut -f2)\\\", \\\"value\\\": \\\"$(cat /srv/value)\\\"}\"\ntest -e /srv/value\n"
+mode = "0755"
+
+[[file]]
+path = "/etc/facts"
+content = "{{ facts.custom.who | tojson }} {{ facts.default_ipv4.interface }} {{ facts.fqdn }}\n"
+"##;
+
+#[test]
+fn a_program_is_a_custom_fact_and_runs_without_rights_in_each_full_check() {
+    let world = World::new();
+    let host = world.host();
+    host.write("/srv/value", "one\n");
+    world.release(ROLE);
+    host.run("kpull apply").ok();
+    assert!(host.run("cat /etc/facts").ok().starts_with("{} "), "the first run installs it");
+    world.converges();
+    let shown = host.run("cat /etc/facts").ok();
+    let uid = host.run("id -u kpull 2> /dev/null || id -u nobody").ok();
+    assert!(shown.contains(&format!("\"uid\": {}", uid.trim())), "{shown}");
+    assert!(shown.contains("\"rights\": \"1\"") && shown.contains("\"value\": \"one\""), "{shown}");
+    // other output is found by a full check, and a failure keeps the last value
+    host.write("/srv/value", "two\n");
+    host.run("kpull apply --full").ok();
+    assert!(host.run("cat /etc/facts").ok().contains("\"value\": \"two\""));
+    host.run("rm /srv/value").ok();
+    let run = host.run("kpull apply --full --json").ok();
+    assert!(run.contains("\"event\":\"fact_failed\"") && run.contains("it exited with 1"), "{run}");
+    assert!(host.run("cat /etc/facts").ok().contains("\"value\": \"two\""));
+    let failed = host.run("kpull facts");
+    assert_eq!(failed.code(), 1, "{failed}");
+    // a fact that the role uses changes
+    host.run("echo '192.168.1.11 h1.lab.example h1' > /etc/hosts && kpull apply").ok();
+    assert!(host.run("cat /etc/facts").ok().ends_with(" h1.lab.example\n"));
+    // the facts are what the host's own programs say
+    let facts = host.run("kpull facts --json").stdout;
+    let facts: serde_json::Value = serde_json::from_str(facts.lines().next().unwrap()).unwrap();
+    let facts = &facts["facts"];
+    let says = |command: &str| host.run(command).stdout.trim().to_owned();
+    assert_eq!(facts["machine_id"], says("cat /etc/machine-id"));
+    assert_eq!(facts["virtualization"], says("systemd-detect-virt || true"));
+    assert_eq!(facts["default_ipv4"]["gateway"], says("ip -4 route show default | cut -d' ' -f3"));
+    assert_eq!(facts["os"]["codename"], says(". /etc/os-release; echo $VERSION_CODENAME"));
+    assert_eq!(facts["mounts"]["/"]["type"], says("findmnt -no FSTYPE /"));
+}
