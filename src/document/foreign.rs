@@ -12,10 +12,22 @@ const NAMES: &[(&[&str], &str, &str)] = &[
         "unit",
         "what runs at times is a [[unit]] called NAME.timer, with `OnCalendar=` in its [Timer], and the [[unit]] NAME.service that it starts",
     ),
+    (&["mounts", "fstab", "automount"], "mount", "that is a [[mount]]: `where` and `what`"),
     (
-        &["mount", "mounts", "filesystem", "fstab", "automount"],
-        "unit",
-        "a mount is a [[unit]] named after its path (`srv-data.mount` for /srv/data), with What=, Where= and Type= in its [Mount]",
+        &["hostname", "timezone", "locale", "locale_gen", "keymap", "timedatectl", "localectl"],
+        "system",
+        "that is a [[system]]: `hostname`, `timezone`, `locale` or `keymap`",
+    ),
+    (
+        &["authorized_key", "authorized_keys", "ssh_authorized_key", "sudo", "sudoers"],
+        "user",
+        "that is a field of a [[user]]: `authorized_keys`, `sudo`",
+    ),
+    (&["acl", "capabilities", "posix_acl", "chmod", "chown"], "permissions", "that is a [[permissions]]: `path`"),
+    (
+        &["apt_repository", "yum_repository", "yumrepo", "zypper_repository", "apt_key", "repo"],
+        "repository",
+        "that is a [[repository]]: `name`, `format`, `urls` and its key",
     ),
     (&["copy", "cookbook_file"], "file", "that is a [[file]]: `path`, and `content` or `source`"),
     (
@@ -53,7 +65,7 @@ const NAMES: &[(&[&str], &str, &str)] = &[
     ),
     (&["remove", "delete", "tidy"], "absent", "what is to be gone is an [[absent]]: `path`"),
     (
-        &["firewalld", "iptables", "nftables", "ufw", "port", "ports", "firewall_rule", "firewalld_zone"],
+        &["firewalld", "iptables", "ufw", "port", "ports", "firewall_rule", "firewalld_zone"],
         "firewall",
         "that is a [[firewall]]: `services`, `ports`, or `allow` with who may",
     ),
@@ -90,6 +102,8 @@ const NAMES: &[(&[&str], &str, &str)] = &[
     (&["src"], "source", "that is `source`, a file in the role's files/"),
     (&["src", "to"], "target", "that is `target`"),
     (&["dest", "destination", "filename", "file", "target"], "path", "that is `path`"),
+    (&["path", "mountpoint", "dest"], "where", "that is `where`"),
+    (&["src", "device", "source"], "what", "that is `what`"),
     (&["perm", "perms", "permission", "permissions", "chmod"], "mode", "that is `mode`, like \"0644\""),
     (&["enabled", "autostart", "boot"], "enable", "that is `enable`"),
     (&["masked"], "mask", "that is `mask`"),
@@ -212,7 +226,7 @@ mod tests {
         }
         let kinds: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
         for (typed, own) in
-            [("service", "unit"), ("copy", "file"), ("cron", "timer"), ("mount", "mount"), ("lineinfile", "line")]
+            [("service", "unit"), ("copy", "file"), ("cron", "timer"), ("fstab", "mount"), ("lineinfile", "line")]
         {
             assert!(advice(typed, &kinds).is_some_and(|advice| advice.contains(own)), "{typed}");
         }

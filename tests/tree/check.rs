@@ -205,10 +205,9 @@ fn names_from_other_tools_get_advice_with_the_name_in_kpull() {
             "[[cron]]\nname = \"x\"",
             "what runs at times is a [[unit]] called NAME.timer, with `OnCalendar=` in its [Timer], and the [[unit]] NAME.service that it starts",
         ),
-        (
-            "[[mount]]\npath = \"/srv\"",
-            "a mount is a [[unit]] named after its path (`srv-data.mount` for /srv/data), with What=, Where= and Type= in its [Mount]",
-        ),
+        ("[[fstab]]\npath = \"/srv\"", "that is a [[mount]]: `where` and `what`"),
+        ("[[mount]]\npath = \"/srv\"", "that is `where`"),
+        ("[[timezone]]\nname = \"Etc/UTC\"", "that is a [[system]]: `hostname`, `timezone`, `locale` or `keymap`"),
         ("[[file]]\ndest = \"/a\"", "that is `path`"),
         ("[[template]]\npath = \"/a\"\nsrc = \"a.j2\"", "that is `template`, a file in the role's templates/"),
         ("[[fil]]\npath = \"/a\"", "did you mean `file`?"),
