@@ -41,7 +41,8 @@ fn a_program_is_a_custom_fact_and_runs_without_rights_in_each_full_check() {
     assert_eq!(failed.code(), 1, "{failed}");
     // a fact that the role uses changes
     host.run("echo '192.168.1.11 h1.lab.example h1' > /etc/hosts && kpull apply").ok();
-    assert!(host.run("cat /etc/facts").ok().ends_with(" h1.lab.example\n"));
+    let shown = host.run("cat /etc/facts").ok();
+    assert!(shown.ends_with(" h1.lab.example"), "{shown}");
     // the facts are what the host's own programs say
     let facts = host.run("kpull facts --json").stdout;
     let facts: serde_json::Value = serde_json::from_str(facts.lines().next().unwrap()).unwrap();
