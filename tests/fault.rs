@@ -125,20 +125,27 @@ struct World {
     files: usize,
 }
 
+/// A site whose only role is this text with the files of [`role`], and a tree with the files that such a role changes and does not
+/// create.
+fn enrolled(text: &str) -> (Site, Tree) {
+    let site = Site::new("test");
+    site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n").role("base", text);
+    for name in ["old", "new"] {
+        site.file(&format!("roles/base/files/{name}/{name}/f"), name)
+            .file(&format!("roles/base/files/{name}/same"), name);
+    }
+    let tree = site.sign().enroll();
+    tree.write("etc/hosts", "127.0.0.1 localhost\n10.0.0.2 before\n10.0.0.3 theirs\n");
+    tree.write("etc/daemon.json", "{\"log\": {\"level\": \"before\"}}");
+    tree.write("srv/theirs/a", "theirs").write("srv/theirs/sub/b", "theirs");
+    (site, tree)
+}
+
 impl World {
     fn new() -> Self {
         let files = std::env::var("KPULL_SWEEP").map_or(6, |number| number.parse().unwrap());
-        let site = Site::new("test");
-        site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n").role("base", &role("old", files));
-        for text in ["old", "new"] {
-            site.file(&format!("roles/base/files/{text}/{text}/f"), text)
-                .file(&format!("roles/base/files/{text}/same"), text);
-        }
-        let tree = site.sign().enroll();
-        tree.write("srv/1", "somebody's\n")
-            .write("etc/hosts", "127.0.0.1 localhost\n10.0.0.2 before\n10.0.0.3 theirs\n");
-        tree.write("etc/daemon.json", "{\"log\": {\"level\": \"before\"}}");
-        tree.write("srv/tree/theirs", "theirs").write("srv/theirs/a", "theirs").write("srv/theirs/sub/b", "theirs");
+        let (site, tree) = enrolled(&role("old", files));
+        tree.write("srv/1", "somebody's\n").write("srv/tree/theirs", "theirs");
         tree.write("etc/absent.new", "here\n").write("etc/absent.old", "here\n");
         symlink("before", tree.at("etc/link")).unwrap();
         tree.kpull("apply").exits(0);

@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use crate::fault::{copy, role};
+use crate::fault::{copy, enrolled, role};
 use crate::support::disk::{changing, on_own_file_system};
 use crate::support::site::{Output, Site, Tree};
 
@@ -79,13 +79,11 @@ fn an_immutable_path_is_named_with_the_programs_that_show_and_correct_it() {
 
 /// A site, and a tree that never had a release of it and has older files at the paths of its role.
 fn first_release() -> (Site, Tree) {
-    let site = Site::new("test");
-    site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n").role("base", &role("new", FILES));
-    let tree = site.sign().enroll();
+    let (site, tree) = enrolled(&role("new", FILES));
     for number in 0..FILES {
         tree.write(&format!("srv/{number}"), format!("old {number}\n"));
     }
-    tree.write("etc/hosts", "127.0.0.1 localhost\n").write("etc/absent.new", "here\n");
+    tree.write("etc/absent.new", "here\n");
     (site, tree)
 }
 

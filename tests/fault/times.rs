@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::fault::{copy, role};
+use crate::fault::{copy, enrolled, role};
 use crate::support::site::{Site, Snapshot, Tree};
 use crate::support::traced::{DAY, YEAR, with_clock};
 
@@ -10,9 +10,7 @@ const SET_THE_CLOCK: &str = "set the clock; with a clock that is behind, an expi
 
 /// A site with a release, and a tree that has it.
 fn applied(toml: &str) -> (Site, Tree) {
-    let site = Site::new("test");
-    site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n").role("base", toml);
-    let tree = site.sign().enroll();
+    let (site, tree) = enrolled(toml);
     tree.kpull("apply").exits(0);
     (site, tree)
 }
