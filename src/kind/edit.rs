@@ -15,7 +15,7 @@ use crate::kind::line::{FormerLines, LineEdit};
 use crate::kind::prior_state::PriorState;
 use crate::kind::setting::{FormerSetting, SettingEdit};
 use crate::kind::validation::Validation;
-use crate::kind::{About, Change, Claim, Phase, Resource, Restorable, WatchedInput, Work};
+use crate::kind::{About, Build, Change, Claim, Phase, Resource, Restorable, WatchedInput, Work};
 use crate::secret::fits;
 
 /// A larger file is not edited, in bytes.
@@ -96,7 +96,37 @@ impl Found {
     }
 }
 
+/// What a role decides about a file that it edits, whatever it changes there.
+pub(super) struct EditOptions {
+    /// See [`FileEdit::create`].
+    pub(super) create: bool,
+    /// See [`FileEdit::in_place`].
+    pub(super) in_place: bool,
+    /// Whether the role keeps the edit out of diffs; a secret in it does that too.
+    pub(super) sensitive: bool,
+    /// The program that must accept the new content.
+    pub(super) validate: Option<Vec<String>>,
+}
+
 impl FileEdit {
+    /// The edit of a role; `names` are its name and the part of the file that it decides about.
+    pub(super) fn new(
+        kind: &'static str,
+        path: AbsolutePath,
+        names: (String, String),
+        operation: Operation,
+        options: EditOptions,
+        build: &dyn Build,
+    ) -> Result<Self> {
+        let (name, part) = names;
+        let EditOptions { create, in_place, sensitive, validate } = options;
+        let is_secret = build.is_secret();
+        let sensitive = sensitive || is_secret;
+        let validate = Validation::of(validate, sensitive, build)?;
+        let no_file = false;
+        Ok(Self { kind, path, name, part, operation, create, no_file, in_place, sensitive, is_secret, validate })
+    }
+
     /// The resource that undoes an edit.
     pub(super) fn undo(path: AbsolutePath, undo: Undo, no_file: bool, in_place: bool) -> Self {
         let (name, part) = (String::new(), String::new());

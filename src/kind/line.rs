@@ -6,8 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::document::fields::{AbsolutePath, is_plain};
 use crate::error::Result;
-use crate::kind::edit::{FileEdit, Operation, Presence};
-use crate::kind::validation::Validation;
+use crate::kind::edit::{EditOptions, FileEdit, Operation, Presence};
 use crate::kind::{Build, Fields, Resource};
 
 /// Fields of `[[line]]`.
@@ -95,24 +94,15 @@ impl Fields for LineFields {
             };
         let is_bad = self.name.as_deref().is_some_and(|name| !is_plain(name));
         build.refuse_if(is_bad, "name", "a line's name is letters, digits, `.`, `_` and `-`")?;
-        let is_secret = build.is_secret();
-        let sensitive = self.sensitive || is_secret;
         let why = "a line with a secret needs a `regex` that finds it again, without the secret";
-        build.refuse_if(is_secret && self.regex.is_none(), "line", why)?;
+        build.refuse_if(build.is_secret() && self.regex.is_none(), "line", why)?;
         let part = self.regex.clone().or_else(|| self.line.clone()).unwrap_or_default();
-        Ok(vec![Box::new(FileEdit {
-            kind: Self::NAME,
-            path: self.path,
-            name: self.name.unwrap_or_else(|| part.clone()),
-            part: format!("line:{part}"),
-            operation: Operation::Line(LineEdit { line: self.line, regex, place, presence: self.state }),
-            create: self.create,
-            no_file: false,
-            in_place: self.in_place,
-            sensitive,
-            is_secret,
-            validate: Validation::of(self.validate, sensitive, build)?,
-        })])
+        let name = self.name.unwrap_or_else(|| part.clone());
+        let operation = Operation::Line(LineEdit { line: self.line, regex, place, presence: self.state });
+        let Self { create, in_place, sensitive, validate, .. } = self;
+        let options = EditOptions { create, in_place, sensitive, validate };
+        let edit = FileEdit::new(Self::NAME, self.path, (name, format!("line:{part}")), operation, options, build)?;
+        Ok(vec![Box::new(edit)])
     }
 }
 

@@ -11,8 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::document::fields::AbsolutePath;
 use crate::error::Result;
-use crate::kind::edit::{FileEdit, Hunk, Operation, Presence};
-use crate::kind::validation::Validation;
+use crate::kind::edit::{EditOptions, FileEdit, Hunk, Operation, Presence};
 use crate::kind::{Build, Fields, Resource};
 
 /// How many places are tried to restore former lines.
@@ -165,21 +164,11 @@ impl Fields for SettingFields {
             }
             other => other.clone(),
         };
-        let is_secret = build.is_secret();
-        let sensitive = self.sensitive || is_secret;
-        Ok(vec![Box::new(FileEdit {
-            kind: Self::NAME,
-            path: self.path,
-            part: format!("setting:{}", key.join("\u{1f}")),
-            name: self.key,
-            operation: Operation::Setting(SettingEdit { format, key, value }),
-            create: self.create,
-            no_file: false,
-            in_place: self.in_place,
-            sensitive,
-            is_secret,
-            validate: Validation::of(self.validate, sensitive, build)?,
-        })])
+        let names = (self.key, format!("setting:{}", key.join("\u{1f}")));
+        let operation = Operation::Setting(SettingEdit { format, key, value });
+        let Self { create, in_place, sensitive, validate, .. } = self;
+        let options = EditOptions { create, in_place, sensitive, validate };
+        Ok(vec![Box::new(FileEdit::new(Self::NAME, self.path, names, operation, options, build)?)])
     }
 }
 
