@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 use crate::error::Result;
 use crate::host::root::Root;
+use crate::host::settings::Setting;
+use crate::host::unit_files::straight;
 use crate::read::unescaped;
 
 /// The names of all details.
@@ -78,7 +80,7 @@ pub fn of_machine(
         "virtualization" => Value::from(virtualization(root)?),
         "cloud" => Value::from(cloud(&Dmi::of(root)?)),
         "machine_id" => Value::from(text("/etc/machine-id")?.trim()),
-        "timezone" => Value::from(timezone(root.link(Path::new("/etc/localtime"))?, &text("/etc/timezone")?)),
+        "timezone" => Value::from(timezone(root)?),
         _ => return Ok(None),
     }))
 }
@@ -142,7 +144,7 @@ fn disks(root: &Root) -> Result<BTreeMap<String, Disk>> {
     for name in root.names(Path::new("/sys/class/block"))? {
         // the entry is a link to the device; a partition has its number there
         let Some(target) = root.link(&Path::new("/sys/class/block").join(&name))? else { continue };
-        let Some(device) = Path::new("/sys/class/block").join(target).to_str().map(straight) else { continue };
+        let device = straight(&Path::new("/sys/class/block").join(target));
         let text = |file: &str| root.text(&device.join(file)).map(|text| text.trim().to_owned());
         let is_made =
             ["sr", "fd"].iter().any(|made| name.starts_with(made)) || device.starts_with("/sys/devices/virtual");
@@ -151,26 +153,10 @@ fn disks(root: &Root) -> Result<BTreeMap<String, Disk>> {
         }
         // sectors of 512 bytes, whatever the disk's own are
         let size = text("size")?.parse::<u64>().unwrap_or(0) >> 11;
-        let model = match text("device/model")? {
-            none if none.is_empty() => String::new(),
-            model => model.split_whitespace().collect::<Vec<_>>().join(" "),
-        };
+        let model = text("device/model")?.split_whitespace().collect::<Vec<_>>().join(" ");
         disks.insert(name, Disk { size, model, rotational: text("queue/rotational")? == "1" });
     }
     Ok(disks)
-}
-
-/// A path without `..`.
-fn straight(path: &str) -> PathBuf {
-    let mut straight = PathBuf::new();
-    for part in path.split('/') {
-        match part {
-            ".." => drop(straight.pop()),
-            "" | "." => {}
-            part => straight.push(part),
-        }
-    }
-    Path::new("/").join(straight)
 }
 
 /// File systems on devices and servers, by mount point, and what is mounted at `/`.
@@ -293,10 +279,12 @@ fn cloud(dmi: &Dmi) -> &'static str {
 }
 
 /// The time zone, from the link or Debian's file; UTC if there is neither.
-fn timezone(localtime: Option<PathBuf>, file: &str) -> String {
-    let link = localtime.and_then(|link| Some(link.to_str()?.split_once("zoneinfo/")?.1.to_owned()));
-    let file = file.trim();
-    link.unwrap_or_else(|| if file.is_empty() { "UTC".to_owned() } else { file.to_owned() })
+fn timezone(root: &Root) -> Result<String> {
+    if let Some(zone) = Setting::Timezone.read(root)? {
+        return Ok(zone);
+    }
+    let file = root.text(Path::new("/etc/timezone"))?;
+    Ok(if file.trim().is_empty() { "UTC" } else { file.trim() }.to_owned())
 }
 
 #[cfg(test)]
@@ -376,10 +364,18 @@ mod tests {
 
     #[test]
     fn the_time_zone_is_the_target_of_the_link() {
-        let link = |target: &str| Some(PathBuf::from(target));
-        assert_eq!(timezone(link("/usr/share/zoneinfo/Europe/Berlin"), "x"), "Europe/Berlin");
-        assert_eq!(timezone(link("../usr/share/zoneinfo/UTC"), ""), "UTC");
-        assert_eq!((timezone(None, "Asia/Tokyo\n").as_str(), timezone(None, "").as_str()), ("Asia/Tokyo", "UTC"));
+        let zone = |link: Option<&str>, file: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::create_dir(dir.path().join("etc")).unwrap();
+            std::fs::write(dir.path().join("etc/timezone"), file).unwrap();
+            if let Some(target) = link {
+                std::os::unix::fs::symlink(target, dir.path().join("etc/localtime")).unwrap();
+            }
+            timezone(&Root::open(dir.path()).unwrap()).unwrap()
+        };
+        assert_eq!(zone(Some("/usr/share/zoneinfo/Europe/Berlin"), "x"), "Europe/Berlin");
+        assert_eq!(zone(Some("../usr/share/zoneinfo/UTC"), ""), "UTC");
+        assert_eq!((zone(None, "Asia/Tokyo\n").as_str(), zone(None, "").as_str()), ("Asia/Tokyo", "UTC"));
     }
 
     #[test]

@@ -45,11 +45,11 @@ impl Setting {
             Self::Timezone => LOCALTIME,
             Self::Keymap => "/etc/vconsole.conf",
             Self::Locale => {
-                let is_debian = |path: &str| root.meta(Path::new(path)).map(|meta| meta.is_some());
+                let is_there = |path: &str| root.meta(Path::new(path)).map(|meta| meta.is_some());
                 let old = root.meta(Path::new(DEBIAN_LOCALE))?;
                 let is_old = match old {
                     Some(meta) => meta.what == FileType::File,
-                    None => !is_debian(LOCALE)? && is_debian("/var/lib/dpkg/status")?,
+                    None => !is_there(LOCALE)? && is_there("/var/lib/dpkg/status")?,
                 };
                 if is_old { DEBIAN_LOCALE } else { LOCALE }
             }
