@@ -10,10 +10,15 @@ use std::time::Duration;
 use crate::error::Result;
 use crate::host::account_files::{Table, fields, number};
 use crate::host::process::{Command, Ended, argv, run_if_there};
-use crate::host::root::Root;
+use crate::host::root::{Root, WatchedInput};
 
 /// The files of users and groups.
-pub const FILES: [&str; 4] = [PASSWD, GROUP, "/etc/shadow", "/etc/gshadow"];
+const FILES: [&str; 4] = [PASSWD, GROUP, "/etc/shadow", "/etc/gshadow"];
+
+/// What shows whether an account was touched.
+pub fn watched() -> impl Iterator<Item = WatchedInput> {
+    FILES.iter().map(|path| WatchedInput::Path(path.into()))
+}
 /// The users.
 pub const PASSWD: &str = "/etc/passwd";
 /// The groups.

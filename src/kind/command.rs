@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::document::fields::{AbsolutePath, AccountName, HumanDuration, is_argv};
 use crate::error::{Error, Result, code};
-use crate::host::accounts::FILES;
+use crate::host::accounts;
 use crate::host::process::{Command, Ended, Identity, Output, run, run_if_there};
 use crate::kind::{About, Build, Change, Fields, Phase, Resource, Trigger, WatchedInput, Work};
 use crate::read;
@@ -193,7 +193,7 @@ impl Resource for Run {
         }
         let identity = self.identity(work)?;
         if self.fields.user.is_some() {
-            inputs.extend(FILES.iter().map(|path| WatchedInput::Path(path.into())));
+            inputs.extend(accounts::watched());
         }
         let guards = [&self.fields.unless, &self.fields.only_if].into_iter().flatten();
         inputs.extend(guards.map(|argv| WatchedInput::Program((&self.command(argv, identity.clone())).into())));

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use crate::document::fields::AccountName;
 use crate::error::{Error, Result, code};
 use crate::host::account_files::{Tables, WantedGroup};
-use crate::host::accounts::{Database, FILES, GROUP};
+use crate::host::accounts::{self, Database, GROUP};
 use crate::host::{Missing, useradd};
 use crate::kind::prior_state::PriorState;
 use crate::kind::user::State;
@@ -63,7 +63,7 @@ impl Resource for GroupFields {
     }
 
     fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        Ok(Some(FILES.iter().map(|path| WatchedInput::Path(path.into())).collect()))
+        Ok(Some(accounts::watched().collect()))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -100,7 +100,7 @@ impl Resource for Removal {
     }
 
     fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        Ok(Some(FILES.iter().map(|path| WatchedInput::Path(path.into())).collect()))
+        Ok(Some(accounts::watched().collect()))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -156,7 +156,7 @@ impl Resource for GroupMembers {
     }
 
     fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        Ok(Some(FILES.iter().map(|path| WatchedInput::Path(path.into())).collect()))
+        Ok(Some(accounts::watched().collect()))
     }
 
     fn restorable(&self) -> Option<&dyn Restorable> {

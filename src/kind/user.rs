@@ -21,7 +21,7 @@ pub use self::removal::{Locked, Removal};
 use crate::document::fields::{AbsolutePath, AccountName};
 use crate::error::{Error, Result, code};
 use crate::host::account_files::{Tables, WantedUser};
-use crate::host::accounts::{Database, FILES};
+use crate::host::accounts::{self, Database};
 use crate::host::process::argv;
 use crate::host::root::{Access, FileType};
 use crate::host::{home, useradd};
@@ -115,9 +115,14 @@ impl Fields for UserFields {
     const NAME: &'static str = "user";
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        let goes = self.state == State::Absent || self.on_removal != OnRemoval::Keep;
-        let field = if self.state == State::Absent { "state" } else { "on_removal" };
-        build.refuse_if(goes && &*self.name == "root", field, "root can't be removed or locked")?;
+        let ends = [
+            ("state", self.state == State::Absent),
+            ("on_removal", self.on_removal != OnRemoval::Keep),
+            ("locked", self.locked == Some(true)),
+        ];
+        for (field, is_end) in ends {
+            build.refuse_if(is_end && &*self.name == "root", field, "root can't be removed or locked")?;
+        }
         if self.state == State::Absent {
             return Ok(vec![Box::new(self.removal())]);
         }
@@ -148,8 +153,6 @@ impl UserFields {
         build.refuse_if(is_bad, "exclusive_keys", "list the keys in `authorized_keys`; an empty list removes all")?;
         let is_bad = self.locked == Some(true) && self.expires.is_some();
         build.refuse_if(is_bad, "expires", "a locked account has expired already: remove `expires` or `locked`")?;
-        let is_bad = self.locked == Some(true) && &*self.name == "root";
-        build.refuse_if(is_bad, "locked", "root can't be removed or locked")?;
         let unused = [("remove_home", self.remove_home), ("end_processes", self.end_processes)];
         for (field, is_set) in unused {
             let why = "it is for `state = \"absent\"` or `on_removal = \"remove\"`";
@@ -317,9 +320,8 @@ impl Resource for UserFields {
     }
 
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        let accounts = FILES.iter().map(|path| WatchedInput::Path(path.into()));
         let home = self.wanted_home(work, &self.tables(work)?)?.map(|home| WatchedInput::Place(home.into()));
-        Ok(Some(accounts.chain(home).collect()))
+        Ok(Some(accounts::watched().chain(home).collect()))
     }
 
     fn restorable(&self) -> Option<&dyn Restorable> {

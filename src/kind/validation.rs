@@ -124,7 +124,8 @@ mod tests {
     fn a_program_finds_the_new_file_with_its_mode() {
         let script = r#"test "$(stat -c %a "$1")" = 440"#;
         assert_eq!(applied("file", "content = 'new'\nmode = '0440'", script).0, Ok(()));
-        assert!(applied("file", "content = 'new'\nmode = '0400'", script).0.is_err());
+        let refused = applied("file", "content = 'new'\nmode = '0400'", script).0.unwrap_err();
+        assert_eq!(refused, "sh refuses the new DIR/f, and the old one stays: exit status: 1, without a word");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result, code};
 use crate::host::account_files::{Login as State, Tables};
-use crate::host::accounts::FILES;
+use crate::host::accounts;
 use crate::host::useradd;
 use crate::kind::prior_state::PriorState;
 use crate::kind::{About, Change, Claim, Phase, Resource, Restorable, WatchedInput, Work};
@@ -144,7 +144,7 @@ impl Resource for Login {
     }
 
     fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        Ok(Some(FILES.iter().map(|path| WatchedInput::Path(path.into())).collect()))
+        Ok(Some(accounts::watched().collect()))
     }
 
     fn restorable(&self) -> Option<&dyn Restorable> {
@@ -202,7 +202,7 @@ impl Restorable for Login {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kind::testing::{RoleFiles, Tree, build, build_with, fails, refusal};
+    use crate::kind::testing::{RoleFiles, Tree, build_with, fails, refusal};
     use crate::kind::user::UserFields;
 
     const HASH: &str = "$6$salt$of.a/password";
@@ -297,6 +297,7 @@ mod tests {
             let refused = refusal("user", &format!("name = 'ann'\n{fields}"));
             assert!(refused.contains(why), "{refused}");
         }
-        assert!(build("user", "name = 'root'\nlocked = true").is_err());
+        let refused = refusal("user", "name = 'root'\nlocked = true");
+        assert!(refused.starts_with("`locked`: root can't be removed or locked"), "{refused}");
     }
 }

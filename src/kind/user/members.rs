@@ -3,7 +3,7 @@
 use crate::document::fields::AccountName;
 use crate::error::Result;
 use crate::host::account_files::Tables;
-use crate::host::accounts::{Database, FILES};
+use crate::host::accounts::{self, Database};
 use crate::host::{Missing, useradd};
 use crate::kind::prior_state::PriorState;
 use crate::kind::user::no_group;
@@ -97,7 +97,7 @@ impl Resource for Members {
     }
 
     fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        Ok(Some(FILES.iter().map(|path| WatchedInput::Path(path.into())).collect()))
+        Ok(Some(accounts::watched().collect()))
     }
 
     fn restorable(&self) -> Option<&dyn Restorable> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, code};
 use crate::host::account_files::Tables;
-use crate::host::accounts::FILES;
+use crate::host::accounts;
 use crate::host::root::FileType;
 use crate::host::useradd;
 use crate::kind::prior_state::PriorState;
@@ -73,7 +73,7 @@ impl Resource for Removal {
     }
 
     fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        Ok(Some(FILES.iter().map(|path| WatchedInput::Path(path.into())).collect()))
+        Ok(Some(accounts::watched().collect()))
     }
 
     fn restorable(&self) -> Option<&dyn Restorable> {
