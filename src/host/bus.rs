@@ -15,7 +15,6 @@ use zbus::wire::DynamicDeserialize;
 use zbus::{Connection, DynamicType, MatchRule, MessageStream, Proxy};
 
 use crate::error::{Error, Result, code};
-use crate::host::systemd;
 
 /// Timeout of a call: reloading all unit files, or a large rule set, takes seconds on a slow host.
 const ANSWER: Duration = Duration::from_secs(120);
@@ -39,6 +38,13 @@ pub struct Object<'a> {
     /// The interface.
     pub interface: &'a str,
 }
+
+/// PID 1, which is subscribed to again when the bus was restarted.
+pub const MANAGER: Object<'static> = Object {
+    service: "org.freedesktop.systemd1",
+    path: "/org/freedesktop/systemd1",
+    interface: "org.freedesktop.systemd1.Manager",
+};
 
 impl Bus {
     /// Connects to the system bus.
@@ -174,7 +180,7 @@ where
 /// Waits until PID 1 is on the bus again, and subscribes this connection to its signals.
 fn await_manager(connection: &Connection) {
     let end = Instant::now() + RETURN;
-    let ask = || ask::<_, ()>(connection, systemd::MANAGER, "Subscribe", MethodFlags::NO_AUTO_START, &());
+    let ask = || ask::<_, ()>(connection, MANAGER, "Subscribe", MethodFlags::NO_AUTO_START, &());
     let subscribe = || zbus::block_on(ask());
     while subscribe().is_err_and(|error| is_absent(&error)) && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(50));

@@ -12,7 +12,7 @@ use crate::error::{Error, Result, code};
 use crate::host::address;
 use crate::host::bus::{self, Bus, Object};
 use crate::host::firewalld_age::Age;
-use crate::host::rich_rule::RichRule;
+use crate::host::rich_rule::newest_word;
 use crate::host::zone::{Edit, Element, PortRange, Settings, Target};
 
 const SERVICE: &str = "org.fedoraproject.FirewallD1";
@@ -405,11 +405,6 @@ fn no_forward(zone: &str) -> Error {
     Error::new(code::FIREWALL, format!("firewalld has no `forward`, which the zone {zone} is to have"))
         .because("it is older than 0.9")
         .help("omit `forward` on this host, for example with `when`")
-}
-
-/// The newest word in a rule, with the version of firewalld that introduced it.
-pub fn newest_word(rule: &str) -> Option<(&'static str, &'static str)> {
-    RichRule::parse(rule).ok()?.newest_word()
 }
 
 /// Where to find more. If a policy denies the answer, there is no answer at all.

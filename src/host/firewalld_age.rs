@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use crate::error::{Error, Result, code};
-use crate::host::firewalld::newest_word;
 use crate::host::os::Os;
+use crate::host::rich_rule::newest_word;
 use crate::host::root::Root;
 use crate::host::zone::Element;
 

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use quick_xml::escape::escape;
 
 use crate::host::address;
-use crate::host::zone::PortRange;
+use crate::host::port_range::PortRange;
 
 /// A rich rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -279,6 +279,11 @@ fn is_address(text: &str, family: &str) -> bool {
         Some(IpNet::V6(_)) => family == "ipv6",
         None => false,
     }
+}
+
+/// The newest word in a rule, with the version of firewalld that introduced it.
+pub fn newest_word(rule: &str) -> Option<(&'static str, &'static str)> {
+    RichRule::parse(rule).ok()?.newest_word()
 }
 
 /// The normal form of a rule; an invalid one is returned unchanged.

@@ -8,15 +8,12 @@ use jiff::{SignedDuration, Timestamp};
 use zbus::{OwnedObjectPath, OwnedVariant};
 
 use crate::error::{Error, Exit, Result, code, mask, visible};
-use crate::host::bus::{self, Bus, Object};
+use crate::host::bus::{self, Bus, MANAGER, Object};
 use crate::host::process::{Command, argv, run_if_there};
 use crate::host::{mount_users, unit_files};
 use crate::text::shortened;
 
 const SERVICE: &str = "org.freedesktop.systemd1";
-/// PID 1 on the bus.
-pub const MANAGER: Object<'static> =
-    Object { service: SERVICE, path: "/org/freedesktop/systemd1", interface: "org.freedesktop.systemd1.Manager" };
 
 /// Timeout of a job. Units have their own, shorter limits; this one is for those that have none.
 const JOB: Duration = Duration::from_secs(300);

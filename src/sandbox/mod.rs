@@ -19,6 +19,7 @@ mod confine;
 mod filter;
 mod need;
 mod parent;
+mod user;
 mod wire;
 mod worker;
 
@@ -26,7 +27,7 @@ pub use child::main;
 pub use confine::{Confined, Confinement, confine, has_landlock};
 pub use need::{Need, lacking};
 pub use parent::{Web, describe, open};
-pub use worker::user;
+pub use user::user;
 
 /// The argument that makes this program the child.
 pub const COMMAND: &str = "fetch-worker";

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::confine::has_landlock;
-use super::worker::user;
+use super::user::user;
 use crate::error::{Error, Result, code};
 
 /// A part of the sandbox that not every host has.

@@ -12,19 +12,17 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::Pid;
 use zeroize::Zeroizing;
 
 use super::COMMAND;
 use super::confine::Confinement;
 use super::need::{Need, demand};
+use super::user::user;
 use super::wire::{self, Answer, Job, Request, Setup, Tag};
 use crate::error::{Context, Error, Result, code, visible};
-use crate::host::accounts::Accounts;
 use crate::host::process::{self, not_started};
-use crate::host::root::Root;
 use crate::net::{self, Options};
-use crate::read;
 
 /// The size of the pipe from a child, in bytes.
 const PIPE: i32 = 1 << 20;
@@ -47,26 +45,6 @@ const VARIABLES: &[&str] = &[
 ];
 /// Additional variables for ssh: its path, its user, and the agent that has the keys.
 const SSH_VARIABLES: &[&str] = &["PATH", "HOME", "USER", "LOGNAME", "SSH_AUTH_SOCK"];
-/// The user that the child becomes if the host has it; else [`NOBODY`].
-const USER: &str = "kpull";
-const NOBODY: (u32, u32) = (65534, 65534);
-
-/// The user that a child becomes; `None` when this isn't root, or root of a namespace without other users.
-pub fn user() -> Result<Option<(u32, u32)>> {
-    if !geteuid().is_root() {
-        return Ok(None);
-    }
-    let root = Root::open(Path::new("/"))?;
-    let accounts = Accounts::read(&root)?;
-    let own = accounts.local(USER).map(|login| (login.uid, login.gid)).filter(|(uid, gid)| *uid != 0 && *gid != 0);
-    let (uid, gid) = own.unwrap_or(NOBODY);
-    // root of a user namespace, for example while an image is built
-    let map = |name: &str| read::kernel(&format!("/proc/self/{name}")).unwrap_or_default();
-    let can = read::has_number(&map("uid_map"), uid)
-        && read::has_number(&map("gid_map"), gid)
-        && map("setgroups").trim() != "deny";
-    Ok(can.then_some((uid, gid)))
-}
 
 /// A child and the pipes to it. When this is dropped, the child ends with all that it has started.
 pub(super) struct Worker {
