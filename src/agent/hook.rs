@@ -63,7 +63,7 @@ pub fn fire(agent: &Agent<'_>, run: &LastRun, note: &Note, error: Option<&Error>
     // to wait for another host is no failure
     let failure = error.filter(|error| !error.passes()).map(|error| hex::encode(Sha256::digest(error.to_string())));
     // a host that stays on an earlier release has not recovered
-    let is_healthy = error.is_none() && agent.store.hold().ok().flatten().is_none();
+    let is_healthy = error.is_none() && agent.store.stay_on().ok().flatten().is_none();
     let mut errors = Vec::new();
     let mut reported = BTreeMap::new();
     for hook in &agent.config.hooks {
@@ -100,8 +100,8 @@ fn describe(agent: &Agent<'_>, event: When, run: &LastRun, note: &Note, error: O
         "release": generation.map(|one| one.serial), "exit": run.exit, "took": (run.took * 1000.0).round() / 1000.0,
         "error": error.map(|error| cut(&error.to_string())), "help": error.and_then(Error::advice).map(cut),
         "changes": note.changed.len(), "drifted": note.drifted,
-        "changed": note.changed.iter().take(IDS).map(|id| cut(id)).collect::<Vec<_>>(),
-        "back": note.back.as_ref().map(|hold| json!({ "from": hold.not, "to": hold.serial, "why": cut(&hold.why) })),
+        "changed": note.changed.iter().take(IDS).map(|id| cut(id.as_str())).collect::<Vec<_>>(),
+        "back": note.back.as_ref().map(|stay| json!({ "from": stay.not, "to": stay.serial, "why": cut(&stay.why) })),
     });
     mask::hide_json(&mut notification);
     notification

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::engine::Agent;
 use crate::error::{Result, code};
 use crate::host::root::Root;
-use crate::status::vitals::{Ending, Vitals, strip_kind};
+use crate::status::vitals::{Ending, Vitals};
 use crate::store::{LastRun, Pause};
 
 /// The name of the file.
@@ -137,7 +137,7 @@ pub const METRICS: &[Metric] = &[
     ),
     gauge("kpull_probe_success", "Whether a probe passed when it last ran.", |input| {
         let probes = input.vitals.probes.iter();
-        probes.map(|(id, passed)| (vec![strip_kind(id, "probe:")], f64::from(u8::from(*passed)))).collect()
+        probes.map(|(id, passed)| (vec![id.key()], f64::from(u8::from(*passed)))).collect()
     })
     .with_labels(&["probe"]),
     gauge(
@@ -178,7 +178,7 @@ pub fn write(agent: &Agent<'_>, run: &LastRun) -> Result<()> {
         run,
         vitals: Vitals::load(&agent.store).unwrap_or_default(),
         paused: Pause::now(&agent.store)?.len(),
-        stays: agent.store.hold()?.is_some(),
+        stays: agent.store.stay_on()?.is_some(),
     };
     Root::write_output(&config.dir, FILE, text(&input).as_bytes()).map_err(|why| {
         why.wrapped(code::FLEET, "can't write the metrics").or_help(

@@ -11,7 +11,7 @@ use crate::host::etcd::{Api, Client, Failure};
 use crate::host::root::Root;
 use crate::net;
 use crate::sandbox;
-use crate::status::vitals::{Vitals, strip_kind};
+use crate::status::vitals::Vitals;
 use crate::status::{Record, VERSION, file, key};
 use crate::store::{LastRun, Pause};
 use crate::trust::{Purpose, Signer};
@@ -74,8 +74,7 @@ fn record(agent: &Agent<'_>, config: &Status, run: &LastRun) -> Result<Record> {
     let vitals = Vitals::load(&agent.store).unwrap_or_default();
     let mut certificates: Vec<_> = vitals.certificates.into_iter().collect();
     certificates.sort_by_key(|(_, ending)| ending.end);
-    let failing =
-        vitals.probes.iter().filter(|(_, passed)| !**passed).map(|(id, _)| strip_kind(id, "probe:").to_owned());
+    let failing = vitals.probes.iter().filter(|(_, passed)| !**passed).map(|(id, _)| id.key().to_owned());
     let generation = agent.store.generation()?;
     let seen = agent.trust()?.state.release;
     let record = Record {
@@ -91,7 +90,7 @@ fn record(agent: &Agent<'_>, config: &Status, run: &LastRun) -> Result<Record> {
         keys: generation.as_ref().map(|one| one.keys),
         generation: generation.as_ref().map(|one| one.number),
         good: generation.is_some_and(|one| one.good),
-        bad: agent.store.hold()?.map(|hold| (hold.not, mask::hide(&hold.why).into_owned())),
+        bad: agent.store.stay_on()?.map(|stay| (stay.not, mask::hide(&stay.why).into_owned())),
         exit: run.exit,
         error: run.error.as_deref().map(|error| mask::hide(error).into_owned()),
         of_host: run.of_host,

@@ -125,7 +125,7 @@ mod tests {
             .into_iter()
             .map(|one| {
                 (
-                    one.item.id.clone(),
+                    one.item.id.to_string(),
                     one.change.what,
                     one.change.summary,
                     one.change.diff.unwrap_or_default().to_string(),

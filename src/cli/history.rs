@@ -73,7 +73,7 @@ fn line(one: &Generation, whole: bool) -> String {
     }
     if whole {
         for (id, change) in &one.changes {
-            let _ = writeln!(line, "      {}  {change}", one_line(id));
+            let _ = writeln!(line, "      {}  {change}", one_line(id.as_str()));
         }
     }
     line

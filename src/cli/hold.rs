@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use crate::cli::{HostArgs, Run, print, print_result};
+use crate::document::ResourceId;
 use crate::document::fields::Lifetime;
 use crate::engine::Agent;
 use crate::engine::prior::PriorStates;
@@ -53,16 +54,16 @@ fn duration(text: &str) -> Result<SignedDuration, String> {
         .ok_or_else(|| format!("`{text}` is not a time up to 30 days; write it like 90m, 8h or 3d"))
 }
 
-/// An error for a resource that this host does not have.
-fn check_known(agent: &Agent<'_>, id: &str) -> Result<()> {
+/// The resource of this host that an operator names.
+fn find(agent: &Agent<'_>, id: &str) -> Result<ResourceId> {
     let resources = agent.store.generation()?.map(|last| last.resources).unwrap_or_default();
-    if resources.iter().any(|one| one == id) {
-        return Ok(());
+    if let Some(known) = resources.iter().find(|one| **one == *id) {
+        return Ok(known.clone());
     }
     let error = Error::new(code::HELD, format!("this host has no resource `{id}`"));
     Err(error.help_nearest(
         id,
-        resources.iter().map(String::as_str),
+        resources.iter().map(ResourceId::as_str),
         "`kpull history N` and `kpull plan` show the ids of resources",
     ))
 }
@@ -72,10 +73,10 @@ impl Run for Hold {
         let report = Text::new(false);
         let agent = self.host.agent(&report)?;
         if let (Some(id), Some(why)) = (&self.resource, &self.reason) {
-            check_known(&agent, id)?;
+            let id = find(&agent, id)?;
             let _lock = agent.store.lock()?;
             let since = Timestamp::now();
-            Pause { id: id.clone(), since, until: since + self.time, why: why.clone() }.save(&agent.store)?;
+            Pause { id, since, until: since + self.time, why: why.clone() }.save(&agent.store)?;
         }
         for one in Pause::now(&agent.store)? {
             print_result(
@@ -108,7 +109,7 @@ impl Run for Disown {
         let _lock = agent.store.lock()?;
         let mut before = PriorStates::load(&agent.store)?;
         if !before.disown(&self.resource, "manual `kpull disown`") {
-            check_known(&agent, &self.resource)?;
+            find(&agent, &self.resource)?;
             return Err(Error::new(code::HELD, format!("`{}` has no prior state to restore", self.resource)));
         }
         before.save(&agent.store)?;

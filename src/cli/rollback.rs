@@ -4,6 +4,7 @@ use clap::Args;
 
 use crate::cli::apply::{listener, recorded};
 use crate::cli::{HostArgs, Run, VerbosityArgs, print};
+use crate::document::ResourceId;
 use crate::engine::prior::PriorStates;
 use crate::engine::{Agent, go_back};
 use crate::error::{Error, Exit, Result, code};
@@ -73,16 +74,16 @@ fn not_undone(agent: &Agent<'_>, to: &Generation) -> Result<Vec<String>> {
     let before = PriorStates::load(&agent.store)?;
     let mut lines: Vec<String> = before
         .leftovers()
-        .filter(|(id, _)| !to.resources.iter().any(|one| one == id))
+        .filter(|(id, _)| !to.resources.contains(id))
         .map(|(id, why)| format!("{id} ({why})"))
         .collect();
-    let marked: Vec<&str> = before.ids().collect();
+    let marked: Vec<&ResourceId> = before.ids().collect();
     let last = agent.store.generation()?.map(|last| last.resources).unwrap_or_default();
-    let passing = ["probe:", "slot:", "unit-file:"];
+    let passing = ["probe", "slot", "unit-file"];
     lines.extend(
         last.into_iter()
-            .filter(|id| !to.resources.contains(id) && !marked.contains(&id.as_str()))
-            .filter(|id| !passing.iter().any(|kind| id.starts_with(kind)))
+            .filter(|id| !to.resources.contains(id) && !marked.contains(&id))
+            .filter(|id| !passing.contains(&id.kind()))
             .map(|id| format!("{id} (its prior state is not recorded)")),
     );
     lines.sort();

@@ -38,7 +38,7 @@ impl Run for Status {
         let memory = agent.trust()?.state;
         let (seen, generation) = (memory.release, agent.store.generation()?);
         let (last, pending) = (agent.store.last_run()?, agent.store.pending()?);
-        let (hold, held) = (agent.store.hold()?, Pause::now(&agent.store)?);
+        let (stay, paused) = (agent.store.stay_on()?, Pause::now(&agent.store)?);
         let cut_short = cut_short(&agent.host, last.as_ref());
         let now = Timestamp::now();
         let troubles = Vitals::load(&agent.store).unwrap_or_default().troubles(now);
@@ -53,13 +53,13 @@ impl Run for Status {
             });
             print_json(json!({
                 "host": agent.name, "site": agent.config.trust.site, "seen": seen, "keys": memory.keys,
-                "generation": generation, "last_run": last, "cut_short": cut_short, "last_error": failed, "health": health, "next_run": next.as_ref().and_then(|next| next.as_ref().ok()), "pending": pending, "stay_on": hold, "paused": held,
+                "generation": generation, "last_run": last, "cut_short": cut_short, "last_error": failed, "health": health, "next_run": next.as_ref().and_then(|next| next.as_ref().ok()), "pending": pending, "stay_on": stay, "paused": paused,
                 "sandbox": sandbox::describe()?, "sandbox_lacks": lacking,
             }));
             return Ok(Exit::Done);
         }
         if self.motd {
-            print(&motd(&agent, generation.as_ref(), hold.as_ref(), held.len(), last.as_ref()));
+            print(&motd(&agent, generation.as_ref(), stay.as_ref(), paused.len(), last.as_ref()));
             return Ok(Exit::Done);
         }
         let mut text = format!("{} of the site {}\n", agent.name, agent.config.trust.site);
@@ -103,12 +103,12 @@ impl Run for Status {
         if let Some(why) = cut_short {
             let _ = writeln!(text, "  cut short   a later run: {why}; the next run continues from there");
         }
-        if let Some(hold) = &hold {
-            let again = hold.again.map_or_else(String::new, |again| format!("; tried again after {again:.0}"));
-            let _ = writeln!(text, "  stays on    release {}, and not {}{again}", hold.serial, hold.not);
-            let _ = writeln!(text, "              {}", quoted(&hold.why));
+        if let Some(stay) = &stay {
+            let again = stay.again.map_or_else(String::new, |again| format!("; tried again after {again:.0}"));
+            let _ = writeln!(text, "  stays on    release {}, and not {}{again}", stay.serial, stay.not);
+            let _ = writeln!(text, "              {}", quoted(&stay.why));
         }
-        for one in &held {
+        for one in &paused {
             let _ = writeln!(text, "  paused      {} until {:.0}: {}", one.id, one.until, quoted(&one.why));
         }
         for (unit, trigger) in &pending.triggers {
@@ -207,8 +207,8 @@ fn until(time: Timestamp) -> String {
 fn motd(
     agent: &Agent<'_>,
     generation: Option<&Generation>,
-    hold: Option<&StayOn>,
-    held: usize,
+    stay: Option<&StayOn>,
+    paused: usize,
     last: Option<&LastRun>,
 ) -> String {
     let now = Timestamp::now();
@@ -217,8 +217,8 @@ fn motd(
         None => "kpull: nothing has been applied here yet".to_owned(),
     }];
     parts.extend(
-        hold.map(|hold| format!("not {}, which failed here", hold.not))
-            .filter(|_| hold.is_some_and(|hold| hold.tries > 0)),
+        stay.map(|stay| format!("not {}, which failed here", stay.not))
+            .filter(|_| stay.is_some_and(|stay| stay.tries > 0)),
     );
     let vitals = Vitals::load(&agent.store).unwrap_or_default();
     let troubles = vitals.troubles(now);
@@ -228,8 +228,8 @@ fn motd(
         None => format!("healthy {}", ago(last.time)),
         Some(error) => format!("FAILED {}: {}", ago(last.time), error.lines().next().unwrap_or_default()),
     }));
-    if held > 0 {
-        parts.push(format!("{held} paused"));
+    if paused > 0 {
+        parts.push(format!("{paused} paused"));
     }
     let due = vitals.certificates.iter().filter(|(_, ending)| ending.renew <= now && now < ending.end);
     parts.extend(due.min_by_key(|(_, ending)| ending.end).map(|(name, ending)| {

@@ -11,10 +11,10 @@ use serde_json::json;
 use crate::cli::{HostArgs, Run, print, print_as_is, print_json};
 use crate::error::{Context, Error, Exit, Result, code, visible};
 use crate::host::Host;
-use crate::kind::Item;
 use crate::kind::certificate::Installed;
 use crate::kind::probe::Probe;
 use crate::kind::unit::Unit;
+use crate::kind::{Item, ResourceId};
 use crate::net::Options;
 use crate::pki::Certificate;
 use crate::report::Text;
@@ -124,7 +124,7 @@ impl<'a> Subject<'a> {
 fn choose<'a>(items: &'a [Item], names: &[String]) -> Result<Vec<Subject<'a>>> {
     let (mut all, certificates): (Vec<_>, Vec<_>) = items.iter().filter_map(Subject::of).partition(Subject::is_probe);
     all.extend(certificates);
-    let is_called = |subject: &Subject<'_>, name: &String| subject.name == *name || subject.item.id == *name;
+    let is_called = |subject: &Subject<'_>, name: &String| subject.name == *name || subject.item.id == **name;
     for name in names {
         if !all.iter().any(|subject| is_called(subject, name)) {
             let error = Error::new(code::PROBE, format!("this host has no probe and no certificate `{name}`"));
@@ -159,7 +159,7 @@ impl Status {
 /// One line of the table.
 #[derive(Debug)]
 struct Row {
-    id: String,
+    id: ResourceId,
     name: String,
     status: Status,
     /// The answer; empty if unhealthy.
@@ -360,7 +360,7 @@ mod tests {
     #[test]
     fn long_and_many_lines_are_cut_to_one_and_control_characters_are_seen() {
         let row = |message: &str, error: &str| Row {
-            id: "probe:x".to_owned(),
+            id: ResourceId::new("probe", "x"),
             name: "\u{1b}[2J".to_owned(),
             status: Status::Healthy,
             message: message.to_owned(),

@@ -8,6 +8,7 @@ pub mod foreign;
 mod format;
 pub mod layout;
 mod pin;
+mod resource_id;
 mod tree;
 
 pub use doc::{Doc, Path, dotted, quoted, utf8};
@@ -15,4 +16,5 @@ pub use files::{Files, PARTS, is_version_controls, read_if_there, replace};
 pub use format::{Format, READABLE};
 pub(crate) use pin::ArtifactFile;
 pub use pin::{Artifact, Pin, is_sha256, read as pins};
+pub use resource_id::ResourceId;
 pub use tree::Tree;

@@ -11,7 +11,7 @@ use crate::engine::run::{IsOld, Run, Stop};
 use crate::engine::{ReleaseStamp, check};
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::kind::{Phase, Work};
+use crate::kind::{Phase, ResourceId, Work};
 use crate::report::{Event, Report, Summary};
 use crate::resolve::Catalog;
 use crate::store::{Generation, Store};
@@ -23,7 +23,7 @@ pub struct Applied {
     /// For people and programs.
     pub summary: Summary,
     /// Which probes were run, by id, and whether they passed.
-    pub probed: BTreeMap<String, bool>,
+    pub probed: BTreeMap<ResourceId, bool>,
     /// How it ended: `Ok` when the host is as the release says, and healthy, but for [`Applied::fault`].
     pub outcome: Result<(), Stop>,
     /// What was left out because this host failed there before this release, with what depends on it.
@@ -190,7 +190,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("state")).unwrap();
         let record = |digest: &str, changes: &[&str], good| -> Vec<(u64, bool)> {
-            let changes = changes.iter().map(|id| ((*id).to_owned(), "content".to_owned())).collect();
+            let changes = changes.iter().map(|path| (ResourceId::new("file", path), "content".to_owned())).collect();
             let generation = Generation {
                 number: 0,
                 time: Timestamp::now(),
@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(record("a", &[], false), [(1, false)]);
         assert_eq!(record("a", &[], false), [(1, false)]);
         assert_eq!(record("a", &[], true), [(1, true)]);
-        assert_eq!(record("a", &["file:/etc/x"], false), [(1, true), (2, false)]);
+        assert_eq!(record("a", &["/etc/x"], false), [(1, true), (2, false)]);
         assert_eq!(record("b", &[], true), [(1, true), (2, false), (3, true)]);
     }
 }

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::kind::probe::Probe;
 use crate::kind::slot::Slot;
-use crate::kind::{Change, Item};
+use crate::kind::{Change, Item, ResourceId};
 
 /// Whether a release counts as good only when it answers: a probe that decides, or a slot.
 fn decides(item: &Item) -> bool {
@@ -23,12 +23,12 @@ fn digest(item: &Item) -> String {
 }
 
 /// Everything that decides, by id, with a digest of its fields.
-pub fn all<'a>(items: impl Iterator<Item = &'a Item>) -> BTreeMap<String, String> {
+pub fn all<'a>(items: impl Iterator<Item = &'a Item>) -> BTreeMap<ResourceId, String> {
     items.filter(|item| decides(item)).map(|item| (item.id.clone(), digest(item))).collect()
 }
 
 /// What `plan` shows of something that decides and that the last good release, `known`, did not have in the same form.
-pub fn news(item: &Item, known: &BTreeMap<String, String>) -> Option<Change> {
+pub fn news(item: &Item, known: &BTreeMap<ResourceId, String>) -> Option<Change> {
     if !decides(item) {
         return None;
     }

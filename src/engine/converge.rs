@@ -1,6 +1,6 @@
 //! One whole run: select a release, apply it, and roll back to the last good one if this host fails with it.
 //!
-//! Each intention is recorded before it is carried out, so that the next run continues a run that died: the hold says which release
+//! Each intention is recorded before it is carried out, so that the next run continues a run that died: the stay-on says which release
 //! this host stays on, and the pending contact until when a source has to be reached again.
 
 use std::cell::OnceCell;
@@ -44,7 +44,7 @@ pub struct RunOptions<'a> {
 pub fn converge(agent: &Agent<'_>, options: RunOptions<'_>) -> Result<Summary> {
     let (start, clock) = (Timestamp::now(), Instant::now());
     if options.retry {
-        agent.store.set_hold(None)?;
+        agent.store.set_stay_on(None)?;
     }
     let level = if options.full { CheckLevel::Full } else { CheckLevel::Quick };
     // a partial run reports that it is one, even on a host that is up to date
@@ -178,8 +178,8 @@ fn failed_before(
     is_same || was.resource.observe(&work).is_err()
 }
 
-/// The hold that keeps this host on a generation's release, in place of those up to the serial `not`.
-fn hold(on: &Generation, not: u64, why: String) -> StayOn {
+/// The stay-on that keeps this host on a generation's release, in place of those up to the serial `not`.
+fn stay_on(on: &Generation, not: u64, why: String) -> StayOn {
     let since = Timestamp::now();
     StayOn { release: on.release.clone(), serial: on.serial, not, why, since, tries: 0, again: None }
 }
@@ -187,15 +187,15 @@ fn hold(on: &Generation, not: u64, why: String) -> StayOn {
 /// Rolls back from a release that this host failed with to the last good one.
 fn roll_back(agent: &Agent<'_>, bad: u64, good: Generation, why: Error) -> Result<Summary> {
     let policy = agent.config.rollback;
-    let earlier = agent.store.hold()?.filter(|hold| hold.not == bad).map_or(0, |hold| hold.tries);
+    let earlier = agent.store.stay_on()?.filter(|stay| stay.not == bad).map_or(0, |stay| stay.tries);
     let tries = earlier + 1;
     let pause = SignedDuration::from_mins(1) * 2_i32.pow(earlier.min(6));
-    let hold = hold(&good, bad, why.to_string());
-    let again = (tries < policy.tries).then(|| hold.since + pause);
-    let hold = StayOn { tries, again, ..hold };
-    agent.store.set_hold(Some(&hold))?;
-    agent.report.event(&Event::RolledBack(&hold));
-    let outcome = match carry_out(agent, agent.select_generation(&good, &hold.why)?, &[]) {
+    let stay = stay_on(&good, bad, why.to_string());
+    let again = (tries < policy.tries).then(|| stay.since + pause);
+    let stay = StayOn { tries, again, ..stay };
+    agent.store.set_stay_on(Some(&stay))?;
+    agent.report.event(&Event::RolledBack(&stay));
+    let outcome = match carry_out(agent, agent.select_generation(&good, &stay.why)?, &[]) {
         Ok(applied) => {
             agent.report.event(&Event::Done(&applied.summary));
             applied.into_error()
@@ -205,7 +205,7 @@ fn roll_back(agent: &Agent<'_>, bad: u64, good: Generation, why: Error) -> Resul
     let what = format!("release {bad} failed on this host, which rolled back to release {}", good.serial);
     let (error, cause) = match outcome {
         None => {
-            let help = match hold.again {
+            let help = match stay.again {
                 Some(again) => {
                     format!("kpull tries it once more after {again:.0}; kpull applies a newer release at once")
                 }
@@ -215,8 +215,8 @@ fn roll_back(agent: &Agent<'_>, bad: u64, good: Generation, why: Error) -> Resul
         }
         // the new release is not to blame for what fails with the old one too
         Some(error) => {
-            let hold = StayOn { tries: earlier, again: Some(Timestamp::now() + pause), ..hold };
-            agent.store.set_hold(Some(&hold))?;
+            let stay = StayOn { tries: earlier, again: Some(Timestamp::now() + pause), ..stay };
+            agent.store.set_stay_on(Some(&stay))?;
             let help = format!("the release may not be the cause ({why}): kpull tries it again after {pause:#}");
             (Error::new(code::BACK, format!("{what}, which is unhealthy too")).because(&error).help(help), error)
         }
@@ -237,7 +237,7 @@ pub fn go_back(agent: &Agent<'_>, to: &Generation, why: &str) -> Result<Summary>
     let newest = agent.trust()?.state.release.map_or(to.serial, |seen| seen.serial);
     // verified before anything is recorded
     let selection = agent.select_generation(to, why)?;
-    agent.store.set_hold(Some(&hold(to, newest, why.to_owned())))?;
+    agent.store.set_stay_on(Some(&stay_on(to, newest, why.to_owned())))?;
     let applied = carry_out(agent, selection, &[])?;
     agent.report.event(&Event::Done(&applied.summary));
     let summary = applied.summary.clone();
@@ -279,7 +279,7 @@ fn give_up(agent: &Agent<'_>, lost: Error) -> Result<Summary> {
     // a release that was seen and not begun here has cut nothing off
     let is_own = agent.store.pending()?.release.as_ref() == Some(&seen.digest)
         || agent.store.generation()?.is_some_and(|last| last.release == seen.digest);
-    match (agent.last_good(&seen.digest)?, agent.store.hold()?) {
+    match (agent.last_good(&seen.digest)?, agent.store.stay_on()?) {
         (Some(good), None) if is_own => roll_back(agent, seen.serial, good, lost),
         _ => Err(lost),
     }

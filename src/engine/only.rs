@@ -33,7 +33,7 @@ pub fn selected(items: &[Item], patterns: &[String]) -> Result<Option<HashSet<us
 
 fn is_named(item: &Item, pattern: &str) -> bool {
     match pattern.contains(':') {
-        true => fits(&item.id, pattern),
+        true => fits(item.id.as_str(), pattern),
         false => item.roles().any(|role| fits(role, pattern)),
     }
 }

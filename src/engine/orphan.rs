@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Result;
 use crate::host::Host;
-use crate::kind::{Change, Claim, Item, Trigger};
+use crate::kind::{Change, Claim, Item, ResourceId, Trigger};
 
 /// Something that no role wants any more, to be restored.
 #[derive(Debug)]
@@ -13,13 +13,13 @@ pub struct Orphan {
     /// What the resource owned.
     pub claim: Claim,
     /// The resource that owned it.
-    pub id: String,
+    pub id: ResourceId,
     /// The resource that restores it.
     pub item: Item,
     /// When it is restored.
     pub order: PruneOrder,
     /// Units that the restoration triggers.
-    pub triggers: Vec<(String, Trigger)>,
+    pub triggers: Vec<(ResourceId, Trigger)>,
 }
 
 /// When in a run an orphan is restored.
@@ -86,7 +86,7 @@ mod tests {
             let item = catalog(role).unwrap().items.remove(0);
             let orphan = Orphan {
                 claim: Claim::path(path),
-                id: "x".into(),
+                id: item.id.clone(),
                 item,
                 order: PruneOrder::Middle,
                 triggers: Vec::new(),

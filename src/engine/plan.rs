@@ -11,7 +11,7 @@ use crate::engine::prior::PriorStates;
 use crate::error::{Error, Result, mask};
 use crate::host::Host;
 use crate::kind::package::remove_together;
-use crate::kind::{Change, Claim, Item, Queries, Trigger, Work};
+use crate::kind::{Change, Claim, Item, Queries, ResourceId, Trigger, Work};
 use crate::resolve::{Catalog, clashes};
 use crate::store::{Pause, PendingActions, Store};
 
@@ -31,13 +31,13 @@ pub struct Plan {
     /// Resources that are paused.
     pub paused: Vec<Pause>,
     /// What something else on this host will undo at the next boot, by id, and what that is.
-    pub overruled: Vec<(String, Error)>,
+    pub overruled: Vec<(ResourceId, Error)>,
     /// What can't be observed, and what depends on it.
     pub left_out: LeftOut,
     /// Probes and slots that must answer before the release counts as good, by position; they are among the changes.
     pub new_checks: HashSet<usize>,
     /// Ids of resources that can't be compared, because the catalog has placeholders in place of secrets.
-    pub uncompared: Vec<String>,
+    pub uncompared: Vec<ResourceId>,
     /// What an earlier run left to do.
     pub pending: PendingActions,
     /// Positions of the resources that it is about; all of them when `None`.
@@ -165,7 +165,7 @@ pub struct Leftovers {
     /// Whether something stays for now: it is paused, or it can't be restored.
     pub stays: bool,
     /// What can't be restored, by the id of the resource that owned it, and why.
-    pub lost: Vec<(String, Error)>,
+    pub lost: Vec<(ResourceId, Error)>,
     /// Whether there may be more, in artifacts that are not fetched yet.
     pub is_partial: bool,
 }
@@ -210,7 +210,7 @@ pub(super) fn difference(
     item: &Item,
     work: &Work<'_>,
     changed: &HashSet<&str>,
-    pending: &BTreeMap<String, Trigger>,
+    pending: &BTreeMap<ResourceId, Trigger>,
 ) -> Result<Option<Change>> {
     let observed = item.resource.observe(work).map_err(|error| locate(error, item))?;
     let observed = observed.map(|change| discreet(change, item));
@@ -329,10 +329,10 @@ mod tests {
         reach(&tree, "d");
         let orphans = |digest: &str| {
             let plan = planned(&tree, "", digest);
-            let ids: Vec<String> = plan.leftovers.orphans.into_iter().map(|(one, _)| one.id).collect();
+            let ids: Vec<ResourceId> = plan.leftovers.orphans.into_iter().map(|(one, _)| one.id).collect();
             (ids, plan.leftovers.stays, plan.prior.is_some())
         };
-        let x = || vec!["file:/x".to_owned()];
+        let x = || vec![ResourceId::new("file", "/x")];
         assert_eq!(orphans("d"), (vec![], false, false), "there can be no orphan");
         assert_eq!(orphans("e"), (x(), false, true));
         assert_eq!(planned(&tree, "", "e").restored().count(), 0, "there is nothing at /x");
@@ -340,13 +340,13 @@ mod tests {
         assert_eq!(planned(&tree, "", "e").restored().next().unwrap().0.id, "absent:/x");
         tree.store.set_pending(&PendingActions { orphans: true, ..PendingActions::default() }).unwrap();
         assert_eq!(orphans("d"), (x(), false, true), "its pause is over");
-        let pause = |id: &str| {
+        let pause = |path: &str| {
             let (since, until) = (Timestamp::now(), Timestamp::now() + SignedDuration::from_hours(1));
-            Pause { id: id.to_owned(), since, until, why: "why".to_owned() }.save(&tree.store).unwrap();
+            Pause { id: ResourceId::new("file", path), since, until, why: "why".to_owned() }.save(&tree.store).unwrap();
         };
-        pause("file:/y");
+        pause("/y");
         assert_eq!(orphans("d"), (x(), false, true), "another one is paused");
-        pause("file:/x");
+        pause("/x");
         assert_eq!(orphans("d"), (vec![], true, true));
     }
 

@@ -16,7 +16,7 @@ use crate::host::root::FileType;
 use crate::kind::prior_state::{self, PriorState, PriorUnit};
 use crate::kind::sysctl::Sysctl;
 use crate::kind::unit::starts_others;
-use crate::kind::{Claim, Item, Phase, Resource, Trigger, Work};
+use crate::kind::{Claim, Item, Phase, Resource, ResourceId, Trigger, Work};
 use crate::store::Store;
 
 const FILE: &str = "before.json";
@@ -29,13 +29,13 @@ const LARGEST_EDIT: u64 = 16 << 20;
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 struct OwnedItem {
     /// The resource that owns it, or owned it.
-    id: String,
+    id: ResourceId,
     /// What was there before.
     #[serde(rename = "origin")]
     prior: PriorState,
     /// Units that a change of the resource triggers.
     #[serde(default, rename = "kicks", skip_serializing_if = "Vec::is_empty")]
-    triggers: Vec<(String, Trigger)>,
+    triggers: Vec<(ResourceId, Trigger)>,
     /// SHA-256 of the file as kpull wrote it; `None` when that is unknown, or must not be recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     made: Option<String>,
@@ -48,8 +48,8 @@ struct OwnedItem {
 }
 
 impl OwnedItem {
-    fn new(id: &str, prior: PriorState) -> Self {
-        Self { id: id.to_owned(), prior, triggers: Vec::new(), made: None, open: false, shipped: false }
+    fn new(id: &ResourceId, prior: PriorState) -> Self {
+        Self { id: id.clone(), prior, triggers: Vec::new(), made: None, open: false, shipped: false }
     }
 
     /// The resource that restores it; `None` for what stays as it is.
@@ -71,7 +71,7 @@ pub struct PriorStates {
     /// Whether it differs from what is recorded.
     is_changed: bool,
     /// What must go before something of another type can take its place, by [`PriorStates::orphans`]; with the id of that.
-    obstacles: BTreeMap<Claim, String>,
+    obstacles: BTreeMap<Claim, ResourceId>,
 }
 
 impl PriorStates {
@@ -98,7 +98,7 @@ impl PriorStates {
         package: Option<usize>,
         mut skip: impl FnMut(usize) -> bool,
     ) -> (bool, Vec<(usize, Error)>) {
-        let mut triggers: BTreeMap<&str, Vec<(String, Trigger)>> = BTreeMap::new();
+        let mut triggers: BTreeMap<&str, Vec<(ResourceId, Trigger)>> = BTreeMap::new();
         for item in work.catalog {
             for (watched, trigger) in &item.about.watches {
                 triggers.entry(watched).or_default().push((item.id.clone(), *trigger));
@@ -125,7 +125,7 @@ impl PriorStates {
     fn adopt_one(
         &mut self,
         item: &Item,
-        triggers: &[(String, Trigger)],
+        triggers: &[(ResourceId, Trigger)],
         open: bool,
         names: &OnceCell<HashMap<Claim, Claim>>,
         work: &Work<'_>,
@@ -172,7 +172,7 @@ impl PriorStates {
     }
 
     /// Records the missing directories above a path: they are made along with it.
-    fn adopt_missing_above(&mut self, path: &Path, id: &str, open: bool, work: &Work<'_>) -> Result<()> {
+    fn adopt_missing_above(&mut self, path: &Path, id: &ResourceId, open: bool, work: &Work<'_>) -> Result<()> {
         // the root is always there
         for dir in path.ancestors().skip(1).filter(|dir| dir.parent().is_some()) {
             let Some(path) = dir.to_str().map(str::to_owned) else { break };
@@ -217,7 +217,7 @@ impl PriorStates {
     }
 
     /// What the catalog no longer has, in the order in which it is restored; and ids of what can't be, and why.
-    pub fn orphans(&mut self, work: &Work<'_>) -> (Vec<Orphan>, Vec<(String, Error)>) {
+    pub fn orphans(&mut self, work: &Work<'_>) -> (Vec<Orphan>, Vec<(ResourceId, Error)>) {
         let mut wanted = self.wanted(work);
         self.obstacles = self.find_obstacles(&wanted, work);
         wanted.retain(|claim| !self.obstacles.contains_key(claim));
@@ -265,12 +265,10 @@ impl PriorStates {
 
     /// What earlier releases made where the catalog now has something of another type: a file or link in place of a directory, or the
     /// reverse.
-    fn find_obstacles(&self, wanted: &HashSet<Claim>, work: &Work<'_>) -> BTreeMap<Claim, String> {
-        let ids: HashSet<&str> = work.catalog.iter().map(|item| item.id.as_str()).collect();
+    fn find_obstacles(&self, wanted: &HashSet<Claim>, work: &Work<'_>) -> BTreeMap<Claim, ResourceId> {
+        let ids: HashSet<&ResourceId> = work.catalog.iter().map(|item| &item.id).collect();
         let made = self.known.iter().filter_map(|(claim, known)| match &known.prior {
-            PriorState::Nothing { path } if wanted.contains(claim) && !ids.contains(known.id.as_str()) => {
-                Some((claim, path))
-            }
+            PriorState::Nothing { path } if wanted.contains(claim) && !ids.contains(&known.id) => Some((claim, path)),
             _ => None,
         });
         let claims: OnceCell<Vec<(Claim, &Item)>> = OnceCell::new();
@@ -350,7 +348,7 @@ impl PriorStates {
     /// Leaves for good whatever a resource has made. Whether there is such a resource.
     pub fn disown(&mut self, id: &str, why: &str) -> bool {
         let mut found = false;
-        for known in self.known.values_mut().filter(|known| known.id == id) {
+        for known in self.known.values_mut().filter(|known| known.id == *id) {
             known.prior = PriorState::Kept { why: why.to_owned() };
             found = true;
         }
@@ -359,13 +357,13 @@ impl PriorStates {
     }
 
     /// Ids of every resource that owns something.
-    pub fn ids(&self) -> impl Iterator<Item = &str> {
-        self.known.values().map(|known| known.id.as_str())
+    pub fn ids(&self) -> impl Iterator<Item = &ResourceId> {
+        self.known.values().map(|known| &known.id)
     }
 
     /// Resources that leave something behind which no rollback undoes, and why.
-    pub fn leftovers(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.known.values().filter_map(|known| Some((known.id.as_str(), known.prior.leftover()?)))
+    pub fn leftovers(&self) -> impl Iterator<Item = (&ResourceId, &str)> {
+        self.known.values().filter_map(|known| Some((&known.id, known.prior.leftover()?)))
     }
 
     /// Names of all saved contents that may have to be restored.
@@ -472,7 +470,7 @@ mod tests {
         assert_eq!(before.saved().len(), 1, "what was at /etc/x");
         assert!(!before.disown("file:/etc/z", "why"));
         assert!(before.disown("file:/etc/x", "why"));
-        assert_eq!(before.leftovers().collect::<Vec<_>>(), [("file:/etc/x", "why")]);
+        assert_eq!(before.leftovers().collect::<Vec<_>>(), [(&ResourceId::new("file", "/etc/x"), "why")]);
         assert_eq!(before.saved().len(), 0);
         tree.with(&format!("{X}{Y}"), |work| before.settle(work));
         assert_eq!(before.ids().count(), 2, "a role wants both");
@@ -544,7 +542,7 @@ mod tests {
         let (tree, mut before) = (tree(), PriorStates::default());
         let put = |name: &str, text: &str| std::fs::write(tree.dir.path().join("etc").join(name), text).unwrap();
         let restored = |before: &mut PriorStates, role: &str| -> Vec<String> {
-            tree.with(role, |work| before.orphans(work).0.into_iter().map(|one| one.item.id).collect())
+            tree.with(role, |work| before.orphans(work).0.into_iter().map(|one| one.item.id.to_string()).collect())
         };
         with_package(&tree, |work| {
             assert!(before.adopt(work, Some(0), |_| false).0);
@@ -632,10 +630,10 @@ mod tests {
         let nothing = PriorState::Nothing { path: "/etc/y".to_owned() };
         let origins = [unit("old.service", Some(true)), unit("new.service", Some(false)), package, nothing];
         for (id, origin) in ["old", "new", "package", "file"].into_iter().zip(origins) {
-            before.known.insert(Claim::thing("x", id), OwnedItem::new(id, origin));
+            before.known.insert(Claim::thing("x", id), OwnedItem::new(&ResourceId::new("x", id), origin));
         }
         let orphans = tree.with("", |work| before.orphans(work).0);
-        let turns: Vec<_> = orphans.iter().map(|one| (one.id.as_str(), one.order)).collect();
+        let turns: Vec<_> = orphans.iter().map(|one| (one.id.key(), one.order)).collect();
         assert_eq!(
             turns,
             [

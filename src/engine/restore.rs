@@ -3,7 +3,7 @@
 use crate::engine::orphan::{Orphan, PruneOrder};
 use crate::engine::run::Run;
 use crate::error::Result;
-use crate::kind::{Change, Effect, Trigger};
+use crate::kind::{Change, Effect, ResourceId, Trigger};
 use crate::report::Event;
 
 impl Run<'_> {
@@ -30,12 +30,12 @@ impl Run<'_> {
         let ids = item.resource.along(self.work);
         // an orphan that can't be observed is reported in its own turn
         let observe = |orphan: &Orphan| orphan.item.resource.observe(self.work).ok();
-        let along = others.iter().map(|(other, _)| other).filter(|other| ids.contains(&other.item.id));
+        let along = others.iter().map(|(other, _)| other).filter(|other| ids.iter().any(|id| other.item.id == **id));
         let mut along: Vec<(&Orphan, Change)> = along.filter_map(|other| Some((other, observe(other)??))).collect();
         along.retain(|(_, change)| change.what == Effect::Removed);
         let all = std::iter::once(orphan).chain(along.iter().map(|(other, _)| *other));
-        let triggers: Vec<(&str, Trigger)> =
-            all.flat_map(|one| &one.triggers).map(|(id, trigger)| (id.as_str(), *trigger)).collect();
+        let triggers: Vec<(&ResourceId, Trigger)> =
+            all.flat_map(|one| &one.triggers).map(|(id, trigger)| (id, *trigger)).collect();
         self.expect(item, &triggers)?;
         self.make(item, Some(&orphan.claim), &change)?;
         along.retain(|(other, _)| matches!(observe(other), Some(None)));

@@ -13,7 +13,7 @@ use crate::engine::prior::PriorStates;
 use crate::engine::slot::Slots;
 use crate::error::{Error, Result};
 use crate::host::{is_firewall_file, is_unit_file};
-use crate::kind::{Change, Claim, Effect, Item, Phase, Trigger, Work};
+use crate::kind::{Change, Claim, Effect, Item, Phase, ResourceId, Trigger, Work};
 use crate::report::{Event, Report};
 use crate::store::PendingActions;
 
@@ -63,17 +63,17 @@ pub(super) struct Run<'a> {
     /// Positions of the packages that are still to be changed: each may bring files of later resources.
     pub packages: Vec<usize>,
     /// Ids of paused resources.
-    pub paused: HashSet<String>,
+    pub paused: HashSet<ResourceId>,
     /// The release, if the host doesn't have it yet.
     pub release: Option<String>,
     /// The deadline for reaching a source again, should this run change what can cut the host off.
     pub confirm_by: Option<Timestamp>,
     /// Ids and summaries, in the order of the changes.
-    pub changes: Vec<(String, String)>,
+    pub changes: Vec<(ResourceId, String)>,
     /// Ids of units that were restarted or reloaded.
-    pub restarted: Vec<String>,
+    pub restarted: Vec<ResourceId>,
     /// The probes that were run, and whether they passed.
-    pub probed: RefCell<BTreeMap<String, bool>>,
+    pub probed: RefCell<BTreeMap<ResourceId, bool>>,
     /// Changes that are not synced to the disk yet, by the position of the resource.
     pub unsynced: Vec<(usize, Change)>,
     /// What failed, and what depends on it.
@@ -178,9 +178,9 @@ impl<'a> Run<'a> {
         self.work.host.settle_unit_links()?;
         // nothing is pending for a unit that is no longer in the catalog, or that is not to run
         let items = self.work.catalog;
-        let left: HashSet<&str> =
-            (0..items.len()).filter(|&at| self.is_left_out(at)).map(|at| items[at].id.as_str()).collect();
-        self.pending.triggers.retain(|id, _| left.contains(id.as_str()));
+        let left: HashSet<&ResourceId> =
+            (0..items.len()).filter(|&at| self.is_left_out(at)).map(|at| &items[at].id).collect();
+        self.pending.triggers.retain(|id, _| left.contains(id));
         self.pending.unit_files = false;
         self.pending.firewall_files = false;
         Ok(())
@@ -198,7 +198,7 @@ impl<'a> Run<'a> {
         if labels.is_on() {
             labels.expect(items.iter().flat_map(|item| paths(item, self.work)).collect());
         }
-        let mut watchers: BTreeMap<&str, Vec<(&str, Trigger)>> = BTreeMap::new();
+        let mut watchers: BTreeMap<&str, Vec<(&ResourceId, Trigger)>> = BTreeMap::new();
         for item in items {
             for (watched, trigger) in &item.about.watches {
                 watchers.entry(watched).or_default().push((&item.id, *trigger));
@@ -225,7 +225,7 @@ impl<'a> Run<'a> {
                 continue;
             }
             let can_wait = item.about.is_self_contained && !gates.contains_key(item.id.as_str());
-            let is_after = |first: usize| item.after.contains(&items[first].id);
+            let is_after = |first: usize| item.after.iter().any(|id| items[first].id == **id);
             if !can_wait || (!item.after.is_empty() && self.unsynced.iter().any(|(first, _)| is_after(*first))) {
                 self.sync()?;
             }
@@ -258,7 +258,7 @@ impl<'a> Run<'a> {
                 continue;
             }
             for (at, change) in std::iter::once((at, change)).chain(along) {
-                changed.insert(&items[at].id);
+                changed.insert(items[at].id.as_str());
                 self.unsynced.push((at, change));
             }
             if !can_wait || host.root.has_gathered_enough() {
@@ -279,7 +279,7 @@ impl<'a> Run<'a> {
     fn along(&self, at: usize) -> Vec<(usize, Change)> {
         let items = self.work.catalog;
         let ids = items[at].resource.along(self.work);
-        let others = (at + 1..items.len()).filter(|&other| ids.contains(&items[other].id));
+        let others = (at + 1..items.len()).filter(|&other| ids.iter().any(|id| items[other].id == **id));
         // an item that can't be observed is reported in its own turn
         others.filter_map(|other| Some((other, items[other].resource.observe(self.work).ok()??))).collect()
     }
@@ -342,7 +342,7 @@ impl<'a> Run<'a> {
         self.clear_trigger(&item.id)
     }
 
-    fn clear_trigger(&mut self, id: &str) -> Result<()> {
+    fn clear_trigger(&mut self, id: &ResourceId) -> Result<()> {
         self.pending.triggers.remove(id);
         self.record_pending()
     }
@@ -368,7 +368,7 @@ impl<'a> Run<'a> {
     }
 
     /// Records the actions that the change of `item` will make pending, and before the first change the prior states.
-    pub fn expect(&mut self, item: &Item, triggers: &[(&str, Trigger)]) -> Result<()> {
+    pub fn expect(&mut self, item: &Item, triggers: &[(&ResourceId, Trigger)]) -> Result<()> {
         self.pending.probes = true;
         self.pending.release = self.release.clone().or(self.pending.release.take());
         if item.about.can_cut_off() {
@@ -378,7 +378,7 @@ impl<'a> Run<'a> {
         self.pending.unit_files |= paths.iter().any(|path| is_unit_file(path));
         self.pending.firewall_files |= paths.iter().any(|path| is_firewall_file(path));
         for (unit, trigger) in triggers {
-            let pending = self.pending.triggers.entry((*unit).to_owned()).or_insert(*trigger);
+            let pending = self.pending.triggers.entry((*unit).clone()).or_insert(*trigger);
             *pending = (*pending).max(*trigger);
         }
         if !std::mem::take(&mut self.is_unsaved) {
@@ -408,9 +408,9 @@ fn gates(items: &[Item]) -> BTreeMap<&str, Vec<&Item>> {
         for behind in &item.about.before {
             gates.entry(behind).or_default().push(item);
         }
-        let needed = item.needs.iter().filter_map(|id| items.iter().find(|other| other.id == *id));
+        let needed = item.needs.iter().filter_map(|id| items.iter().find(|other| other.id == **id));
         for gate in needed.filter(|other| other.resource.gate().is_some()) {
-            gates.entry(&item.id).or_default().push(gate);
+            gates.entry(item.id.as_str()).or_default().push(gate);
         }
     }
     gates
@@ -471,11 +471,12 @@ mod tests {
         let work = Work { host: &host, store: &store, catalog: &items };
         let mut run = Run::new(&work, &silent, "h1", PendingActions::default());
         let pending = |unit_files, trigger: Option<Trigger>| PendingActions {
-            triggers: trigger.map(|trigger| ("unit:x".to_owned(), trigger)).into_iter().collect(),
+            triggers: trigger.map(|trigger| (ResourceId::new("unit", "x"), trigger)).into_iter().collect(),
             unit_files,
             probes: true,
             ..PendingActions::default()
         };
+        let unit = ResourceId::new("unit", "x");
         run.is_unsaved = run.prior.adopt(&work, None, |_| false).0;
         run.expect(&items[1], &[]).unwrap();
         assert_eq!(store.pending().unwrap(), pending(false, None));
@@ -484,11 +485,11 @@ mod tests {
             5,
             "the prior state, and that of the three directories above"
         );
-        run.expect(&items[0], &[("unit:x", Trigger::Restart)]).unwrap();
+        run.expect(&items[0], &[(&unit, Trigger::Restart)]).unwrap();
         assert_eq!(store.pending().unwrap(), pending(true, Some(Trigger::Restart)));
-        run.expect(&items[1], &[("unit:x", Trigger::Reload)]).unwrap();
+        run.expect(&items[1], &[(&unit, Trigger::Reload)]).unwrap();
         assert_eq!(store.pending().unwrap(), pending(true, Some(Trigger::Restart)), "the strongest trigger");
-        run.clear_trigger("unit:x").unwrap();
+        run.clear_trigger(&unit).unwrap();
         assert_eq!(store.pending().unwrap(), pending(true, None));
     }
 
@@ -498,7 +499,8 @@ mod tests {
         let (host, store) = (Host::open(dir.path()).unwrap(), Store::open(&dir.path().join("state")).unwrap());
         let silent = Vec::<Box<dyn Report>>::new();
         let work = Work { host: &host, store: &store, catalog: &[] };
-        for (changed, restarted) in [(vec![], 0), (vec![("file:/etc/x".to_owned(), "content".to_owned())], 1)] {
+        for (changed, restarted) in [(vec![], 0), (vec![(ResourceId::new("file", "/etc/x"), "content".to_owned())], 1)]
+        {
             std::fs::create_dir_all(dir.path().join("etc/systemd/system")).unwrap();
             std::fs::write(dir.path().join("etc/systemd/system/x.service"), "").unwrap();
             let item = catalog("[[unit]]\nname = 'x.service'\n").unwrap().items.remove(0);

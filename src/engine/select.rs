@@ -151,19 +151,19 @@ impl Agent<'_> {
         answered: bool,
         ignores_rollout: bool,
     ) -> Result<Selection> {
-        let mut selection = match self.store.hold()? {
-            Some(hold) if release.seen.serial <= hold.not && !hold.is_over(Timestamp::now()) => {
-                let known = self.store.generations()?.into_iter().rev().find(|one| one.release == hold.release);
-                self.report.event(&Event::StaysOn(&hold));
+        let mut selection = match self.store.stay_on()? {
+            Some(stay) if release.seen.serial <= stay.not && !stay.is_over(Timestamp::now()) => {
+                let known = self.store.generations()?.into_iter().rev().find(|one| one.release == stay.release);
+                self.report.event(&Event::StaysOn(&stay));
                 let known = known.ok_or_else(|| {
-                    Error::new(code::MEMORY, format!("release {}, which this host stays on, is lost", hold.serial))
+                    Error::new(code::MEMORY, format!("release {}, which this host stays on, is lost", stay.serial))
                         .help("`kpull apply --retry` follows the newest again")
                 })?;
-                Selection { trouble, ..self.select_generation(&known, &hold.why)? }
+                Selection { trouble, ..self.select_generation(&known, &stay.why)? }
             }
-            hold => {
-                if hold.is_some_and(|hold| release.seen.serial > hold.not) {
-                    self.store.set_hold(None)?;
+            stay => {
+                if stay.is_some_and(|stay| release.seen.serial > stay.not) {
+                    self.store.set_stay_on(None)?;
                 }
                 self.select_in_turn(release, trouble, ignores_rollout)?
             }

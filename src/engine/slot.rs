@@ -217,7 +217,7 @@ impl Slots<'_> {
             return Ok(());
         };
         for id in &slot.until {
-            let Some(probe) = self.work.catalog.iter().find(|item| item.id == *id) else { continue };
+            let Some(probe) = self.work.catalog.iter().find(|item| item.id == **id) else { continue };
             self.report.event(&Event::Waiting(probe));
             // without that the lease only ends earlier
             let _ = held.renew();

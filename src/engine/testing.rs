@@ -84,7 +84,7 @@ impl Machine {
             },
             Err(stop) => Err(stop.into_error()),
         };
-        (run.changes.into_iter().map(|(id, _)| id).collect(), ended)
+        (run.changes.into_iter().map(|(id, _)| id.to_string()).collect(), ended)
     }
 
     pub fn make(&self, name: &str) {

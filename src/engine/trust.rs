@@ -102,8 +102,8 @@ impl Agent<'_> {
             {
                 *seen = LastSeen { serial: last, digest: String::new(), ..seen.clone() };
                 // a withdrawn release that this host rolled back from must not hold back the releases after it
-                if let Some(hold) = self.store.hold()?.filter(|hold| hold.not > last) {
-                    self.store.set_hold(Some(&StayOn { not: last, ..hold }))?;
+                if let Some(stay) = self.store.stay_on()?.filter(|stay| stay.not > last) {
+                    self.store.set_stay_on(Some(&StayOn { not: last, ..stay }))?;
                 }
             }
             trust.state.save(self.store.root(), &self.host.root)?;

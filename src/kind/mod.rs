@@ -22,6 +22,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::claim::Claim;
+pub use crate::document::ResourceId;
 use crate::document::fields::{self, AbsolutePath};
 use crate::document::{Doc, Pin};
 use crate::error::{Error, Place, Result, one_line};
@@ -219,7 +220,7 @@ impl About {
         Self { claims: vec![Claim::path(path)], ..Self::new(kind, path.to_string(), phase) }
     }
 
-    /// `KIND:KEY`.
+    /// Its id, as other resources refer to it.
     pub fn id(&self) -> String {
         format!("{}:{}", self.kind, self.key)
     }
@@ -377,8 +378,8 @@ impl dyn Resource {
 /// A resource in a catalog.
 #[derive(Debug)]
 pub struct Item {
-    /// `KIND:KEY`, unique in a catalog.
-    pub id: String,
+    /// Its id.
+    pub id: ResourceId,
     /// The role that it comes from.
     pub role: Arc<str>,
     /// Where it is defined.
@@ -407,7 +408,7 @@ impl Item {
     pub fn new(resource: Box<dyn Resource>, role: Arc<str>, place: Place) -> Self {
         let about = resource.about();
         Self {
-            id: about.id(),
+            id: ResourceId::new(about.kind, &about.key),
             role,
             place,
             after: Vec::new(),

@@ -408,7 +408,7 @@ impl PriorState {
 /// Whether a good release had a resource.
 fn was_good(store: &Store, id: &str) -> Result<bool> {
     let generations = store.generations()?;
-    Ok(generations.iter().any(|one| one.good && one.resources.iter().any(|known| known == id)))
+    Ok(generations.iter().any(|one| one.good && one.resources.iter().any(|known| *known == *id)))
 }
 
 /// The file at `path` as its package now ships it, if dpkg or rpm put it beside the file because the file had been changed.

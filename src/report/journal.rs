@@ -39,7 +39,7 @@ impl Report for Journal {
             }
             Event::Changed(item, change) => {
                 log!(Level::Info, KPULL_EVENT = "changed", KPULL_RESOURCE = item.id.as_str(), KPULL_ROLE = &*item.role;
-                    "{}: {}", one_line(&item.id), change.summary);
+                    "{}: {}", one_line(item.id.as_str()), change.summary);
             }
             Event::Unlabelled(_) => log!(Level::Warn, KPULL_EVENT = "unlabelled"; "{message}"),
             Event::Exposed(_) => log!(Level::Warn, KPULL_EVENT = "exposed"; "{message}"),
@@ -59,20 +59,20 @@ impl Report for Journal {
             }
             Event::Passing(item) => {
                 log!(Level::Info, KPULL_EVENT = "probe_passed", KPULL_RESOURCE = item.id.as_str();
-                    "{}: passed", one_line(&item.id));
+                    "{}: passed", one_line(item.id.as_str()));
             }
             Event::Saved(_) => log!(Level::Warn, KPULL_EVENT = "saved"; "{message}"),
             Event::Lost(id, error) => {
-                log!(Level::Warn, KPULL_EVENT = "not_restored", KPULL_RESOURCE = *id, KPULL_CODE = error.code().name; "{message}");
+                log!(Level::Warn, KPULL_EVENT = "not_restored", KPULL_RESOURCE = id.as_str(), KPULL_CODE = error.code().name; "{message}");
             }
             Event::Overruled(id, error) => {
-                log!(Level::Warn, KPULL_EVENT = "overruled", KPULL_RESOURCE = *id, KPULL_CODE = error.code().name; "{message}");
+                log!(Level::Warn, KPULL_EVENT = "overruled", KPULL_RESOURCE = id.as_str(), KPULL_CODE = error.code().name; "{message}");
             }
             Event::RolloutWaiting(_) => log!(Level::Info, KPULL_EVENT = "rollout_waiting"; "{message}"),
             Event::LockNotReturned(_) => log!(Level::Warn, KPULL_EVENT = "lock_not_returned"; "{message}"),
-            Event::StaysOn(hold) => log!(Level::Warn, KPULL_EVENT = "stays_on", KPULL_SERIAL = hold.not; "{message}"),
-            Event::RolledBack(hold) => {
-                log!(Level::Error, KPULL_EVENT = "rolled_back", KPULL_SERIAL = hold.serial; "{message}: {}", visible(&hold.why));
+            Event::StaysOn(stay) => log!(Level::Warn, KPULL_EVENT = "stays_on", KPULL_SERIAL = stay.not; "{message}"),
+            Event::RolledBack(stay) => {
+                log!(Level::Error, KPULL_EVENT = "rolled_back", KPULL_SERIAL = stay.serial; "{message}: {}", visible(&stay.why));
             }
             Event::Done(summary) => {
                 log!(Level::Info, KPULL_EVENT = "done", KPULL_CHANGED = summary.changed.len(), KPULL_SERIAL = summary.serial.unwrap_or(0);

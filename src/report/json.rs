@@ -69,11 +69,11 @@ impl Report for Json {
             Event::RolloutWaiting(why) => json!({ "event": "rollout_waiting", "why": why }),
             Event::LockNotReturned(why) => json!({ "event": "lock_not_returned", "error": why }),
             Event::Saved(path) => json!({ "event": "saved", "path": path }),
-            Event::StaysOn(hold) => json!({ "event": "stays_on", "release": hold.not, "stays_with": hold.serial,
-                "why": hold.why, "again": hold.again }),
-            Event::RolledBack(hold) => {
-                json!({ "event": "rolled_back", "from": hold.not, "to": hold.serial, "why": hold.why,
-                "tries": hold.tries, "again": hold.again })
+            Event::StaysOn(stay) => json!({ "event": "stays_on", "release": stay.not, "stays_with": stay.serial,
+                "why": stay.why, "again": stay.again }),
+            Event::RolledBack(stay) => {
+                json!({ "event": "rolled_back", "from": stay.not, "to": stay.serial, "why": stay.why,
+                "tries": stay.tries, "again": stay.again })
             }
             Event::Done(summary) => {
                 let mut value = serde_json::to_value(summary).unwrap_or_default();

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::advice::complete;
 use crate::error::{Error, one_line, visible};
-use crate::kind::{Change, Item};
+use crate::kind::{Change, Item, ResourceId};
 use crate::store::StayOn;
 use crate::trust::{KeySet, Manifest};
 
@@ -115,9 +115,9 @@ pub enum Event<'a> {
     /// A local edit of this file was saved before the file was overwritten or removed.
     Saved(&'a str),
     /// The prior state of a resource that no role wants any more can't be restored. The resource's id, and why.
-    Lost(&'a str, &'a Error),
+    Lost(&'a ResourceId, &'a Error),
     /// Something else on this host will undo a resource at the next boot. The resource's id; what that is, and what to do about it.
-    Overruled(&'a str, &'a Error),
+    Overruled(&'a ResourceId, &'a Error),
     /// There is a newer release, and other hosts go first: which release, and why.
     RolloutWaiting(&'a str),
     /// A lock could not be returned, and why; the next run tries again.
@@ -165,22 +165,22 @@ impl Event<'_> {
                     .into_owned()
             }
             Self::Lost(id, error) => {
-                let id = one_line(id);
+                let id = one_line(id.as_str());
                 complete(&format!("{id}: can't be restored: {error}; `kpull disown {id}` leaves it as it is"))
                     .into_owned()
             }
-            Self::Overruled(id, error) => format!("{}: {}", one_line(id), advised(error)),
+            Self::Overruled(id, error) => format!("{}: {}", one_line(id.as_str()), advised(error)),
             Self::RolloutWaiting(why) => format!("waits for its turn with {why}"),
             Self::LockNotReturned(why) => {
                 format!("the lock could not be returned, and the next run tries again: {why}")
             }
-            Self::StaysOn(hold) => {
-                let until = hold.again.map_or_else(String::new, |again| format!(" until {again:.0}"));
-                let StayOn { not, serial, why, .. } = hold;
+            Self::StaysOn(stay) => {
+                let until = stay.again.map_or_else(String::new, |again| format!(" until {again:.0}"));
+                let StayOn { not, serial, why, .. } = stay;
                 format!("release {not} is held back{until}, this host stays on release {serial}: {why}")
             }
-            Self::RolledBack(hold) => {
-                format!("release {} failed on this host: rolling back to release {}", hold.not, hold.serial)
+            Self::RolledBack(stay) => {
+                format!("release {} failed on this host: rolling back to release {}", stay.not, stay.serial)
             }
             Self::Planned(..)
             | Self::Changed(..)
@@ -209,16 +209,16 @@ pub struct Summary {
     /// Resources of the host.
     pub resources: usize,
     /// Ids of those that were, or would be, changed.
-    pub changed: Vec<String>,
+    pub changed: Vec<ResourceId>,
     /// How many of those had drifted from a release that was applied before.
     pub drifted: usize,
     /// Ids of units that were, or would be, restarted or reloaded because something that they watch changed.
-    pub restarted: Vec<String>,
+    pub restarted: Vec<ResourceId>,
     /// Probes that passed.
     pub probes: usize,
     /// Ids of those that a preview can't compare, because it reads no secrets.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub uncompared: Vec<String>,
+    pub uncompared: Vec<ResourceId>,
     /// Whether the up-to-date check ended the run: nothing was touched, and no source has news.
     pub up_to_date: bool,
     /// Why the newest release is not applied yet, when other hosts go first.

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use crate::document::ResourceId;
 use crate::report::{Event, Report};
 use crate::store::StayOn;
 
@@ -9,7 +10,7 @@ use crate::store::StayOn;
 #[derive(Clone, Debug, Default)]
 pub struct Note {
     /// Ids of resources that were changed, also by a rollback.
-    pub changed: Vec<String>,
+    pub changed: Vec<ResourceId>,
     /// How many of those had drifted from a release that was applied before.
     pub drifted: usize,
     /// The rollback, if there was one.
@@ -42,7 +43,7 @@ impl Report for Notes<'_> {
                 note.changed.extend(summary.changed.iter().cloned());
                 note.drifted += summary.drifted;
             }
-            Event::RolledBack(hold) => self.note.borrow_mut().back = Some((*hold).clone()),
+            Event::RolledBack(stay) => self.note.borrow_mut().back = Some((*stay).clone()),
             _ => {}
         }
         self.to.event(event);

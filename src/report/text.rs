@@ -105,7 +105,7 @@ impl Text {
 
     /// The resource and its change, on two lines when they are too long for one. `used` is the width of `before` in columns.
     fn headline(&self, before: &str, used: usize, item: &Item, change: &Change) -> Vec<String> {
-        let (id, summary) = (one_line(&item.id), self.paint("2", &change.summary));
+        let (id, summary) = (one_line(item.id.as_str()), self.paint("2", &change.summary));
         let place = match self.level {
             Level::Verbose => format!("  {}", self.paint("2", &format!("({})", item.place))),
             _ => String::new(),
@@ -254,9 +254,9 @@ impl Report for Text {
                 self.line(&signed("33", "!"));
                 self.hint("`kpull apply --retry` applies it anyway");
             }
-            Event::RolledBack(hold) => {
+            Event::RolledBack(stay) => {
                 self.line(&signed("31", "↶"));
-                self.line(&format!("  {}", self.paint("2", &hold.why)));
+                self.line(&format!("  {}", self.paint("2", &stay.why)));
             }
             Event::Passed(..)
             | Event::PassedMirror(..)

@@ -100,7 +100,7 @@ fn resolve_into(
                     turn.site.parts = shown.is_some().then(RefCell::default);
                     let built = build(&turn)?;
                     if let Some(shown) = shown.as_mut().filter(|_| turn.is_certain) {
-                        let ids = built.iter().map(|item| item.id.clone()).collect();
+                        let ids = built.iter().map(|item| item.id.to_string()).collect();
                         let (kind, role, place) = (entry.kind.name, role.name.clone(), turn.site.at_entry());
                         let mut parts = turn.site.parts.take().unwrap_or_default().into_inner();
                         let triggers = turn.notify.iter().map(|(id, trigger)| format!("{} {id}\n", trigger.word()));
@@ -316,7 +316,7 @@ fn build(turn: &Expansion<'_>) -> Result<Vec<Item>> {
     let is_own = |item: &Item| item.about.kind == site.entry.kind.name;
     let is_one = items.iter().filter(|item| is_own(item)).count() == 1;
     for item in &mut items {
-        if let Some(name) = is_secret.then(|| context.secrets.found_in(&item.id)).flatten() {
+        if let Some(name) = is_secret.then(|| context.secrets.found_in(item.id.as_str())).flatten() {
             return Err(Error::new(code::FIELD, format!("a {} can't be called by the secret {name}", item.about.kind))
                 .because("what tells resources from each other is shown and written down")
                 .at(site.at_entry(), "this resource")

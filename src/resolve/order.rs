@@ -45,8 +45,8 @@ pub fn predecessors(items: &[Item]) -> Result<Vec<Vec<usize>>> {
                 None => return Err(unknown(item, wanted, &index)),
             }
         }
-        for held in &item.about.before {
-            if let Some(&then) = index.get(held.as_str()) {
+        for gated in &item.about.before {
+            if let Some(&then) = index.get(gated.as_str()) {
                 before[then].push(at);
             }
         }
@@ -123,7 +123,7 @@ mod tests {
     use crate::resolve::testing::catalog;
 
     fn order(role: &str) -> Vec<String> {
-        catalog(role).unwrap().items.into_iter().map(|item| item.id).collect()
+        catalog(role).unwrap().items.into_iter().map(|item| item.id.to_string()).collect()
     }
 
     #[test]

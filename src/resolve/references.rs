@@ -6,7 +6,7 @@ use crate::error::{Error, code};
 use crate::kind::command::Run;
 use crate::kind::probe::Probe;
 use crate::kind::slot::Slot;
-use crate::kind::{Item, Trigger};
+use crate::kind::{Item, ResourceId, Trigger};
 use crate::text::fits;
 
 /// A pattern that matches no resource of a host.
@@ -15,7 +15,7 @@ pub struct Unmatched {
     /// The pattern.
     pub pattern: String,
     /// The resource that has it.
-    pub id: String,
+    pub id: ResourceId,
 }
 
 /// What a `notify` triggers, and the id that it names; an error that says what to write.
@@ -32,21 +32,23 @@ pub(super) fn notification(text: &str) -> Result<(String, Trigger), String> {
 
 /// The ids of a host's resources.
 struct Ids {
-    all: Vec<String>,
-    positions: HashMap<String, usize>,
+    all: Vec<ResourceId>,
+    positions: HashMap<ResourceId, usize>,
 }
 
 impl Ids {
     fn of(items: &[Item]) -> Self {
-        let all: Vec<String> = items.iter().map(|item| item.id.clone()).collect();
+        let all: Vec<ResourceId> = items.iter().map(|item| item.id.clone()).collect();
         let positions = all.iter().enumerate().map(|(at, id)| (id.clone(), at)).collect();
         Self { all, positions }
     }
 
     /// The ids that a pattern matches, without the one of the resource that has it; `None` for what is no pattern.
-    fn matching(&self, wanted: &str, own: &str) -> Option<Vec<String>> {
+    fn matching(&self, wanted: &str, own: &ResourceId) -> Option<Vec<String>> {
         let is_pattern = wanted.contains('*') && !self.positions.contains_key(wanted);
-        let found = || self.all.iter().filter(|id| *id != own && fits(id, wanted)).cloned().collect();
+        let found = || {
+            self.all.iter().filter(|id| *id != own && fits(id.as_str(), wanted)).map(ResourceId::to_string).collect()
+        };
         is_pattern.then(found)
     }
 }
@@ -112,7 +114,7 @@ fn notify(items: &mut [Item], ids: &Ids, unmatched: &mut BTreeSet<Unmatched>) ->
             let found: Vec<usize> = found
                 .unwrap_or_else(|| vec![target.clone()])
                 .iter()
-                .filter_map(|id| ids.positions.get(id))
+                .filter_map(|id| ids.positions.get(id.as_str()))
                 .copied()
                 .collect();
             if found.is_empty() && is_pattern {
@@ -120,7 +122,7 @@ fn notify(items: &mut [Item], ids: &Ids, unmatched: &mut BTreeSet<Unmatched>) ->
             } else if found.is_empty() && known.insert((item.place.to_string(), target)) {
                 let what = format!("`{}` notifies `{target}`, and there is no such resource on this host", item.id);
                 let kind = target.split(':').next().unwrap_or_default();
-                let same = ids.all.iter().map(String::as_str).filter(|id| id.split(':').next() == Some(kind));
+                let same = ids.all.iter().filter(|id| id.kind() == kind).map(ResourceId::as_str);
                 let advice = "`notify` names a unit or a command that a role of this host defines";
                 errors.push(dangling(item, what).help_nearest(target, same, advice));
             }
@@ -129,8 +131,9 @@ fn notify(items: &mut [Item], ids: &Ids, unmatched: &mut BTreeSet<Unmatched>) ->
     }
     for (at, id, trigger) in triggers.into_iter().filter(|(at, id, _)| ids.all[*at] != *id) {
         let watches = &mut items[at].about.watches;
-        if !watches.contains(&(id.clone(), trigger)) {
-            watches.push((id, trigger));
+        let watch = (id.to_string(), trigger);
+        if !watches.contains(&watch) {
+            watches.push(watch);
         }
     }
     errors
@@ -167,8 +170,8 @@ pub(super) fn unknown(items: &[Item]) -> Vec<Error> {
     let mut errors = Vec::new();
     for item in items {
         let watched = item.about.watches.iter().map(|(id, _)| ("watches", id));
-        let held = item.about.before.iter().map(|id| ("is a gate before", id));
-        for (verb, id) in watched.chain(held).filter(|(_, id)| !ids.contains(id.as_str())) {
+        let gated = item.about.before.iter().map(|id| ("is a gate before", id));
+        for (verb, id) in watched.chain(gated).filter(|(_, id)| !ids.contains(id.as_str())) {
             let what = format!("`{}` {verb} `{id}`, and there is no such resource on this host", item.id);
             let advice = "a resource is named KIND:KEY, like `template:/etc/etcd/etcd.env`";
             errors.push(dangling(item, what).help_nearest(id, ids.iter().copied(), advice));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::error::{Error, code};
-use crate::kind::{Claim, Item};
+use crate::kind::{Claim, Item, ResourceId};
 
 /// Fields in which the definitions of two roles may differ: the resource has what both say.
 const UNITED: [&str; 3] = ["restart_when", "reload_when", "on_change_of"];
@@ -18,7 +18,7 @@ pub(super) struct Shared {
     /// The fields of the entry that each item comes from.
     written: Vec<Arc<Value>>,
     /// Positions by id.
-    known: HashMap<String, usize>,
+    known: HashMap<ResourceId, usize>,
     /// Pairs of entries that contradict each other: one error is enough.
     refused: BTreeSet<[String; 2]>,
 }
@@ -88,7 +88,7 @@ fn unite<T: PartialEq>(list: &mut Vec<T>, more: Vec<T>) {
 
 /// The error for two roles that define one thing differently.
 fn differ(first: &Item, item: &Item, was: &Value, is: &Value) -> Error {
-    let subject = item.about.claims.first().map_or_else(|| item.id.clone(), Claim::subject);
+    let subject = item.about.claims.first().map_or_else(|| item.id.to_string(), Claim::subject);
     let fields = differing(was, is).join(", ");
     let what =
         format!("two roles decide about `{subject}`: {} and {}, which differ in {fields}", first.role, item.role);

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::document::ResourceId;
 use crate::error::Result;
 use crate::store::Store;
 
@@ -26,7 +27,7 @@ pub struct Vitals {
     /// When a run last found drift, and how many resources had drifted.
     pub drift: Option<(Timestamp, usize)>,
     /// Whether each probe that decides passed when it last ran, by id; without those that never ran.
-    pub probes: BTreeMap<String, bool>,
+    pub probes: BTreeMap<ResourceId, bool>,
     /// The certificates on this host, by name.
     pub certificates: BTreeMap<String, Ending>,
     /// The versions of the artifacts that are installed, by name.
@@ -60,11 +61,6 @@ impl Ending {
     }
 }
 
-/// A resource's id without its kind.
-pub fn strip_kind<'a>(id: &'a str, kind: &str) -> &'a str {
-    id.strip_prefix(kind).unwrap_or(id)
-}
-
 /// That a probe fails.
 pub fn failing(name: &str) -> String {
     format!("the probe {name} does not pass")
@@ -73,8 +69,7 @@ pub fn failing(name: &str) -> String {
 impl Vitals {
     /// What is unhealthy: probes that failed when they last ran, and certificates that have expired.
     pub fn troubles(&self, now: Timestamp) -> Vec<String> {
-        let probes =
-            self.probes.iter().filter(|(_, passed)| !**passed).map(|(id, _)| failing(strip_kind(id, "probe:")));
+        let probes = self.probes.iter().filter(|(_, passed)| !**passed).map(|(id, _)| failing(id.key()));
         let certificates = self.certificates.iter().filter_map(|(name, ending)| ending.trouble(name, now));
         probes.chain(certificates).collect()
     }

@@ -7,10 +7,11 @@ use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::document::ResourceId;
 use crate::error::{Context, Result, code};
 use crate::store::{CachedRelease, Store};
 
-const HOLD: &str = "hold.json";
+const STAY_ON: &str = "hold.json";
 
 /// The result of one apply.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -33,15 +34,15 @@ pub struct Generation {
     #[serde(default)]
     pub keys: u64,
     /// Ids of all resources of the host.
-    pub resources: Vec<String>,
+    pub resources: Vec<ResourceId>,
     /// Ids and summaries of the changes.
-    pub changes: BTreeMap<String, String>,
+    pub changes: BTreeMap<ResourceId, String>,
     /// Whether all units and probes were healthy.
     #[serde(default)]
     pub good: bool,
     /// Probes and slots that passed, by id, with a digest of their definitions.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub checks: BTreeMap<String, String>,
+    pub checks: BTreeMap<ResourceId, String>,
     /// Why an older release than the newest was applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub back: Option<String>,
@@ -176,15 +177,15 @@ impl Store {
     }
 
     /// The release that the host stays on, if any.
-    pub fn hold(&self) -> Result<Option<StayOn>> {
-        self.read(HOLD)
+    pub fn stay_on(&self) -> Result<Option<StayOn>> {
+        self.read(STAY_ON)
     }
 
     /// Makes the host stay on a release; `None` makes it follow the newest again.
-    pub fn set_hold(&self, hold: Option<&StayOn>) -> Result<()> {
-        match hold {
-            Some(hold) => self.write(HOLD, hold),
-            None => self.root().remove(&Path::new("/").join(HOLD)),
+    pub fn set_stay_on(&self, stay: Option<&StayOn>) -> Result<()> {
+        match stay {
+            Some(stay) => self.write(STAY_ON, stay),
+            None => self.root().remove(&Path::new("/").join(STAY_ON)),
         }
     }
 
@@ -218,7 +219,7 @@ impl Store {
     fn sorted_generations(&self, keep: &Keep) -> Result<(Vec<Generation>, Vec<Generation>)> {
         let all = self.generations()?;
         let good: Vec<u64> = all.iter().rev().filter(|one| one.good).map(|one| one.number).take(2).collect();
-        let hold = self.hold()?.map(|hold| hold.release);
+        let stay = self.stay_on()?.map(|stay| stay.release);
         let oldest = keep.oldest();
         let first = all.len().saturating_sub(keep.generations.max(2));
         let last = all.last().map(|one| one.number);
@@ -226,7 +227,7 @@ impl Store {
             (*index < first || one.time < oldest)
                 && !good.contains(&one.number)
                 && Some(one.number) != last
-                && hold.as_ref() != Some(&one.release)
+                && stay.as_ref() != Some(&one.release)
         };
         let (expired, kept): (Vec<_>, Vec<_>) = all.into_iter().enumerate().partition(is_expired);
         let values = |numbered: Vec<(usize, Generation)>| numbered.into_iter().map(|(_, one)| one).collect();
@@ -298,7 +299,7 @@ mod tests {
         let at = |second| Timestamp::from_second(second).unwrap();
         let is_over = |again: Option<i64>, now| {
             let again = again.map(at);
-            let hold = StayOn {
+            let stay = StayOn {
                 release: "r".to_owned(),
                 serial: 1,
                 not: 2,
@@ -307,7 +308,7 @@ mod tests {
                 tries: 0,
                 again,
             };
-            hold.is_over(at(now))
+            stay.is_over(at(now))
         };
         assert_eq!([9, 10, 19, 20, 21].map(|now| is_over(Some(20), now)), [true, false, false, true, true]);
         assert!(!is_over(None, 9) && !is_over(None, 21));
@@ -336,7 +337,7 @@ mod tests {
     #[test]
     fn the_release_that_a_host_stays_with_is_never_dropped() {
         let (_dir, store) = store(&(1..=6).map(|number| generation(number, 100, number > 3)).collect::<Vec<_>>());
-        let hold = StayOn {
+        let stay = StayOn {
             release: format!("{:064}", 1),
             serial: 1,
             not: 6,
@@ -345,10 +346,10 @@ mod tests {
             tries: 0,
             again: None,
         };
-        store.set_hold(Some(&hold)).unwrap();
+        store.set_stay_on(Some(&stay)).unwrap();
         store.drop_generations(&Keep { generations: 2, days: 1 }).unwrap();
         assert_eq!(numbers(&store), [1, 5, 6]);
-        store.set_hold(None).unwrap();
-        assert_eq!(store.hold().unwrap(), None);
+        store.set_stay_on(None).unwrap();
+        assert_eq!(store.stay_on().unwrap(), None);
     }
 }

@@ -28,7 +28,7 @@ use nix::unistd::AccessFlags;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::document::{Files, layout};
+use crate::document::{Files, ResourceId, layout};
 use crate::error::{Context, Error, Exit, Result, code};
 use crate::host::root::{Access, Root};
 use crate::host::systemd::Trigger;
@@ -67,7 +67,7 @@ pub struct Lock(#[allow(dead_code, reason = "the lock is the open file")] File);
 pub struct PendingActions {
     /// Pending restarts and reloads by the ids of unit resources.
     #[serde(default, rename = "kicks")]
-    pub triggers: BTreeMap<String, Trigger>,
+    pub triggers: BTreeMap<ResourceId, Trigger>,
     /// Whether systemd has to reload its unit files.
     #[serde(default)]
     pub unit_files: bool,

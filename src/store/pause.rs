@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::document::ResourceId;
 use crate::error::Result;
 use crate::store::Store;
 
@@ -12,7 +13,7 @@ const FILE: &str = "held.json";
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 pub struct Pause {
     /// The resource.
-    pub id: String,
+    pub id: ResourceId,
     /// Since when.
     pub since: Timestamp,
     /// Until when.
@@ -37,11 +38,11 @@ impl Pause {
         store.write(FILE, &all)
     }
 
-    /// Lets go of a resource. Whether it was held.
+    /// Ends the pause of a resource. Whether it was paused.
     pub fn remove(id: &str, store: &Store) -> Result<bool> {
         let mut all = Self::now(store)?;
         let count = all.len();
-        all.retain(|one| one.id != id);
+        all.retain(|one| one.id != *id);
         store.write(FILE, &all)?;
         Ok(all.len() != count)
     }
@@ -55,20 +56,20 @@ mod tests {
     fn a_later_pause_replaces_an_earlier_one_of_the_same_resource_only() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("state")).unwrap();
-        let hold = |id: &str, why: &str| {
+        let hold = |path: &str, why: &str| {
             let since = Timestamp::now();
             let until = since + jiff::SignedDuration::from_hours(1);
-            Pause { id: id.to_owned(), since, until, why: why.to_owned() }.save(&store).unwrap();
+            Pause { id: ResourceId::new("file", path), since, until, why: why.to_owned() }.save(&store).unwrap();
         };
         let all = || -> Vec<(String, String)> {
-            Pause::now(&store).unwrap().into_iter().map(|one| (one.id, one.why)).collect()
+            Pause::now(&store).unwrap().into_iter().map(|one| (one.id.to_string(), one.why)).collect()
         };
         let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
             pairs.iter().map(|(id, why)| ((*id).to_owned(), (*why).to_owned())).collect()
         };
-        hold("file:/a", "first");
-        hold("file:/b", "other");
-        hold("file:/a", "second");
+        hold("/a", "first");
+        hold("/b", "other");
+        hold("/a", "second");
         assert_eq!(all(), pairs(&[("file:/b", "other"), ("file:/a", "second")]));
         assert!(!Pause::remove("file:/c", &store).unwrap());
         assert!(Pause::remove("file:/a", &store).unwrap());

@@ -334,7 +334,7 @@ fn every_artifact_has_a_digest_and_no_role_downloads_by_itself() {
 fn certificates_have_ecdsa_keys_and_live_a_year() {
     for (host, vars) in &Made::shipped().site.hosts {
         let certificates = Made::shipped().catalog(host, "amd64").items;
-        let names = certificates.iter().filter_map(|item| item.id.strip_prefix("certificate:"));
+        let names = certificates.iter().filter(|item| item.id.kind() == "certificate").map(|item| item.id.key());
         for name in names {
             let certificate = Made::shipped().certificate(host, name);
             let days = certificate.not_after.duration_since(certificate.not_before).as_hours() / 24;

@@ -107,8 +107,10 @@ impl Made {
             }
         }
         let left = catalog.items.iter().filter(|item| item.about.kind != "artifact");
-        let left =
-            left.filter(|item| item.resource.observe(&work).unwrap().is_some()).map(|item| item.id.clone()).collect();
+        let left = left
+            .filter(|item| item.resource.observe(&work).unwrap().is_some())
+            .map(|item| item.id.to_string())
+            .collect();
         let mut entries = BTreeMap::new();
         read(dir.path(), "", &mut entries);
         Tree { entries, left }

@@ -120,7 +120,7 @@ fn containerd_comes_from_each_family_s_own_packages_or_from_pinned_tarballs() {
     let of_site = |made: &Made, facts: &Facts| {
         let catalog = resolve(&made.site, "node1", facts, &SecretStore::encrypted()).unwrap();
         let own = catalog.items.iter().filter(|item| &*item.role == "containerd").map(|item| item.id.clone());
-        own.filter(|id| id.starts_with("package:") || id.starts_with("artifact:")).collect::<Vec<_>>()
+        own.filter(|id| matches!(id.kind(), "package" | "artifact")).collect::<Vec<_>>()
     };
     let of = |facts: &Facts| of_site(&made, facts);
     assert_eq!(of(&facts), ["package:containerd", "package:containernetworking-plugins"]);

@@ -13,7 +13,7 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
     let mut made: HashMap<&str, Vec<&str>> = HashMap::new();
     for host in &subject.hosts {
         for item in host.items.iter().filter(|item| writers(item).is_none()) {
-            made.entry(&item.id).or_default().push(host.name);
+            made.entry(item.id.as_str()).or_default().push(host.name);
         }
     }
     let mut found = Vec::new();
@@ -35,9 +35,9 @@ fn missing(subject: &Subject<'_>, host: &Host<'_>, made: &HashMap<&str, Vec<&str
     // an entry of a role can be several resources with the same needs
     let mut known = BTreeSet::new();
     for item in host.items {
-        let awaited = writers(item).map(|_| &item.id);
+        let awaited = writers(item).map(|_| item.id.as_str());
         let is_made = |id: &str| made.contains_key(id) || made.keys().any(|made| id.contains('*') && fits(made, id));
-        for id in item.needs.iter().chain(awaited).filter(|id| !is_made(id)) {
+        for id in item.needs.iter().map(String::as_str).chain(awaited).filter(|id| !is_made(id)) {
             if !known.insert(id) {
                 continue;
             }

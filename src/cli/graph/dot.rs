@@ -16,12 +16,12 @@ pub(super) fn write(catalog: &Catalog) -> String {
         let _ = writeln!(out, "  subgraph {cluster} {{\n    label = {label};\n    color = \"#94a3b8\";");
         for at in items {
             let item = &catalog.items[at];
-            let _ = writeln!(out, "    {} [tooltip = {}];", quoted(&item.id), quoted(&item.place.to_string()));
+            let _ = writeln!(out, "    {} [tooltip = {}];", quoted(item.id.as_str()), quoted(&item.place.to_string()));
         }
         out.push_str("  }\n");
     }
     for (from, to, edge) in edges(catalog) {
-        let (from, to) = (quoted(&catalog.items[from].id), quoted(&catalog.items[to].id));
+        let (from, to) = (quoted(catalog.items[from].id.as_str()), quoted(catalog.items[to].id.as_str()));
         let color = edge.color();
         let _ = match edge {
             Edge::After => writeln!(out, "  {from} -> {to} [color = {color:?}];"),

@@ -11,7 +11,7 @@ pub(super) fn write(catalog: &Catalog) -> String {
     for (number, (role, items)) in roles(catalog).into_iter().enumerate() {
         let _ = writeln!(out, "  subgraph r{number} [{}]", quoted(role));
         for at in items {
-            let _ = writeln!(out, "    n{at}[{}]", quoted(&catalog.items[at].id));
+            let _ = writeln!(out, "    n{at}[{}]", quoted(catalog.items[at].id.as_str()));
         }
         out.push_str("  end\n");
     }
