@@ -100,6 +100,9 @@ on_removal = "remove"
 name = "web.service"
 enable = {is_new}
 content = "[Unit]\nDescription={text}\n[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n"
+[[unit]]
+name = "data.volume"
+content = "[Volume]\nLabel=text={text}\n"
 [[firewall]]
 zone = "public"
 ports = ["{port}/tcp"]

@@ -19,6 +19,7 @@ mod packages;
 mod permissions;
 mod places;
 mod probes;
+mod quadlets;
 mod quickstart;
 mod reports;
 mod rollout;

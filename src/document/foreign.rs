@@ -12,6 +12,21 @@ const NAMES: &[(&[&str], &str, &str)] = &[
         "unit",
         "what runs at times is a [[unit]] called NAME.timer, with `OnCalendar=` in its [Timer], and the [[unit]] NAME.service that it starts",
     ),
+    (
+        &[
+            "container",
+            "podman_container",
+            "docker_container",
+            "quadlet",
+            "podman",
+            "docker",
+            "docker_compose",
+            "compose",
+            "pod",
+        ],
+        "unit",
+        "a container is a [[unit]]: `name = \"NAME.container\"`, with a Quadlet file as `content`",
+    ),
     (&["mounts", "fstab", "automount"], "mount", "that is a [[mount]]: `where` and `what`"),
     (
         &["hostname", "timezone", "locale", "locale_gen", "keymap", "timedatectl", "localectl"],

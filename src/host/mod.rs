@@ -468,7 +468,7 @@ fn kept<T>(cell: &OnceCell<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
 
 /// Whether systemd reads `path` as (part of) a unit, or generates a unit from it.
 pub fn is_unit_file(path: &Path) -> bool {
-    unit_files::DIRS.iter().chain(&["/etc/init.d"]).any(|dir| path.starts_with(dir))
+    unit_files::DIRS.iter().chain(&["/etc/init.d", unit_files::QUADLETS]).any(|dir| path.starts_with(dir))
 }
 
 /// Whether firewalld reads `path`: as a zone, a service, a set, …

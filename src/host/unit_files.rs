@@ -12,6 +12,9 @@ use crate::host::root::{FileType, Root};
 /// The administrator's directory for units, and for the links that enable units.
 pub const ETC: &str = "/etc/systemd/system";
 
+/// The administrator's directory for Quadlet files, from which podman's generator makes units.
+pub const QUADLETS: &str = "/etc/containers/systemd";
+
 /// Where systemd looks for units; the first wins.
 pub const DIRS: [&str; 5] =
     [ETC, "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
@@ -386,6 +389,12 @@ fn install(text: &str) -> BTreeMap<String, Vec<String>> {
         words.extend(value.split_whitespace().map(|word| word.trim_matches(['"', '\'']).to_owned()));
     }
     keys
+}
+
+/// Whether `[Install]` names a unit that starts this one.
+pub fn is_wanted(text: &str) -> bool {
+    let install = install(text);
+    ["WantedBy", "RequiredBy", "UpheldBy"].iter().any(|key| install.get(*key).is_some_and(|words| !words.is_empty()))
 }
 
 /// A word of `[Install]` with its specifiers expanded; `None` for specifiers that depend on more than the names of unit and host.

@@ -4,6 +4,7 @@ mod check;
 mod fields;
 mod links;
 mod listen;
+mod quadlet;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,8 @@ pub struct Unit {
     /// Its name.
     pub name: String,
     own: Own,
+    /// The role's Quadlet file, from which podman makes the unit.
+    made_from: Option<String>,
     /// Whether it starts at boot; unchanged if `None`.
     pub enable: Option<bool>,
     state: ActiveState,
@@ -118,7 +121,7 @@ impl Unit {
 
     /// The role's texts: its file, then its drop-ins in systemd's order.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
-        self.own.text.iter().chain(self.own.dropins.values()).map(String::as_str)
+        self.own.text.iter().chain(self.own.dropins.values()).chain(&self.made_from).map(String::as_str)
     }
 
     /// The value of `RefuseManualStop=` in the role's texts.
@@ -219,6 +222,10 @@ impl Unit {
     /// The error for a unit that does not exist.
     fn missing(&self, host: &Host) -> Result<Error> {
         let error = Error::new(code::UNIT, format!("there is no unit {}: no file and no package gives it", self.name));
+        if self.made_from.is_some() {
+            return Ok(error
+                .help("`/usr/lib/systemd/system-generators/podman-system-generator -dryrun` shows why podman makes none"));
+        }
         let names = unit_files::names(&host.root)?;
         Ok(error.help_nearest(
             &self.name,
@@ -436,6 +443,8 @@ impl Resource for Unit {
             host.forget_units();
             return Ok(());
         }
+        // a generator may make it
+        host.settle_unit_files()?;
         let is_there = self.is_there(host, &found)?;
         let may_come = Self::is_of_absent_package(host, work.catalog);
         if self.should_run() && !self.is_restored && matches!(found, Found::Missing) && !may_come {
@@ -452,7 +461,6 @@ impl Resource for Unit {
             }
         }
         if host.is_live() {
-            host.settle_unit_files()?;
             if is_there || !self.is_restored || self.state != ActiveState::Running {
                 self.change_state(work, change.trigger)?;
             }
@@ -480,7 +488,8 @@ impl Unit {
         let host = work.host;
         let found = unit_files::find(&host.root, &self.name, &Own::default())?;
         // a unit that kpull creates neither ran nor was enabled
-        let is_new = matches!(found, Found::Missing) && self.own.text.is_some();
+        let is_ours = self.own.text.is_some() || (self.made_from.is_some() && !self.is_there(host, &found)?);
+        let is_new = matches!(found, Found::Missing) && is_ours;
         let is_enabled = || -> Result<bool> {
             let names = match &found {
                 Found::File(file) => vec![&*self.name, &file.name],

@@ -206,6 +206,10 @@ fn names_from_other_tools_get_advice_with_the_name_in_kpull() {
             "what runs at times is a [[unit]] called NAME.timer, with `OnCalendar=` in its [Timer], and the [[unit]] NAME.service that it starts",
         ),
         ("[[fstab]]\npath = \"/srv\"", "that is a [[mount]]: `where` and `what`"),
+        (
+            "[[docker_container]]\nname = \"web\"",
+            "a container is a [[unit]]: `name = \"NAME.container\"`, with a Quadlet file as `content`",
+        ),
         ("[[mount]]\npath = \"/srv\"", "that is `where`"),
         ("[[timezone]]\nname = \"Etc/UTC\"", "that is a [[system]]: `hostname`, `timezone`, `locale` or `keymap`"),
         ("[[file]]\ndest = \"/a\"", "that is `path`"),

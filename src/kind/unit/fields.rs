@@ -8,10 +8,11 @@ use serde::Deserialize;
 
 use super::check::Check;
 use super::listen::{Listen, TextOrTable};
+use super::quadlet::{self, Quadlet};
 use super::{ActiveState, Unit, starters_of};
 use crate::document::fields::{AbsolutePath, HumanDuration, is_argv};
-use crate::error::{Result, nearest};
-use crate::host::unit_files::{self, ETC, Own};
+use crate::error::{Error, Result, nearest};
+use crate::host::unit_files::{self, ETC, Flaw, Own, QUADLETS};
 use crate::host::zone::Traffic;
 use crate::kind::file::File;
 use crate::kind::{Build, Fields, Resource, Trigger};
@@ -20,8 +21,8 @@ use crate::kind::{Build, Fields, Resource, Trigger};
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnitFields {
-    /// The unit's name with its type: `etcd.service`, `backup@daily.timer`.
-    name: UnitName,
+    /// The unit's name with its type: `etcd.service`, `backup@daily.timer`; or that of a Quadlet file, `web.container`.
+    name: FileName,
     /// The whole text of the unit's file.
     content: Option<String>,
     /// The name of a template in the role's `templates/`.
@@ -55,6 +56,8 @@ pub struct UnitFields {
     check: Option<Vec<String>>,
     /// How long the check may fail after a start or restart, by whomever; `30s` when left out.
     check_within: Option<HumanDuration>,
+    /// For a Quadlet file: the file with the credentials of the registry, as `podman login` writes it.
+    authfile: Option<AbsolutePath>,
     /// Whether it goes on running when no role has it any more; it stops when kpull has started it or brought its file, when
     /// this is left out.
     #[serde(default)]
@@ -71,41 +74,70 @@ impl TryFrom<String> for UnitName {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let (stem, kind) = text.rsplit_once('.').unwrap_or((&text, ""));
-        if !unit_files::TYPES.contains(&kind) {
-            let near = nearest(kind, unit_files::TYPES).filter(|_| !kind.is_empty());
-            let advice = match near {
-                Some(near) => format!("did you mean `{stem}.{near}`?"),
-                None => format!("it ends in one of .{}", unit_files::TYPES.join(", .")),
-            };
-            return Err(format!("`{text}` is not the name of a unit: {advice}"));
-        }
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || ":_.\\-@".contains(c);
-        if stem.is_empty() || stem.starts_with('@') || text.len() > 255 || !text.chars().all(is_plain) {
-            return Err(format!(
-                "`{text}` is not the name of a unit: letters, digits and `:-_.\\@` make one, at most 255 of them"
-            ));
-        }
+        check_name(&text, &unit_files::TYPES)?;
         Ok(Self(text))
     }
+}
+
+/// The name of a unit, or of a Quadlet file.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(with = "String")]
+struct FileName(String);
+
+impl TryFrom<String> for FileName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text.ends_with(".image") || text.ends_with(".build") {
+            return Err(format!("`{text}` is not supported: name the image in the .container, with its digest"));
+        }
+        let types = unit_files::TYPES.into_iter().chain(quadlet::TYPES.map(|(kind, _)| kind));
+        check_name(&text, &types.collect::<Vec<_>>())?;
+        Ok(Self(text))
+    }
+}
+
+/// Checks that a name is valid, and of one of these types.
+fn check_name(text: &str, types: &[&str]) -> Result<(), String> {
+    let (stem, kind) = text.rsplit_once('.').unwrap_or((text, ""));
+    if !types.contains(&kind) {
+        let near = nearest(kind, types.iter().copied()).filter(|_| !kind.is_empty());
+        let advice = match near {
+            Some(near) => format!("did you mean `{stem}.{near}`?"),
+            None => format!("it ends in one of .{}", types.join(", .")),
+        };
+        return Err(format!("`{text}` is not the name of a unit: {advice}"));
+    }
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || ":_.\\-@".contains(c);
+    if stem.is_empty() || stem.starts_with('@') || text.len() > 255 || !text.chars().all(is_plain) {
+        return Err(format!(
+            "`{text}` is not the name of a unit: letters, digits and `:-_.\\@` make one, at most 255 of them"
+        ));
+    }
+    Ok(())
 }
 
 impl Fields for UnitFields {
     const NAME: &'static str = "unit";
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        let name = self.name.0.clone();
-        let text = self.text(build)?;
+        let (field, text) = self.text(build)?.unzip();
         self.check(build, text.is_some())?;
+        let quadlet = self.quadlet(build, field.zip(text.as_deref()))?;
+        let (name, dir) = match &quadlet {
+            Some(quadlet) => (quadlet.service.clone(), QUADLETS),
+            None => (self.name.0.clone(), ETC),
+        };
         let mut files: Vec<Box<dyn Resource>> = Vec::new();
         let mut watches = Vec::new();
-        let texts = text.iter().map(|text| (format!("{ETC}/{name}"), text));
+        let texts = text.iter().map(|text| (format!("{dir}/{}", self.name.0), text));
         let dropins = self.dropins.iter().map(|(file, text)| (format!("{ETC}/{name}.d/{file}"), text));
         for (path, text) in texts.chain(dropins) {
             let path = AbsolutePath::try_from(path).map_err(|why| build.invalid("name", &why))?;
             let file = File::new("unit-file", path, text.as_bytes(), build.is_secret());
-            // restarting a target or slice stops everything in it
-            if !name.ends_with(".target") && !name.ends_with(".slice") {
+            // restarting a target or slice stops everything in it, and podman keeps networks and volumes as they are
+            if ![".target", ".slice", ".network", ".volume"].iter().any(|end| self.name.0.ends_with(end)) {
                 watches.push((format!("{}:{}", file.kind, file.path), Trigger::Restart));
             }
             files.push(Box::new(file));
@@ -123,11 +155,20 @@ impl Fields for UnitFields {
             _ if unit_files::is_template(&name) => ActiveState::Any,
             (true, _) => ActiveState::Stopped,
             (false, Some(true)) => ActiveState::Running,
+            (false, _) if quadlet.as_ref().is_some_and(|one| unit_files::is_wanted(&one.text)) => ActiveState::Running,
             (false, _) => ActiveState::Any,
         };
+        let (own, made_from) = match &quadlet {
+            Some(quadlet) => (Own::default(), Some(quadlet.text.clone())),
+            None => (Own { text, dropins: self.dropins }, None),
+        };
+        if let Some(quadlet) = quadlet {
+            files.insert(0, Box::new(quadlet));
+        }
         files.push(Box::new(Unit {
             name,
-            own: Own { text, dropins: self.dropins },
+            own,
+            made_from,
             enable: self.enable,
             state: self.state.unwrap_or(default),
             mask: self.mask.then_some(true),
@@ -148,7 +189,7 @@ impl UnitFields {
     /// the name.
     pub(in crate::kind) fn of_text(name: String, text: String, enable: bool) -> Result<Self, String> {
         Ok(Self {
-            name: UnitName::try_from(name)?,
+            name: FileName::try_from(name)?,
             content: Some(text),
             template: None,
             source: None,
@@ -162,12 +203,13 @@ impl UnitFields {
             slot: None,
             check: None,
             check_within: None,
+            authfile: None,
             keep_running: false,
         })
     }
 
-    /// The text of the unit's file, if the role has it.
-    fn text(&self, build: &dyn Build) -> Result<Option<String>> {
+    /// The text of the unit's file, if the role has it, and the field that names it.
+    fn text(&self, build: &dyn Build) -> Result<Option<(&'static str, String)>> {
         let (field, text) = match (&self.content, &self.template, &self.source) {
             (None, None, None) => return Ok(None),
             (Some(text), None, None) => ("content", text.clone()),
@@ -178,8 +220,30 @@ impl UnitFields {
             }
             _ => return Err(build.invalid("name", "set at most one of `content`, `template` and `source`")),
         };
-        check_text(build, field, &self.name.0, &text)?;
-        Ok(Some(text))
+        unit_files::check(&text).map_err(|flaw| flawed(build, field, &self.name.0, &flaw))?;
+        Ok(Some((field, text)))
+    }
+
+    /// What a Quadlet file needs; `None` for a unit.
+    fn quadlet(&self, build: &dyn Build, text: Option<(&str, &str)>) -> Result<Option<Quadlet>> {
+        let name = &self.name.0;
+        let Some(service) = quadlet::service(name) else {
+            let why = "only a Quadlet file, like `web.container`, has an image to pull";
+            return build.refuse_if(self.authfile.is_some(), "authfile", why).map(|()| None);
+        };
+        let why = "write a file for each container, by `for_each`: kpull has no templates of Quadlet files";
+        build.refuse_if(name.contains('@'), "name", why)?;
+        let why =
+            "its `[Install]` section says when it starts, and a container that starts at boot runs now: remove this";
+        build.refuse_if(self.enable.is_some(), "enable", why)?;
+        build.refuse_if(!self.dropins.is_empty(), "dropins", "the role has the whole file: write this there")?;
+        let Some((field, text)) = text else {
+            let why = format!("set `content`, `template` or `source`; of a package's file, name the unit: `{service}`");
+            return Err(build.invalid("name", &why));
+        };
+        let image = quadlet::image(name, text).map_err(|flaw| flawed(build, field, name, &flaw))?;
+        let (name, text, authfile) = (name.clone(), text.to_owned(), self.authfile.clone());
+        Ok(Some(Quadlet { name, service, text, image, authfile }))
     }
 
     /// Checks that the fields fit together.
@@ -188,7 +252,7 @@ impl UnitFields {
             let is_name = file.ends_with(".conf") && !file.starts_with('.') && !file.contains(['/', '\0']);
             let why = format!("a drop-in is named like `10-limits.conf`, and `{file}` is not");
             build.refuse_if(!is_name, "dropins", &why)?;
-            check_text(build, "dropins", file, text)?;
+            unit_files::check(text).map_err(|flaw| flawed(build, "dropins", file, &flaw))?;
         }
         for listen in &self.listens {
             let is_tcp = matches!(&listen.at, Traffic::Ports(range) if range.protocol == "tcp");
@@ -220,9 +284,9 @@ impl UnitFields {
     }
 }
 
-fn check_text(build: &dyn Build, field: &str, name: &str, text: &str) -> Result<()> {
-    unit_files::check(text)
-        .map_err(|flaw| build.invalid(field, &format!("line {} of {name}: {}: `{}`", flaw.line, flaw.why, flaw.text)))
+/// The error for a flaw in the text of the file `name`.
+fn flawed(build: &dyn Build, field: &str, name: &str, flaw: &Flaw) -> Error {
+    build.invalid(field, &format!("line {} of {name}: {}: `{}`", flaw.line, flaw.why, flaw.text))
 }
 
 #[cfg(test)]

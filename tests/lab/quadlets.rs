@@ -1,0 +1,302 @@
+//! Containers as units, with Debian 13's podman and a registry that asks for credentials.
+
+use std::process::Command;
+
+use crate::support::alone::World;
+use crate::support::cookbook::recipes;
+use crate::support::lab::{H1, Host, Lab, Output, Suite};
+use crate::support::machine::cache;
+
+/// Downloads packages of Debian to the directory `$1`, once, and offers them to the host with the root `$2`, with all that they need.
+const FETCH: &str = r#"
+set -eu
+root=$2
+mkdir -p "$1"/archives/partial "$1"/lists/partial
+cd "$1"
+shift 2
+exec 9> lock
+flock 9
+echo 'deb http://deb.debian.org/debian trixie main' > sources
+of_trixie() {
+    apt-get -qq -y --no-install-recommends -o Dir::Etc::sourcelist="$PWD/sources" -o Dir::Etc::sourceparts=/dev/null \
+        -o Dir::State::lists="$PWD/lists" -o Dir::State::status="$root/var/lib/dpkg/status" -o Dir::Cache="$PWD" "$@"
+}
+[ -e complete ] || { of_trixie update && of_trixie --download-only install "$@"; } > log 2>&1 || { cat log >&2; exit 1; }
+: > complete
+cp archives/*.deb "$root/srv/apt"
+"#;
+
+/// Prepares the host: a registry at 127.0.0.1:5000 for `lab` with the password `secret`, and podman's settings for a lab.
+const PREPARE: &str = r#"
+set -eu
+cd /srv/apt
+apt-ftparchive packages . > Packages
+apt-ftparchive release . > /tmp/Release
+mv /tmp/Release .
+apt-get -q update
+apt-get -qq -y --no-install-recommends install docker-registry
+hash=$(perl -e 'print crypt("secret", q($2b$04$abcdefghijklmnopqrstuu))')
+echo "lab:$hash" > /etc/docker/registry/users
+cat > /etc/docker/registry/config.yml <<END
+version: 0.1
+http: { addr: 127.0.0.1:5000 }
+storage: { filesystem: { rootdirectory: /var/lib/docker-registry } }
+auth: { htpasswd: { realm: lab, path: /etc/docker/registry/users } }
+END
+systemctl restart docker-registry
+mkdir -p /etc/containers/registries.conf.d
+cat > /etc/containers/registries.conf.d/lab.conf <<END
+[[registry]]
+prefix = "registry.example.org"
+location = "127.0.0.1:5000"
+insecure = true
+END
+# the host's disk is an overlay, on which there can be no other
+cat > /etc/containers/storage.conf <<END
+[storage]
+driver = "vfs"
+runroot = "/run/containers/storage"
+graphroot = "/var/lib/containers/storage"
+END
+# root in a lab can't raise limits, and lacks controllers
+mkdir /etc/containers/containers.conf.d
+cat > /etc/containers/containers.conf.d/lab.conf <<END
+[containers]
+pids_limit = 0
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+END
+"#;
+
+/// Pushes the image `$1` of version `$2`, which it serves at port 8080, and prints its digest.
+const PUSH: &str = r#"
+set -eu
+registry=http://lab:secret@127.0.0.1:5000/v2/$1
+blob() { # FILE: prints the descriptor's digest and size
+    digest=sha256:$(sha256sum "$1" | cut -d' ' -f1)
+    at=$(curl -sf -X POST -D - -o /dev/null "$registry/blobs/uploads/" | tr -d '\r' | sed -n 's/^Location: //Ip')
+    curl -sf -u lab:secret -X PUT -H 'Content-Type: application/octet-stream' --data-binary "@$1" "$at&digest=$digest"
+    printf '"digest": "%s", "size": %s' "$digest" "$(stat -c %s "$1")"
+}
+layer=/srv/images/busybox.tar
+serve='trap "exit 0" TERM; echo "$VERSION" > /www/index.html; [ "$VERSION" != broken ] || exit 1; httpd -f -p 8080 -h /www & wait'
+jq -nc --arg serve "$serve" --arg env "VERSION=$2" --arg layer "sha256:$(sha256sum $layer | cut -d' ' -f1)" '{ architecture: "amd64",
+    os: "linux", config: { Entrypoint: ["/bin/sh", "-c", $serve], Env: [$env, "PATH=/bin"] },
+    rootfs: { type: "layers", diff_ids: [$layer] } }' > /tmp/config
+type=application/vnd.oci.image
+cat > /tmp/manifest <<END
+{ "schemaVersion": 2, "mediaType": "$type.manifest.v1+json",
+  "config": { "mediaType": "$type.config.v1+json", $(blob /tmp/config) },
+  "layers": [{ "mediaType": "$type.layer.v1.tar", $(blob $layer) }] }
+END
+curl -sf -X PUT -H "Content-Type: $type.manifest.v1+json" --data-binary @/tmp/manifest "$registry/manifests/$2" > /dev/null
+sha256sum /tmp/manifest | cut -d' ' -f1
+"#;
+
+/// A host with Debian 13 that podman can be installed on.
+fn world() -> World {
+    let world = World::on(Lab::of(Suite::Trixie, &[H1]));
+    let host = world.host();
+    let debs = cache().join("lab/trixie-podman");
+    let names = ["podman", "aardvark-dns", "docker-registry"];
+    Output::of(Command::new("bash").args(["-c", FETCH, "fetch"]).args([&debs, &host.root()]).args(names)).ok();
+    host.run(PREPARE).ok();
+    world
+}
+
+/// The digest of a new image of this name and version.
+fn push(host: Host<'_>, name: &str, version: &str) -> String {
+    host.write("/srv/push", PUSH);
+    host.run(&format!("bash /srv/push {name} {version}")).ok()
+}
+
+/// A role with one container; `more` are lines of its entry.
+fn role(digest: &str, container: &str, more: &str) -> String {
+    format!(
+        r#"
+[[package]]
+name = "podman"
+[[file]]
+path = "/etc/web.env"
+content = "A=1\n"
+[[file]]
+path = "/etc/registry.json"
+mode = "0600"
+content = '{{ "auths": {{ "127.0.0.1:5000": {{ "auth": "bGFiOnNlY3JldA==" }} }} }}'
+[[unit]]
+name = "web.container"
+restart_when = ["file:/etc/web.env"]
+{more}
+content = """
+[Container]
+Image=registry.example.org/web:1@sha256:{digest}
+EnvironmentFile=/etc/web.env
+PublishPort=8080:8080
+{container}
+
+[Install]
+WantedBy=multi-user.target
+"""
+"#
+    )
+}
+
+const AUTHFILE: &str = "authfile = \"/etc/registry.json\"";
+
+/// What the container serves, once it does.
+fn served(host: Host<'_>) -> String {
+    host.run("curl -sf --retry 50 --retry-delay 0 --retry-max-time 10 --retry-connrefused http://192.168.1.11:8080/")
+        .ok()
+}
+
+/// Which container runs: another one after a restart.
+fn container(host: Host<'_>) -> String {
+    host.run("podman ps -q --no-trunc; systemctl show -p InvocationID web.service").ok()
+}
+
+#[test]
+fn a_container_is_replaced_only_by_one_whose_image_is_there() {
+    let world = world();
+    let host = world.host();
+    let (one, two, broken) = (push(host, "web", "one"), push(host, "web", "two"), push(host, "web", "broken"));
+
+    // without credentials, nothing is written
+    world.release(&role(&one, "", ""));
+    let refused = host.run("kpull apply");
+    assert_ne!(refused.code(), 0, "{refused}");
+    assert!(refused.stderr.contains("podman can't pull registry.example.org/web:1@sha256:"), "{refused}");
+    host.run("test ! -e /etc/containers/systemd/web.container").ok();
+
+    world.release(&role(&one, "", AUTHFILE));
+    let plan = host.run("kpull plan");
+    assert!(plan.stdout.contains("pull registry.example.org/web:1@sha256:"), "{plan}");
+    world.converges();
+    assert_eq!(served(host), "one");
+    let first = container(host);
+    assert!(host.run("kpull apply").ok().contains("nothing to do"));
+    assert_eq!(container(host), first);
+
+    // another image, and a file that it watches
+    world.release(&role(&two, "", AUTHFILE));
+    world.converges();
+    assert_eq!(served(host), "two");
+    let second = container(host);
+    world.release(&role(&two, "", AUTHFILE).replace("A=1", "A=2"));
+    world.converges();
+    assert_ne!(container(host), second, "it watches the file");
+    let good = container(host);
+
+    // no such image, and a key that podman does not know: the container stays
+    let none = "0".repeat(64);
+    for (release, words) in [
+        (role(&none, "", AUTHFILE), "manifest unknown"),
+        (
+            role(&one, "Nonsense=1", AUTHFILE),
+            "unsupported key 'Nonsense' in group 'Container' in /etc/containers/systemd/web.container",
+        ),
+        (role(&one, "Network=missing.network", AUTHFILE), "missing.network"),
+    ] {
+        world.release(&release.replace("A=1", "A=2"));
+        let run = host.run("kpull apply");
+        assert_ne!(run.code(), 0, "{run}");
+        assert!(run.stderr.contains(words) || run.stdout.contains(words), "{words}: {run}");
+        assert_eq!(container(host), good, "{words}");
+    }
+
+    // one that ends at once: the former one runs again
+    world.release(&role(&broken, "", AUTHFILE).replace("A=1", "A=2"));
+    host.run("kpull apply").fails(3);
+    assert_eq!(served(host), "two");
+
+    // drift
+    for drift in [
+        "systemctl stop web.service",
+        "podman rm -f -t 0 systemd-web",
+        "echo >> /etc/containers/systemd/web.container",
+        "rm /etc/containers/systemd/web.container && systemctl daemon-reload",
+        "systemctl stop web.service && podman rmi -f -a",
+    ] {
+        world.release(&role(&two, "", AUTHFILE).replace("A=1", "A=2"));
+        world.converges();
+        host.run(drift).ok();
+        let plan = host.run("kpull plan");
+        assert_eq!(plan.code(), 2, "{drift}: {plan}");
+        world.converges();
+        assert_eq!(served(host), "two", "{drift}");
+    }
+
+    // killed in the middle
+    for (at, digest) in [(0.3, &one), (0.6, &two), (1.0, &one), (1.5, &two), (2.2, &one)] {
+        world.release(&role(digest, "", AUTHFILE));
+        host.run(&format!("timeout -s KILL {at} kpull apply; true")).ok();
+    }
+    world.converges();
+    assert_eq!(served(host), "one");
+
+    host.run("sync").ok();
+    host.crash();
+    host.boot();
+    assert_eq!(served(host), "one", "it starts at boot");
+    world.is_converged();
+
+    world.release("");
+    world.converges();
+    assert_eq!(
+        host.run("systemctl is-active web.service; podman ps -aq; ls /etc/containers/systemd").stdout,
+        "inactive\n"
+    );
+}
+
+#[test]
+fn a_former_container_of_the_host_is_restored() {
+    let world = world();
+    let host = world.host();
+    let (one, two) = (push(host, "web", "one"), push(host, "web", "two"));
+    world.release("[[package]]\nname = \"podman\"\n");
+    world.converges();
+    host.run("echo secret | podman login -u lab --password-stdin 127.0.0.1:5000").ok();
+    let text = format!("[Container]\nImage=registry.example.org/web@sha256:{one}\nPublishPort=8080:8080\n");
+    host.write("/etc/containers/systemd/web.container", &text);
+    host.run("systemctl daemon-reload && systemctl start web.service").ok();
+    assert_eq!(served(host), "one");
+    world.release(&role(&two, "", AUTHFILE));
+    world.converges();
+    assert_eq!(served(host), "two");
+    world.release("[[package]]\nname = \"podman\"\n");
+    world.converges();
+    assert_eq!(served(host), "one");
+    assert_eq!(host.run("cat /etc/containers/systemd/web.container").ok(), text.trim_end());
+}
+
+#[test]
+fn the_recipes_of_containers_work_and_are_removed_again() {
+    let world = world();
+    let host = world.host();
+    host.run("mkdir -p /root/.config/containers").ok();
+    host.write(
+        "/root/.config/containers/auth.json",
+        r#"{ "auths": { "127.0.0.1:5000": { "auth": "bGFiOnNlY3JldA==" } } }"#,
+    );
+    let titles = ["A container as a service", "Several containers instead of docker-compose"];
+    for recipe in recipes().into_iter().filter(|recipe| titles.contains(&recipe.title.as_str())) {
+        let mut text = recipe.role.replacen("summary = ", "# ", 1);
+        for name in ["web", "db", "shop"] {
+            let digest = push(host, name, name);
+            let (before, zeros) = (format!("example.org/{name}:"), "0".repeat(64));
+            if let Some((head, rest)) = text.split_once(&before) {
+                text = format!("{head}{before}{}", rest.replacen(&zeros, &digest, 1));
+            }
+        }
+        world.release(&text);
+        world.converges();
+        if recipe.title == titles[0] {
+            assert_eq!(served(host), "web");
+            host.run("test -s $(podman volume inspect -f '{{.Mountpoint}}' systemd-web)/index.html").ok();
+        } else {
+            let asked = "podman exec shop wget -qO- http://shop-db:8080/; curl -sf http://192.168.1.11:8081/";
+            assert_eq!(host.run(asked).ok(), "db\nshop");
+        }
+        world.release("");
+        world.converges();
+        assert_eq!(host.run("podman ps -aq; ls /etc/containers/systemd; systemctl list-units -q --failed").stdout, "");
+    }
+}
