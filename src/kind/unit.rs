@@ -223,8 +223,9 @@ impl Unit {
     fn missing(&self, host: &Host) -> Result<Error> {
         let error = Error::new(code::UNIT, format!("there is no unit {}: no file and no package gives it", self.name));
         if self.made_from.is_some() {
-            return Ok(error
-                .help("`/usr/lib/systemd/system-generators/podman-system-generator -dryrun` shows why podman makes none"));
+            return Ok(error.help(
+                "`/usr/lib/systemd/system-generators/podman-system-generator -dryrun` shows why podman makes none",
+            ));
         }
         let names = unit_files::names(&host.root)?;
         Ok(error.help_nearest(

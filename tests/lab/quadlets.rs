@@ -136,6 +136,9 @@ PublishPort=8080:8080
 [Install]
 WantedBy=multi-user.target
 """
+[[probe]]
+name = "web"
+http = "http://192.168.1.11:8080/"
 "#
     )
 }
@@ -253,7 +256,7 @@ fn a_former_container_of_the_host_is_restored() {
     let (one, two) = (push(host, "web", "one"), push(host, "web", "two"));
     world.release("[[package]]\nname = \"podman\"\n");
     world.converges();
-    host.run("echo secret | podman login -u lab --password-stdin 127.0.0.1:5000").ok();
+    host.run("echo secret | podman login --tls-verify=false -u lab --password-stdin 127.0.0.1:5000").ok();
     let text = format!("[Container]\nImage=registry.example.org/web@sha256:{one}\nPublishPort=8080:8080\n");
     host.write("/etc/containers/systemd/web.container", &text);
     host.run("systemctl daemon-reload && systemctl start web.service").ok();
