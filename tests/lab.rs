@@ -9,6 +9,7 @@ mod cookbook;
 mod facts;
 mod faults;
 mod firewall;
+mod hardening;
 mod health;
 mod kernel;
 mod labels;

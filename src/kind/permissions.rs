@@ -31,6 +31,9 @@ pub struct PermissionsFields {
     /// Whether everything below is meant too, but for links, other file systems, and what other resources manage.
     #[serde(default)]
     recursive: bool,
+    /// Whether it is fine that the path does not exist. A run that finds it sets its permissions.
+    #[serde(default)]
+    ignore_missing: bool,
     /// The mode, or how it changes: `0640`, `u=rwX,g=rX,o=`, `go-w`.
     mode: Option<NewMode>,
     /// With `recursive`: the mode of directories; when left out `mode`, and whoever can read them can enter them.
@@ -69,6 +72,7 @@ impl Fields for PermissionsFields {
         Ok(vec![Box::new(Permissions {
             path: self.path,
             is_recursive: self.recursive,
+            ignore_missing: self.ignore_missing,
             directory_mode: directory_mode.filter(|_| self.recursive).or_else(|| self.mode.clone()),
             mode: self.mode,
             owner: self.owner,
@@ -84,6 +88,7 @@ impl Fields for PermissionsFields {
 pub(crate) struct Permissions {
     path: AbsolutePath,
     is_recursive: bool,
+    ignore_missing: bool,
     mode: Option<NewMode>,
     directory_mode: Option<NewMode>,
     owner: Option<AccountName>,
@@ -146,6 +151,9 @@ impl Resource for Permissions {
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        if self.is_skipped(work)? {
+            return Ok(None);
+        }
         let mut differences = Vec::new();
         let found = match self.numbers(work) {
             Ok(numbers) => self.each(work, &numbers, false, &mut differences)?,
@@ -168,6 +176,9 @@ impl Resource for Permissions {
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        if self.is_skipped(work)? {
+            return Ok(());
+        }
         let numbers = self.numbers(work).map_err(|why| self.refused(why))?;
         match self.each(work, &numbers, true, &mut Vec::new())? {
             None => Err(self.missing()),
@@ -216,9 +227,14 @@ impl Permissions {
         }
     }
 
+    /// Whether the path is missing, and may be: then its accounts may be missing too.
+    fn is_skipped(&self, work: &Work<'_>) -> Result<bool> {
+        Ok(self.ignore_missing && work.host.root.meta(&self.path)?.is_none())
+    }
+
     fn missing(&self) -> Error {
         Error::new(code::FILE, format!("{} doesn't exist, so it can't be given a mode or an owner", self.path))
-            .help("a package, a command or a unit makes it first: name it in `after`; or create it with a [[file]] or [[directory]], which have these fields too")
+            .help("a package, a command or a unit makes it first: name it in `after`; or create it with a [[file]] or [[directory]], which have these fields too; if some hosts may lack it, set `ignore_missing = true`")
     }
 
     /// The permissions of everything that it manages.

@@ -4,7 +4,7 @@ use crate::support::alone::World;
 use crate::support::cookbook::{Recipe, recipes};
 
 /// Those that a host of the lab has the packages for.
-const HERE: [&str; 19] = [
+const HERE: [&str; 20] = [
     "Users from a list",
     "Offboarding",
     "sudo",
@@ -14,6 +14,7 @@ const HERE: [&str; 19] = [
     "Entries in /etc/hosts",
     "DNS resolver",
     "A program of your own",
+    "Alternatives",
     "A job by timer instead of cron",
     "Backups",
     "The size of the journal",
@@ -58,6 +59,15 @@ fn recipes_work_on_a_real_host_and_are_removed_again() {
     host.run("openssl verify -CAfile /etc/ssl/certs/ca-certificates.crt /usr/local/share/ca-certificates/site.crt")
         .ok();
     assert_eq!(host.run("firewall-cmd --list-services").ok(), "https ssh");
+    let alternatives = "readlink /etc/alternatives/ip{,6}tables{,-restore}";
+    let legacy = host.run(alternatives).ok();
+    assert_eq!(legacy.matches("-legacy").count(), 4, "{legacy}");
+    for drift in ["ln -sfn /usr/sbin/iptables-nft /etc/alternatives/iptables", "update-alternatives --auto ip6tables"] {
+        host.run(drift).ok();
+        assert_eq!(host.run("kpull plan").code(), 2, "{drift}");
+        world.converges();
+        assert_eq!(host.run(alternatives).ok(), legacy, "{drift}");
+    }
 
     roles("\"app\"");
     host.run("rm /var/backups/site/*.tar.gz").ok();

@@ -169,3 +169,52 @@ fn files_that_are_valid_only_together_are_checked_together_before_any_is_written
         "/etc/nginx/conf.d:\n\n/etc/nginx/sites-enabled:\ndefault"
     );
 }
+
+/// A server that is installed and its settings, in one release, as in the manual's recipe.
+fn ssh(options: &str) -> String {
+    format!(
+        r#"
+[[package]]
+name = "openssh-server"
+[[file]]
+path = "/etc/ssh/sshd_config.d/50-site.conf"
+mode = "0600"
+content = "{options}\n"
+validate = ["sh", "-c", 'mkdir -p /run/sshd && sshd -t -f "$1"', "sh", "%s"]
+[[unit]]
+name = "ssh.service"
+enable = true
+reload_when = ["file:/etc/ssh/sshd_config.d/50-site.conf"]
+"#
+    )
+}
+
+#[test]
+fn settings_that_sshd_refuses_cut_nobody_off() {
+    let world = World::new();
+    let host = world.host();
+    host.run("ssh-keygen -q -t ed25519 -N '' -f /root/login && mkdir -p /root/.ssh && cp /root/login.pub /root/.ssh/authorized_keys").ok();
+    let ssh_in = "ssh -i /root/login -o BatchMode=yes -o StrictHostKeyChecking=accept-new 192.168.1.11 true && sshd -T | grep -i maxauthtries";
+    let file = "stat -c '%i %a' /etc/ssh/sshd_config.d/50-site.conf; ls -A /etc/ssh/sshd_config.d; systemctl show -p ActiveEnterTimestamp ssh";
+    world.release(&ssh("MaxAuthTries 3"));
+    world.converges();
+    assert_eq!(host.run(ssh_in).ok(), "maxauthtries 3");
+    let before = host.run(file).ok();
+    for (options, why) in [
+        ("MaxAuthTries three", "/etc/ssh/sshd_config.d/50-site.conf line 1: MaxAuthTries integer value invalid"),
+        (
+            "MaxAuthTries 4\\nPermitRootLogon no",
+            "/etc/ssh/sshd_config.d/50-site.conf: line 2: Bad configuration option: PermitRootLogon",
+        ),
+    ] {
+        world.release(&ssh(options));
+        let run = host.run("kpull apply --json");
+        assert_eq!(run.code(), 3, "{run}");
+        assert!(run.stdout.contains("sh refuses the new /etc/ssh/sshd_config.d/50-site.conf"), "{run}");
+        assert!(run.stdout.contains(why), "no {why} in {run}");
+        assert_eq!((host.run(ssh_in).ok(), host.run(file).ok()), ("maxauthtries 3".to_owned(), before.clone()));
+    }
+    world.release(&ssh("MaxAuthTries 4"));
+    world.converges();
+    assert_eq!(host.run(ssh_in).ok(), "maxauthtries 4");
+}

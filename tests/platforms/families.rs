@@ -158,6 +158,50 @@ fn roles_name_packages_programs_and_paths_as_each_system_has_them() {
     }
 }
 
+/// What the role hardening has on a system: the unit of sshd, the group of /etc/shadow, and the file with the settings of logins.
+fn hardened(facts: &Facts) -> [String; 3] {
+    let shipped = Files::in_directory(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let role = shipped.iter().filter(|(path, _)| path.starts_with("roles/hardening/"));
+    let mut files: Files = role.map(|(path, bytes)| (path.to_owned(), bytes.clone())).collect();
+    let own = [
+        ("site.toml".to_owned(), "name = 'plain'\n"),
+        ("host_vars/master1.toml".to_owned(), "address = '192.168.1.101'\nroles = ['hardening']\n"),
+    ];
+    files.extend(own.map(|(path, text)| (path, text.as_bytes().into())));
+    let catalog = catalog(&Arc::new(Loaded::load(files).unwrap()), facts);
+    let between = |start: &str, end: &str| {
+        let mut ids = catalog.items.iter().filter_map(|item| item.id.as_str().strip_prefix(start)?.strip_suffix(end));
+        ids.next().unwrap_or_default().to_owned()
+    };
+    let shadow = catalog.items.iter().filter(|item| item.id == "permissions:/etc/shadow");
+    let group = shadow.flat_map(|item| &item.about.after).find_map(|id| id.as_str().strip_prefix("group:"));
+    [between("unit:", ".service"), group.unwrap_or_default().to_owned(), between("line:", "#UMASK")]
+}
+
+#[test]
+fn the_role_hardening_leaves_alone_what_a_system_has_elsewhere() {
+    for system in SYSTEMS {
+        let family = system.facts[3];
+        let unit = match system.file {
+            "amazon-2" | "centos-7" | "oracle-7" | "rocky-8" | "ubuntu-18.04" => "",
+            _ => [("debian", "ssh"), ("rhel", "sshd")]
+                .into_iter()
+                .find(|(of, _)| *of == family)
+                .map_or("", |(_, unit)| unit),
+        };
+        let group = match family {
+            "rhel" => "root",
+            "debian" | "suse" => "shadow",
+            _ => "",
+        };
+        let logins = match system.file {
+            "tumbleweed" => "/etc/login.defs.d/50-hardening.defs",
+            _ => "/etc/login.defs",
+        };
+        assert_eq!(hardened(&facts(system.file)), [unit, group, logins], "{}", system.file);
+    }
+}
+
 #[test]
 fn nothing_of_the_shipped_roles_is_below_usr_where_programs_go_below_opt() {
     let below_usr = |vars: &str| -> Vec<String> {

@@ -45,6 +45,21 @@ fn a_master_with_nginx_in_place_of_haproxy_differs_as_reviewed() {
     compare("nginx", &different(&first, contents(Made::with_nginx(), "master1")));
 }
 
+#[test]
+fn a_plain_host_with_the_role_hardening_matches_its_reviewed_snapshots() {
+    let made = Made::new(Some("one-master"), |site| {
+        let host = "address = \"10.20.0.30\"\nroles = [\"hardening\"]\n";
+        fs::write(site.join("host_vars/plain.toml"), host).unwrap();
+    });
+    let mut shots = whole(&made, "plain");
+    // each is one line in a file of its own
+    let is_setting = |name: &String| name.starts_with("etc/sysctl.d/");
+    let settings = shots.iter().filter(|(name, _)| is_setting(name)).map(|(_, text)| text.as_str()).collect();
+    shots.retain(|name, text| !is_setting(name) && !text.is_empty());
+    shots.insert("sysctl".into(), settings);
+    compare("hardening", &shots);
+}
+
 /// Everything about a host.
 fn whole(made: &Made, host: &str) -> Shots {
     let mut shots = contents(made, host);

@@ -109,6 +109,25 @@ fn workers_of_another_address_plan_have_their_labels_and_taints() {
 }
 
 #[test]
+fn nodes_of_a_cluster_can_have_the_role_hardening_and_route_as_before() {
+    let made = Made::new(Some("two-hosts"), |site| {
+        let file = site.join("site.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace("\"base\", ", "\"base\", \"hardening\", ")).unwrap();
+    });
+    made.kpull("check").exits(0);
+    for host in ["m1", "w1"] {
+        let catalog = made.catalog(host, "amd64");
+        let setting = |name: &str| {
+            let item = catalog.items.iter().find(|item| item.about.key == name).unwrap();
+            (item.role.to_string(), format!("{:?}", item.resource).contains("value: \"1\""))
+        };
+        assert_eq!(setting("net.ipv4.ip_forward"), ("base".to_owned(), true), "{host}");
+        assert_eq!(setting("net.ipv4.conf.all.rp_filter"), ("hardening".to_owned(), false), "{host}");
+    }
+}
+
+#[test]
 fn nothing_is_for_amd64_alone_where_there_are_pins_for_arm64() {
     let pinned = Made::new(Some("five-members"), |site| {
         let file = site.join("artifacts.toml");
