@@ -13,6 +13,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::support::git::git;
 use crate::support::site::{Site, Tree};
 
 /// Whatever changes something on a disk.
@@ -126,6 +127,24 @@ struct World {
     site: Site,
     tree: Tree,
     files: usize,
+    _repository: tempfile::TempDir,
+}
+
+/// A repository with a commit for each release, and what the roles have of them.
+fn repository() -> (tempfile::TempDir, [String; 2]) {
+    let dir = tempfile::tempdir().unwrap();
+    git(dir.path(), &["init", "-q"]);
+    let checkouts = ["old", "new"].map(|text| {
+        fs::create_dir_all(dir.path().join(text)).unwrap();
+        fs::write(dir.path().join(text).join("f"), text).unwrap();
+        fs::write(dir.path().join("same"), text).unwrap();
+        git(dir.path(), &["add", "-A"]);
+        git(dir.path(), &["commit", "-q", "-m", text]);
+        let commit = git(dir.path(), &["rev-parse", "HEAD"]);
+        let url = dir.path().display();
+        format!("[[checkout]]\npath = \"/srv/app\"\nurl = \"{url}\"\ncommit = \"{commit}\"\nexclusive = true\n")
+    });
+    (dir, checkouts)
 }
 
 /// A site whose only role is this text with the files of [`role`], and a tree with the files that such a role changes and does not
@@ -147,13 +166,15 @@ fn enrolled(text: &str) -> (Site, Tree) {
 impl World {
     fn new() -> Self {
         let files = std::env::var("KPULL_SWEEP").map_or(6, |number| number.parse().unwrap());
-        let (site, tree) = enrolled(&role("old", files));
+        let (repository, [old, new]) = repository();
+        let (site, tree) = enrolled(&(role("old", files) + &old));
         tree.write("srv/1", "somebody's\n").write("srv/tree/theirs", "theirs");
+        tree.write("srv/app/theirs", "theirs").write("srv/app/same", "theirs");
         tree.write("etc/absent.new", "here\n").write("etc/absent.old", "here\n");
         symlink("before", tree.at("etc/link")).unwrap();
         tree.kpull("apply").exits(0);
-        site.role("base", &role("new", files)).sign();
-        Self { site, tree, files }
+        site.role("base", &(role("new", files) + &new)).sign();
+        Self { site, tree, files, _repository: repository }
     }
 
     /// What is wrong with files that are neither old nor new.

@@ -4,6 +4,7 @@ mod accounts;
 mod adopt;
 mod back;
 mod cgroups;
+mod checkouts;
 mod converge;
 mod cookbook;
 mod facts;

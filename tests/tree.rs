@@ -6,6 +6,7 @@ mod artifacts;
 mod back;
 mod broken;
 mod check;
+mod checkouts;
 mod compare;
 mod cookbook;
 mod demo;

@@ -78,6 +78,11 @@ const NAMES: &[(&[&str], &str, &str)] = &[
         "artifact",
         "what is downloaded is an [[artifact]]: `kpull pin` writes its pin, `install` says what goes where",
     ),
+    (
+        &["git", "vcsrepo", "clone", "subversion", "git_repo"],
+        "checkout",
+        "a commit of a git repository is a [[checkout]]: `path`, `url` and `commit`",
+    ),
     (&["remove", "delete", "tidy"], "absent", "what is to be gone is an [[absent]]: `path`"),
     (
         &["firewalld", "iptables", "ufw", "port", "ports", "firewall_rule", "firewalld_zone"],
@@ -113,6 +118,12 @@ const NAMES: &[(&[&str], &str, &str)] = &[
     (&["description", "title", "doc"], "summary", "that is `summary`"),
     (&["ip", "addr", "ansible_host", "ip_address", "hostname", "fqdn"], "address", "that is `address`"),
     (&["key", "public_key", "host_key", "ssh_key"], "recipient", "that is `recipient`"),
+    (&["repo", "repository", "remote"], "url", "that is `url`"),
+    (
+        &["version", "revision", "rev", "ref", "tag", "branch"],
+        "commit",
+        "that is `commit`, the whole id, which can't move",
+    ),
     (&["src"], "template", "that is `template`, a file in the role's templates/"),
     (&["src"], "source", "that is `source`, a file in the role's files/"),
     (&["src", "to"], "target", "that is `target`"),

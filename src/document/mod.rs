@@ -8,6 +8,7 @@ pub mod foreign;
 mod format;
 pub mod layout;
 mod pin;
+pub mod repository;
 mod resource_id;
 mod tree;
 

@@ -10,4 +10,11 @@ pub trait Tree {
 
     /// All paths in the tree, sorted; `None` if the source can't list them (HTTP).
     fn list(&self) -> Result<Option<Vec<String>>>;
+
+    /// The content of a git object by its id: a commit, a tree or a file; `None` if the tree is no commit or lacks it. An error if it has
+    /// more than `max` bytes, which are then not read.
+    fn object(&self, id: &str, max: u64) -> Result<Option<Vec<u8>>> {
+        let _ = (id, max);
+        Ok(None)
+    }
 }

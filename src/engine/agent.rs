@@ -66,6 +66,7 @@ impl<'a> Agent<'a> {
         host.web = Box::new(Web::new(net::Options::default(), &config.sandbox.require));
         let mut store = Store::open(&config.state(&host))?;
         store.net = Box::new(Web::new(config.artifacts.net(), &config.sandbox.require));
+        store.repositories = Some(Box::new(Web::new(config.artifacts.net(), &config.sandbox.require)));
         store.mirrors.clone_from(&config.artifacts.mirrors);
         store.only_mirrors = config.artifacts.only_mirrors;
         let hostname = || nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned());

@@ -1,9 +1,9 @@
 //! `[[artifact]]`: members of a pinned upstream file, installed on the host.
 
-mod tree;
+pub(super) mod tree;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,6 +18,7 @@ use crate::host::process;
 use crate::host::root::Meta;
 use crate::kind::artifact::tree::Trees;
 use crate::kind::file::Ownership;
+use crate::kind::tree::Exclusive;
 use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, WatchedInput, Work};
 use crate::store::tree::prefix_problem;
 use crate::store::{Extracted, OPEN_FILES, Progress};
@@ -46,6 +47,9 @@ pub struct ArtifactFields {
     owner: Option<AccountName>,
     /// The group that owns it; `root` when left out.
     group: Option<AccountName>,
+    /// Whether everything else in the directories that are extracted is removed, but for what other resources manage; not when left out.
+    #[serde(default)]
+    exclusive: bool,
     /// Arguments with which the new file is run, and has to exit with 0, before it replaces the old one: the first in
     /// `install`, by the member's name. It is not run when left out.
     self_test: Option<Vec<String>>,
@@ -92,10 +96,17 @@ impl Fields for ArtifactFields {
         let has_members = install.len() > 1 || !trees.is_empty();
         let why = "the artifact is one file, as its name tells; `format` beside its pin says otherwise";
         build.refuse_if(!pin.format.is_archive() && has_members, field, why)?;
+        let why = "only a directory of an archive can be exclusive: its name ends with `/`";
+        build.refuse_if(self.exclusive && trees.is_empty(), "exclusive", why)?;
+        let mut resources: Vec<Box<dyn Resource>> = Vec::new();
+        for path in trees.values().filter(|_| self.exclusive) {
+            resources.push(Box::new(Exclusive::new(path, BTreeSet::new(), build)?));
+        }
         let wanted = Ownership::with_default(0o755, self.mode, self.owner, self.group);
         let trees = Trees::new(trees, &wanted);
         let staged = Mutex::default();
-        Ok(vec![Box::new(Artifact { pin, install, trees, wanted, self_test: self.self_test, staged })])
+        resources.insert(0, Box::new(Artifact { pin, install, trees, wanted, self_test: self.self_test, staged }));
+        Ok(resources)
     }
 }
 

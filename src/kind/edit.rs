@@ -230,7 +230,10 @@ impl FileEdit {
     /// Whether a missing file may exist by the time it is needed.
     fn may_come(&self, work: &Work<'_>) -> bool {
         work.host.is_live()
-            && work.catalog.iter().any(|item| matches!(item.about.kind, "package" | "command" | "artifact"))
+            && work
+                .catalog
+                .iter()
+                .any(|item| matches!(item.about.kind, "package" | "command" | "artifact" | "checkout"))
     }
 
     fn missing(&self) -> Error {

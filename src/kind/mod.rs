@@ -567,6 +567,7 @@ kinds! {
     artifact::ArtifactFields,
     block::BlockFields,
     certificate::CertificateFields,
+    checkout::CheckoutFields,
     command::CommandFields,
     directory::DirectoryFields,
     etcd_key::EtcdKeyFields,

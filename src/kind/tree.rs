@@ -8,8 +8,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use self::exclusive::Exclusive;
-pub(super) use self::exclusive::Several;
+pub(super) use self::exclusive::{Exclusive, Several};
 use crate::document::fields::{AbsolutePath, AccountName, Mode};
 use crate::error::Result;
 use crate::kind::directory::Directory;
@@ -51,8 +50,6 @@ impl Fields for TreeFields {
         let is_suffix = |suffix: &String| suffix.len() > 1 && suffix.starts_with('.') && !suffix.contains('/');
         let why = "a suffix is a dot and more, like `.j2`";
         build.refuse_if(!self.render.iter().all(is_suffix), "render", why)?;
-        let is_at_top = self.exclusive && self.path.components().count() <= 2;
-        build.refuse_if(is_at_top, "exclusive", "nothing is removed from a directory right below `/`")?;
         let mut files: BTreeMap<String, Box<dyn Resource>> = BTreeMap::new();
         let mut used = BTreeSet::new();
         for name in build.files_below("source", &self.source)? {
@@ -90,7 +87,7 @@ impl Fields for TreeFields {
         }
         if self.exclusive {
             let known = files.keys().map(|name| self.path.join(name)).collect();
-            resources.push(Box::new(Exclusive { path: self.path.clone(), known }));
+            resources.push(Box::new(Exclusive::new(&self.path, known, build)?));
         }
         resources.extend(files.into_values());
         Ok(resources)

@@ -91,6 +91,7 @@ impl Work {
                 }
             },
             (Self::Source { tree: Some(tree), .. }, Request::Read { path, max }) => Ok(whole(tree.read(&path, max)?)),
+            (Self::Source { tree: Some(tree), .. }, Request::Object { id, max }) => Ok(whole(tree.object(&id, max)?)),
             (Self::Source { tree: Some(tree), .. }, Request::List) => {
                 // no path has a NUL in it
                 Ok(whole(tree.list()?.map(|paths| paths.join("\0").into_bytes())))

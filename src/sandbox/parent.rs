@@ -22,6 +22,7 @@ use crate::error::{Error, Result, code, visible};
 use crate::host::web;
 use crate::net::{self, Conditions, Download, Get, Options, Pace};
 use crate::source::{self, Config, Poll, Reach, Source};
+use crate::store::{Commit, Repositories};
 
 /// The time limit for all requests to git in a run: it fetches before its first answer.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -231,6 +232,10 @@ impl Tree for RemoteTree {
         self.whole(&Request::Read { path: path.to_owned(), max }, max, path)
     }
 
+    fn object(&self, id: &str, max: u64) -> Result<Option<Vec<u8>>> {
+        self.whole(&Request::Object { id: id.to_owned(), max }, max, id)
+    }
+
     fn list(&self) -> Result<Option<Vec<String>>> {
         let Some(bytes) = self.whole(&Request::List, NAMES_MAX, "the list of its files")? else { return Ok(None) };
         if bytes.is_empty() {
@@ -258,6 +263,20 @@ impl Get for Web {
             }
             _ => Err(worker.nonsense()),
         }
+    }
+}
+
+impl Repositories for Web {
+    fn open(&self, commit: &Commit, cache: &Path) -> Result<Box<dyn Tree>> {
+        let Options { ca, client_cert, client_key, timeout, retries, .. } = self.options.clone();
+        let (git, id) = (Some(commit.url.clone()), Some(commit.id.clone()));
+        let config = Config { git, commit: id, ca, client_cert, client_key, timeout, retries, ..Config::default() };
+        if !self.required.is_empty() && config.reach()? == Reach::Ssh {
+            return Err(Error::new(code::SANDBOX, format!("{} can't be reached over ssh", commit.url))
+                .because("`require` under [sandbox] in kpull.toml is set, and ssh never runs in the sandbox")
+                .help("use an address that begins with https://, or remove `require`"));
+        }
+        source::state(&mut *open(&config, cache, &self.required)?)
     }
 }
 

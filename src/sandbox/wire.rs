@@ -77,6 +77,8 @@ pub(super) enum Request {
     Read { path: String, max: u64 },
     /// [`source::Tree::list`] of the last news.
     List,
+    /// [`source::Tree::object`] of the last news.
+    Object { id: String, max: u64 },
     /// A download, see [`crate::net::Get`].
     Get { url: String, from: Option<u64>, state: Option<String> },
     /// A small file at an address, complete within this time.

@@ -15,11 +15,12 @@ use std::path::{Path, PathBuf};
 use gix_hash::{Kind, ObjectId};
 use gix_pack::Bundle;
 use gix_pack::bundle::write::Options as WriteOptions;
-use gix_url::{Scheme, Url};
+use gix_url::Scheme;
 
 use self::remote::{Fetch, Link, Remote, Session};
 use self::tree::{GitTree, Objects};
 use super::{Config, Poll, Reach, Source};
+use crate::document::repository;
 use crate::error::{Context, Error, Result, chain, code};
 use crate::net::{self, Client};
 
@@ -58,42 +59,8 @@ enum Location {
 
 /// Refuses an invalid address or commit.
 pub(super) fn check(address: &str, commit: Option<&str>) -> Result<()> {
-    parse(address)?;
-    commit.map_or(Ok(()), |commit| commit_id(commit).map(drop))
-}
-
-fn commit_id(hex: &str) -> Result<ObjectId> {
-    ObjectId::from_hex(hex.as_bytes()).map_err(|_| {
-        let error = Error::new(code::GIT, format!("`{hex}` is not a commit"));
-        if hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return error
-                .because("it is from a repository with SHA-256 object names, which kpull does not support")
-                .help("push the site to a repository of `git init --object-format=sha1`");
-        }
-        error.help("write the whole id, 40 hex digits: `git rev-parse HEAD`")
-    })
-}
-
-/// Parses an address. Messages don't repeat one with a password.
-fn parse(address: &str) -> Result<Url> {
-    if address.starts_with("http://") || address.starts_with("https://") {
-        net::parse(address)?;
-    }
-    let bare = || address.rsplit_once('@').map_or(address, |(_, host)| host);
-    let wrong = || {
-        Error::new(code::GIT, format!("`{}` is not the address of a git repository", bare()))
-            .help("https://, http://, ssh://, user@host:path, file:// and absolute paths work")
-    };
-    let url = gix_url::parse(address).map_err(|_| wrong())?;
-    if url.password().is_some() {
-        return Err(Error::new(code::GIT, format!("`{}` has a password in it", bare())).help("use a key with ssh"));
-    }
-    match url.scheme {
-        Scheme::Http | Scheme::Https => Ok(url),
-        Scheme::Ssh if url.host().is_some() => Ok(url),
-        Scheme::File if url.host().is_none() && url.path.starts_with(b"/") => Ok(url),
-        _ => Err(wrong()),
-    }
+    repository::address(address)?;
+    commit.map_or(Ok(()), |commit| repository::commit(commit).map(drop))
 }
 
 /// The name of the source at `address`, including the state that is followed.
@@ -109,7 +76,7 @@ pub(super) fn name(address: &str, config: &Config) -> String {
 
 /// How the repository at `address` is reached.
 pub(super) fn reach(address: &str) -> Result<Reach> {
-    Ok(match parse(address)?.scheme {
+    Ok(match repository::address(address)?.scheme {
         Scheme::File => Reach::Local,
         Scheme::Ssh => Reach::Ssh,
         _ => Reach::Http,
@@ -119,11 +86,11 @@ pub(super) fn reach(address: &str) -> Result<Reach> {
 impl Git {
     /// The repository at `address`, which [`Config::check`] has accepted.
     pub(super) fn new(address: &str, config: &Config, net: &net::LoadedOptions, cache: &Path) -> Result<Self> {
-        let url = parse(address)?;
+        let url = repository::address(address)?;
         let want = match config {
             Config { branch: Some(name), .. } => Want::Branch(name.clone()),
             Config { tag: Some(name), .. } => Want::Tag(name.clone()),
-            Config { commit: Some(hex), .. } => Want::Commit(commit_id(hex)?),
+            Config { commit: Some(hex), .. } => Want::Commit(repository::commit(hex)?),
             _ => Want::Head,
         };
         let (name, full_name) = (format!("git {address}"), name(address, config));

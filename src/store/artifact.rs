@@ -117,7 +117,7 @@ impl Store {
         self.artifact(pin, progress, &mut |_| {})
     }
 
-    fn artifacts_dir(&self) -> Result<PathBuf> {
+    pub(super) fn artifacts_dir(&self) -> Result<PathBuf> {
         let dir = self.dir().join("artifacts");
         std::fs::create_dir_all(&dir).context(code::ARTIFACT, || "can't make the store for artifacts".to_owned())?;
         Ok(dir)

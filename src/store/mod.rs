@@ -4,6 +4,8 @@ mod addresses;
 pub mod archive;
 #[expect(clippy::disallowed_methods, reason = "below the state directory, which is nobody's but ours")]
 mod artifact;
+#[expect(clippy::disallowed_methods, reason = "below the state directory, which is nobody's but ours")]
+mod commit;
 mod generation;
 mod pause;
 mod release;
@@ -13,6 +15,7 @@ mod unpack;
 
 pub use crate::net::download::Progress;
 pub use artifact::OPEN_FILES;
+pub use commit::{Commit, Repositories};
 pub use generation::{Generation, Keep, StayOn};
 pub use pause::Pause;
 pub use release::CachedRelease;
@@ -47,6 +50,8 @@ pub struct Store {
     root: Root,
     /// How artifacts are downloaded.
     pub net: Box<dyn net::Get>,
+    /// How commits of git repositories are fetched; `None` where nothing is.
+    pub repositories: Option<Box<dyn Repositories>>,
     /// Mirrors that are tried first for artifacts, see [`crate::config::Artifacts`].
     pub mirrors: Vec<String>,
     /// Whether artifacts come only from mirrors.
@@ -166,6 +171,7 @@ impl Store {
             dir: dir.to_owned(),
             root,
             net: Box::new(net::Options::default()),
+            repositories: None,
             mirrors: Vec::new(),
             only_mirrors: false,
             may_stage: Cell::new(OPEN_FILES),

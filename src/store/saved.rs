@@ -127,10 +127,27 @@ impl Store {
         let mut pins = String::new();
         for path in kept.chain(["/release.tar".to_owned()]) {
             let Some((_, bytes)) = self.root().read(Path::new(&path))? else { continue };
-            let text = CachedRelease::new(bytes).read("artifacts.toml", u64::MAX)?.unwrap_or_default();
-            pins += &String::from_utf8_lossy(&text);
+            let release = CachedRelease::new(bytes);
+            // artifacts.toml has the digests of artifacts; roles and variables have the ids of commits
+            for path in release.list()?.unwrap_or_default().iter().filter(|path| path.ends_with(".toml")) {
+                let text = release.read(path, u64::MAX)?.unwrap_or_default();
+                pins += &String::from_utf8_lossy(&text).to_ascii_lowercase();
+            }
         }
         let mut dropped = 0;
+        for name in self.root().names(Path::new("/artifacts"))? {
+            let Some(commit) = name.strip_suffix(".commit.json") else { continue };
+            let path = Path::new("/artifacts").join(&name);
+            match pins.contains(commit) {
+                // the digest of its tar
+                true => {
+                    pins += &String::from_utf8_lossy(
+                        &self.root().read(&path)?.map(|(_, record)| record).unwrap_or_default(),
+                    )
+                }
+                false => self.root().remove(&path)?,
+            }
+        }
         for name in self.root().names(Path::new("/artifacts"))? {
             // including partial downloads and lists of members
             let digest = name.split('.').next().unwrap_or(&name);

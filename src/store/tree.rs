@@ -18,7 +18,8 @@ const LONGEST_PATH: usize = 4096;
 /// How many names the message about an empty directory gives.
 const SHOWN: usize = 5;
 /// Advice about an archive that must not be extracted.
-const REFUSED: &str = "nothing of it was extracted; install the members that you need by their names, or repack it";
+const REFUSED: &str = "nothing of it was extracted; install the members that you need by their names, or repack it; of a commit, \
+                       check out only a directory without it with `from`";
 
 /// One thing that an archive has.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]

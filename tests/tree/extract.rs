@@ -327,10 +327,7 @@ fn another_resource_can_be_beside_an_extracted_file_but_not_at_its_path() {
         let tree = site.sign().enroll();
         let error = tree.kpull("apply --json").exits(1).error();
         let says = error["error"].as_str().unwrap();
-        assert!(
-            says.starts_with(&format!("two resources decide about `{path}`: it is in the archive tool, and {id}")),
-            "{says}"
-        );
+        assert!(says.starts_with(&format!("two resources decide about `{path}`: it is in tool, and {id}")), "{says}");
         assert_eq!(error["code"], "site.clash");
         assert!(!tree.at("opt").exists());
     }
@@ -352,9 +349,9 @@ fn another_resource_can_be_beside_an_extracted_file_but_not_at_its_path() {
 fn nothing_is_extracted_through_a_link_or_over_a_directory_of_the_host() {
     let (_publisher, site) = extracts(&gz(&tar(&FIRST)), APP);
     for (path, is_link, says) in [
-        ("opt/app/bin", true, "/opt/app/bin is something else, and the archive has a directory there"),
-        ("opt/app/share/old", false, "/opt/app/share/old is something else, and the archive has a file or link there"),
-        ("opt/app/empty", true, "/opt/app/empty is something else, and the archive has a directory there"),
+        ("opt/app/bin", true, "/opt/app/bin is something else, and kpull extracts a directory there"),
+        ("opt/app/share/old", false, "/opt/app/share/old is something else, and kpull extracts a file or link there"),
+        ("opt/app/empty", true, "/opt/app/empty is something else, and kpull extracts a directory there"),
     ] {
         let tree = site.sign().enroll();
         tree.write("srv/keep", "keep").write("opt/app/mine", "mine");

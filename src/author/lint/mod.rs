@@ -25,6 +25,7 @@ use crate::author::lint::systemd::UnitText;
 use crate::error::{Error, Place};
 use crate::kind::Item;
 use crate::kind::artifact::Artifact;
+use crate::kind::checkout::Checkout;
 use crate::kind::symlink::Symlink;
 use crate::kind::unit::Unit;
 use crate::resolve::Catalog;
@@ -107,6 +108,7 @@ impl<'a> Host<'a> {
             artifacts.extend(artifact.places().map(|path| (path.to_string(), name)));
             trees.extend(artifact.directories().map(|path| (&**path, name)));
         }
+        trees.extend(of_kind::<Checkout>(items).map(|(_, checkout)| (&**checkout.path(), checkout.url())));
         let (name, secrets) = (&catalog.host, &catalog.secrets);
         Self { name, items, secrets, units: units.collect(), artifacts, trees }
     }

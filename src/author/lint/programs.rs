@@ -95,6 +95,7 @@ mod tests {
             "[[symlink]]\npath = '/opt/x'\ntarget = '/z'",
             "[[command]]\nrun = ['make']\ncreates = '/opt/x/y'",
             "[[artifact]]\nname = 'app'\ninstall = { '/' = '/opt/x' }",
+            "[[checkout]]\npath = '/opt/x'\nurl = '/srv/x.git'\ncommit = '0123456789abcdef0123456789abcdef01234567'",
         ] {
             assert_eq!(site("ExecStart=/opt/x/y", resource), [], "{resource}");
         }

@@ -1,4 +1,4 @@
-//! Directories of archives, extracted into directories of the host with everything in them.
+//! Directories of archives and commits, extracted into directories of the host with everything in them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Read;
@@ -24,7 +24,7 @@ const NAMED: usize = 3;
 
 /// What is extracted from one artifact.
 #[derive(Debug)]
-pub(super) struct Trees {
+pub(in crate::kind) struct Trees {
     /// From the directory in the archive to that on the host.
     into: BTreeMap<String, AbsolutePath>,
     program: Ownership,
@@ -47,17 +47,17 @@ enum Difference {
 type Differing<'a> = (&'a Path, &'a Entry, Difference);
 
 impl Trees {
-    pub(super) fn new(into: BTreeMap<String, AbsolutePath>, program: &Ownership) -> Self {
+    pub(in crate::kind) fn new(into: BTreeMap<String, AbsolutePath>, program: &Ownership) -> Self {
         Self { into, program: program.clone(), other: program.not_executable(), places: OnceLock::new() }
     }
 
     /// The directories in the archive.
-    pub(super) fn prefixes(&self) -> impl Iterator<Item = &String> {
+    pub(in crate::kind) fn prefixes(&self) -> impl Iterator<Item = &String> {
         self.into.keys()
     }
 
     /// The directories on the host.
-    pub(super) fn directories(&self) -> impl Iterator<Item = &AbsolutePath> {
+    pub(in crate::kind) fn directories(&self) -> impl Iterator<Item = &AbsolutePath> {
         self.into.values()
     }
 
@@ -81,7 +81,7 @@ impl Trees {
     }
 
     /// Every path that is extracted.
-    pub(super) fn paths(&self, pin: &Pin, work: &Work<'_>) -> Result<impl Iterator<Item = Claim>> {
+    pub(in crate::kind) fn paths(&self, pin: &Pin, work: &Work<'_>) -> Result<impl Iterator<Item = Claim>> {
         let places = self.places(pin, work)?.ok_or_else(|| {
             Error::new(code::ARTIFACT, format!("what {} has in it is not known yet", pin.name))
                 .help("the next `kpull apply` fetches it")
@@ -90,7 +90,7 @@ impl Trees {
     }
 
     /// The inputs that change with a path.
-    pub(super) fn watched_inputs(
+    pub(in crate::kind) fn watched_inputs(
         &self,
         pin: &Pin,
         work: &Work<'_>,
@@ -103,7 +103,7 @@ impl Trees {
     }
 
     /// Lists what to extract, and fetches the archive if anything differs.
-    pub(super) fn prepare(&self, pin: &Pin, work: &Work<'_>, progress: Progress<'_>) -> Result<()> {
+    pub(in crate::kind) fn prepare(&self, pin: &Pin, work: &Work<'_>, progress: Progress<'_>) -> Result<()> {
         if self.places(pin, work)?.is_none() {
             work.store.learn_listings(pin, &self.into.keys().cloned().collect(), progress)?;
         }
@@ -114,7 +114,7 @@ impl Trees {
     }
 
     /// The changes in a few words each; and whether nothing exists yet.
-    pub(super) fn observe(&self, pin: &Pin, work: &Work<'_>) -> Result<(Vec<String>, bool)> {
+    pub(in crate::kind) fn observe(&self, pin: &Pin, work: &Work<'_>) -> Result<(Vec<String>, bool)> {
         let Some(differences) = self.differences(pin, work)? else {
             let mut is_new = true;
             for into in self.directories() {
@@ -213,10 +213,8 @@ impl Trees {
                 if is_clash {
                     let what = format!("two resources decide about `{}`", path.display());
                     return Err(Error::new(code::CLASH, what)
-                        .because(format!("it is in the archive {name}, and {} has it too, at {}", item.id, item.place))
-                        .help(
-                            "leave it to one of them: install the members of the archive that you need by their names",
-                        ));
+                        .because(format!("it is in {name}, and {} has it too, at {}", item.id, item.place))
+                        .help("leave it to one of them: of an archive, you can install the members that you need by their names"));
                 }
             }
         }
@@ -224,7 +222,7 @@ impl Trees {
     }
 
     /// Extracts what differs.
-    pub(super) fn apply(&self, pin: &Pin, work: &Work<'_>) -> Result<()> {
+    pub(in crate::kind) fn apply(&self, pin: &Pin, work: &Work<'_>) -> Result<()> {
         let root = &work.host.root;
         let mut contents: HashMap<&str, Vec<(&Path, &Ownership)>> = HashMap::new();
         root.together(|| {
@@ -295,6 +293,6 @@ fn write(work: &Work<'_>, size: u64, content: &mut dyn Read, places: &[(&Path, &
 }
 
 fn in_the_way(path: &Path, what: &str) -> Error {
-    Error::new(code::ARTIFACT, format!("{} is something else, and the archive has {what} there", path.display()))
+    Error::new(code::ARTIFACT, format!("{} is something else, and kpull extracts {what} there", path.display()))
         .help("move it away; what is extracted is never put behind a link")
 }

@@ -1,4 +1,4 @@
-//! What is in the directory of a `[[tree]]` besides its files, and how it comes back.
+//! What is in the directory of an exclusive resource besides its files, and how it comes back.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use crate::document::fields::AbsolutePath;
 use crate::error::{Error, Result, code, counted};
 use crate::host::root::FileType;
 use crate::kind::prior_state::PriorState;
-use crate::kind::{About, Change, Claim, Fields as _, Phase, Resource, Restorable, WatchedInput, Work};
+use crate::kind::{About, Build, Change, Claim, Fields as _, Phase, Resource, Restorable, WatchedInput, Work};
 
 /// How many paths are saved before they are removed, and how many bytes in all.
 const PATHS_MAX: usize = 1000;
@@ -19,13 +19,20 @@ const NAMED: usize = 3;
 
 /// A directory that has nothing in it but the files of a tree, and what other resources manage.
 #[derive(Debug)]
-pub(super) struct Exclusive {
-    pub(super) path: AbsolutePath,
+pub(in crate::kind) struct Exclusive {
+    path: AbsolutePath,
     /// The files of the tree.
-    pub(super) known: BTreeSet<PathBuf>,
+    known: BTreeSet<PathBuf>,
 }
 
 impl Exclusive {
+    /// A directory with the files that are `known` already; those of other resources are looked up on the host.
+    pub(in crate::kind) fn new(path: &AbsolutePath, known: BTreeSet<PathBuf>, build: &dyn Build) -> Result<Self> {
+        let is_at_top = path.components().count() <= 2;
+        build.refuse_if(is_at_top, "exclusive", "nothing is removed from a directory right below `/`")?;
+        Ok(Self { path: path.clone(), known })
+    }
+
     /// Whether something is below a path.
     fn has_below(paths: &BTreeSet<PathBuf>, path: &Path) -> bool {
         // paths are sorted name by name
@@ -34,14 +41,20 @@ impl Exclusive {
 
     /// The paths that are to be removed, and the directories that were looked into.
     fn others(&self, work: &Work<'_>) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
-        let mut managed = self.known.clone();
+        let (mut managed, mut unknown) = (self.known.clone(), Vec::new());
         for item in work.catalog {
             // an exclusive tree owns what it is asked about here
-            let owned = match item.about.kind {
-                TreeFields::NAME => item.about.claims.clone(),
-                _ => item.owned(work).unwrap_or_else(|_| item.about.claims.clone()),
-            };
-            managed.extend(owned.iter().chain(&item.about.claims).filter_map(Claim::any_path).map(Path::to_owned));
+            let owned = if item.about.kind == TreeFields::NAME { Ok(Vec::new()) } else { item.owned(work) };
+            let claims = || item.about.claims.iter().filter_map(Claim::any_path).map(Path::to_owned);
+            match owned {
+                Ok(owned) => managed.extend(owned.iter().filter_map(Claim::any_path).map(Path::to_owned)),
+                // it is not fetched yet, and anything below can be its own
+                Err(_) => unknown.extend(claims()),
+            }
+            managed.extend(claims());
+        }
+        if unknown.iter().any(|path| path.starts_with(&*self.path) || self.path.starts_with(path)) {
+            return Ok((Vec::new(), Vec::new()));
         }
         let (mut others, mut visited) = (Vec::new(), Vec::new());
         let mut left = vec![self.path.to_path_buf()];

@@ -9,7 +9,7 @@ use gix_odb::HeaderExt;
 use gix_ref::file::ReferenceExt;
 
 use super::{Refs, empty, first_words, other_format};
-use crate::document::Tree;
+use crate::document::{Tree, repository};
 use crate::error::{Error, Result, code};
 use crate::source::{segments, too_big};
 
@@ -109,6 +109,11 @@ impl GitTree {
         Ok(())
     }
 
+    /// The size of an object. Its header has it, before anything is unpacked.
+    fn size(&self, id: ObjectId) -> Result<u64> {
+        self.objects.header(id).map(|header| header.size()).map_err(|why| self.broken(&first_words(&why)))
+    }
+
     fn broken(&self, why: &str) -> Error {
         let error = Error::new(code::GIT, format!("{}: an object can't be read", self.name)).because(why);
         match &self.cache {
@@ -144,14 +149,26 @@ impl Tree for GitTree {
                     .help("symlinks, submodules and directories are not read: commit the file itself"));
             }
         }
-        // the header has the size, before anything is unpacked
-        let size = self.objects.header(id).map_err(|why| broken(&why))?.size();
-        if size > max {
+        if self.size(id)? > max {
             return Err(too_big(&self.name, path, max));
         }
         let mut blob = Vec::new();
         self.objects.find_blob(&id, &mut blob).map_err(|why| broken(&why))?;
         Ok(Some(blob))
+    }
+
+    fn object(&self, id: &str, max: u64) -> Result<Option<Vec<u8>>> {
+        let object = repository::commit(id)?;
+        if !self.objects.exists(&object) {
+            return Ok(None);
+        }
+        if self.size(object)? > max {
+            return Err(Error::new(code::GIT, format!("an object has more than {max} bytes"))
+                .help("keep big files out of the repository: pin them in artifacts.toml"));
+        }
+        let mut content = Vec::new();
+        self.objects.find(&object, &mut content).map_err(|why| self.broken(&first_words(&why)))?;
+        Ok(Some(content))
     }
 
     fn list(&self) -> Result<Option<Vec<String>>> {
