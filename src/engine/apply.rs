@@ -9,7 +9,7 @@ use crate::engine::plan::{Leftovers, Plan};
 use crate::engine::prior::PriorStates;
 use crate::engine::run::{IsOld, Run, Stop};
 use crate::engine::{ReleaseStamp, check};
-use crate::error::{Error, Result};
+use crate::error::{Error, Exit, Result};
 use crate::host::Host;
 use crate::kind::{Phase, ResourceId, Work};
 use crate::report::{Event, Report, Summary};
@@ -28,6 +28,8 @@ pub struct Applied {
     pub outcome: Result<(), Stop>,
     /// What was left out because this host failed there before this release, with what depends on it.
     pub fault: Option<Error>,
+    /// What no role has any more and this host could not restore; the next run tries again. No release is to blame for it.
+    pub unrestored: Option<Error>,
     /// What was applied.
     pub catalog: Catalog,
     /// The manifest that was signed.
@@ -153,6 +155,7 @@ pub fn apply(
         run.record_pending()?;
     }
     let fault = std::mem::take(&mut run.left_out).into_error(items);
+    let unrestored = Error::all(run.unrestored.into_iter().map(|(_, error)| error.exit(Exit::Failed)).collect());
     let summary = Summary {
         command: "apply",
         host: plan.catalog.host.clone(),
@@ -162,11 +165,11 @@ pub fn apply(
         drifted: if is_new { 0 } else { run.changes.len() },
         restarted: run.restarted,
         probes,
-        is_failed: fault.is_some() || matches!(outcome, Err(Stop::Failed(_))),
+        is_failed: fault.is_some() || unrestored.is_some() || matches!(outcome, Err(Stop::Failed(_))),
         took: start.elapsed(),
         ..Summary::default()
     };
-    Ok(Applied { summary, probed: run.probed.take(), outcome, fault, catalog: plan.catalog, manifest })
+    Ok(Applied { summary, probed: run.probed.take(), outcome, fault, unrestored, catalog: plan.catalog, manifest })
 }
 
 /// Records a generation under the next number, when something was changed or the release is another one; or that the last one is

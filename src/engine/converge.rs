@@ -18,11 +18,16 @@ use crate::error::{Error, Exit, Result, code};
 use crate::kind::{Item, Work};
 use crate::report::{Event, Summary};
 use crate::resolve::Catalog;
+use crate::source::{self, Reach};
 use crate::status::vitals::Vitals;
 use crate::store::{Generation, Pause, PendingActions, StayOn};
 
 /// The pause between two attempts to reach a source.
 const PAUSE: Duration = Duration::from_secs(2);
+
+/// How long a source is not asked after a change that can cut the host off: services of the network count as started before their change
+/// is in effect.
+const SETTLE: Duration = Duration::from_secs(3);
 
 /// The options of a run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,12 +71,18 @@ pub fn converge(agent: &Agent<'_>, options: RunOptions<'_>) -> Result<Summary> {
     let trouble = selection.trouble.clone();
     let was_begun = agent.store.pending()?.release.is_some();
     let mut applied = carry_out(agent, selection, options.only)?;
-    let fault = applied.fault.take();
+    let fault = Error::all(applied.fault.take().into_iter().chain(applied.unrestored.take()).collect());
     applied.summary.only = options.only.to_vec();
     applied.summary.waits.clone_from(&agent.waits.borrow());
     let changed = applied.summary.changed.len();
     let lost = match applied.outcome {
-        Ok(()) => regain_contact(agent)?,
+        Ok(()) => {
+            let is_remote = |source: &source::Config| source.reach().is_ok_and(|reach| reach != Reach::Local);
+            if agent.store.pending()?.contact.is_some() && agent.config.sources.iter().any(is_remote) {
+                std::thread::sleep(SETTLE);
+            }
+            regain_contact(agent)?
+        }
         Err(Stop::Waits(error)) => return Err(error),
         Err(Stop::Failed(error)) if !options.only.is_empty() => {
             return Err(
@@ -238,10 +249,10 @@ pub fn go_back(agent: &Agent<'_>, to: &Generation, why: &str) -> Result<Summary>
     // verified before anything is recorded
     let selection = agent.select_generation(to, why)?;
     agent.store.set_stay_on(Some(&stay_on(to, newest, why.to_owned())))?;
-    let applied = carry_out(agent, selection, &[])?;
+    let mut applied = carry_out(agent, selection, &[])?;
     agent.report.event(&Event::Done(&applied.summary));
-    let summary = applied.summary.clone();
-    applied.into_error().map_or(Ok(summary), Err)
+    let (summary, unrestored) = (applied.summary.clone(), applied.unrestored.take());
+    applied.into_error().or(unrestored).map_or(Ok(summary), Err)
 }
 
 /// Waits until a source answers, if that is pending; an error to roll back for when none does in time.

@@ -3,6 +3,7 @@
 use crate::engine::orphan::{Orphan, PruneOrder};
 use crate::engine::run::Run;
 use crate::error::Result;
+use crate::host::is_unit_file;
 use crate::kind::{Change, Effect, ResourceId, Trigger};
 use crate::report::Event;
 
@@ -10,16 +11,27 @@ impl Run<'_> {
     /// Restores the orphans whose turn it is. A failure is reported, and tried again by the next run.
     pub(super) fn restore_all(&mut self, orphans: &[(Orphan, Option<Change>)], order: PruneOrder) -> Result<()> {
         for (at, (orphan, _)) in orphans.iter().enumerate().filter(|(_, (orphan, _))| orphan.order == order) {
+            if self.is_in_use(orphan) {
+                continue;
+            }
             match self.restore(orphan, orphans.get(at + 1..).unwrap_or_default()) {
                 Ok(()) => self.prior.forget(&orphan.claim),
                 Err(error) if !error.passes() && !error.is_of_machine() => {
                     self.orphans_stay = true;
                     self.report.event(&Event::Lost(&orphan.id, &error));
+                    self.unrestored.push((orphan.id.clone(), error));
                 }
                 Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// Whether it is a file of a unit that could not be stopped: systemd needs the file until then.
+    fn is_in_use(&self, orphan: &Orphan) -> bool {
+        let Some(path) = orphan.path().filter(|path| is_unit_file(path)) else { return false };
+        let mut units = self.unrestored.iter().filter_map(|(id, _)| id.strip_prefix("unit:"));
+        units.any(|unit| path.ends_with(unit) || path.ancestors().any(|above| above.ends_with(format!("{unit}.d"))))
     }
 
     /// Restores one orphan, and with it those of the `others` that change along with it.

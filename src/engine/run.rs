@@ -83,6 +83,8 @@ pub(super) struct Run<'a> {
     pub basics: Option<HashSet<usize>>,
     /// Whether an orphan stays for now.
     pub orphans_stay: bool,
+    /// Ids of the resources whose restoration failed, and why.
+    pub unrestored: Vec<(String, Error)>,
     /// Probes and slots that the last good release did not have in the same form, by position.
     pub new_checks: HashSet<usize>,
 }
@@ -109,6 +111,7 @@ impl<'a> Run<'a> {
             is_old: &|_, _| false,
             basics: None,
             orphans_stay: false,
+            unrestored: Vec::new(),
             new_checks: HashSet::new(),
         }
     }

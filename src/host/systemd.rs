@@ -395,14 +395,15 @@ impl Systemd {
         let Unit { active, sub, .. } = &details.unit;
         let state = if active.is_empty() { String::new() } else { format!("; it is {active} ({sub})") };
         let ending = Some(details.ending()).filter(|ending| !ending.is_empty());
-        let cause = format!("{why}{state}{}", ending.map(|ending| format!(", {ending}")).unwrap_or_default());
+        let mut cause = format!("{why}{state}{}", ending.map(|ending| format!(", {ending}")).unwrap_or_default());
         let mut help = advice(verdict, &details).to_owned();
         if let Some(place) =
             name.strip_suffix(".mount").map(unit_files::unescaped).filter(|_| details.unit.active == "active")
         {
             let users = mount_users::users(Path::new(&place));
             if !users.is_empty() {
-                help = format!("{place} is in use by {}: end or move what uses it, then run again", users.join(", "));
+                cause = format!("{place} is in use by {}", users.join(", "));
+                "end or move what uses it, then run again".clone_into(&mut help);
             }
         }
         help += &match journal(name) {
