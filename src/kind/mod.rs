@@ -494,6 +494,12 @@ pub trait Build {
     /// Such content is kept out of diffs and messages, and only its owner can read it unless the role says otherwise.
     fn is_secret(&self) -> bool;
 
+    /// Declares that resources which contain a secret of this field are sensitive. If no other field contains one, the others count as
+    /// without a secret.
+    fn set_apart(&self, field: &'static str) {
+        let _ = field;
+    }
+
     /// An error about a field, with its place.
     fn invalid(&self, field: &str, why: &str) -> Error;
 

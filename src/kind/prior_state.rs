@@ -194,6 +194,9 @@ pub enum PriorState {
     Login {
         /// The user.
         user: String,
+        /// SHA-256 of what `/etc/shadow` had as its password, which the store has saved under it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        password: Option<String>,
         /// Whether it was locked.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         locked: Option<bool>,
@@ -362,7 +365,10 @@ impl PriorState {
                 let (user, others) = (user.clone(), vec![group.clone()]);
                 Box::new(Members { user, groups: Vec::new(), others, exclusive: false })
             }
-            Self::Login { user, locked, expires } => Box::new(Login::restored(user, *locked, *expires)),
+            Self::Login { user, password, locked, expires } => {
+                let password = password.as_ref().map(|saved| store.saved(saved)).transpose()?;
+                Box::new(Login::restored(user, password, *locked, *expires))
+            }
             Self::Linger { user, on } => Box::new(Linger { user: user.clone(), on: *on }),
             Self::AuthorizedKeys { path, file } => {
                 let former = |file: &PriorFile| {
@@ -389,7 +395,9 @@ impl PriorState {
     pub fn saved(&self) -> Vec<&str> {
         match self {
             Self::File { saved, .. } | Self::Permissions { saved, .. } => vec![saved],
-            Self::NoPackage { beside, .. } => beside.as_deref().into_iter().collect(),
+            Self::NoPackage { beside: saved, .. } | Self::Login { password: saved, .. } => {
+                saved.as_deref().into_iter().collect()
+            }
             Self::AuthorizedKeys { file, .. } => file.iter().map(|file| &*file.saved).collect(),
             Self::Several { states, .. } => states.iter().flat_map(Self::saved).collect(),
             _ => Vec::new(),

@@ -131,6 +131,7 @@ impl Fields for UserFields {
             return Err(build.invalid("name", &why));
         }
         self.check(build)?;
+        build.set_apart("password_hash");
         let mut resources = self.parts(build)?;
         resources.insert(0, Box::new(self));
         Ok(resources)

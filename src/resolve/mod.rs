@@ -24,7 +24,7 @@ pub use order::predecessors;
 pub use references::Unmatched;
 pub use shown::{Shown, digest};
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -297,7 +297,17 @@ fn turn<'a>(
         let error = Error::new(code::FIELD, why).at(place(&["notify".to_owned()]), "this value");
         error.help("a unit is named with its type, like `restart:nginx.service`, and a command by its `name`")
     })?;
-    let site = Builder { context, role, entry, scope, arch: &facts.arch, is_secret, before, parts: None };
+    let site = Builder {
+        context,
+        role,
+        entry,
+        scope,
+        arch: &facts.arch,
+        is_secret,
+        before,
+        apart: Cell::default(),
+        parts: None,
+    };
     Ok(Expansion { site, value, after, needs, notify, is_certain })
 }
 
@@ -310,12 +320,13 @@ fn entry_of<'a>(turn: &Expansion<'a>) -> Entry<'a> {
 fn build(turn: &Expansion<'_>) -> Result<Vec<Item>> {
     let (site, context) = (&turn.site, turn.site.context);
     let resources = (site.entry.kind.build)(&entry_of(turn), site)?;
-    let is_secret = site.is_secret();
+    let (is_secret, apart) = (site.is_secret(), site.apart.get());
     let item = |resource| Item::new(resource, site.role.name.as_str().into(), site.at_entry());
     let mut items: Vec<Item> = resources.into_iter().map(item).collect();
     let is_own = |item: &Item| item.about.kind == site.entry.kind.name;
     let is_one = items.iter().filter(|item| is_own(item)).count() == 1;
     for item in &mut items {
+        let is_secret = is_secret || (apart.is_some() && item.about.is_sensitive);
         if let Some(name) = is_secret.then(|| context.secrets.found_in(item.id.as_str())).flatten() {
             return Err(Error::new(code::FIELD, format!("a {} can't be called by the secret {name}", item.about.kind))
                 .because("what tells resources from each other is shown and written down")
@@ -326,6 +337,7 @@ fn build(turn: &Expansion<'_>) -> Result<Vec<Item>> {
         item.notify.clone_from(&turn.notify);
         if is_one && is_own(item) {
             item.fields = turn.value.clone();
+            item.fields.as_object_mut().zip(apart).and_then(|(fields, apart)| fields.remove(apart));
         }
     }
     Ok(items)
@@ -342,6 +354,8 @@ struct Builder<'a> {
     is_secret: bool,
     /// [`HostSecrets::times_requested`] before the entry was rendered.
     before: usize,
+    /// The only field with a secret, if the kind has [set it apart](Build::set_apart).
+    apart: Cell<Option<&'static str>>,
     /// What the kind asked for, if it is recorded: see [`Shown::parts`].
     parts: Option<RefCell<Vec<(String, String)>>>,
 }
@@ -439,7 +453,18 @@ impl Build for Builder<'_> {
     }
 
     fn is_secret(&self) -> bool {
-        self.is_secret || self.context.secrets.times_requested() != self.before
+        self.apart.get().is_none() && (self.is_secret || self.context.secrets.times_requested() != self.before)
+    }
+
+    fn set_apart(&self, field: &'static str) {
+        let before = self.context.secrets.times_requested();
+        let mut others = self.entry.fields.clone();
+        let is_set = others.as_object_mut().is_some_and(|fields| fields.remove(field).is_some());
+        let is_clean = self.context.value(&others, self.scope, &|_| self.at_entry()).is_ok()
+            && self.context.secrets.times_requested() == before;
+        if is_set && is_clean && !self.is_secret {
+            self.apart.set(Some(field));
+        }
     }
 
     fn host(&self) -> &str {

@@ -300,3 +300,41 @@ fn an_offboarded_admin_can_do_nothing_on_the_host_any_more() {
     assert_eq!(host.run("kpull plan").code(), 0);
     assert_eq!(host.run("id bob; getent group ops; ls -d /home/bob; pgrep -u 1001").stdout, "");
 }
+
+#[test]
+fn a_user_has_its_former_password_again_and_a_plan_hides_only_the_hash() {
+    const FORMER: &str = "$6$former$of-carol";
+    const HASH: &str = "$6$saltsalt$new-of-carol";
+    let lab = Lab::new(&[H1]);
+    let host = lab.host("h1");
+    host.run(&format!("useradd -m -s /bin/sh carol && echo 'carol:{FORMER}' | chpasswd -e")).ok();
+    let role = |more: &str| {
+        format!(
+            "summary = \"For a test\"\n[[user]]\nname = \"carol\"\nshell = \"/bin/bash\"\ngroups = [\"audio\"]\nlinger = true\n{more}\n"
+        )
+    };
+    let hash = "password_hash = \"{{ secret('db') }}\"";
+    crate::lab::secrets::prepare(host, &role(hash));
+    crate::lab::secrets::release(host, HASH);
+    let plan = host.run("kpull plan").stdout;
+    for words in ["shell /bin/sh → /bin/bash", "set the password", "add to the group audio", "linger:carol  enable"] {
+        assert!(plan.contains(words), "no {words} in {plan}");
+    }
+    assert!(!plan.contains("of-carol"), "{plan}");
+    let password = || host.run("getent shadow carol | cut -d: -f2").ok();
+    let apply = |words: &str| {
+        let run = host.run("kpull apply --diff --json").ok();
+        assert!(run.contains(words) && !run.contains("of-carol"), "{run}");
+        assert_eq!(host.run("kpull plan").code(), 0);
+    };
+    apply("set the password");
+    assert_eq!(password(), HASH);
+    host.run("! grep -rq new-of-carol /var/lib/kpull && ! grep -rl of-carol /var/lib/kpull | grep -v /saved/").ok();
+    assert_eq!(host.run("stat -c '%a %U' $(grep -rl of-carol /var/lib/kpull)").ok(), "600 root");
+
+    host.write("/srv/site/roles/app/role.toml", role(""));
+    crate::lab::secrets::release(host, HASH);
+    apply("restore the password");
+    assert_eq!(password(), FORMER);
+    host.run("kpull gc && ! grep -r of-carol /var/lib/kpull").ok();
+}

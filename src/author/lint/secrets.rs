@@ -83,6 +83,7 @@ fn shown(host: &Host<'_>, item: &Item) -> Option<Shown> {
         "probe" => (&["http", "https", "expect", "expect_body"], "let the program read it from its own file"),
         "etcd_key" => (&["value"], "only `value` of a key may be a secret"),
         "line" => (&["line"], "only `line` may contain a secret: `regex` finds it without the secret"),
+        "user" => (&["password_hash"], "only `password_hash` of a user may be a secret"),
         "setting" => (&["value"], "only `value` of a setting may be a secret"),
         _ => (&["content"], "write it to a file with restricted access, as `[[secret]]` does"),
     };
@@ -177,6 +178,7 @@ mod tests {
             assert!(found[0].0.starts_with(&format!("the secret db is in `{field}` of ")), "{role}: {found:?}");
         }
         assert_eq!(found_in(&command("run = ['x']\nenv = { P = \"{{ secret('db') }}\" }")), []);
+        assert_eq!(found_in("[[user]]\nname = 'bob'\npassword_hash = \"{{ secret('db') }}\""), []);
         assert_eq!(found_in("[[secret]]\nname = 'db'\ncredential = 'db'\nunit = 'a.service'\n"), []);
     }
 

@@ -13,6 +13,8 @@ use crate::kind::{About, Change, Claim, Phase, Resource, Restorable, WatchedInpu
 
 /// The day on which a locked account has expired: the first one that every program takes for a date.
 const LOCKED: u32 = 1;
+/// What `/etc/shadow` has for a user without a password.
+const NONE: &str = "!*";
 
 /// The first day on which nobody can log in any more, like `2027-01-31`; or `never`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -40,7 +42,7 @@ impl TryFrom<String> for Expiry {
 #[derive(Debug, Default)]
 pub struct Login {
     pub(in crate::kind) user: String,
-    /// The hash of its password.
+    /// The hash of its password; to restore, what `/etc/shadow` had.
     pub(in crate::kind) hash: Option<String>,
     pub(in crate::kind) locked: Option<bool>,
     pub(in crate::kind) expires: Option<Expiry>,
@@ -61,9 +63,15 @@ impl Login {
     }
 
     /// A login to restore; `expires` is a day, or a negative number for none.
-    pub(in crate::kind) fn restored(user: &str, locked: Option<bool>, expires: Option<i64>) -> Self {
+    pub(in crate::kind) fn restored(
+        user: &str,
+        password: Option<Vec<u8>>,
+        locked: Option<bool>,
+        expires: Option<i64>,
+    ) -> Self {
         let expires = expires.map(|day| Expiry(u32::try_from(day).ok()));
-        Self { user: user.to_owned(), hash: None, locked, expires, is_restored: true }
+        let hash = password.map(|password| String::from_utf8_lossy(&password).into_owned());
+        Self { user: user.to_owned(), hash, locked, expires, is_restored: true }
     }
 
     fn wanted(&self, old: &State) -> State {
@@ -73,7 +81,7 @@ impl Login {
         let is_locked = old.password.starts_with('!');
         let locks = self.locked.unwrap_or(is_locked && has_password);
         let password = match (&self.hash, locks) {
-            (Some(hash), true) => format!("!{hash}"),
+            (Some(hash), true) => format!("!{}", hash.trim_start_matches('!')),
             (Some(hash), false) => hash.clone(),
             (None, true) if is_locked => old.password.clone(),
             (None, true) => format!("!{bare}"),
@@ -94,7 +102,7 @@ impl Login {
         let new = self.wanted(old);
         let mut parts = Vec::new();
         if self.hash.is_some() && old.bare() != new.bare() {
-            parts.push("set the password".to_owned());
+            parts.push(if self.is_restored { "restore the password" } else { "set the password" }.to_owned());
         }
         let is_locked = |state: &State| state.password.starts_with('!');
         let (was, is) = (is_locked(old) && old.expires == Some(LOCKED), self.locked == Some(true));
@@ -122,7 +130,7 @@ impl Login {
             _ if !tables.has_local_user(&self.user) => Ok(None),
             Some(login) => Ok(Some(login)),
             // the user itself adds the line
-            None => Ok(Some(State { password: "!*".to_owned(), expires: None })),
+            None => Ok(Some(State { password: NONE.to_owned(), expires: None })),
         }
     }
 }
@@ -156,7 +164,7 @@ impl Resource for Login {
             Some(known) => Ok(Change::of(self.differences(&known))),
             None if self.is_restored => Ok(None),
             // its user is created in the same run
-            None => Ok(Change::of(self.differences(&State { password: "!*".to_owned(), expires: None }))),
+            None => Ok(Change::of(self.differences(&State { password: NONE.to_owned(), expires: None }))),
         }
     }
 
@@ -178,15 +186,22 @@ impl Resource for Login {
 
 impl Restorable for Login {
     fn prior_state(&self, _: &Claim, work: &Work<'_>) -> Result<PriorState> {
-        let mut prior = PriorState::Login { user: self.user.clone(), locked: None, expires: None };
+        let mut prior = PriorState::Login { user: self.user.clone(), password: None, locked: None, expires: None };
         self.refine(&mut prior, work)?;
         Ok(prior)
     }
 
     fn refine(&self, prior: &mut PriorState, work: &Work<'_>) -> Result<bool> {
-        let PriorState::Login { locked, expires, .. } = prior else { return Ok(false) };
-        let known = self.known(work)?.unwrap_or_default();
+        let PriorState::Login { password, locked, expires, .. } = prior else { return Ok(false) };
+        let known = self.known(work)?.unwrap_or_else(|| State { password: NONE.to_owned(), expires: None });
         let mut is_new = false;
+        if self.hash.is_some() && password.is_none() {
+            // the lock of an earlier release is not what was there before
+            let is_ours = *locked == Some(false) && !known.bare().is_empty();
+            let former = if is_ours { known.bare() } else { &known.password };
+            *password = Some(work.store.save(former.as_bytes())?);
+            is_new = true;
+        }
         if self.locked.is_some() && locked.is_none() {
             *locked = Some(known.password.starts_with('!') && known.expires == Some(LOCKED));
             is_new = true;
@@ -262,6 +277,36 @@ mod tests {
         assert_eq!(until("$6$x$y:1::::::", "2027-01-31").1, "$6$x$y:20849");
         assert_eq!(until("$6$x$y:1:::::20849:", "'never'"), ("never expires".to_owned(), "$6$x$y:".to_owned()));
         assert_eq!(tree("$6$x$y:1:::::20849:").summary(&*login("expires = '2027-01-31'")), None);
+    }
+
+    #[test]
+    fn the_former_password_is_restored_with_its_lock() {
+        let hash = format!("password_hash = '{HASH}'");
+        let restored = |shadow: &str, releases: &[&str]| {
+            let tree = tree(shadow);
+            let mut prior = None;
+            for release in releases {
+                let login = login(release);
+                let (restorable, claim) = (login.restorable().unwrap(), Claim::thing("login", "ann"));
+                match &mut prior {
+                    None => prior = Some(restorable.prior_state(&claim, &tree.work()).unwrap()),
+                    Some(prior) => drop(restorable.refine(prior, &tree.work()).unwrap()),
+                }
+                tree.converge(&*login);
+            }
+            let prior = prior.unwrap();
+            assert!(!serde_json::to_string(&prior).unwrap().contains("$6$"), "only the saved content has it");
+            let change = tree.converge(&*prior.resource(tree.work().store).unwrap().unwrap());
+            assert!(!change.summary.contains('$') && change.summary.contains("restore the password"), "{change:?}");
+            tree.get("/etc/shadow").split(':').nth(1).unwrap().to_owned()
+        };
+        for former in ["$6$x$old", "!$6$x$old", "!", "*", "!*"] {
+            assert_eq!(restored(&format!("{former}:1::::::"), &[&hash]), former);
+        }
+        let locked = format!("{hash}\nlocked = true");
+        assert_eq!(restored("$6$x$old:1::::::", &["locked = true", &locked]), "$6$x$old");
+        assert_eq!(restored("$6$x$old:1::::::", &[&hash, &locked]), "$6$x$old");
+        assert_eq!(restored("!$6$x$old:1:::::1:", &[&format!("{hash}\nlocked = false")]), "!$6$x$old");
     }
 
     #[test]
