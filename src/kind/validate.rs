@@ -34,6 +34,9 @@ impl Fields for ValidateFields {
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         build.refuse_if(!is_argv(&self.run), "run", "write a program and its arguments, like [\"nginx\", \"-t\"]")?;
         build.refuse_if(self.paths.is_empty(), "paths", "name a directory, like [\"/etc/nginx\"]")?;
+        let is_pattern = |path: &AbsolutePath| path.to_string().contains(['*', '?', '[']);
+        let why = "a directory is named in full, without `*`, `?` or `[`; all that is below it is checked";
+        build.refuse_if(self.paths.iter().any(is_pattern), "paths", why)?;
         let sensitive = build.is_secret();
         let why = "its arguments are hidden, so they can't be its name: set `name`";
         build.refuse_if(sensitive && self.name.is_none(), "run", why)?;
@@ -118,6 +121,8 @@ mod tests {
     fn a_program_names_itself_and_the_directories_that_it_checks() {
         assert!(refusal("validate", "run = []\npaths = ['/etc/nginx']").starts_with("`run`: "));
         assert!(refusal("validate", "run = ['nginx', '-t']\npaths = []").starts_with("`paths`: "));
+        let why = refusal("validate", "run = ['nginx', '-t']\npaths = ['/etc/nginx', '/etc/nginx-*']");
+        assert!(why.starts_with("`paths`: a directory is named in full"), "{why}");
         let about = one("validate", "run = ['nginx', '-t']\npaths = ['/etc/nginx', '/etc/nginx/conf.d']").about();
         assert_eq!(
             (about.key.as_str(), about.covers.as_slice()),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, code};
+use crate::kind::block::Block;
 use crate::kind::edit::FileEdit;
 use crate::kind::file::File;
 use crate::kind::symlink::Symlink;
@@ -107,6 +108,7 @@ pub(super) fn errors(items: &[Item]) -> Vec<Error> {
     let mut errors: Vec<Error> = clashes.iter().map(|clash| explain(clash, items)).collect();
     errors.extend(below_files(items, &links));
     errors.extend(contradictions(items, &links));
+    errors.extend(covered_files(items, &links));
     errors
 }
 
@@ -122,6 +124,31 @@ fn contradictions(items: &[Item], links: &Links) -> Vec<Error> {
             errors.push(error.help(format!("the other one is at {}; keep one of them", first.place)));
         }
         others.push((item, edit));
+    }
+    errors
+}
+
+/// An error for each file or link where a resource needs a directory whose contents it [covers](crate::kind::About::covers).
+fn covered_files(items: &[Item], links: &Links) -> Vec<Error> {
+    let is_file = |item: &&Item| {
+        item.as_kind::<File>().is_some()
+            || item.as_kind::<Block>().is_some()
+            || item.as_kind::<FileEdit>().is_some()
+            || item.as_kind::<Symlink>().is_some()
+    };
+    let mut errors = Vec::new();
+    for (item, path) in items.iter().flat_map(|item| item.about.covers.iter().map(move |path| (item, path))) {
+        let is_at = |claim: &Claim| claim.any_path().is_some_and(|at| links.straight(at) == links.straight(path));
+        let Some(file) = items.iter().filter(is_file).find(|file| file.about.claims.iter().any(is_at)) else {
+            continue;
+        };
+        let what = format!("`{}` in the `paths` of {} is no directory", path.display(), item.id);
+        let error = Error::new(code::CLASH, what).because(format!("{} is at {}", file.id, file.place));
+        errors.push(
+            error
+                .at(item.place.clone(), "this resource")
+                .help("name the directory that contains it; to check one file alone, set `validate` of the file"),
+        );
     }
     errors
 }

@@ -101,17 +101,31 @@ fn differing(was: &Value, is: &Value) -> Vec<String> {
     let names: BTreeSet<&String> =
         [was, is].into_iter().filter_map(Value::as_object).flat_map(|map| map.keys()).collect();
     let quoted = |name: &&String| format!("`{name}`");
-    let differ = |name: &&&String| {
-        !UNITED.contains(&name.as_str()) && !["name", "names"].contains(&name.as_str()) && was.get(name) != is.get(name)
-    };
-    let found: Vec<String> = names.iter().filter(differ).map(quoted).collect();
-    if !found.is_empty() {
-        return found;
+    let differ = |name: &&&String| !UNITED.contains(&name.as_str()) && was.get(name) != is.get(name);
+    // an entry with several names differs in one resource because of another field, if there is one
+    let (named, found): (Vec<&String>, Vec<&String>) =
+        names.iter().filter(differ).partition(|name| ["name", "names"].contains(&name.as_str()));
+    if let Some(found) = [found, named].into_iter().find(|found| !found.is_empty()) {
+        return found.iter().map(quoted).collect();
     }
     let of_files: Vec<String> =
         names.iter().filter(|name| ["template", "source"].contains(&name.as_str())).map(quoted).collect();
     match of_files.is_empty() {
         true => vec!["what they compute".to_owned()],
         false => vec![format!("the file that {} names", of_files.join(" or "))],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_name_is_what_differs_only_if_nothing_else_does() {
+        let secret = |name: &str, mode: &str| json!({ "name": name, "path": "/etc/key", "mode": mode });
+        assert_eq!(differing(&secret("a", "0600"), &secret("b", "0600")), ["`name`"]);
+        assert_eq!(differing(&secret("a", "0600"), &secret("b", "0640")), ["`mode`"]);
     }
 }

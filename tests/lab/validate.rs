@@ -83,6 +83,58 @@ fn a_file_that_its_program_refuses_never_replaces_the_one_in_use() {
     assert_eq!(host.run("cat /srv/slow; ls -A /srv | grep -c kpull-new").stdout, "x0\n");
 }
 
+#[test]
+fn keepalived_accepts_what_the_shipped_role_writes_and_refuses_a_mistake_in_it() {
+    let world = World::new();
+    let host = world.host();
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/roles/keepalived");
+    let role = std::fs::read_to_string(format!("{shipped}/role.toml")).unwrap();
+    let (_, rest) = role.split_once("\nvalidate = [").unwrap();
+    let validate = format!("validate = [{}]", rest.split_once(']').unwrap().0);
+    let template = std::fs::read_to_string(format!("{shipped}/templates/keepalived.conf")).unwrap();
+    host.write(
+        "/srv/site/roles/app/templates/keepalived.conf",
+        template.replace("secret(\"keepalived\")", "'12345678'"),
+    );
+    let release = |router_id: u32, peer: &str| {
+        world.release(&format!(
+            r#"
+[vars]
+router_id = {router_id}
+address = "192.168.1.100/24"
+interface = "host0"
+peers = [{{ name = "h1", address = "192.168.1.11" }}{peer}]
+priority = 200
+advert = 1
+check_port = 6443
+check_every = 2
+weight = -60
+[[template]]
+path = "/etc/keepalived/keepalived.conf"
+template = "keepalived.conf"
+{validate}
+[[unit]]
+name = "keepalived.service"
+enable = true
+reload_when = ["template:/etc/keepalived/keepalived.conf"]
+"#
+        ));
+    };
+    release(51, "");
+    world.converges();
+    let other = ", { name = \"h2\", address = \"192.168.1.12\" }";
+    release(51, other);
+    world.converges();
+    let before = host.run("cat /etc/keepalived/keepalived.conf && systemctl is-active keepalived").ok();
+    release(999, other);
+    let run = host.run("kpull apply --json");
+    assert_eq!(run.code(), 3, "{run}");
+    for words in ["refuses the new /etc/keepalived/keepalived.conf", "999"] {
+        assert!(run.stdout.contains(words), "no {words} in {run}");
+    }
+    assert_eq!(host.run("cat /etc/keepalived/keepalived.conf && systemctl is-active keepalived").ok(), before);
+}
+
 /// Sites of nginx, each its name and text, in an nginx whose own configuration includes them by their absolute paths.
 fn sites(sites: &[(&str, &str)]) -> String {
     let mut role = r#"
