@@ -22,9 +22,9 @@ fn the_demo_of_two_hosts_ends_with_commands_that_work() {
     );
     assert!(shown.contains("roles/web/templates/write-page") && shown.contains("trust.tampered"), "{shown}");
     assert!(shown.contains("web1: 1 changed of 19 resources (release 2,"), "{shown}");
-    assert!(shown.contains("db1: nothing to do of 10 resources (release 2,"), "{shown}");
+    assert!(shown.contains("db1: nothing to do of 14 resources (release 2,"), "{shown}");
     let page = fs::read_to_string(dir.join("hosts/web1/usr/local/bin/write-page")).unwrap();
-    assert!(page.contains("<p>Good day from web1</p>") && page.contains("pg_isready --host db1"), "{page}");
+    assert!(page.contains("<p>Good day from web1</p>") && page.contains("host=db1 dbname=site user=web"), "{page}");
 
     let (_, commands) = shown.split_once("continue on your own:\n").unwrap();
     let commands: Vec<&str> = commands.lines().map(str::trim).collect();
@@ -83,6 +83,6 @@ fn the_first_minutes_show_the_output_of_their_commands() {
     let (at, shown) = (dir.path().to_owned(), dir.path().canonicalize().unwrap().display().to_string());
     let mut world = World { dir, at, real: vec![("/home/me", shown)] };
     let made = page::run("first-minutes.md", &["$"], &mut world);
-    assert!(made.contains("1 changed of 10 resources (release 3,"), "{made}");
+    assert!(made.contains("1 changed of 14 resources (release 3,"), "{made}");
     world.dir.close().unwrap();
 }

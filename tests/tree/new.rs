@@ -108,7 +108,7 @@ fn the_example_of_two_hosts_passes_check_test_and_fmt() {
     let checked = kpull(&["check", "--site", path]).exits(0);
     assert_eq!(
         (checked.stdout.as_str(), checked.stderr.as_str()),
-        ("✓ db1              10 resources of 2 roles\n✓ web1             19 resources of 2 roles\n", "")
+        ("✓ db1              14 resources of 2 roles\n✓ web1             19 resources of 2 roles\n", "")
     );
     kpull(&["test", "--site", path]).exits(0);
     kpull(&["fmt", "--check", "--site", path]).exits(0);
