@@ -18,6 +18,7 @@ mod launch;
 mod observe;
 mod outputs;
 mod packages;
+mod partial;
 mod permissions;
 mod places;
 mod probes;

@@ -73,8 +73,9 @@ impl Claim {
 
     /// Whether a change can cut the host off from its sources and operators.
     pub fn cuts_off(&self) -> bool {
-        const PATHS: [&str; 11] = [
+        const PATHS: [&str; 16] = [
             "/etc/NetworkManager",
+            "/etc/firewalld",
             "/etc/hosts",
             "/etc/kpull",
             "/etc/netplan",
@@ -85,6 +86,10 @@ impl Claim {
             "/etc/ssh",
             "/etc/sysconfig/network",
             "/etc/systemd/network",
+            "/etc/systemd/resolved",
+            "/etc/wireguard",
+            "/run/NetworkManager",
+            "/run/systemd/network",
         ];
         const UNITS: [&str; 8] = [
             "NetworkManager",

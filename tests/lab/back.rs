@@ -4,6 +4,7 @@ use std::net::TcpListener;
 
 use kpull::net::server::Server;
 
+use crate::support::cookbook::recipes;
 use crate::support::lab::{H1, Host, Lab};
 
 const FABRIC: &str = "192.168.1.254";
@@ -301,4 +302,100 @@ chain output {{
     host.run("kpull apply").ok();
     host.run("nft list table inet site").fails(1);
     host.run("ls /etc/nftables.d").fails(2);
+}
+
+/// Cuts the host off with an address in another network, in the role of a recipe, and sees it return; `file` has the address.
+fn returns_after_a_wrong_address(world: &World, recipe: &str, file: &str, mode: &str) {
+    let host = world.host();
+    let role = recipes().into_iter().find(|one| one.title == recipe).unwrap().role;
+    let release = |address: Option<&str>| {
+        let vars = address.map(|address| {
+            format!("[vars.app]\ninterface = \"host0\"\naddress = \"{address}/24\"\ngateway = \"{FABRIC}\"\n")
+        });
+        let host_vars = format!("address = \"192.168.1.11\"\nroles = [\"app\"]\n{}", vars.unwrap_or_default());
+        std::fs::write(world.dir.path().join("site/host_vars/h1.toml"), host_vars).unwrap();
+        world.release(address.map_or("summary = \"For a test\"\n", |_| &role));
+    };
+    // the only address, once the service has set it
+    let is_at = |address: &str| {
+        let shown = "ip -4 -o address show dev host0 scope global | awk '{print $4}'";
+        host.run(&format!(
+            "for i in $(seq 100); do [ \"$({shown})\" = {address}/24 ] && exit; sleep .1; done; {shown}; false"
+        ))
+        .ok();
+        host.run(&format!("cat {file}; ip route show default")).stdout
+    };
+    // without the role, the host has its former address, and networkd keeps the role's beside it until it boots
+    let has_former = || {
+        host.run("for i in $(seq 100); do ip -4 address show dev host0 | grep -q 192.168.1.11/ && exit; sleep .1; done; false").ok();
+        host.run(&format!("test ! -e {file}")).ok();
+    };
+    release(None);
+    host.run("kpull apply").ok();
+    // its first address is wrong already
+    release(Some("10.9.9.7"));
+    host.run("kpull apply").fails(3);
+    has_former();
+    assert!(host.run("kpull apply").ok().contains("nothing to do"));
+
+    release(Some("192.168.1.21"));
+    host.run("kpull apply").ok();
+    let good = is_at("192.168.1.21");
+    host.run("kpull plan").ok();
+    release(Some("10.9.9.9"));
+    let run = host.run("kpull apply");
+    assert_eq!(run.code(), 3, "{run}");
+    let status = host.run("kpull status").ok();
+    assert!(status.contains("no source can be reached since this host's network"), "{status}");
+    assert_eq!(is_at("192.168.1.21"), good);
+    assert!(host.run("kpull apply").ok().contains("nothing to do"));
+
+    // the power fails while the host is cut off, and it boots with the wrong address
+    let waits = |time: &str| {
+        host.run(&format!("sed -i 's/contact_within = .*/contact_within = \"{time}\"/' /etc/kpull/kpull.toml")).ok()
+    };
+    waits("10m");
+    release(Some("10.9.9.8"));
+    host.run("kpull apply < /dev/null > /dev/null 2>&1 &").ok();
+    is_at("10.9.9.8");
+    host.run("sync").ok();
+    host.crash();
+    host.boot();
+    is_at("10.9.9.8");
+    waits("4s");
+    let run = host.run("kpull apply");
+    assert_eq!(run.code(), 3, "{run}");
+    assert_eq!(is_at("192.168.1.21"), good);
+
+    release(Some("192.168.1.22"));
+    host.run("kpull apply").ok();
+    is_at("192.168.1.22");
+    host.run("kpull plan").ok();
+    assert_eq!(host.run(&format!("stat -c %a:%U {file}")).ok(), mode);
+    release(None);
+    host.run("kpull apply").ok();
+    has_former();
+}
+
+#[test]
+fn a_wrong_file_of_networkd_cuts_the_host_off_and_the_host_returns() {
+    let recipe = "A static address with systemd-networkd";
+    returns_after_a_wrong_address(&World::new(), recipe, "/etc/systemd/network/05-lan.network", "644:root");
+}
+
+#[test]
+fn a_wrong_connection_of_networkmanager_cuts_the_host_off_and_the_host_returns() {
+    let world = World::new();
+    let host = world.host();
+    host.install("network-manager");
+    let former = "[connection]\nid=former\ntype=ethernet\ninterface-name=host0\n[ipv4]\nmethod=manual\n\
+        address1=192.168.1.11/24,192.168.1.254\n";
+    host.write("/etc/NetworkManager/system-connections/former.nmconnection", former);
+    host.run(
+        "systemctl disable -q --now systemd-networkd.socket systemd-networkd.service; cd /etc/NetworkManager && \
+         chmod 600 system-connections/former.nmconnection && nmcli connection reload && nmcli connection up former",
+    )
+    .ok();
+    let file = "/etc/NetworkManager/system-connections/lan.nmconnection";
+    returns_after_a_wrong_address(&world, "A static address with NetworkManager", file, "600:root");
 }

@@ -1,9 +1,5 @@
 //! `[[package]]` on a host whose os-release says SUSE, with the real zypper, beside the apt and dnf of Debian.
 
-use std::path::PathBuf;
-use std::process::Command;
-
-use super::ran;
 use crate::support::alone::World;
 
 const OS_RELEASE: &str = "ID=\"opensuse-leap\"\nID_LIKE=\"suse opensuse\"\nVERSION_ID=\"15.6\"\n";
@@ -41,23 +37,11 @@ rm -r repodata
 createrepo_c --quiet .
 "#;
 
-/// A host with zypper, which calls itself one of SUSE's. Debian's package of it is downloaded once, with what it needs.
+/// A host with zypper, which calls itself one of SUSE's.
 fn world() -> World {
     let world = World::new();
     let host = world.host();
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"));
-    let debs = cache.join("kpull/lab/zypper");
-    std::fs::create_dir_all(debs.join("partial")).unwrap();
-    let mut fetch = Command::new("apt-get");
-    fetch.args(["-qq", "-y", "--no-install-recommends", "--download-only"]);
-    fetch.arg("-o").arg(format!("Dir::State::status={}/var/lib/dpkg/status", host.root().display()));
-    fetch.arg("-o").arg(format!("Dir::Cache::archives={}", debs.display()));
-    ran(fetch.args(["install", "zypper"]));
-    for deb in super::ending(&debs, ".deb") {
-        host.copy(&deb, &format!("/opt/debs/{}", deb.file_name().unwrap().to_str().unwrap()), 0o644);
-    }
-    host.run("dpkg -i /opt/debs/*.deb").ok();
+    host.install("zypper");
     // where SUSE's rpm has it; Debian's has one in each user's home
     host.write("/etc/rpm/macros", "%_dbpath /var/lib/rpm\n");
     host.write("/etc/os-release.new", OS_RELEASE);

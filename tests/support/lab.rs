@@ -188,6 +188,30 @@ impl Host<'_> {
         self.put(path, &bytes, mode);
     }
 
+    /// Installs a package of this machine's Debian release that the base does not have. It is downloaded into the user's cache once, with
+    /// what it needs.
+    pub fn install(&self, package: &str) {
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let cache = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("a home")).join(".cache"));
+        let debs = cache.join("kpull/lab").join(package);
+        std::fs::create_dir_all(debs.join("partial")).expect("make a directory for packages");
+        // apt would resolve the link in the path of the root, and read this machine's
+        let status = debs.join("status");
+        std::fs::copy(self.root().join("var/lib/dpkg/status"), &status).expect("copy what is installed");
+        let mut fetch = Command::new("apt-get");
+        fetch.args(["-qq", "-y", "--no-install-recommends", "--download-only"]);
+        fetch.arg("-o").arg(format!("Dir::State::status={}", status.display()));
+        fetch.arg("-o").arg(format!("Dir::Cache::archives={}", debs.display()));
+        Output::of(fetch.args(["install", package])).ok();
+        for entry in std::fs::read_dir(&debs).expect("list the packages") {
+            let deb = entry.expect("a package").path();
+            if deb.extension().is_some_and(|extension| extension == "deb") {
+                self.copy(&deb, &format!("/opt/debs/{}", deb.file_name().expect("its name").to_string_lossy()), 0o644);
+            }
+        }
+        self.run("dpkg -i /opt/debs/*.deb").ok();
+    }
+
     /// Its root directory, as this machine sees it.
     pub fn root(&self) -> PathBuf {
         Output::of(self.lab.command("root").arg(self.name)).ok().into()
