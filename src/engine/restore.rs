@@ -30,7 +30,7 @@ impl Run<'_> {
     /// Whether it is a file of a unit that could not be stopped: systemd needs the file until then.
     fn is_in_use(&self, orphan: &Orphan) -> bool {
         let Some(path) = orphan.path().filter(|path| is_unit_file(path)) else { return false };
-        let mut units = self.unrestored.iter().filter_map(|(id, _)| id.strip_prefix("unit:"));
+        let mut units = self.unrestored.iter().filter(|(id, _)| id.kind() == "unit").map(|(id, _)| id.key());
         units.any(|unit| path.ends_with(unit) || path.ancestors().any(|above| above.ends_with(format!("{unit}.d"))))
     }
 

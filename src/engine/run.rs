@@ -84,7 +84,7 @@ pub(super) struct Run<'a> {
     /// Whether an orphan stays for now.
     pub orphans_stay: bool,
     /// Ids of the resources whose restoration failed, and why.
-    pub unrestored: Vec<(String, Error)>,
+    pub unrestored: Vec<(ResourceId, Error)>,
     /// Probes and slots that the last good release did not have in the same form, by position.
     pub new_checks: HashSet<usize>,
 }
