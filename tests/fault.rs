@@ -115,7 +115,11 @@ exclusive = true
 path = "/srv/theirs"
 recursive = true
 mode = "{mode}"
+[[swap]]
+file = "/srv/swap"
+size = "{size}M"
 "#,
+        size = if text == "new" { 2 } else { 1 },
         is_new = text == "new",
         port = if text == "new" { 443 } else { 80 },
         mode = if text == "new" { "u=rwX,go=" } else { "go-w" },

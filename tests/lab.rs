@@ -9,6 +9,7 @@ mod converge;
 mod cookbook;
 mod facts;
 mod faults;
+mod filesystems;
 mod firewall;
 mod hardening;
 mod health;

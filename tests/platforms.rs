@@ -9,3 +9,4 @@ mod memory;
 mod packages;
 mod selinux;
 mod steps;
+mod storage;

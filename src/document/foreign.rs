@@ -27,6 +27,17 @@ const NAMES: &[(&[&str], &str, &str)] = &[
         "unit",
         "a container is a [[unit]]: `name = \"NAME.container\"`, with a Quadlet file as `content`",
     ),
+    (
+        &["mkfs", "filesystems", "blockdev", "format", "ext4", "xfs"],
+        "filesystem",
+        "that is a [[filesystem]]: `device` and `type`",
+    ),
+    (&["swapfile", "swap_file", "swapon"], "swap", "that is a [[swap]]: `file` and `size`"),
+    (
+        &["seboolean", "selboolean", "setsebool", "seport", "sefcontext", "semanage"],
+        "selinux",
+        "that is a [[selinux]]: `boolean`, or `port` or `fcontext` with its `type`",
+    ),
     (&["mounts", "fstab", "automount"], "mount", "that is a [[mount]]: `where` and `what`"),
     (
         &["hostname", "timezone", "locale", "locale_gen", "keymap", "timedatectl", "localectl"],
@@ -130,6 +141,8 @@ const NAMES: &[(&[&str], &str, &str)] = &[
     (&["dest", "destination", "filename", "file", "target"], "path", "that is `path`"),
     (&["path", "mountpoint", "dest"], "where", "that is `where`"),
     (&["src", "device", "source"], "what", "that is `what`"),
+    (&["dev", "what", "path"], "device", "that is `device`"),
+    (&["fstype", "setype", "fs_type"], "type", "that is `type`"),
     (&["perm", "perms", "permission", "permissions", "chmod"], "mode", "that is `mode`, like \"0644\""),
     (&["enabled", "autostart", "boot"], "enable", "that is `enable`"),
     (&["masked"], "mask", "that is `mask`"),

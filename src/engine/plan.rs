@@ -30,7 +30,7 @@ pub struct Plan {
     pub prior: Option<PriorStates>,
     /// Resources that are paused.
     pub paused: Vec<Pause>,
-    /// What something else on this host will undo at the next boot, by id, and what that is.
+    /// What something else on this host will undo at the next boot, or leaves without effect, by id, and what that is.
     pub overruled: Vec<(ResourceId, Error)>,
     /// What can't be observed, and what depends on it.
     pub left_out: LeftOut,

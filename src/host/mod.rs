@@ -22,6 +22,7 @@ mod port_range;
 pub mod process;
 pub mod rich_rule;
 pub mod root;
+pub mod selinux;
 pub mod settings;
 mod sync;
 pub mod systemd;

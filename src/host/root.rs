@@ -5,6 +5,7 @@
 
 mod access;
 pub mod acl;
+mod device;
 mod follow;
 mod gather;
 pub mod permissions;

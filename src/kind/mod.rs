@@ -334,7 +334,7 @@ pub trait Resource: fmt::Debug + Any + Send + Sync {
         Ok(false)
     }
 
-    /// The error for something on this host that will undo it at the next boot, if there is any.
+    /// The error for something on this host that will undo it at the next boot, or leaves it without effect, if there is any.
     fn overruled(&self, work: &Work<'_>) -> Result<Option<Error>> {
         let _ = work;
         Ok(None)
@@ -579,6 +579,7 @@ kinds! {
     etcd_key::EtcdKeyFields,
     etcd_member::EtcdMemberFields,
     file::FileFields,
+    filesystem::FilesystemFields,
     firewall::FirewallFields,
     group::GroupFields,
     kube_object::KubeObjectFields,
@@ -591,6 +592,7 @@ kinds! {
     probe::ProbeFields,
     repository::RepositoryFields,
     secret::SecretFields,
+    selinux::SelinuxFields,
     setting::SettingFields,
     slot::SlotFields,
     swap::SwapFields,

@@ -6,8 +6,8 @@ use crate::document::fields::AbsolutePath;
 use crate::error::{Error, Result, code};
 use crate::host::packages::Manager;
 use crate::host::root::{Access, FileType};
-use crate::host::settings;
 use crate::host::zone::{Edit, Element, Target};
+use crate::host::{selinux, settings};
 use crate::kind::absent::Absent;
 use crate::kind::block::Block;
 use crate::kind::directory::Directory;
@@ -16,6 +16,7 @@ use crate::kind::file::{File, Ownership};
 use crate::kind::firewall::{self, Setting};
 use crate::kind::package::{FormerHold, OrphanPackage};
 use crate::kind::permissions::{Former, Managed};
+use crate::kind::selinux::Selinux;
 use crate::kind::symlink::Symlink;
 use crate::kind::sysctl::Sysctl;
 use crate::kind::system::System;
@@ -160,6 +161,13 @@ pub enum PriorState {
         /// Which one.
         setting: settings::Setting,
         /// Its value; `None` if it was not set.
+        value: Option<String>,
+    },
+    /// A setting of SELinux.
+    Selinux {
+        /// Which one.
+        setting: selinux::Setting,
+        /// What the host had set; `None` if the policy's value applied.
         value: Option<String>,
     },
     /// A unit.
@@ -346,6 +354,9 @@ impl PriorState {
                 Box::new(FormerHold { name: name.clone(), manager: *manager, held: *held })
             }
             Self::System { setting, value } => Box::new(System { setting: *setting, value: value.clone() }),
+            Self::Selinux { setting, value } => {
+                Box::new(Selinux { setting: setting.clone(), value: value.clone(), is_former: true })
+            }
             Self::Permissions { path, saved, managed } => {
                 Box::new(Former::new(at(path)?, &store.saved(saved)?, *managed)?)
             }

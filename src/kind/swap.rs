@@ -1,5 +1,9 @@
-//! `[[swap]]`: no swap, now and after the next boot: lines of `/etc/fstab` are commented out, and swap in use is turned off.
-//! Swap that systemd sets up by itself (zram, GPT partitions) is turned off too, but returns at the next boot.
+//! `[[swap]]`: a file that the kernel swaps to, or no swap at all.
+//!
+//! A file is made with a swap unit of systemd. No swap holds now and after the next boot: lines of `/etc/fstab` are commented out, and swap
+//! in use is turned off. Swap that systemd sets up by itself (zram, GPT partitions) is turned off too, but returns at the next boot.
+
+mod file;
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,6 +11,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::document::fields::AbsolutePath;
 use crate::error::{Result, counted};
 use crate::host::Host;
 use crate::host::process::{Command, argv, run};
@@ -14,25 +19,36 @@ use crate::host::root::Access;
 use crate::kind::diff::Diff;
 use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, WatchedInput, Work};
 use crate::read::unescaped;
+use file::{Size, SwapFile};
 
 const FSTAB: &str = "/etc/fstab";
 const MARK: &str = "# kpull: this host has no swap: ";
 
-/// Fields of `[[swap]]`.
+/// Fields of `[[swap]]`: `enabled = false`, or `file` and `size`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SwapFields {
-    /// Whether the host may have swap. Only `false` can be said.
-    enabled: bool,
+    /// `false` for a host without swap. Only `false` can be said.
+    enabled: Option<bool>,
+    /// A file that the kernel swaps to.
+    file: Option<AbsolutePath>,
+    /// The size of that file, like `2G`.
+    size: Option<Size>,
 }
 
 impl Fields for SwapFields {
     const NAME: &'static str = "swap";
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        let why = "only `false` can be said; to have swap, add it to /etc/fstab by hand";
-        build.refuse_if(self.enabled, "enabled", why)?;
-        Ok(vec![Box::new(NoSwap)])
+        let why = "only `false` can be said; to have swap, set `file` and `size`";
+        build.refuse_if(self.enabled == Some(true), "enabled", why)?;
+        match (self.enabled, self.file, self.size) {
+            (Some(_), None, None) => Ok(vec![Box::new(NoSwap)]),
+            (None, Some(path), Some(size)) => SwapFile { path, size }.with_unit(build),
+            (Some(_), ..) => Err(build.invalid("enabled", "a host without swap has no swap file: remove `enabled`")),
+            (None, Some(_), None) => Err(build.invalid("file", "set `size` too, like \"2G\"")),
+            (None, None, _) => Err(build.invalid("size", "set `file` and `size`, or `enabled = false`")),
+        }
     }
 }
 
@@ -107,14 +123,20 @@ impl Resource for NoSwap {
             work.host.unit_files_changed();
         }
         for device in in_use(work.host)? {
-            let output = run(&Command::new(&argv(["swapoff", "--", &device]), Duration::from_secs(600)))?;
-            if !output.is_success() {
-                return Err(output.failure(format!("can't let go of the swap {device}")).help(
-                    "what is in it has to fit into memory: stop something large, or reboot; the next boot has no swap",
-                ));
-            }
+            turn_off(&device, "the next boot has no swap")?;
         }
         Ok(())
+    }
+}
+
+/// Has the kernel let go of a device or file. `otherwise` says what a reboot leads to.
+fn turn_off(device: &str, otherwise: &str) -> Result<()> {
+    let output = run(&Command::new(&argv(["swapoff", "--", device]), Duration::from_secs(600)))?;
+    match output.is_success() {
+        true => Ok(()),
+        false => Err(output
+            .failure(format!("can't let go of the swap {device}"))
+            .help(format!("what is in it has to fit into memory: stop something large, or reboot; {otherwise}"))),
     }
 }
 
@@ -166,7 +188,16 @@ mod tests {
     }
 
     #[test]
-    fn swap_can_not_be_asked_for() {
-        assert!(refusal("swap", "enabled = true").contains("/etc/fstab by hand"));
+    fn a_host_has_no_swap_or_a_file_with_a_size() {
+        for (fields, why) in [
+            ("enabled = true", "`enabled`: only `false` can be said; to have swap, set `file` and `size`"),
+            ("enabled = false\nfile = '/swap'\nsize = '1G'", "`enabled`: a host without swap has no swap file"),
+            ("file = '/swap'", "`file`: set `size` too"),
+            ("size = '1G'", "`size`: set `file` and `size`, or"),
+            ("", "`size`: set `file` and `size`, or"),
+        ] {
+            let told = refusal("swap", fields);
+            assert!(told.starts_with(why), "{fields}: {told}");
+        }
     }
 }

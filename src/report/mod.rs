@@ -116,7 +116,8 @@ pub enum Event<'a> {
     Saved(&'a str),
     /// The prior state of a resource that no role wants any more can't be restored. The resource's id, and why.
     Lost(&'a ResourceId, &'a Error),
-    /// Something else on this host will undo a resource at the next boot. The resource's id; what that is, and what to do about it.
+    /// Something else on this host will undo a resource at the next boot, or leaves it without effect. The resource's id; what that is, and
+    /// what to do about it.
     Overruled(&'a ResourceId, &'a Error),
     /// There is a newer release, and other hosts go first: which release, and why.
     RolloutWaiting(&'a str),

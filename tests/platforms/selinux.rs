@@ -3,7 +3,8 @@
 use std::fs;
 use std::process::Command;
 
-use crate::platforms::steps::boot;
+use crate::platforms::steps::{SITE, boot};
+use crate::support::cookbook::recipes;
 use crate::support::site::Output;
 
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
@@ -177,4 +178,113 @@ step spoilt labels
 denied denied-with
 step remove dpkg -r kpull
 step modules-after sh -c 'semodule -l | grep -x kpull'
+"#;
+
+#[test]
+fn booleans_ports_file_contexts_and_audit_rules_hold_are_corrected_and_are_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    Output::of(Command::new("strip").arg("-o").arg(dir.path().join("kpull")).arg(KPULL).output().unwrap()).exits(0);
+    fs::copy(format!("{REPOSITORY}/kpull.service"), dir.path().join("kpull.service")).unwrap();
+    fs::write(dir.path().join("settings.toml"), format!("summary = \"For a test\"\n{SETTINGS}")).unwrap();
+    fs::write(dir.path().join("none.toml"), "summary = \"For a test\"\n").unwrap();
+    let recipe = recipes().into_iter().find(|recipe| recipe.title == "Audit rules").expect("the recipe");
+    fs::write(dir.path().join("audit-rules.toml"), recipe.role).unwrap();
+    let steps = format!("{SITE}{SETTING_STEPS}");
+    let results = boot(dir.path(), &steps, "security=selinux selinux=1 enforcing=1 systemd.mask=firewalld.service");
+    assert_eq!(results.step("mode", 0), "Enforcing\n");
+    results.step("enrolled", 0);
+    let before = results.step("before", 0);
+    assert!(before.starts_with("httpd_can_network_connect --> off\n") && before.ends_with("var_t var_t\n"), "{before}");
+
+    let plan = results.step("plan", 2);
+    assert!(plan.contains("selinux:httpd_can_network_connect  off → on"), "{plan}");
+    assert!(!plan.contains("selinux:443/tcp"), "the policy has that itself: {plan}");
+    results.step("killed", 1);
+    assert_eq!(results.step("contexts", 0), "var_t var_t\n");
+    results.step("set", 0);
+    let set = results.step("state", 0);
+    assert_eq!(set, SET);
+    results.step("idle", 0);
+    results.step("drift", 2);
+    results.step("corrected", 0);
+    assert_eq!(results.step("state-corrected", 0), SET);
+    let message = results.step("misspelled", 1);
+    assert!(message.contains("did you mean `httpd_can_network_connect`?"), "{message}");
+    results.step("none", 0);
+    assert_eq!(results.step("after", 0), before);
+
+    results.step("rules", 0);
+    assert!(results.step("loaded", 0).contains("-w /etc/sudoers.d -p wa -k sudo"));
+    results.step("recorded", 0);
+    results.step("rules-idle", 0);
+    assert_eq!(results.read("denied"), "", "denied");
+}
+
+/// A value that the policy does not have, one that it has itself, and one in place of the policy's.
+const SETTINGS: &str = r#"
+[[selinux]]
+boolean = "httpd_can_network_connect"
+on = true
+[[selinux]]
+port = "443/tcp"
+type = "http_port_t"
+[[selinux]]
+port = "8500-8510/tcp"
+type = "http_port_t"
+[[selinux]]
+port = "8118/tcp"
+type = "http_port_t"
+[[selinux]]
+fcontext = "/srv/pages(/.*)?"
+type = "httpd_sys_content_t"
+"#;
+
+const SET: &str = "httpd_can_network_connect --> on\n8118 8500-8510 http_port_t tcp\n/srv/pages(/.*)? all files \
+system_u:object_r:httpd_sys_content_t:s0\nhttpd_sys_content_t httpd_sys_content_t\n";
+
+const SETTING_STEPS: &str = r#"
+step mode getenforce
+mkdir -p /srv/pages/sub && echo x > /srv/pages/sub/index.html
+state() {
+    getsebool httpd_can_network_connect
+    semanage port -l -C -n | tr -d , | xargs -n1 | sort | xargs
+    semanage fcontext -l -C -n | tr -s ' ' | sed 's/ $//'
+    contexts
+}
+contexts() { stat -c %C /srv/pages /srv/pages/sub/index.html | cut -d: -f3 | xargs; }
+step enrolled enrolled
+step before state
+: > /var/log/audit/audit.log
+plan() { sign settings > /dev/null && kpull plan; }
+step plan plan
+# the run dies as soon as the expression is in the policy: files have their old contexts
+printf '#!/bin/sh\n# stand-in\n/usr/sbin/semanage "$@" || exit\ncase "$*" in "fcontext -a "*) kill -9 $PPID ;; esac\n' > /usr/local/sbin/semanage
+chmod +x /usr/local/sbin/semanage
+step killed converge
+rm /usr/local/sbin/semanage
+step contexts contexts
+step set converge
+step state state
+step idle kpull plan
+setsebool httpd_can_network_connect off
+semanage port -d -p tcp 8500-8510
+step drift kpull plan
+step corrected converge
+step state-corrected state
+sed s/network_connect/network_conect/ /mnt/settings.toml > /mnt/typo.toml
+misspelled() { sign typo && kpull plan; }
+step misspelled misspelled
+step none release none
+step after state
+grep -h denied /var/log/audit/audit.log | grep -E 'comm="kpull|initrc_t|semanage|setsebool|restorecon' > /mnt/denied
+
+recorded() {
+    touch /etc/passwd
+    for _ in {1..60}; do ! ausearch -k accounts -i 2> /dev/null | grep touch || return 0; sleep 1; done
+    return 1
+}
+step rules release audit-rules
+step loaded auditctl -l
+step recorded recorded
+step rules-idle kpull plan
 "#;

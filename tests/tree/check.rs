@@ -193,6 +193,26 @@ fn reported(files: &[(&str, &str)]) -> [String; 3] {
 }
 
 #[test]
+fn mistakes_about_devices_swap_and_selinux_are_found_at_their_field() {
+    for (entry, column, message) in [
+        ("[[filesystem]]\ntype = \"ext4\"\ndevice = \"/srv/image\"", "4:10", "a device is below `/dev`"),
+        ("[[filesystem]]\ndevice = \"/dev/x\"\ntype = \"zfs\"", "4:8", "zfs"),
+        ("[[filesystem]]\ndevice = \"/dev/x\"\ntype = \"xfs\"\nlabel = \"a b\"", "5:9", "a label of xfs is at most 12"),
+        ("[[swap]]\nfile = \"/swap\"\nsize = \"2 GB\"", "4:8", "`2 GB` is not a size"),
+        ("[[swap]]\nenabled = true", "3:11", "set `file` and `size`"),
+        ("[[selinux]]\ntype = \"a_t\"\nport = \"80\"", "4:8", "write it like `8443/tcp`"),
+        ("[[selinux]]\nboolean = \"x\"", "3:11", "set `on` to true or false"),
+    ] {
+        let [error, place, _] = reported(&[("roles/web/role.toml", &format!("summary = \"x\"\n{entry}\n"))]);
+        assert!(error.contains(message), "{entry}: {error}");
+        assert_eq!(place, format!("roles/web/role.toml:{column}"), "{entry}: {error}");
+    }
+    let both = "[[swap]]\nenabled = false\n[[swap]]\nfile = \"/swap\"\nsize = \"1G\"\n";
+    let [error, ..] = reported(&[("roles/web/role.toml", &format!("summary = \"x\"\n{both}"))]);
+    assert!(error.contains("swap:off"), "{error}");
+}
+
+#[test]
 fn names_from_other_tools_get_advice_with_the_name_in_kpull() {
     let role = |entry: &str| format!("summary = \"x\"\n{entry}\n");
     for (entry, advice) in [
@@ -211,6 +231,9 @@ fn names_from_other_tools_get_advice_with_the_name_in_kpull() {
             "a container is a [[unit]]: `name = \"NAME.container\"`, with a Quadlet file as `content`",
         ),
         ("[[mount]]\npath = \"/srv\"", "that is `where`"),
+        ("[[mkfs]]\ndev = \"/dev/sdb\"", "that is a [[filesystem]]: `device` and `type`"),
+        ("[[filesystem]]\ndevice = \"/dev/sdb\"\nfstype = \"ext4\"", "that is `type`"),
+        ("[[seboolean]]\nname = \"x\"", "that is a [[selinux]]: `boolean`, or `port` or `fcontext` with its `type`"),
         ("[[timezone]]\nname = \"Etc/UTC\"", "that is a [[system]]: `hostname`, `timezone`, `locale` or `keymap`"),
         ("[[file]]\ndest = \"/a\"", "that is `path`"),
         ("[[template]]\npath = \"/a\"\nsrc = \"a.j2\"", "that is `template`, a file in the role's templates/"),

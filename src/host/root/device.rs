@@ -1,0 +1,92 @@
+//! Block devices: which one a path leads to, whether the kernel uses it, and whether it begins with zeros.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, SFlag};
+
+use super::{AS_IT_IS, Root};
+use crate::error::{Error, Result, code};
+use crate::host::unit_files::straight;
+
+/// How many links lead to a device at most: one of `/dev/disk`, one of a volume group.
+const LINKS: usize = 8;
+
+/// Bytes at the beginning of a device that are zero if nothing is on it: what has a file system or a partition table begins in them.
+const BEGINNING: u64 = 1 << 20;
+
+impl Root {
+    /// The block device at `path`, by its own name: links are followed. `None` if nothing is there, an error if anything else is.
+    pub fn device(&self, path: &Path) -> Result<Option<PathBuf>> {
+        let mut real = path.to_owned();
+        for _ in 0..LINKS {
+            let Some(target) = self.link(&real)? else { break };
+            real = straight(&real.parent().unwrap_or(Path::new("/")).join(target));
+        }
+        let Some(stat) = self.stat(&real)? else { return Ok(None) };
+        match stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFBLK.bits() {
+            true => Ok(Some(real)),
+            false => Err(Error::new(code::FILE, format!("{} is no block device", self.shown(path).display()))
+                .help("name a disk, a partition or a volume; `lsblk -p` lists them, and `ls -l /dev/disk/by-id` their lasting names")),
+        }
+    }
+
+    /// Whether the kernel uses the device: it is mounted, it is swap, or it is a part of another device.
+    pub fn is_in_use(&self, device: &Path) -> Result<bool> {
+        let Some((parent, name)) = self.parent(device)? else { return Ok(false) };
+        // for a device, this asks for a use of one's own, which the kernel grants to one at a time
+        match openat(&parent, &*name, OFlag::O_RDONLY | OFlag::O_EXCL | AS_IT_IS, Mode::empty()) {
+            Ok(_) => Ok(false),
+            Err(Errno::EBUSY) => Ok(true),
+            Err(errno) => Err(self.failed("open", device, errno)),
+        }
+    }
+
+    /// Whether the first MiB of the device is zero.
+    pub fn begins_with_zeros(&self, device: &Path) -> Result<bool> {
+        let Some((parent, name)) = self.parent(device)? else { return Ok(false) };
+        let file = File::from(self.open_at((&parent, &name), OFlag::O_RDONLY, "open", device)?);
+        let mut content = Vec::new();
+        file.take(BEGINNING).read_to_end(&mut content).map_err(|error| self.failed_io("read", device, error))?;
+        Ok(content.iter().all(|byte| *byte == 0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_block_devices_are_devices() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "x").unwrap();
+        std::os::unix::fs::symlink("file", dir.path().join("link")).unwrap();
+        std::os::unix::fs::symlink("loop", dir.path().join("loop")).unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        assert_eq!(root.device(Path::new("/none")).unwrap(), None);
+        for path in ["/file", "/link", "/loop"] {
+            let error = root.device(Path::new(path)).unwrap_err();
+            assert_eq!(error.to_string(), format!("{path} is no block device"));
+        }
+        assert!(Root::open(Path::new("/")).unwrap().device(Path::new("/dev/null")).is_err());
+    }
+
+    #[test]
+    fn a_beginning_has_one_byte_that_is_not_zero_or_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let write = |name: &str, content: &[u8]| std::fs::write(dir.path().join(name), content).unwrap();
+        let mut content = vec![0; 2 << 20];
+        write("zeros", &content);
+        content[1 << 20] = 1;
+        write("later", &content);
+        content[(1 << 20) - 1] = 1;
+        write("last", &content);
+        let zeros = |name: &str| root.begins_with_zeros(Path::new(name)).unwrap();
+        assert!(zeros("/zeros") && zeros("/later") && !zeros("/last"));
+        assert!(!root.is_in_use(Path::new("/zeros")).unwrap());
+    }
+}

@@ -1,0 +1,360 @@
+//! `[[filesystem]]`: a file system on a device that is empty. What is on a device is never overwritten or removed.
+
+use std::path::Path;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::document::fields::{AbsolutePath, is_plain};
+use crate::error::{Error, Result, code};
+use crate::host::process::{Command, argv, run, run_if_there};
+use crate::host::root::Root;
+use crate::kind::prior_state::PriorState;
+use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, WatchedInput, Work};
+
+/// How long blkid may take: a disk may have to start.
+const PROBE: Duration = Duration::from_secs(60);
+
+/// How long a file system may take to make: a large disk may first discard all that it has. A run has half an hour (kpull.service).
+const MAKE: Duration = Duration::from_secs(1500);
+
+/// Fields of `[[filesystem]]`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FilesystemFields {
+    /// The device, by a name that lasts: `/dev/disk/by-id/…`. It is empty, or has this file system already.
+    device: AbsolutePath,
+    /// The type of the file system.
+    #[serde(rename = "type")]
+    kind: FsType,
+    /// Its label; none when left out, and one that is there may have any.
+    label: Option<String>,
+    /// Its UUID, in lower case; a random one when left out, and one that is there may have any.
+    uuid: Option<String>,
+    /// Further arguments of the program that makes it. They have no effect on one that is there.
+    #[serde(default)]
+    options: Vec<String>,
+}
+
+/// Types of file systems that can be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum FsType {
+    Ext4,
+    Xfs,
+    Vfat,
+}
+
+impl FsType {
+    /// As blkid calls it; the program that makes it is called `mkfs.NAME`.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Xfs => "xfs",
+            Self::Vfat => "vfat",
+        }
+    }
+
+    /// The package with that program.
+    fn package(self) -> &'static str {
+        match self {
+            Self::Ext4 => "e2fsprogs",
+            Self::Xfs => "xfsprogs",
+            Self::Vfat => "dosfstools",
+        }
+    }
+
+    /// How many characters a label has at most.
+    fn longest_label(self) -> usize {
+        match self {
+            Self::Ext4 => 16,
+            Self::Xfs => 12,
+            Self::Vfat => 11,
+        }
+    }
+}
+
+impl Fields for FilesystemFields {
+    const NAME: &'static str = "filesystem";
+
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        let why = "a device is below `/dev`: `ls -l /dev/disk/by-id` shows the names that last";
+        build.refuse_if(!self.device.starts_with("/dev"), "device", why)?;
+        let (most, is_vfat) = (self.kind.longest_label(), self.kind == FsType::Vfat);
+        let is_label = |label: &String| is_plain(label) && label.len() <= most;
+        let why = format!("a label of {} is at most {most} letters, digits, `.`, `_` and `-`", self.kind.name());
+        build.refuse_if(!self.label.as_ref().is_none_or(is_label), "label", &why)?;
+        let is_small = |label: &String| label.contains(|c: char| c.is_ascii_lowercase());
+        let why = "a label of vfat is in capitals";
+        build.refuse_if(is_vfat && self.label.as_ref().is_some_and(is_small), "label", why)?;
+        build.refuse_if(is_vfat && self.uuid.is_some(), "uuid", "vfat has none: set `label`")?;
+        let why = "write it as `uuidgen` does, in lower case";
+        build.refuse_if(!self.uuid.as_deref().is_none_or(is_uuid), "uuid", why)?;
+        let is_bad = |option: &String| option.is_empty() || option.contains(|c: char| c.is_control() || c == '/');
+        let why = "each is an argument, like `-m` or `0`, and none names another device or file";
+        build.refuse_if(self.options.iter().any(is_bad), "options", why)?;
+        Ok(vec![Box::new(Filesystem { fields: self })])
+    }
+}
+
+fn is_uuid(text: &str) -> bool {
+    let is_hex = |part: &str| part.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'));
+    text.split('-').map(str::len).eq([8, 4, 4, 4, 12]) && text.split('-').all(is_hex)
+}
+
+/// The resource.
+#[derive(Debug)]
+pub struct Filesystem {
+    fields: FilesystemFields,
+}
+
+/// What blkid finds on a device.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Found {
+    kind: Option<String>,
+    usage: Option<String>,
+    partitions: Option<String>,
+    label: Option<String>,
+    uuid: Option<String>,
+}
+
+impl Found {
+    /// Reads what `blkid -o export` prints.
+    fn parse(text: &str) -> Self {
+        let mut found = Self::default();
+        for (name, value) in text.lines().filter_map(|line| line.split_once('=')) {
+            let field = match name {
+                "TYPE" => &mut found.kind,
+                "USAGE" => &mut found.usage,
+                "PTTYPE" => &mut found.partitions,
+                "LABEL" => &mut found.label,
+                "UUID" => &mut found.uuid,
+                _ => continue,
+            };
+            *field = Some(value.to_owned());
+        }
+        found
+    }
+
+    /// In words.
+    fn words(&self) -> String {
+        let what = match (self.usage.as_deref(), &self.kind, &self.partitions) {
+            (Some("filesystem"), Some(kind), _) => format!("a file system of type {kind}"),
+            (Some("crypto"), Some(kind), _) => format!("an encrypted volume ({kind})"),
+            (Some("raid"), Some(kind), _) => format!("a part of a volume group or RAID ({kind})"),
+            (_, Some(kind), _) => format!("something of type {kind}"),
+            (_, None, Some(kind)) => format!("a partition table ({kind})"),
+            (_, None, None) => "something that blkid can't name".to_owned(),
+        };
+        let label = self.label.as_ref().map(|label| format!(" with the label {label}"));
+        let uuid = self.uuid.as_ref().filter(|_| self.kind.is_some()).map(|uuid| format!(", UUID {uuid}"));
+        [what, label.unwrap_or_default(), uuid.unwrap_or_default()].concat()
+    }
+}
+
+/// What has a signature on a device; `None` if nothing has.
+fn probe(device: &str) -> Result<Option<Found>> {
+    let output = run(&Command::new(&argv(["blkid", "-p", "-o", "export", "--", device]), PROBE))?;
+    match output.code() {
+        Some(0) => Ok(Some(Found::parse(&String::from_utf8_lossy(&output.stdout)))),
+        Some(2) => Ok(None),
+        // signatures of several things
+        Some(8) => Ok(Some(Found::default())),
+        _ => Err(output.failure(format!("can't find out what is on {device}"))),
+    }
+}
+
+impl Filesystem {
+    /// Whether the device has the file system; `None` if there is no such device. An error if the device has anything else.
+    fn is_made(&self, root: &Root) -> Result<Option<bool>> {
+        let Some(device) = root.device(&self.fields.device)? else { return Ok(None) };
+        let found = probe(&device.to_string_lossy())?;
+        let has = |wanted: &Option<String>, value: &Option<String>| wanted.is_none() || wanted == value;
+        let why = match &found {
+            Some(found) if found.kind.as_deref() == Some(self.fields.kind.name()) => {
+                if has(&self.fields.label, &found.label) && has(&self.fields.uuid, &found.uuid) {
+                    return Ok(Some(true));
+                }
+                found.words()
+            }
+            Some(found) => found.words(),
+            None if root.is_in_use(&device)? => "something that uses it (`lsblk` shows what)".to_owned(),
+            None if root.begins_with_zeros(&device)? => return Ok(Some(false)),
+            None => "bytes in its first MiB that are not zero".to_owned(),
+        };
+        Err(self.refused(&device, &why))
+    }
+
+    fn refused(&self, device: &Path, found: &str) -> Error {
+        let (named, device) = (&self.fields.device, device.display());
+        let what = format!("no {} is made on {named}: it isn't empty", self.fields.kind.name());
+        Error::new(code::FILE, what).because(format!("it has {found}")).help(format!(
+            "kpull never overwrites what is on a device: name another device, or describe what is there; if nothing on it is needed, \
+             empty it by hand (`wipefs -a {device} && dd if=/dev/zero of={device} bs=1M count=1`), and run again"
+        ))
+    }
+
+    fn missing(&self) -> Error {
+        Error::new(code::FILE, format!("there is no device {}", self.fields.device))
+            .help("`lsblk -p` lists the devices of a host, and `ls -l /dev/disk/by-id` their lasting names")
+    }
+
+    /// The program that makes it, with its arguments.
+    fn program(&self, device: &Path) -> Vec<String> {
+        let FilesystemFields { kind, label, uuid, options, .. } = &self.fields;
+        let mut words = vec![format!("mkfs.{}", kind.name())];
+        let (label_option, uuid_option) = match kind {
+            FsType::Vfat => ("-n", ""),
+            FsType::Xfs => ("-L", "-m"),
+            FsType::Ext4 => ("-L", "-U"),
+        };
+        words.extend((*kind != FsType::Vfat).then(|| "-q".to_owned()));
+        words.extend(label.iter().flat_map(|label| [label_option.to_owned(), label.clone()]));
+        let uuid = uuid.as_ref().map(|uuid| if *kind == FsType::Xfs { format!("uuid={uuid}") } else { uuid.clone() });
+        words.extend(uuid.into_iter().flat_map(|uuid| [uuid_option.to_owned(), uuid]));
+        // the first name counts as the device, whatever is among the options
+        words.push(device.to_string_lossy().into_owned());
+        words.extend(options.iter().cloned());
+        words
+    }
+}
+
+impl Resource for Filesystem {
+    fn about(&self) -> About {
+        About::new(FilesystemFields::NAME, self.fields.device.to_string(), Phase::Kernel)
+    }
+
+    fn restorable(&self) -> Option<&dyn Restorable> {
+        Some(self)
+    }
+
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
+        if !work.host.is_live() {
+            return Ok(Some(Vec::new()));
+        }
+        // a link of /dev/disk, and what it leads to
+        let device = work.host.root.device(&self.fields.device)?;
+        let paths = [self.fields.device.to_path_buf()].into_iter().chain(device);
+        Ok(Some(paths.map(WatchedInput::Path).collect()))
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        if !work.host.is_live() {
+            return Ok(None);
+        }
+        let label = self.fields.label.as_ref().map(|label| format!(" with the label {label}"));
+        let make = format!("make {}{}", self.fields.kind.name(), label.unwrap_or_default());
+        match self.is_made(&work.host.root)? {
+            Some(true) => Ok(None),
+            Some(false) => Ok(Some(Change::addition(make))),
+            None if work
+                .catalog
+                .iter()
+                .any(|item| matches!(item.about.kind, "command" | "module" | "package" | "unit")) =>
+            {
+                Ok(Some(Change::addition(format!("{make}, once there is the device"))))
+            }
+            None => Err(self.missing()),
+        }
+    }
+
+    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        let root = &work.host.root;
+        if !work.host.is_live() || self.is_made(root)?.ok_or_else(|| self.missing())? {
+            return Ok(());
+        }
+        let Some(device) = root.device(&self.fields.device)? else { return Err(self.missing()) };
+        let (name, program) = (self.fields.kind.name(), self.program(&device));
+        let failed = format!("can't make {name} on {}", self.fields.device);
+        let Some(output) = run_if_there(&Command::new(&program, MAKE))? else {
+            let package = self.fields.kind.package();
+            return Err(Error::new(code::COMMAND, failed)
+                .because(format!("there is no program mkfs.{name}"))
+                .help(format!("add a [[package]] with the name {package}")));
+        };
+        if !output.is_success() {
+            return Err(output.failure(failed));
+        }
+        match self.is_made(root)? {
+            Some(true) => Ok(()),
+            _ => {
+                Err(output.failure(format!("mkfs.{name} succeeded, but blkid finds no {name} on {}", device.display())))
+            }
+        }
+    }
+}
+
+impl Restorable for Filesystem {
+    fn prior_state(&self, _: &Claim, work: &Work<'_>) -> Result<PriorState> {
+        Ok(match work.host.is_live() && self.is_made(&work.host.root)? != Some(true) {
+            true => PriorState::Kept { why: "kpull removes no file system".to_owned() },
+            false => PriorState::Same,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kind::testing::{Tree, one, refusal};
+
+    const ID: &str = "device = '/dev/disk/by-id/x'\n";
+
+    #[test]
+    fn each_program_gets_its_own_options() {
+        let words = |fields: &str| {
+            let made = one("filesystem", &format!("{ID}{fields}"));
+            made.as_kind::<Filesystem>().unwrap().program(Path::new("/dev/sdb")).join(" ")
+        };
+        let uuid = "0b8ad34c-3c9b-4c5e-8a0f-000000000001";
+        assert_eq!(words("type = 'ext4'"), "mkfs.ext4 -q /dev/sdb");
+        assert_eq!(
+            words(&format!("type = 'ext4'\nlabel = 'data'\nuuid = '{uuid}'\noptions = ['-m', '0']")),
+            format!("mkfs.ext4 -q -L data -U {uuid} /dev/sdb -m 0")
+        );
+        assert_eq!(
+            words(&format!("type = 'xfs'\nlabel = 'data'\nuuid = '{uuid}'")),
+            format!("mkfs.xfs -q -L data -m uuid={uuid} /dev/sdb")
+        );
+        assert_eq!(words("type = 'vfat'\nlabel = 'EFI'"), "mkfs.vfat -n EFI /dev/sdb");
+    }
+
+    #[test]
+    fn what_is_on_a_device_is_named() {
+        let words = |text: &str| Found::parse(text).words();
+        let text = "DEVNAME=/dev/sdb\nLABEL=old\nUUID=1-2\nVERSION=1.0\nTYPE=ext4\nUSAGE=filesystem\n";
+        assert_eq!(words(text), "a file system of type ext4 with the label old, UUID 1-2");
+        assert_eq!(words("TYPE=LVM2_member\nUSAGE=raid\n"), "a part of a volume group or RAID (LVM2_member)");
+        assert_eq!(words("TYPE=crypto_LUKS\nUSAGE=crypto\n"), "an encrypted volume (crypto_LUKS)");
+        assert_eq!(words("TYPE=swap\nUSAGE=other\n"), "something of type swap");
+        assert_eq!(words("PTUUID=x\nPTTYPE=gpt\n"), "a partition table (gpt)");
+        assert_eq!(words(""), "something that blkid can't name");
+    }
+
+    #[test]
+    fn in_a_tree_there_is_nothing_to_do() {
+        let tree = Tree::new();
+        let resource = one("filesystem", &format!("{ID}type = 'xfs'"));
+        assert_eq!(tree.summary(&*resource), None);
+        resource.apply(&tree.work(), &Change::default()).unwrap();
+    }
+
+    #[test]
+    fn invalid_fields_are_refused_with_their_names() {
+        for (fields, why) in [
+            ("device = '/srv/image'\ntype = 'ext4'".to_owned(), "`device`: a device is below `/dev`"),
+            (format!("{ID}type = 'xfs'\nlabel = 'a-long-label1'"), "`label`: a label of xfs is at most 12"),
+            (format!("{ID}type = 'ext4'\nlabel = 'a b'"), "`label`: a label of ext4 is at most 16"),
+            (format!("{ID}type = 'vfat'\nlabel = 'efi'"), "`label`: a label of vfat is in capitals"),
+            (format!("{ID}type = 'vfat'\nuuid = '1'"), "`uuid`: vfat has none"),
+            (format!("{ID}type = 'xfs'\nuuid = '0B8AD34C-3C9B-4C5E-8A0F-000000000001'"), "`uuid`: write it"),
+            (format!("{ID}type = 'ext4'\noptions = ['']"), "`options`: each is an argument"),
+            (format!("{ID}type = 'ext4'\noptions = ['-J', 'device=/dev/sda']"), "`options`: each is an argument"),
+        ] {
+            let told = refusal("filesystem", &fields);
+            assert!(told.starts_with(why), "{fields}: {told}");
+        }
+        assert!(refusal("filesystem", &format!("{ID}type = 'zfs'")).contains("ext4"));
+    }
+}

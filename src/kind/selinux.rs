@@ -1,0 +1,255 @@
+//! `[[selinux]]`: a boolean of SELinux's policy, or the type of ports or files.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::error::{Error, Result, code};
+use crate::host::selinux::{self, BOOLEANS, Ports, RESTORE, Setting};
+use crate::kind::command::CommandFields;
+use crate::kind::prior_state::PriorState;
+use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, WatchedInput, Work};
+
+/// Fields of `[[selinux]]`: `boolean` with `on`, or `port` or `fcontext` with `type`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SelinuxFields {
+    /// A boolean of the policy, like `httpd_can_network_connect`.
+    boolean: Option<String>,
+    /// Whether the boolean is on, now and after the next boot.
+    on: Option<bool>,
+    /// A port or range with its protocol: `8443/tcp`, `8000-8010/udp`.
+    port: Option<String>,
+    /// An expression for whole paths: `/srv/www(/.*)?`. Files that exist get their new contexts too.
+    fcontext: Option<String>,
+    /// The type of the port or of the files, like `http_port_t`.
+    #[serde(rename = "type")]
+    kind: Option<String>,
+}
+
+impl Fields for SelinuxFields {
+    const NAME: &'static str = "selinux";
+
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        let is_type = |kind: &String| is_name(kind) || kind == "<<none>>";
+        build.refuse_if(!self.kind.as_ref().is_none_or(is_type), "type", "a type is one word, like `http_port_t`")?;
+        let without = |field: &str, is_set: bool, with: &str| {
+            build.refuse_if(is_set, field, &format!("it says nothing about a {with}: remove it"))
+        };
+        let (setting, value) = match (self.boolean, self.port, self.fcontext) {
+            (Some(name), None, None) => {
+                without("type", self.kind.is_some(), "boolean")?;
+                build.refuse_if(!is_name(&name), "boolean", "a boolean's name is letters, digits and `_`")?;
+                let Some(on) = self.on else { return Err(build.invalid("boolean", "set `on` to true or false")) };
+                (Setting::Boolean(name), if on { "on" } else { "off" }.to_owned())
+            }
+            (None, Some(port), None) => {
+                without("on", self.on.is_some(), "port")?;
+                let Some(ports) = ports(&port) else {
+                    return Err(build.invalid("port", "write it like `8443/tcp` or `8000-8010/udp`"));
+                };
+                let Some(kind) = self.kind else { return Err(build.invalid("port", "set `type` too")) };
+                (Setting::Ports(ports), kind)
+            }
+            (None, None, Some(expression)) => {
+                without("on", self.on.is_some(), "file")?;
+                let is_path =
+                    expression.starts_with('/') && !expression.contains(|c: char| c.is_whitespace() || c.is_control());
+                let why = "an expression for whole paths begins with `/` and has no white space (`\\s` stands for it)";
+                build.refuse_if(!is_path, "fcontext", why)?;
+                let Some(kind) = self.kind else { return Err(build.invalid("fcontext", "set `type` too")) };
+                (Setting::Files(expression), kind)
+            }
+            _ => return Err(build.invalid("boolean", "set one of `boolean`, `port` and `fcontext`")),
+        };
+        let mut resources: Vec<Box<dyn Resource>> = vec![];
+        let resource = Selinux { setting, value: Some(value), is_former: false };
+        let command = resource.restoration().map(|command| command.build(build)).transpose()?;
+        resources.push(Box::new(resource));
+        resources.extend(command.into_iter().flatten());
+        Ok(resources)
+    }
+}
+
+/// Whether a text is a name of the policy's.
+fn is_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'))
+}
+
+fn ports(text: &str) -> Option<Ports> {
+    let (range, protocol) = text.split_once('/')?;
+    Ports::parse(range, protocol).filter(|_| matches!(protocol, "tcp" | "udp" | "sctp" | "dccp"))
+}
+
+/// One setting.
+#[derive(Debug)]
+pub struct Selinux {
+    pub(super) setting: Setting,
+    /// Without one, the policy's applies.
+    pub(super) value: Option<String>,
+    /// Whether it restores what the host had set before.
+    pub(super) is_former: bool,
+}
+
+impl Selinux {
+    /// Whether SELinux is on: only then it has settings.
+    fn is_on(work: &Work<'_>) -> bool {
+        work.host.is_live() && work.host.root.labels().is_on()
+    }
+
+    /// The command that gives files that exist their new contexts, once the setting has changed. It stays pending if a run is killed.
+    fn restoration(&self) -> Option<CommandFields> {
+        let Setting::Files(expression) = &self.setting else { return None };
+        let path = selinux::beginning(expression)?;
+        let command = json!({
+            "name": format!("restorecon for {expression}"),
+            "run": selinux::restoration(&path),
+            "on_change_of": [self.about().id()],
+            "timeout": format!("{}s", RESTORE.as_secs()),
+        });
+        serde_json::from_value(command).ok()
+    }
+}
+
+impl Resource for Selinux {
+    fn about(&self) -> About {
+        About::new(SelinuxFields::NAME, self.setting.to_string(), Phase::Kernel)
+    }
+
+    fn restorable(&self) -> Option<&dyn Restorable> {
+        Some(self)
+    }
+
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
+        if !Self::is_on(work) {
+            return Ok(Some(Vec::new()));
+        }
+        let mut inputs: Vec<_> = self.setting.files(&work.host.root)?.into_iter().map(WatchedInput::Path).collect();
+        if let Setting::Boolean(name) = &self.setting {
+            inputs.push(WatchedInput::Text(format!("{BOOLEANS}/{name}").into()));
+        }
+        Ok(Some(inputs))
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        if !Self::is_on(work) {
+            return Ok(None);
+        }
+        let current = self.setting.current(&work.host.root)?;
+        let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "the policy's".to_owned());
+        let now =
+            if self.is_former && !matches!(self.setting, Setting::Boolean(_)) { &current.own } else { &current.value };
+        let mut parts = Vec::new();
+        if *now != self.value {
+            parts.push(format!("{} → {}", shown(now), shown(&self.value)));
+        } else if current.own.is_some() && current.own != self.value {
+            parts.push(format!("at the next boot: {} → {}", shown(&current.own), shown(&self.value)));
+        }
+        Ok(Change::of(parts))
+    }
+
+    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        if !Self::is_on(work) {
+            return Ok(());
+        }
+        self.setting.set(&work.host.root, self.value.as_deref())?;
+        // files that this run still makes get the new ones
+        work.host.root.labels().forget();
+        match &self.setting {
+            Setting::Files(expression) if self.is_former => {
+                selinux::beginning(expression).map_or(Ok(()), |path| selinux::restore(&path))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn overruled(&self, work: &Work<'_>) -> Result<Option<Error>> {
+        let is_off = work.host.is_live() && !Self::is_on(work);
+        Ok(is_off.then(|| {
+            Error::new(code::KERNEL, "SELinux is off on this host, so the setting has no effect")
+                .help("leave the resource out there: `when = \"facts.selinux != 'disabled'\"`")
+        }))
+    }
+}
+
+impl Restorable for Selinux {
+    fn prior_state(&self, _: &Claim, work: &Work<'_>) -> Result<PriorState> {
+        if !Self::is_on(work) {
+            return Ok(PriorState::Same);
+        }
+        let current = self.setting.current(&work.host.root)?;
+        // a boolean is not taken back to the policy's value, which only the policy's sources show
+        let value = if matches!(self.setting, Setting::Boolean(_)) { current.value } else { current.own };
+        Ok(PriorState::Selinux { setting: self.setting.clone(), value })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Host;
+    use crate::kind::testing::{Tree, build, one, refusal};
+    use crate::store::Store;
+
+    #[test]
+    fn each_setting_is_a_resource_and_files_have_a_command_too() {
+        let ids = |fields: &str| -> Vec<String> {
+            build("selinux", fields).unwrap().iter().map(|one| one.about().id()).collect()
+        };
+        assert_eq!(ids("boolean = 'httpd_can_network_connect'\non = true"), ["selinux:httpd_can_network_connect"]);
+        assert_eq!(ids("port = '8000-8010/tcp'\ntype = 'http_port_t'"), ["selinux:8000-8010/tcp"]);
+        let files = "fcontext = '/srv/www(/.*)?'\ntype = 'httpd_sys_content_t'";
+        assert_eq!(ids(files), ["selinux:/srv/www(/.*)?", "command:restorecon for /srv/www(/.*)?"]);
+        assert_eq!(ids("fcontext = '/.*'\ntype = 'a_t'"), ["selinux:/.*"], "not all files of a host");
+        let command = build("selinux", files).unwrap().remove(1);
+        assert!(command.about().watches[0].0 == "selinux:/srv/www(/.*)?" && command.definition().contains("\"-R\""));
+    }
+
+    #[test]
+    fn in_a_tree_there_is_nothing_to_do() {
+        let tree = Tree::new();
+        let resource = one("selinux", "boolean = 'x'\non = true");
+        assert_eq!(tree.summary(&*resource), None);
+        resource.apply(&tree.work(), &Change::default()).unwrap();
+        assert!(resource.overruled(&tree.work()).unwrap().is_none());
+    }
+
+    #[test]
+    fn where_selinux_is_off_nothing_is_done_and_that_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let (host, store) = (Host::open("/".as_ref()).unwrap(), Store::open(dir.path()).unwrap());
+        let work = Work { host: &host, store: &store, catalog: &[] };
+        assert!(!host.root.labels().is_on(), "this test needs a machine without SELinux");
+        let resource = one("selinux", "port = '1/tcp'\ntype = 'a_t'");
+        assert!(resource.observe(&work).unwrap().is_none());
+        resource.apply(&work, &Change::default()).unwrap();
+        let told = resource.overruled(&work).unwrap().unwrap();
+        assert_eq!(told.to_string(), "SELinux is off on this host, so the setting has no effect");
+        let prior = resource.restorable().unwrap().prior_state(&resource.about().claims[0], &work).unwrap();
+        assert_eq!(prior, PriorState::Same);
+    }
+
+    #[test]
+    fn invalid_settings_are_refused_with_their_field() {
+        for (fields, why) in [
+            ("", "`boolean`: set one of"),
+            ("boolean = 'a'\non = true\nport = '1/tcp'", "`boolean`: set one of"),
+            ("boolean = 'a'", "`boolean`: set `on`"),
+            ("boolean = '-a'\non = true", "`boolean`: a boolean's name"),
+            ("boolean = 'a'\non = true\ntype = 'a_t'", "`type`: it says nothing about a boolean"),
+            ("port = '8443'\ntype = 'a_t'", "`port`: write it like"),
+            ("port = '0/tcp'\ntype = 'a_t'", "`port`: write it like"),
+            ("port = '1/icmp'\ntype = 'a_t'", "`port`: write it like"),
+            ("port = '1/tcp'", "`port`: set `type` too"),
+            ("port = '1/tcp'\ntype = 'a t'", "`type`: a type is one word"),
+            ("port = '1/tcp'\ntype = 'a_t'\non = true", "`on`: it says nothing about a port"),
+            ("fcontext = 'srv'\ntype = 'a_t'", "`fcontext`: an expression"),
+            ("fcontext = '/a b'\ntype = 'a_t'", "`fcontext`: an expression"),
+            ("fcontext = '/a'", "`fcontext`: set `type` too"),
+        ] {
+            let told = refusal("selinux", fields);
+            assert!(told.starts_with(why), "{fields}: {told}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! File systems on empty devices of a real host: a loop device of the machine, which all hosts of the lab share.
+
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::process::Command;
+
+use crate::support::alone::World;
+
+/// A loop device of 64 MiB that the host has too; it ends when this is dropped.
+struct Loop {
+    device: String,
+    _image: tempfile::NamedTempFile,
+}
+
+impl Loop {
+    fn new(world: &World) -> Self {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        image.as_file().set_len(64 << 20).unwrap();
+        let output = Command::new("losetup").args(["--find", "--show"]).arg(image.path()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let device = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+        let number = device.strip_prefix("/dev/loop").unwrap();
+        world.host().run(&format!("mknod {device} b 7 {number}")).ok();
+        Self { device, _image: image }
+    }
+
+    /// A digest of all that is on it.
+    fn content(&self, world: &World) -> String {
+        world.host().run(&format!("sha256sum < {}", self.device)).ok()
+    }
+
+    /// Nothing is on it any more.
+    fn clear(&self, world: &World) {
+        world.host().run(&format!("dd if=/dev/zero of={} bs=1M count=64 status=none conv=fsync", self.device)).ok();
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["--detach", &self.device]).status();
+    }
+}
+
+#[test]
+fn an_empty_device_gets_its_file_system_which_is_mounted_and_stays() {
+    let world = World::new();
+    let (host, device) = (world.host(), Loop::new(&world));
+    let name = &device.device;
+    host.run(&format!("ln -s {name} /dev/data")).ok();
+    let role = format!(
+        "[[filesystem]]\ndevice = \"/dev/data\"\ntype = \"ext4\"\nlabel = \"data\"\n\
+         [[mount]]\nwhere = \"/srv/data\"\nwhat = \"{name}\"\ntype = \"ext4\"\n"
+    );
+    world.release(&role);
+    let plan = host.run("kpull plan");
+    assert!(plan.code() == 2 && plan.to_string().contains("make ext4 with the label data"), "{plan}");
+    assert_eq!(host.run(&format!("blkid -p {name}")).code(), 2, "a plan changes nothing");
+
+    // a run that dies while the program works is finished by the next
+    host.write("/usr/local/sbin/mkfs.ext4", "#!/bin/sh\n# stand-in\nkill -9 $PPID\n");
+    host.run("chmod +x /usr/local/sbin/mkfs.ext4").ok();
+    assert_ne!(host.run("kpull apply").code(), 0);
+    host.run("rm /usr/local/sbin/mkfs.ext4").ok();
+    world.converges();
+    let shown = || host.run(&format!("blkid -p -o value -s LABEL -s TYPE {name} | sort | tr '\\n' ' '")).ok();
+    assert_eq!(shown().trim_end(), "data ext4");
+    host.run("echo kept > /srv/data/file && findmnt -n -t ext4 /srv/data").ok();
+
+    // it stays when no role has it, and is the same one later
+    world.release("");
+    world.converges();
+    host.run("! findmnt /srv/data").ok();
+    let content = device.content(&world);
+    world.release(&role.replace("[[mount]]", "[[mount]]\noptions = [\"ro\", \"noload\"]"));
+    world.converges();
+    assert_eq!(host.run("cat /srv/data/file").ok(), "kept");
+    world.release("");
+    world.converges();
+    assert_eq!(device.content(&world), content, "nothing was written to it");
+}
+
+#[test]
+fn a_device_that_has_anything_is_left_alone_and_what_it_has_is_told() {
+    let world = World::new();
+    let (host, device) = (world.host(), Loop::new(&world));
+    let name = &device.device;
+    world.release("");
+    world.converges();
+    let role = |more: &str| format!("[[filesystem]]\ndevice = \"{name}\"\n{more}\n");
+    let is_refused = |more: &str, why: &str| {
+        let before = device.content(&world);
+        // a release that is unlike the one that went back
+        world.release(&format!("# {why}\n{}", role(more)));
+        for command in ["kpull plan", "kpull apply"] {
+            let output = host.run(command);
+            assert!(output.code() != 0 && output.to_string().contains(why), "{command}: {output}");
+        }
+        assert_eq!(device.content(&world), before, "{why}");
+    };
+    let ext4 = "type = \"ext4\"\nlabel = \"new\"";
+    // a partition for Linux, from the second MiB on, of 4096 sectors
+    let mut table = vec![0; 512];
+    table[450..464].copy_from_slice(&[0x83, 0, 0, 0, 0, 8, 0, 0, 0, 16, 0, 0, 0, 0]);
+    table[510..].copy_from_slice(&[0x55, 0xaa]);
+    host.write("/srv/table", &table);
+    for (make, why) in [
+        ("mkfs.ext4 -q -L old", "it has a file system of type ext4 with the label old, UUID "),
+        ("mkswap", "it has something of type swap, UUID "),
+        ("wipefs --all --quiet", "it has bytes in its first MiB that are not zero"),
+        ("sh -c 'cat /srv/table > \"$0\"'", "it has a partition table (dos)"),
+    ] {
+        if make.starts_with("sh") {
+            device.clear(&world);
+        }
+        host.run(&format!("{make} {name}")).ok();
+        is_refused(ext4, why);
+    }
+    // one that is empty and in use
+    device.clear(&world);
+    let mut options = std::fs::OpenOptions::new();
+    let used = options.read(true).custom_flags(nix::libc::O_EXCL).open(name).unwrap();
+    is_refused(ext4, "it has something that uses it");
+    drop(used);
+    world.release(&role("type = \"xfs\""));
+    let output = host.run("kpull apply");
+    assert!(output.to_string().contains("add a [[package]] with the name xfsprogs"), "{output}");
+    world.release(&role(ext4));
+    world.converges();
+    is_refused("type = \"ext4\"\nlabel = \"other\"", "it has a file system of type ext4 with the label new");
+
+    let nowhere = "[[filesystem]]\ndevice = \"/dev/nowhere\"\ntype = \"ext4\"\n";
+    world.release(nowhere);
+    let plan = host.run("kpull plan");
+    assert!(plan.code() == 1 && plan.to_string().contains("there is no device /dev/nowhere"), "{plan}");
+    world
+        .release(&format!("{nowhere}[[command]]\nname = \"makes it\"\nrun = [\"true\"]\ncreates = \"/dev/nowhere\"\n"));
+    let plan = host.run("kpull plan");
+    assert!(plan.to_string().contains("make ext4, once there is the device"), "{plan}");
+}
