@@ -14,6 +14,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::support::git::git;
+use crate::support::sample;
 use crate::support::site::{Site, Tree};
 
 /// Whatever changes something on a disk.
@@ -199,12 +200,12 @@ fn copy(tree: &Tree) -> Tree {
     copy
 }
 
-/// Copies `from` again and again, runs `kpull apply` on the copy, kills it before its first write, its second, and so on, and
-/// passes what is left to `check`. Returns how many writes there were.
+/// Copies `from` again and again, runs `kpull apply` on the copy, kills it before its first write, its second, and so on, or before
+/// a sample of them, and passes what is left to `check`. Returns about how many writes there were.
 fn sweep(from: &Tree, check: &dyn Fn(&Tree, &str)) -> usize {
     let mut writes = 0;
     for call in WRITES {
-        for number in 1.. {
+        for number in sample::of(1..) {
             let tree = copy(from);
             if !killed(tree.path(), call, number) {
                 break;
@@ -213,8 +214,8 @@ fn sweep(from: &Tree, check: &dyn Fn(&Tree, &str)) -> usize {
             writes += 1;
         }
     }
-    eprintln!("killed before each of {writes} writes");
-    writes
+    eprintln!("killed before {writes} writes, one in {}", sample::one_in());
+    writes * sample::one_in()
 }
 
 /// Runs `kpull apply` on a tree and kills it before it makes this system call for the `number`th time. Whether it did so often.

@@ -55,7 +55,7 @@ fn the_next_run_restores_what_a_power_failure_kept_from_the_disk() {
     let wanted = whole.snapshot();
     let dir = tempfile::tempdir().unwrap();
     script(dir.path(), MAKE, &[world.tree.path().to_str().unwrap()]);
-    // all of them only when the sweep is asked for
+    // each cut takes seconds: all of them only when the sweep is asked for
     let step = if std::env::var_os("KPULL_SWEEP").is_some() { 1 } else { 8 };
     let mut cuts = 0;
     for (first, call) in CALLS.iter().enumerate() {

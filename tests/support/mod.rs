@@ -15,6 +15,7 @@ pub mod machine;
 pub mod named;
 pub mod old_firewalld;
 pub mod page;
+pub mod sample;
 pub mod shipped;
 pub mod site;
 pub mod traced;
