@@ -26,7 +26,7 @@ impl Container {
     /// Bytes of a file that are needed.
     pub const HEAD: usize = 512;
 
-    /// Detects the type by the first bytes of a file; `None` if it is no archive, not compressed, and no web page.
+    /// Detects the type by the first bytes of a file; `None` if it is not an archive, not compressed, and no web page.
     pub fn of(head: &[u8]) -> Option<Self> {
         const MAGIC: [(usize, &[u8], Container); 22] = [
             (0, b"\x1f\x8b", Container::Gzip),

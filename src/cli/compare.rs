@@ -90,7 +90,7 @@ impl Compare {
             let (Some("100644" | "100755"), Some("blob"), Some(id), true) =
                 (about.next(), about.next(), about.next(), is_plain)
             else {
-                return Err(Error::new(code::EDIT, format!("{path} is no regular file in it")));
+                return Err(Error::new(code::EDIT, format!("{path} is not a regular file in it")));
             };
             writeln!(wanted, "{id}").context(code::EDIT, || "can't write a temporary file".to_owned())?;
             paths.push(path);

@@ -32,7 +32,7 @@ pub enum Format {
     /// One file, compressed with Zstandard.
     #[serde(rename = "zst")]
     Zst,
-    /// One file that is no archive by its name.
+    /// One file that is not an archive by its name.
     #[serde(skip)]
     Plain,
     /// One file as it is, even if it is an archive.

@@ -51,7 +51,7 @@ impl FleetLock {
         }
         let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '.';
         if self.group.is_empty() || !self.group.chars().all(is_plain) {
-            return Err(format!("`{}` is no group: letters, digits and `.` make one", self.group));
+            return Err(format!("`{}` is not a group: use letters, digits and `.`", self.group));
         }
         Ok(())
     }

@@ -88,7 +88,7 @@ impl RichRule {
     pub fn new(family: Option<String>, priority: Option<&str>, parts: Vec<Part>) -> Result<Self, String> {
         let mut rule = Self { family, ..Self::default() };
         if let Some(family) = rule.family.as_deref().filter(|family| !matches!(*family, "ipv4" | "ipv6")) {
-            return Err(format!("`{family}` is no family: it is `ipv4` or `ipv6`"));
+            return Err(format!("`{family}` is not a family: write `ipv4` or `ipv6`"));
         }
         if let Some(text) = priority {
             rule.priority = text

@@ -29,7 +29,7 @@ use crate::store::{Extracted, OPEN_FILES, Progress};
 pub struct ArtifactFields {
     /// Its name in `artifacts.toml`.
     name: String,
-    /// From the member's name in the archive to its place on the host. For a file that is no archive, any name. A name that ends with
+    /// From the member's name in the archive to its place on the host. For a file that is not an archive, any name. A name that ends with
     /// `/` is a directory in the archive, and all that is below it goes into the directory on the host; `/` is the whole archive.
     #[serde(default)]
     install: BTreeMap<String, AbsolutePath>,

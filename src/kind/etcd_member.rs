@@ -60,7 +60,7 @@ impl Fields for EtcdMemberFields {
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         for (name, url) in &self.members {
-            let why = format!("`{name}` is no name: letters, digits, `.`, `_` and `-`");
+            let why = format!("`{name}` is not a name: use letters, digits, `.`, `_` and `-`");
             build.refuse_if(!is_plain(name), "members", &why)?;
             let why = format!("write them like `https://HOST:2380`, and not `{url}`");
             build.refuse_if(!is_peer_url(url), "members", &why)?;

@@ -84,7 +84,7 @@ impl Fields for LineFields {
         let places = [self.insert_after.is_some(), self.insert_before.is_some(), self.insert_at.is_some()];
         let is_one = places.iter().filter(|is_set| **is_set).count() < 2;
         build.refuse_if(!is_one, "path", "set one of `insert_after`, `insert_before` and `insert_at`")?;
-        build.refuse_if(!is_present && places.contains(&true), "state", "a line that is removed has no place")?;
+        build.refuse_if(!is_present && places.contains(&true), "state", "a removed line takes no insertion place")?;
         let place =
             match (compiled("insert_after", &self.insert_after)?, compiled("insert_before", &self.insert_before)?) {
                 (Some(regex), _) => Place::After(regex),
@@ -517,7 +517,7 @@ mod tests {
             ("line = 'a'\nregex = ''", "`regex`: an empty one matches every line"),
             ("line = 'a'\ninsert_after = '('", "`insert_after`: "),
             ("line = 'a'\ninsert_after = 'a'\ninsert_at = 'end'", "`path`: set one of"),
-            ("line = 'a'\nstate = 'absent'\ninsert_at = 'end'", "`state`: a line that is removed has no place"),
+            ("line = 'a'\nstate = 'absent'\ninsert_at = 'end'", "`state`: a removed line takes no insertion place"),
             ("line = 'a'\nname = 'a b'", "`name`: "),
         ] {
             assert!(why(fields).starts_with(reason), "{fields}: {}", why(fields));

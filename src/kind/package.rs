@@ -91,7 +91,7 @@ impl Fields for PackageFields {
         }
         if let Some(version) = &self.version {
             let is_for_one = names.len() == 1 && self.state == PackageState::Present;
-            build.refuse_if(!is_for_one, "version", "a version is said of one package that is present")?;
+            build.refuse_if(!is_for_one, "version", "set a version for one package only, which is present")?;
             Requirement::parse(version).map_err(|why| build.invalid("version", &why))?;
         }
         let is_absent = self.state == PackageState::Absent;
@@ -369,8 +369,7 @@ impl Resource for Package {
                 set_hold(host, manager, name, wanted)?;
             }
             if let Some(left) = set.difference(host, name)? {
-                let what =
-                    format!("the package manager succeeded, but there is still to do for {name}: {}", left.summary);
+                let what = format!("the package manager succeeded, but {name} still differs: {}", left.summary);
                 return Err(Error::new(code::PACKAGE, what).help(
                     "write the package's own name, not that of something that it provides; a source of this host must have \
                      the version; yum and microdnf lower a version only by hand (`downgrade`)",

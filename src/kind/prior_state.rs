@@ -306,7 +306,7 @@ impl PriorState {
             }
             FileType::Link => match root.link(at)?.map(|target| target.into_os_string().into_string()) {
                 Some(Ok(target)) => Self::Link { path, target },
-                _ => Self::Kept { why: "a link whose target is no text".to_owned() },
+                _ => Self::Kept { why: "a link whose target is not text".to_owned() },
             },
             FileType::Directory => Self::Directory { path, mode: meta.mode, uid: meta.uid, gid: meta.gid },
             FileType::Special => Self::Kept { why: "a device, socket or pipe".to_owned() },

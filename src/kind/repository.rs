@@ -151,7 +151,7 @@ impl RepositoryFields {
         };
         // the first byte of a packet has its type; that of a public key is 6 (RFC 9580, 4.2)
         let is_binary = field == "key" && matches!(key.first(), Some(0x98..=0x9b | 0xc6));
-        let why = "this is no OpenPGP public key: export one with `gpg --armor --export FINGERPRINT`";
+        let why = "this is not an OpenPGP public key: export one with `gpg --armor --export FINGERPRINT`";
         build.refuse_if(!is_armored(&key) && !is_binary, field, why)?;
         Ok(key)
     }
@@ -320,8 +320,8 @@ mod tests {
         let dnf = format!("{DNF}{KEY}");
         for (fields, field, why) in [
             (APT.to_owned(), "name", "packages are verified"),
-            (format!("{APT}key_text = 'mQINBF'\n"), "key_text", "this is no OpenPGP public key"),
-            (format!("{APT}key_text = '\u{186}'\n"), "key_text", "this is no OpenPGP public key"),
+            (format!("{APT}key_text = 'mQINBF'\n"), "key_text", "this is not an OpenPGP public key"),
+            (format!("{APT}key_text = '\u{186}'\n"), "key_text", "this is not an OpenPGP public key"),
             (format!("{apt}key = 'k.asc'\n"), "key_text", "set `key` or `key_text`, not both"),
             (apt.replace("'lab'", "'../lab'"), "name", "a name has letters"),
             (apt.replace("['https://deb.example.org/debian']", "[]"), "urls", "name at least one address"),

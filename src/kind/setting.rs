@@ -497,12 +497,12 @@ mod tests {
     #[test]
     fn what_cannot_be_changed_alone_is_refused() {
         for (format, text, at, reason) in [
-            (Format::Ini, "a=1\na=2\n", "a", "`a` stands there 2 times: remove all but one, or write a [[block]]"),
+            (Format::Ini, "a=1\na=2\n", "a", "`a` occurs 2 times: remove all but one, or write a [[block]]"),
             (Format::Ini, "a=1 \\\n 2\n", "a", "the value of `a` has several lines"),
             (Format::Ini, "a=1\n  2\n", "a", "the value of `a` has several lines"),
-            (Format::Ini, "[a\n", "a", "line 1 is no section: it has no `]` at its end"),
+            (Format::Ini, "[a\n", "a", "line 1 is not a section: it has no `]` at its end"),
             (Format::Ini, "a=1\rb=2\n", "a", "it has line breaks of several kinds"),
-            (Format::Env, "[a]\n", "a", "line 1 is no KEY=value: is it `ini`?"),
+            (Format::Env, "[a]\n", "a", "line 1 is not KEY=value: is it `ini`?"),
             (Format::Env, "b=1\na='1\n2'\n", "a", "a quote in line 2 is not closed there"),
             (Format::Json, "{\n\"a\": }", "a", "it is not JSON, from line 2"),
             (Format::Json, "[1]", "a", "it has no keys"),

@@ -135,7 +135,7 @@ mod tests {
             ("fleetlock = { url = 'https://a' }", "`fleetlock`: https needs `ca`"),
             (
                 "fleetlock = { url = 'http://a', group = 'a b' }",
-                "`fleetlock`: `a b` is no group: letters, digits and `.` make one",
+                "`fleetlock`: `a b` is not a group: use letters, digits and `.`",
             ),
         ] {
             assert_eq!(refusal("slot", &format!("name = 'a'\n{fields}")), why);

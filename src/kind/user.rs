@@ -162,7 +162,7 @@ impl UserFields {
         let Some(hash) = &self.password_hash else { return Ok(()) };
         let why = "every reader of the site could try passwords on it: store the hash with `kpull secret set NAME`, and write `{{ secret(\"NAME\") }}`";
         build.refuse_if(!build.is_secret(), "password_hash", why)?;
-        let why = "this is no hash of a password: `openssl passwd -6` prints one";
+        let why = "this is not a password hash: `openssl passwd -6` prints one";
         build.refuse_if(!hash.starts_with("<secret ") && !login::is_hash(hash.trim_end()), "password_hash", why)
     }
 
@@ -272,7 +272,7 @@ impl UserFields {
             // on some hosts, /home or a home in it is a link
             Some(FileType::Directory | FileType::Link) => Ok(None),
             Some(FileType::File | FileType::Special) => {
-                Err(Error::new(code::ACCOUNT, format!("{home}, the home of {}, is no directory", self.name))
+                Err(Error::new(code::ACCOUNT, format!("{home}, the home of {}, is not a directory", self.name))
                     .help("move it away, or set another `home`, or `create_home = false`"))
             }
         }
@@ -303,7 +303,7 @@ impl UserFields {
 }
 
 pub(super) fn no_group(user: &str, group: &str) -> Error {
-    Error::new(code::ACCOUNT, format!("{user} can't be in the group {group}: there is none")).help(format!(
+    Error::new(code::ACCOUNT, format!("{user} can't be in the group {group}: there is no such group")).help(format!(
         "`getent group {group}` has to show it: add a [[group]] to the role, or the [[package]] that makes it"
     ))
 }
@@ -483,11 +483,11 @@ mod tests {
         let tree = Tree::new();
         let members = build("user", "name = 'a'\ngroups = ['docker']").unwrap().remove(1);
         let error = members.observe(&tree.work()).unwrap_err();
-        assert_eq!(error.to_string(), "a can't be in the group docker: there is none");
+        assert_eq!(error.to_string(), "a can't be in the group docker: there is no such group");
         assert!(error.advice().unwrap().contains("the [[package]] that makes it"));
         let user = one("user", "name = 'a'\ngroup = 'docker'");
         let error = user.apply(&tree.work(), &Change::default()).unwrap_err();
-        assert_eq!(error.to_string(), "a can't be in the group docker: there is none");
+        assert_eq!(error.to_string(), "a can't be in the group docker: there is no such group");
         assert!(!tree.path("/etc/passwd").exists());
     }
 

@@ -142,7 +142,7 @@ fn covered_files(items: &[Item], links: &Links) -> Vec<Error> {
         let Some(file) = items.iter().filter(is_file).find(|file| file.about.claims.iter().any(is_at)) else {
             continue;
         };
-        let what = format!("`{}` in the `paths` of {} is no directory", path.display(), item.id);
+        let what = format!("`{}` in the `paths` of {} is not a directory", path.display(), item.id);
         let error = Error::new(code::CLASH, what).because(format!("{} is at {}", file.id, file.place));
         errors.push(
             error

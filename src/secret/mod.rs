@@ -235,7 +235,7 @@ fn identities_in(file: &Path, bytes: &[u8]) -> Result<Vec<Box<Key>>> {
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .map(|line| {
-            let identity: age::x25519::Identity = line.parse().map_err(|_| unusable("a line in it is no key"))?;
+            let identity: age::x25519::Identity = line.parse().map_err(|_| unusable("a line in it is not a key"))?;
             Ok(Box::new(identity) as Box<Key>)
         })
         .collect()

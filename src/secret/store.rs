@@ -238,7 +238,7 @@ mod tests {
         std::fs::write(dir.path().join("bad"), "no key").unwrap();
         let secrets = SecretStore::open(vec![dir.path().join("bad")]);
         let error = secrets.get("db", &files, "h1").unwrap_err();
-        assert!(error.to_string().ends_with("bad can't be used for secrets: a line in it is no key"), "{error}");
+        assert!(error.to_string().ends_with("bad can't be used for secrets: a line in it is not a key"), "{error}");
     }
 
     #[test]

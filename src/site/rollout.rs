@@ -222,7 +222,7 @@ mod tests {
             ("[rollout]\nsoek = \"1m\"\n", "soek"),
             ("[rollout]\nfleetlock = { url = \"ftp://x\" }\n", "is not an http:// or https:// address"),
             ("[rollout]\nfleetlock = { url = \"https://x\" }\n", "`fleetlock`: https needs `ca`"),
-            ("[rollout]\nfleetlock = { url = \"http://x\", group = \"a b\" }\n", "`a b` is no group"),
+            ("[rollout]\nfleetlock = { url = \"http://x\", group = \"a b\" }\n", "`a b` is not a group"),
         ] {
             let told = refusal(text);
             assert!(told.contains(why), "{text}: {told}");

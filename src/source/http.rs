@@ -172,7 +172,7 @@ impl Files {
 /// Reads the head of a layout, and makes its cursor.
 fn read_head(layout: Layout, reply: Reply) -> Result<(Cursor, Vec<u8>)> {
     let (etag, url) = (reply.etag.clone(), net::shown(reply.url()));
-    let page = || Error::new(code::HTTP, format!("{url} is no release: {PAGE}")).help(NO_PAGE);
+    let page = || Error::new(code::HTTP, format!("{url} is not a release: {PAGE}")).help(NO_PAGE);
     let is_page = reply.header(&CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/html"));
     let bytes = match net::read_all(reply, layout.head().1) {
         // a long page is not read to its end
@@ -183,8 +183,11 @@ fn read_head(layout: Layout, reply: Reply) -> Result<(Cursor, Vec<u8>)> {
     match Container::of(bytes.get(..Container::HEAD).unwrap_or(&bytes)) {
         Some(Container::Page) => return Err(page()),
         Some(Container::Gzip) => {
-            return Err(Error::new(code::HTTP, format!("{url} is no release: the server has compressed it with gzip"))
-                .help(NO_GZIP));
+            return Err(Error::new(
+                code::HTTP,
+                format!("{url} is not a release: the server has compressed it with gzip"),
+            )
+            .help(NO_GZIP));
         }
         _ => {}
     }
@@ -374,16 +377,16 @@ mod tests {
             (&redirecting, login.url("login")),
         ] {
             let error = source(server, "").poll(None).err().unwrap();
-            assert_eq!(error.to_string(), format!("{shown} is no release: {PAGE}"));
+            assert_eq!(error.to_string(), format!("{shown} is not a release: {PAGE}"));
             assert_eq!(error.advice(), Some(NO_PAGE));
         }
         let long =
             Server::plain(|_| Answer::new(200, vec![b' '; 5000]).with("Content-Type", "text/html; charset=utf-8"));
         let error = source(&long, "").poll(None).err().unwrap();
-        assert_eq!(error.to_string(), format!("{} is no release: {PAGE}", long.url("current.toml")));
+        assert_eq!(error.to_string(), format!("{} is not a release: {PAGE}", long.url("current.toml")));
         let gzip = Server::plain(|_| Answer::new(200, *b"\x1f\x8b\x08\0").with("Content-Encoding", "gzip"));
         let error = source(&gzip, "").poll(None).err().unwrap();
-        assert!(error.to_string().ends_with("is no release: the server has compressed it with gzip"), "{error}");
+        assert!(error.to_string().ends_with("is not a release: the server has compressed it with gzip"), "{error}");
         assert_eq!(error.advice(), Some(NO_GZIP));
     }
 

@@ -78,7 +78,7 @@ impl<'a> Archive<'a> {
 
     /// Hands each of the `wanted` members of `input` to `sink` as a bounded reader, in the archive's order.
     ///
-    /// Names are compared byte for byte after one leading `./` is stripped. If the format [is no archive](Format::is_archive), the
+    /// Names are compared byte for byte after one leading `./` is stripped. If the format [is not an archive](Format::is_archive), the
     /// file itself is handed out under the one wanted name, whatever that is. What `sink` does not read is discarded. **What `sink`
     /// got counts only once this returns `Ok`**: a checksum, or a second entry of the same name, comes after the bytes.
     ///
@@ -98,14 +98,14 @@ impl<'a> Archive<'a> {
         pass.finish()
     }
 
-    /// Hands out every member, whatever it is, as [`Archive::extract`] does the wanted ones. What is no regular file has no content; a
+    /// Hands out every member, whatever it is, as [`Archive::extract`] does the wanted ones. What is not a regular file has no content; a
     /// link has its target. `sink` decides whether names are valid as paths and fit together.
     pub fn walk(&self, input: impl Read + Seek, sink: Sink<'_>) -> Result<()> {
         let nothing = BTreeSet::new();
         Pass { wants_all: true, ..Pass::new(self, &nothing, sink)? }.read(input)
     }
 
-    /// The names of the regular files in `input`, in its order; none if the format is no archive. Errors as for [`Archive::extract`].
+    /// The names of the regular files in `input`, in its order; none if the format is not an archive. Errors as for [`Archive::extract`].
     /// Of very many names, only the first mebibyte is returned.
     pub fn list(&self, input: impl Read + Seek) -> Result<Vec<String>> {
         let (nothing, mut sink) = (BTreeSet::new(), |_: &Member, _: &mut dyn Read| Ok(()));

@@ -149,7 +149,7 @@ fn entry(member: &Member, path: &str, prefix: &str, others: &Listing, digest: Op
         Kind::HardLink(target) => match below(&plain(target), prefix).and_then(|target| others.get(target)) {
             Some(file @ Entry::File { .. }) => Ok(file.clone()),
             _ => Err(format!(
-                "is a hard link to `{}`, which is no file before it in the directory that is extracted",
+                "is a hard link to `{}`, which is not a file before it in the directory that is extracted",
                 short(target)
             )),
         },
@@ -187,7 +187,7 @@ fn settle(name: &str, listing: &mut Listing) -> Result<()> {
                 None | Some(Entry::Directory) => above.insert(directory.to_owned()),
                 Some(_) => {
                     let (path, directory) = (short(path), short(directory));
-                    return Err(refuse(name, &format!("`{path}` is below `{directory}`, which is no directory")));
+                    return Err(refuse(name, &format!("`{path}` is below `{directory}`, which is not a directory")));
                 }
             };
         }

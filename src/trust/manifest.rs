@@ -127,7 +127,7 @@ fn check_path(path: &str) -> Result<()> {
             .help(BY_HAND));
     }
     if !is_part(path) {
-        return Err(Error::refused(code::MANIFEST, format!("the release lists `{path}`, which is no part of a site"))
+        return Err(Error::refused(code::MANIFEST, format!("the release lists `{path}`, which is not part of a site"))
             .help("sign again with `kpull sign`"));
     }
     Ok(())
@@ -231,6 +231,6 @@ mod tests {
         refused(&format!("roles/{name}n"));
         refused(&format!("{longest}c"));
         let error = check_path("secrets.toml").unwrap_err();
-        assert_eq!(error.to_string(), "the release lists `secrets.toml`, which is no part of a site");
+        assert_eq!(error.to_string(), "the release lists `secrets.toml`, which is not part of a site");
     }
 }

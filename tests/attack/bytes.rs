@@ -201,7 +201,7 @@ fn endless(tree: Tree, path: &'static str, piece: Vec<u8>, pause: Duration) -> (
                     }
                 }
                 Some(Entry::File(content)) => stream.write_all(content).unwrap(),
-                _ => panic!("{asked} is no file"),
+                _ => panic!("{asked} is not a file"),
             }
         }
     });

@@ -82,7 +82,7 @@ fn a_path_with_control_characters_is_refused_and_shown_without_them() {
 #[test]
 fn a_path_that_is_not_part_of_a_site_is_refused() {
     for path in ["release.toml", "etc/passwd", ".git/config", "Roles/x"] {
-        let error = format!("the release lists `{path}`, which is no part of a site");
+        let error = format!("the release lists `{path}`, which is not part of a site");
         refused_by_dir(&error, "sign again with `kpull sign`", |tree| tree.also_list(path));
     }
 }

@@ -79,7 +79,7 @@ fn a_link_in_a_directory_of_published_releases_is_not_followed() {
         world.is_untouched(name);
         assert!(error["error"].as_str().unwrap().contains("goes through a link that belongs to user 65534"), "{error}");
     }
-    // what stands there and is no file is neither waited for nor read to an end that never comes
+    // what stands there and is not a file is neither waited for nor read to an end that never comes
     let blobs = || fs::read_dir(world.at("www/blobs")).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
     for round in 0..3 {
         world.restore();

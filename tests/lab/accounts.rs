@@ -162,7 +162,7 @@ fn an_account_that_can_t_be_created_is_reported_with_what_to_do() {
     for (role, message) in [
         ("[[file]]\npath = \"/srv/x\"\ncontent = \"x\"\nowner = \"ghost\"\n", "/srv/x can't be given to user ghost"),
         ("[[directory]]\npath = \"/srv/x\"\ngroup = \"ghost\"\n", "/srv/x can't be given to group ghost"),
-        ("[[user]]\nname = \"x\"\ngroups = [\"ghost\"]\n", "x can't be in the group ghost: there is none"),
+        ("[[user]]\nname = \"x\"\ngroups = [\"ghost\"]\n", "x can't be in the group ghost: there is no such group"),
         ("[[user]]\nname = \"far.ann\"\nshell = \"/bin/sh\"\n", "the user far.ann can't be changed here"),
         ("[[user]]\nname = \"first.last\"\ngroups = [\"far-staff\"]\n", "can't be added to the group far-staff here"),
         ("[[user]]\nname = \"x\"\nuid = 20000\n", "the user x can't have the number 20000: far.ann has it"),

@@ -191,7 +191,7 @@ refused! {
         "roles/base/role.toml:12:1", "`file:/a` is to come after `file:/etc/mtd`, and there is no such resource on this host", "did you mean `file:/etc/motd`?";
 
     files_that_are_checked_together_in_a_file: [("roles/base/role.toml", &role("[[validate]]\nrun = [\"true\"]\npaths = [\"/etc/motd\"]"))],
-        "roles/base/role.toml:12:1", "`/etc/motd` in the `paths` of validate:true is no directory: file:/etc/motd is at roles/base/role.toml:4:1",
+        "roles/base/role.toml:12:1", "`/etc/motd` in the `paths` of validate:true is not a directory: file:/etc/motd is at roles/base/role.toml:4:1",
         "name the directory that contains it; to check one file alone, set `validate` of the file";
 
     one_path_twice_in_a_role: [("roles/base/role.toml", &role("[[file]]\npath = \"/etc/motd\"\ncontent = \"\""))],

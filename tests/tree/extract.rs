@@ -240,17 +240,20 @@ fn host_and_check_refuse_an_archive_that_writes_elsewhere_and_nothing_changes() 
         // where `a/b` is a link to the top, this leaves it
         (evil("app-1.0/x", Is::Link("a/b/../..")), "is a symbolic link to `a/b/../..`, which can lead out"),
         (evil("app-1.0/x", Is::Link("")), "is a symbolic link to ``, which can lead out"),
-        (evil("app-1.0/x", Is::Hard("etc/passwd")), "is a hard link to `etc/passwd`, which is no file before it"),
-        (evil("app-1.0/x", Is::Hard("app-1.0/later")), "is a hard link to `app-1.0/later`, which is no file before it"),
+        (evil("app-1.0/x", Is::Hard("etc/passwd")), "is a hard link to `etc/passwd`, which is not a file before it"),
+        (
+            evil("app-1.0/x", Is::Hard("app-1.0/later")),
+            "is a hard link to `app-1.0/later`, which is not a file before it",
+        ),
         (evil("app-1.0/run", Is::File(0o644)), "is there twice, and only one can be meant"),
         (evil("app-1.0/./run", Is::Link("x")), "is there twice, and only one can be meant"),
-        (evil("app-1.0/run/below", Is::File(0o644)), "`run/below` is below `run`, which is no directory"),
+        (evil("app-1.0/run/below", Is::File(0o644)), "`run/below` is below `run`, which is not a directory"),
         (evil("app-1.0/x", Is::Odd(EntryType::Char)), "is a device"),
         (evil("app-1.0/x", Is::Odd(EntryType::Fifo)), "is a fifo"),
         (evil("app-1.0/x\ny", Is::File(0o644)), "has a name that no file should have"),
         (
             vec![good, ("app-1.0/d", Is::Link("."), b""), ("app-1.0/d/x", Is::File(0o644), b"")],
-            "`d/x` is below `d`, which is no directory",
+            "`d/x` is below `d`, which is not a directory",
         ),
         (vec![("other/x", Is::File(0o644), b"")], "has nothing below `app-1.0/`"),
     ] {

@@ -182,7 +182,7 @@ fn an_invalid_service_or_set_is_refused_with_the_reason() {
         ("define_services.app = {}", "the service `app` is nothing: say its `ports`"),
         ("define_services.\"a b\" = { ports = ['1/tcp'] }", "`a b` is not the name of a service"),
         ("define_services.app = { ports = ['1/tcp'], description = \"a\\nb\" }", "has control characters in it"),
-        ("define_ipsets.a = { type = 'list:set' }", "`list:set` is no type of set that firewalld makes: hash:ip"),
+        ("define_ipsets.a = { type = 'list:set' }", "`list:set` is not a type of set in firewalld: hash:ip"),
         (
             "define_ipsets.a = { entries = ['10.0.0.1', 'fd00::1'] }",
             "the entry `fd00::1` of the set `a` is of the other family",

@@ -281,7 +281,7 @@ pub(super) fn open(path: &Path, directories: &[&str]) -> Result<(Root, PathBuf)>
 }
 
 fn gone(path: &Path) -> Error {
-    Error::new(code::SUPPLY, format!("can't read {}: it is no file", path.display()))
+    Error::new(code::SUPPLY, format!("can't read {}: it is not a file", path.display()))
 }
 
 /// Locks a directory. Exit code 75 if another process holds the lock.
@@ -506,7 +506,7 @@ mod tests {
         let manifest = signed(2, &[("site.toml", "2")]).pointer.manifest;
         std::fs::remove_file(dir.path().join(layout::blob(&manifest))).unwrap();
         let error = target.prune(&Pruning { keep: 2, grace: Duration::ZERO }).unwrap_err();
-        assert!(error.to_string().ends_with(": it is no file"), "{error}");
+        assert!(error.to_string().ends_with(": it is not a file"), "{error}");
         assert!(error.advice().unwrap().starts_with("the release was published, but nothing was removed"), "{error}");
         assert_eq!(names(dir.path(), BLOBS).len(), before.len() - 1);
         assert_eq!(names(dir.path(), RELEASES).len(), 3);

@@ -99,7 +99,7 @@ impl Root {
                             way.push(fd);
                             continue;
                         }
-                        // a link, or something that is no directory
+                        // a link, or something that is not a directory
                         Err(Errno::ENOTDIR) => {}
                         Err(errno) => return Err(errno.into()),
                     }

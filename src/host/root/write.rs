@@ -378,7 +378,7 @@ mod tests {
         assert!(root.write_into(Path::new("/f"), b"new", PLAIN).unwrap());
         assert_eq!(std::fs::read_to_string(&second).unwrap(), "new");
         assert_eq!(root.meta(Path::new("/f")).unwrap().unwrap().mode, 0o640);
-        // neither what is no file nor what may be somebody's
+        // neither what is not a file nor what may be somebody's
         std::os::unix::fs::symlink("f", dir.path().join("link")).unwrap();
         for path in ["/link", "/none", "/none/f", "/"] {
             assert!(!root.write_into(Path::new(path), b"x", PLAIN).unwrap_or(false), "{path}");

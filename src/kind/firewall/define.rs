@@ -157,7 +157,7 @@ impl TryFrom<String> for SetType {
         ];
         match KNOWN.contains(&text.as_str()) {
             true => Ok(Self(text)),
-            false => Err(format!("`{text}` is no type of set that firewalld makes: {}", KNOWN.join(", "))),
+            false => Err(format!("`{text}` is not a type of set in firewalld: {}", KNOWN.join(", "))),
         }
     }
 }
@@ -197,7 +197,7 @@ impl IpSetFields {
                             }
                         }
                     }
-                    "mac" if address::mac(text).is_none() => return Err(why("is no hardware address")),
+                    "mac" if address::mac(text).is_none() => return Err(why("is not a hardware address")),
                     _ if text.is_empty() || text.chars().any(|c| c.is_whitespace() || c.is_control()) => {
                         return Err(why("has an empty part, or blanks in it"));
                     }

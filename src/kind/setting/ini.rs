@@ -33,8 +33,8 @@ fn read(text: &str, is_env: bool) -> Result<Parsed<'_>, String> {
         let number = line.saturating_add(1);
         match item {
             Item::SectionEnd => continue,
-            Item::Error(_) => return Err(format!("line {number} is no section: it has no `]` at its end")),
-            Item::Section { .. } if is_env => return Err(format!("line {number} is no KEY=value: is it `ini`?")),
+            Item::Error(_) => return Err(format!("line {number} is not a section: it has no `]` at its end")),
+            Item::Section { .. } if is_env => return Err(format!("line {number} is not KEY=value: is it `ini`?")),
             Item::Section { name, .. } => {
                 section = format!("[{name}]");
                 parsed.sections.push((section.clone(), line));
@@ -94,10 +94,7 @@ pub(super) fn write(text: &str, key: &[String], value: Option<&Value>, is_env: b
     let found: Vec<&Property<'_>> = parsed.properties.iter().filter(own).filter(|one| one.key == name).collect();
     if let Some(old) = found.first() {
         if found.len() > 1 {
-            return Err(format!(
-                "`{name}` stands there {} times: remove all but one, or write a [[block]]",
-                found.len()
-            ));
+            return Err(format!("`{name}` occurs {} times: remove all but one, or write a [[block]]", found.len()));
         }
         let has_end = |at: Option<usize>, end: char| {
             at.and_then(|at| lines.get(at)).is_some_and(|line| line.trim_end().ends_with(end))

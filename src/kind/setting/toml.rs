@@ -43,7 +43,7 @@ pub(super) fn write(text: &str, key: &[String], value: Option<&Value>) -> Result
             }
         });
         is_inline |= item.is_inline_table();
-        table = item.as_table_like_mut().ok_or_else(|| format!("`{part}` is no table there"))?;
+        table = item.as_table_like_mut().ok_or_else(|| format!("`{part}` is not a table there"))?;
     }
     table.insert(name, Item::Value(new));
     Ok(document.to_string())

@@ -97,7 +97,7 @@ impl Resource for Exclusive {
             Some(_) => {
                 return Err(Error::new(
                     code::FILE,
-                    format!("{} is no directory, and the role wants a tree there", self.path),
+                    format!("{} is not a directory, and the role wants a tree there", self.path),
                 )
                 .help("name the directory that a link leads to, or move it away"));
             }

@@ -42,7 +42,7 @@ pub(super) fn lines(keys: &[String]) -> Result<Vec<String>, String> {
         match has_type && !line.chars().any(char::is_control) && !line.starts_with('#') {
             true => Ok(line.to_owned()),
             false => Err(format!(
-                "`{}` is no public key: write the line of a .pub file, like `ssh-ed25519 AAAA… ann@laptop`",
+                "`{}` is not a public key: write the line of a .pub file, like `ssh-ed25519 AAAA… ann@laptop`",
                 short(line)
             )),
         }
@@ -386,7 +386,7 @@ mod tests {
         let refused = |keys: &str| refusal("user", &format!("name = 'ann'\nauthorized_keys = {keys}"));
         for key in ["-----BEGIN OPENSSH PRIVATE KEY-----", "AAAAC3NzaC1lZDI1NTE5AAAAIann", "# a comment"] {
             let why = refused(&format!("['{key}']"));
-            assert!(why.starts_with("`authorized_keys`: ") && why.contains("is no public key"), "{why}");
+            assert!(why.starts_with("`authorized_keys`: ") && why.contains("is not a public key"), "{why}");
             assert!(!why.contains(key) || key.len() < 13, "{why}");
         }
         for key in [

@@ -33,7 +33,7 @@ impl TryFrom<String> for Expiry {
         let days = date.map(|date| date.duration_since(Date::constant(1970, 1, 1)).as_hours() / 24);
         match days.and_then(|days| u32::try_from(days).ok()).filter(|days| *days > LOCKED) {
             Some(days) => Ok(Self(Some(days))),
-            None => Err(format!("`{text}` is no date after 1970; write it like 2027-01-31, or \"never\"")),
+            None => Err(format!("`{text}` is not a date after 1970; write it like 2027-01-31, or \"never\"")),
         }
     }
 }
@@ -323,7 +323,7 @@ mod tests {
         let role = RoleFiles::default().secret();
         for text in ["hunter2", "$6$a b$c", "$6$a:b$c", "$x"] {
             let why = fails::<UserFields>(&format!("name = 'ann'\npassword_hash = '{text}'"), &role);
-            assert!(why.starts_with("`password_hash`: this is no hash") && !why.contains(text), "{why}");
+            assert!(why.starts_with("`password_hash`: this is not a password hash") && !why.contains(text), "{why}");
         }
         for placeholder in ["<secret ann>", "$6$s$h\\n", "$y$j9T$abc$def"] {
             let fields = format!("name = 'ann'\npassword_hash = \"{placeholder}\"");
@@ -334,9 +334,9 @@ mod tests {
     #[test]
     fn what_can_not_be_a_day_or_contradicts_itself_is_refused() {
         for (fields, why) in [
-            ("expires = 'soon'", "`soon` is no date after 1970"),
-            ("expires = 1970-01-02", "is no date after 1970"),
-            ("expires = 2027-01-31T10:00:00", "is no date after 1970"),
+            ("expires = 'soon'", "`soon` is not a date after 1970"),
+            ("expires = 1970-01-02", "is not a date after 1970"),
+            ("expires = 2027-01-31T10:00:00", "is not a date after 1970"),
             ("expires = 2027-01-31\nlocked = true", "`expires`: a locked account has expired already"),
         ] {
             let refused = refusal("user", &format!("name = 'ann'\n{fields}"));

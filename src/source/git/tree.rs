@@ -174,7 +174,7 @@ impl Tree for GitTree {
     fn list(&self) -> Result<Option<Vec<String>>> {
         let mut found = Vec::new();
         self.walk(|prefix, entry| {
-            // a submodule is no file, and reading one is an error
+            // a submodule is not a file, and reading one is an error
             if !entry.mode.is_commit() {
                 found.push([prefix, entry.filename].concat());
             }

@@ -285,7 +285,7 @@ mod tests {
         ];
         for (format, bomb) in &bombs {
             for wanted in [&["a"][..], &[]] {
-                // of what is no archive nothing is unpacked that nobody wants
+                // of what is not an archive nothing is unpacked that nobody wants
                 if wanted.is_empty() && !format.is_archive() {
                     continue;
                 }

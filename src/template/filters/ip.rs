@@ -149,7 +149,7 @@ impl Net {
 }
 
 fn need(text: &str) -> Result<Net, Error> {
-    Net::parse(text).ok_or_else(|| invalid(format!("`{text}` is no address and no network")))
+    Net::parse(text).ok_or_else(|| invalid(format!("`{text}` is neither an address nor a network")))
 }
 
 /// A value, or each of a list.
@@ -241,7 +241,7 @@ fn asked(value: &Value, query: &str, bits: Option<u32>) -> Result<Value, Error> 
         "peer" => match (only_network()?.mask(), net.value & 3) {
             (1, _) => net.text(net.value ^ 1),
             (3, 1 | 2) => net.text(net.value ^ 3),
-            _ => return Err(invalid(format!("`{written}` is no end of a point-to-point network"))),
+            _ => return Err(invalid(format!("`{written}` is not an end of a point-to-point network"))),
         },
         "ipv4" | "v4" => when(net.bits == 32, same),
         "ipv6" | "v6" => when(net.bits == 128, same),
@@ -384,6 +384,6 @@ fn merge(call: &Call<'_>) -> Result<Value, Error> {
             }
             Ok(Value::from(all.trunc().to_string()))
         }
-        other => Err(invalid(format!("`{other}` is no action: merge, span"))),
+        other => Err(invalid(format!("`{other}` is not an action: merge, span"))),
     }
 }

@@ -174,7 +174,7 @@ fn merged_list(below: &[Value], above: &[Value], how: &str) -> Result<Value, Err
         "prepend_rp" => [above.to_vec(), kept(below, |one| !above.contains(one))].concat(),
         other => {
             let known = "replace, keep, append, prepend, append_rp, prepend_rp";
-            return Err(invalid(format!("`{other}` is no `list_merge`: {known}")));
+            return Err(invalid(format!("`{other}` is not a `list_merge`: {known}")));
         }
     }))
 }

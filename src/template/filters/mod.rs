@@ -230,7 +230,7 @@ mod tests {
             ("'a' | regex_replace('a', '\\\\2')", "there is no group 2"),
             ("'a' | regex_replace('a', 'b', 'c', 'd', 'e', 'f', 'g')", "too many arguments"),
             ("'a' | regex_replace('a', nope='b')", "nope"),
-            ("'a' | hash('crc')", "`crc` is no digest"),
+            ("'a' | hash('crc')", "`crc` is not a digest"),
             ("'!' | b64decode", "not base64"),
             ("'{\"a\": hunter2}' | from_json", "not JSON, from line 1, column 7"),
             ("'a: [' | from_yaml", "not YAML"),

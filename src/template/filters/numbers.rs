@@ -103,7 +103,7 @@ fn readable(call: &Call<'_>) -> Result<Value, Error> {
 fn bytes(call: &Call<'_>) -> Result<Value, Error> {
     let text = call.input()?;
     let text = text.trim();
-    let wrong = || invalid(format!("`{text}` is no size; write it like 10M or 1.5 GB"));
+    let wrong = || invalid(format!("`{text}` is not a size; write it like 10M or 1.5 GB"));
     let (number, unit) = leading(text, |c| c.is_ascii_digit() || c == '.');
     let unit = match unit.trim() {
         "" => call.text("default_unit")?,

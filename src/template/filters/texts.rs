@@ -76,7 +76,7 @@ fn comment(call: &Call<'_>) -> Result<Value, Error> {
         "c" => ("", "// ", ""),
         "cblock" => ("/*\n", " * ", "\n */"),
         "xml" => ("<!--\n", " - ", "\n-->"),
-        other => return Err(invalid(format!("`{other}` is no style: plain, erlang, c, cblock, xml"))),
+        other => return Err(invalid(format!("`{other}` is not a style: plain, erlang, c, cblock, xml"))),
     };
     let text = call.input()?;
     let lines: Vec<String> = text.split('\n').map(|line| format!("{prefix}{line}").trim_end().to_owned()).collect();
@@ -102,7 +102,7 @@ fn digest(call: &Call<'_>, sort: &str) -> Result<Value, Error> {
         "sha256" => of::<Sha256>(&text),
         "sha384" => of::<Sha384>(&text),
         "sha512" => of::<Sha512>(&text),
-        other => return Err(invalid(format!("`{other}` is no digest: md5, sha1, sha224, sha256, sha384, sha512"))),
+        other => return Err(invalid(format!("`{other}` is not a digest: md5, sha1, sha224, sha256, sha384, sha512"))),
     }))
 }
 
