@@ -1,6 +1,18 @@
 //! Splits texts from outside. A text is never sliced by a number of bytes, which may be within a character: that would panic (the lint
 //! `clippy::string_slice` enforces this in all code).
 
+/// Displays an enum as serde writes its variants.
+macro_rules! display_as_serialized {
+    ($type:ty) => {
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                serde::Serialize::serialize(self, f)
+            }
+        }
+    };
+}
+pub(crate) use display_as_serialized;
+
 /// The texts before and after each occurrence of a word.
 pub fn around<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
     text.match_indices(word).filter_map(move |(at, _)| Some((text.get(..at)?, text.get(at + word.len()..)?)))

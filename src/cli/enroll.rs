@@ -154,7 +154,7 @@ impl Enroll {
             let target = if name == "kpull.toml" { path.to_owned() } else { base.join(name) };
             let inside = Path::new("/").join(target.file_name().unwrap_or_default());
             written.0.push((target, root.read(&inside)?.map(|(_, bytes)| bytes)));
-            root.write(&inside, content, Access { mode: 0o600, uid: None, gid: None })?;
+            root.write(&inside, content, Access::of_mode(0o600))?;
         }
         Ok(written)
     }

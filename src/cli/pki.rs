@@ -118,12 +118,11 @@ impl Pki {
             print("nothing to do");
         }
         for Completed { operation, host, name, note } in done {
-            let word = operation.word();
             let full_name = host.as_ref().map_or_else(|| name.clone(), |host| format!("{host}/{name}"));
             print_result(
                 self.options.json,
-                json!({ "event": operation.word(), "host": host, "name": name, "note": note }),
-                &format!("{word:<8} {full_name:<24} {note}"),
+                json!({ "event": operation, "host": host, "name": name, "note": note }),
+                &format!("{operation:<8} {full_name:<24} {note}"),
             );
         }
     }

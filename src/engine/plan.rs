@@ -220,7 +220,7 @@ pub(super) fn difference(
     let Some(trigger) = item.resource.answer(work, trigger).map_err(|error| locate(error, item))? else {
         return Ok(observed);
     };
-    let change = observed.unwrap_or_else(|| Change::new(trigger.word()));
+    let change = observed.unwrap_or_else(|| Change::new(trigger.to_string()));
     Ok(Some(Change { trigger: change.trigger.max(Some(trigger)), ..change }))
 }
 

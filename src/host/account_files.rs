@@ -61,8 +61,8 @@ impl Table {
         let path = Path::new(path);
         let found = root.read(path)?;
         let access = match &found {
-            Some((meta, _)) => Access { mode: meta.mode, uid: Some(meta.uid), gid: Some(meta.gid) },
-            None => Access { mode, uid: None, gid: None },
+            Some((meta, _)) => meta.access(),
+            None => Access::of_mode(mode),
         };
         let (exists, content) = (found.is_some(), found.map(|(_, content)| content).unwrap_or_default());
         let mut lines: Vec<Vec<u8>> = content.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();

@@ -16,8 +16,8 @@ use crate::host::root::{Root, WatchedInput};
 const FILES: [&str; 4] = [PASSWD, GROUP, "/etc/shadow", "/etc/gshadow"];
 
 /// What shows whether an account was touched.
-pub fn watched() -> impl Iterator<Item = WatchedInput> {
-    FILES.iter().map(|path| WatchedInput::Path(path.into()))
+pub fn watched() -> Vec<WatchedInput> {
+    FILES.map(|path| WatchedInput::Path(path.into())).into()
 }
 /// The users.
 pub const PASSWD: &str = "/etc/passwd";

@@ -164,7 +164,7 @@ impl Host {
     /// The access that `mode`, `owner` and `group` stand for on this host. Without root, owners stay as they are.
     pub fn access(&self, mode: u32, owner: &str, group: &str) -> Result<Access, NoAccess> {
         if !self.may_chown {
-            return Ok(Access { mode, uid: None, gid: None });
+            return Ok(Access::of_mode(mode));
         }
         let (uid, gid) = self.with_accounts(|accounts| {
             // no account name is a number
@@ -253,9 +253,8 @@ impl Host {
     /// setting's file.
     pub fn change_setting(&self, setting: settings::Setting, value: &str) -> Result<()> {
         if let Some(why) = setting.change(&self.bus()?, &self.root, value)? {
-            let name = setting.name();
             log::warn!(
-                "systemd's service for the {name} can't be used: {why}; kpull writes the file, and programs see it when they start"
+                "systemd's service for the {setting} can't be used: {why}; kpull writes the file, and programs see it when they start"
             );
         }
         Ok(())

@@ -63,6 +63,13 @@ pub struct Meta {
     pub size: u64,
 }
 
+impl Meta {
+    /// Its mode and owner, for a file in its place.
+    pub fn access(&self) -> Access {
+        Access { mode: self.mode, uid: Some(self.uid), gid: Some(self.gid) }
+    }
+}
+
 impl From<FileStat> for Meta {
     fn from(stat: FileStat) -> Self {
         let what = match stat.st_mode & SFlag::S_IFMT.bits() {
@@ -175,6 +182,11 @@ pub struct Access {
 }
 
 impl Access {
+    /// A mode, and the owner that the kernel gives.
+    pub const fn of_mode(mode: u32) -> Self {
+        Self { mode, uid: None, gid: None }
+    }
+
     /// Whether `meta` matches it.
     pub fn holds(&self, meta: &Meta) -> bool {
         self.mode == meta.mode
@@ -242,7 +254,8 @@ impl Root {
         let top = match self.directory(path)? {
             Some(top) => top,
             None => {
-                self.make_directory(path, Access { mode: 0o700, uid: None, gid: None })?;
+                self.make_directory(path, Access::of_mode(0o700))?;
+
                 self.directory(path)?.ok_or_else(|| self.failed("open", path, Errno::ENOTDIR))?
             }
         };

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result, code};
 use crate::host::bus::{self, Bus, Object};
 use crate::host::root::{FileType, Root};
+use crate::text::display_as_serialized;
 
 /// A setting of the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,17 +28,9 @@ const LOCALE: &str = "/etc/locale.conf";
 /// Where Debian has it up to release 12; later, it is a link to the other.
 const DEBIAN_LOCALE: &str = "/etc/default/locale";
 
-impl Setting {
-    /// The name of its field.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Hostname => "hostname",
-            Self::Timezone => "timezone",
-            Self::Locale => "locale",
-            Self::Keymap => "keymap",
-        }
-    }
+display_as_serialized!(Setting);
 
+impl Setting {
     /// Where it is stored.
     pub fn path(self, root: &Root) -> Result<&'static str> {
         Ok(match self {
@@ -117,7 +110,7 @@ impl Setting {
         match done {
             Ok(()) => Ok(None),
             Err(error) if bus::is_invalid(&error) => {
-                let error = Error::new(code::OTHER, format!("systemd refuses the {} `{value}`", self.name()))
+                let error = Error::new(code::OTHER, format!("systemd refuses the {self} `{value}`"))
                     .because(bus::reason(&error));
                 Err(match self {
                     Self::Locale => error.help("generate it before: a line of /etc/locale.gen and `locale-gen`, or the package of the language"),

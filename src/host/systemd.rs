@@ -11,7 +11,7 @@ use crate::error::{Error, Exit, Result, code, mask, visible};
 use crate::host::bus::{self, Bus, MANAGER, Object};
 use crate::host::process::{Command, argv, run_if_there};
 use crate::host::{mount_users, unit_files};
-use crate::text::shortened;
+use crate::text::{display_as_serialized, shortened};
 
 const SERVICE: &str = "org.freedesktop.systemd1";
 
@@ -38,16 +38,7 @@ pub enum Trigger {
     Restart,
 }
 
-impl Trigger {
-    /// The word for it, as in plans.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Run => "run",
-            Self::Reload => "reload",
-            Self::Restart => "restart",
-        }
-    }
-}
+display_as_serialized!(Trigger);
 
 /// The state of a unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -60,14 +60,12 @@ pub fn change_user(wanted: &WantedUser<'_>, lacks_shadow: bool) -> Result<()> {
     call(&words, || format!("can't change the user {}", wanted.name))
 }
 
-/// Adds a user, who may exist only in NSS, to the members of a group.
-pub fn add_member(user: &str, group: &str) -> Result<()> {
-    call(&["gpasswd", "--add", user, group], || format!("can't add {user} to the group {group}"))
-}
-
-/// Takes a user out of a group.
-pub fn remove_member(user: &str, group: &str) -> Result<()> {
-    call(&["gpasswd", "--delete", user, group], || format!("can't take {user} out of the group {group}"))
+/// Adds a user, who may exist only in NSS, to a group, or takes it out.
+pub fn set_member(user: &str, group: &str, is_in: bool) -> Result<()> {
+    match is_in {
+        true => call(&["gpasswd", "--add", user, group], || format!("can't add {user} to the group {group}")),
+        false => call(&["gpasswd", "--delete", user, group], || format!("can't take {user} out of the group {group}")),
+    }
 }
 
 /// Sets what decides whether a user can log in. The hash never is an argument: every user of the host sees those.

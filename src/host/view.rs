@@ -8,7 +8,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use super::label;
-use super::root::{Access, FileType, Root};
+use super::root::{FileType, Meta, Root};
 use crate::error::{Error, Result, code};
 
 /// The most that the copies of one directory may take.
@@ -61,33 +61,7 @@ fn cover(directory: &Path) -> Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("kpull"), directory, Some("tmpfs"), flags, Some(options.as_str()))
         .map_err(|errno| failed(errno.desc()))?;
-    copy(&old, &Root::open(directory)?, Path::new("/"))
+    Root::open(directory)?
+        .copy(Path::new("/"), (&old, Path::new("/")), &Meta::access)
         .map_err(|error| error.or_help("`paths` is for directories with configuration, of 256 MiB at most"))
-}
-
-/// Copies what is in a directory of one root to another: files, directories and links. Nothing else can matter to a program that checks.
-fn copy(from: &Root, to: &Root, directory: &Path) -> Result<()> {
-    for name in from.names(directory)? {
-        let path = directory.join(name);
-        let Some(meta) = from.meta(&path)? else { continue };
-        let access = Access { mode: meta.mode, uid: Some(meta.uid), gid: Some(meta.gid) };
-        match meta.what {
-            FileType::Directory => {
-                to.make_directory(&path, access)?;
-                copy(from, to, &path)?;
-            }
-            FileType::File => {
-                if let Some((_, content)) = from.read(&path)? {
-                    to.write(&path, &content, access)?;
-                }
-            }
-            FileType::Link => {
-                if let Some(target) = from.link(&path)? {
-                    to.make_link(&path, &target)?;
-                }
-            }
-            FileType::Special => {}
-        }
-    }
-    Ok(())
 }

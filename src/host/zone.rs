@@ -3,11 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use serde::Deserialize as _;
+use serde::de::IntoDeserializer as _;
+use serde::de::value::{Error, StrDeserializer};
 use sha2::{Digest, Sha256};
 
 use crate::host::address;
 pub use crate::host::port_range::PortRange;
 use crate::host::rich_rule::normal_rule;
+use crate::text::display_as_serialized;
 
 /// An element of a zone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -72,35 +76,22 @@ pub enum Target {
     Reject,
 }
 
-impl Target {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Default => "default",
-            Self::Accept => "ACCEPT",
-            Self::Drop => "DROP",
-            Self::Reject => "REJECT",
-        }
-    }
+display_as_serialized!(Target);
 
+impl Target {
     /// Parses firewalld's text; an unknown one counts as the default.
     pub fn parse(text: &str) -> Self {
-        let is_it = |target: &Self| target.name() == text.trim_matches('%');
-        [Self::Accept, Self::Drop, Self::Reject].into_iter().find(is_it).unwrap_or_default()
+        let name: StrDeserializer<'_, Error> = text.trim_matches('%').into_deserializer();
+        Self::deserialize(name).unwrap_or_default()
     }
 
     /// firewalld's text for it in a zone's file; `None` for the default.
-    pub fn in_file(self) -> Option<&'static str> {
+    pub fn in_file(self) -> Option<String> {
         match self {
             Self::Default => None,
-            Self::Reject => Some("%%REJECT%%"),
-            other => Some(other.name()),
+            Self::Reject => Some("%%REJECT%%".to_owned()),
+            other => Some(other.to_string()),
         }
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
 

@@ -156,8 +156,10 @@ impl ZoneFile {
     /// The file's text with another target.
     pub fn with_target(&self, target: Target) -> String {
         let others = self.zone.attributes.iter().filter(|(name, _)| name != "target");
-        let target = target.in_file().map(|text| ("target", text));
-        let attributes = others.map(|(name, value)| (name.as_str(), value.as_str())).chain(target);
+        let target = target.in_file();
+        let attributes = others
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .chain(target.as_deref().map(|text| ("target", text)));
         let attributes: String = attributes.map(|(name, value)| attribute(name, value)).collect();
         let piece = |range: Range<usize>| self.text.get(range).unwrap_or_default();
         let (before, behind) = (piece(0..self.tag.start), piece(self.tag.end..self.text.len()));

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use crate::document::fields::AbsolutePath;
 use crate::error::{Error, Result, code};
 use crate::host::root::FileType;
-use crate::kind::{About, Build, Change, Fields, Phase, Resource, WatchedInput, Work};
+use crate::kind::{About, Build, Change, Fields, Phase, Resource, Work};
 
 /// Fields of `[[absent]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -17,6 +17,9 @@ pub struct AbsentFields {
     /// Whether a directory goes with everything in it. It is refused when something is mounted in it.
     #[serde(default)]
     recursive: bool,
+    /// Whether a directory that is not empty stays.
+    #[serde(skip)]
+    or_full: bool,
 }
 
 impl Fields for AbsentFields {
@@ -25,33 +28,20 @@ impl Fields for AbsentFields {
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let is_at_top = self.recursive && self.path.components().count() <= 2;
         build.refuse_if(is_at_top, "path", "a directory right below `/` is not removed with everything in it")?;
-        Ok(vec![Box::new(Absent { path: self.path, recursive: self.recursive, or_full: false })])
+        Ok(vec![Box::new(self)])
     }
 }
 
-/// A path that must not exist.
-#[derive(Debug)]
-pub struct Absent {
-    path: AbsolutePath,
-    recursive: bool,
-    /// Whether a directory that is not empty stays.
-    or_full: bool,
-}
-
-impl Absent {
+impl AbsentFields {
     /// A path that must not exist, unless it is a directory that is not empty.
     pub(super) fn unless_full(path: AbsolutePath) -> Self {
         Self { path, recursive: false, or_full: true }
     }
 }
 
-impl Resource for Absent {
+impl Resource for AbsentFields {
     fn about(&self) -> About {
         About::at(AbsentFields::NAME, &self.path, Phase::Files)
-    }
-
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        Ok(Some(vec![WatchedInput::Path(self.path.to_path_buf())]))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {

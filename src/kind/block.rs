@@ -1,6 +1,8 @@
 //! `[[block]]`: lines between two markers in a file that others write too; the rest of the file does not change.
 
 use std::borrow::Cow;
+use std::ops::Range;
+use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -8,13 +10,11 @@ use serde::Deserialize;
 use crate::document::fields::{AbsolutePath, is_plain};
 use crate::error::{Error, Result, code};
 use crate::host::Host;
-use crate::host::root::{Access, FileType};
-use crate::kind::diff::Diff;
-use crate::kind::file::{self, in_the_way};
+use crate::host::root::FileType;
+use crate::kind::edit::EditedFile;
+use crate::kind::file::in_the_way;
 use crate::kind::prior_state::PriorState;
-use crate::kind::validation::Validation;
-use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, WatchedInput, Work};
-use crate::secret::fits;
+use crate::kind::{About, Build, Change, Claim, Fields, Resource, Restorable, Work};
 
 /// Fields of `[[block]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -56,99 +56,74 @@ impl Fields for BlockFields {
             text.push('\n');
         }
         text.push_str(&format!("{comment} END kpull {}\n", self.name));
-        let is_secret = build.is_secret();
-        let sensitive = self.sensitive || is_secret;
-        Ok(vec![Box::new(Block {
-            path: self.path,
-            name: self.name,
-            comment,
-            text,
-            sensitive,
-            is_secret,
-            no_file: false,
-            in_place: self.in_place,
-            unended: false,
-            validate: Validation::of(self.validate, sensitive, build)?,
-        })])
+        let file = EditedFile::of_role(self.path, self.in_place, self.sensitive, self.validate, build)?;
+        Ok(vec![Box::new(Block { file, name: self.name, comment, text, unended: false })])
     }
 }
 
 /// A block of a file.
 #[derive(Debug)]
 pub struct Block {
-    pub(super) path: AbsolutePath,
+    pub(super) file: EditedFile,
     pub(super) name: String,
     pub(super) comment: String,
     /// With both markers; empty to remove the block.
     pub(super) text: String,
-    pub(super) sensitive: bool,
-    pub(super) is_secret: bool,
-    /// Whether the file is removed when it becomes empty.
-    pub(super) no_file: bool,
-    /// Whether the file is overwritten in place.
-    pub(super) in_place: bool,
     /// Whether the line before it had no line break, which is restored if nothing follows.
     pub(super) unended: bool,
-    /// What must accept the file with the block in it.
-    pub(super) validate: Option<Validation>,
 }
 
 impl Block {
-    /// The content of the file and the range of the block in it, empty without a block.
-    pub(super) fn find(&self, host: &Host) -> Result<(Vec<u8>, std::ops::Range<usize>)> {
-        let Some((_, content)) = host.root.read(&self.path)? else {
-            let (found, help) = match host.root.meta(&self.path)?.map(|meta| meta.what) {
-                None | Some(FileType::File) => return Ok((Vec::new(), 0..0)),
-                Some(FileType::Link) => ("a link", "name the file that it leads to"),
-                Some(FileType::Directory | FileType::Special) => ("no file", "name a text file"),
-            };
-            return Err(in_the_way(&self.path, found, "a block in it").help(help));
+    fn find(&self, host: &Host) -> Result<(Vec<u8>, Range<usize>)> {
+        find(host, &self.file.path, &self.comment, &self.name)
+    }
+}
+
+/// The content of a file and the range of a block in it, empty without the block.
+pub(super) fn find(host: &Host, path: &Path, comment: &str, name: &str) -> Result<(Vec<u8>, Range<usize>)> {
+    let Some((_, content)) = host.root.read(path)? else {
+        let (found, help) = match host.root.meta(path)?.map(|meta| meta.what) {
+            None | Some(FileType::File) => return Ok((Vec::new(), 0..0)),
+            Some(FileType::Link) => ("a link", "name the file that it leads to"),
+            Some(FileType::Directory | FileType::Special) => ("no file", "name a text file"),
         };
-        let [begin, end] = ["BEGIN", "END"].map(|word| format!("{} {word} kpull {}", self.comment, self.name));
-        let bad = |line: usize, why: &str| {
-            Error::new(code::FILE, format!("the block {} can't be found: {}:{line}: {why}", self.name, self.path))
-                .help("look at the file, and remove the surplus markers; the next run writes the block again")
-        };
-        let (mut start, mut found, mut at) = (None, None, 0);
-        for (index, line) in content.split_inclusive(|&byte| byte == b'\n').enumerate() {
-            let text = line.trim_ascii_end();
-            if text == begin.as_bytes() {
-                match (start, &found) {
-                    (None, None) => start = Some((at, index + 1)),
-                    (Some(_), _) => return Err(bad(index + 1, "a second BEGIN before the END")),
-                    (None, Some(_)) => return Err(bad(index + 1, "a second block of this name")),
-                }
-            } else if text == end.as_bytes() {
-                match start.take() {
-                    Some((from, _)) => found = Some(from..at + line.len()),
-                    None => return Err(bad(index + 1, "an END without a BEGIN")),
-                }
+        return Err(in_the_way(path, found, "a block in it").help(help));
+    };
+    let [begin, end] = ["BEGIN", "END"].map(|word| format!("{comment} {word} kpull {name}"));
+    let bad = |line: usize, why: &str| {
+        Error::new(code::FILE, format!("the block {name} can't be found: {}:{line}: {why}", path.display()))
+            .help("look at the file, and remove the surplus markers; the next run writes the block again")
+    };
+    let (mut start, mut found, mut at) = (None, None, 0);
+    for (index, line) in content.split_inclusive(|&byte| byte == b'\n').enumerate() {
+        let text = line.trim_ascii_end();
+        if text == begin.as_bytes() {
+            match (start, &found) {
+                (None, None) => start = Some((at, index + 1)),
+                (Some(_), _) => return Err(bad(index + 1, "a second BEGIN before the END")),
+                (None, Some(_)) => return Err(bad(index + 1, "a second block of this name")),
             }
-            at += line.len();
+        } else if text == end.as_bytes() {
+            match start.take() {
+                Some((from, _)) => found = Some(from..at + line.len()),
+                None => return Err(bad(index + 1, "an END without a BEGIN")),
+            }
         }
-        match (start, found) {
-            (Some((_, line)), _) => Err(bad(line, "a BEGIN without an END")),
-            (None, found) => Ok((content, found.unwrap_or(at..at))),
-        }
+        at += line.len();
+    }
+    match (start, found) {
+        (Some((_, line)), _) => Err(bad(line, "a BEGIN without an END")),
+        (None, found) => Ok((content, found.unwrap_or(at..at))),
     }
 }
 
 impl Resource for Block {
     fn about(&self) -> About {
-        About {
-            claims: vec![Claim::part(&self.name, &self.path)],
-            is_discreet: true,
-            is_sensitive: self.sensitive,
-            ..About::new(BlockFields::NAME, format!("{}#{}", self.path, self.name), Phase::Files)
-        }
+        self.file.about(BlockFields::NAME, &self.name, &self.name)
     }
 
     fn restorable(&self) -> Option<&dyn Restorable> {
         Some(self)
-    }
-
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        Ok(Some(vec![WatchedInput::Path(self.path.to_path_buf())]))
     }
 
     fn content(&self) -> Option<Cow<'_, [u8]>> {
@@ -158,26 +133,12 @@ impl Resource for Block {
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let (content, range) = self.find(work.host)?;
         let old = &content[range];
-        if old == self.text.as_bytes() {
-            return Ok(None);
-        }
-        let change = match (old.is_empty(), self.text.is_empty()) {
-            (true, _) => Change::addition("add the block"),
-            (_, true) => Change::removal("remove the block"),
-            _ => Change::new("change the block"),
-        };
-        // only of the block: the rest of the file belongs to others
-        let diff = Diff::of(old, self.text.as_bytes(), self.sensitive);
-        let only_secrets = !old.is_empty() && fits(self.text.as_bytes(), old);
-        Ok(Some(Change { diff, only_secrets, ..change }))
+        let new = self.text.as_bytes();
+        Ok((old != new).then(|| EditedFile::change(BlockFields::NAME, old, new, self.file.sensitive)))
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
         let (content, range) = self.find(work.host)?;
-        let access = match work.host.root.meta(&self.path)? {
-            Some(meta) => Access { mode: meta.mode, uid: Some(meta.uid), gid: Some(meta.gid) },
-            None => Access { mode: if self.is_secret { 0o600 } else { 0o644 }, uid: None, gid: None },
-        };
         let (before, after) = (&content[..range.start], &content[range.end..]);
         let mut new = before.to_vec();
         if !new.is_empty() && !new.ends_with(b"\n") && !self.text.is_empty() {
@@ -188,13 +149,7 @@ impl Resource for Block {
         if self.unended && after.is_empty() && new.ends_with(b"\n") {
             new.pop();
         }
-        if new.is_empty() && self.no_file {
-            work.host.root.remove(&self.path)?;
-        } else {
-            file::write(work, self.validate.as_ref(), (&self.path, &new), access, self.in_place)?;
-        }
-        work.host.file_changed(&self.path);
-        Ok(())
+        self.file.put(work, work.host.root.meta(&self.file.path)?.as_ref(), &new, new.is_empty())
     }
 }
 
@@ -202,18 +157,18 @@ impl Restorable for Block {
     fn prior_state(&self, _: &Claim, work: &Work<'_>) -> Result<PriorState> {
         let (content, block) = self.find(work.host)?;
         Ok(PriorState::NoBlock {
-            path: self.path.to_string(),
+            path: self.file.path.to_string(),
             name: self.name.clone(),
             comment: self.comment.clone(),
-            no_file: work.host.root.meta(&self.path)?.is_none(),
-            in_place: self.in_place,
+            no_file: work.host.root.meta(&self.file.path)?.is_none(),
+            in_place: self.file.in_place,
             unended: block.is_empty() && content.last().is_some_and(|last| *last != b'\n'),
         })
     }
 
     fn refine(&self, prior: &mut PriorState, _: &Work<'_>) -> Result<bool> {
         let PriorState::NoBlock { in_place, .. } = prior else { return Ok(false) };
-        Ok(std::mem::replace(in_place, self.in_place) != self.in_place)
+        Ok(self.file.refine(in_place))
     }
 }
 

@@ -122,22 +122,17 @@ impl Fields for CertificateFields {
             None if build.may_lack() => Ok(None),
             None => Err(build.invalid("name", &format!("the site has no {path}")).help(format!("run `{advice}`"))),
         };
+        let ownership = |mode| Ownership::with_default(mode, None, self.owner.clone(), self.group.clone());
         let file = |path: &AbsolutePath, content: Arc<[u8]>, mode, sensitive| File {
-            kind: Self::NAME,
-            path: path.clone(),
-            content,
-            wanted: Ownership::with_default(mode, None, self.owner.clone(), self.group.clone()),
-            sensitive,
-            in_place: false,
-            validate: None,
+            wanted: ownership(mode),
+            ..File::new(Self::NAME, path.clone(), content, sensitive)
         };
         let ca = need(&authority_path(&wanted.authority), "kpull pki init")?.zip(self.ca.as_ref());
         let ca = ca.map(|(content, path)| file(path, content, 0o644, false));
         let path = certificate_path(build.host(), &wanted.name);
         let (issued, key) = if wanted.key_on_host {
-            let ownership = Ownership::with_default(0o600, None, self.owner.clone(), self.group.clone());
-            let (path_of_key, key_type, common_name) = (self.key.clone(), wanted.key_type, wanted.common_name);
-            let own = Key::Own { path: path_of_key, wanted: ownership, key_type, common_name };
+            let (key_type, common_name) = (wanted.key_type, wanted.common_name);
+            let own = Key::Own { path: self.key.clone(), wanted: ownership(0o600), key_type, common_name };
             (build.site_file(&path).cloned(), own)
         } else {
             let issued = need(&path, "kpull pki issue")?;

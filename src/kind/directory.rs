@@ -44,12 +44,9 @@ impl Resource for Directory {
         About {
             after: self.wanted.after(),
             is_self_contained: true,
+            watched: Some(vec![WatchedInput::Place(self.path.to_path_buf())]),
             ..About::at(DirectoryFields::NAME, &self.path, Phase::Directories)
         }
-    }
-
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        Ok(Some(vec![WatchedInput::Place(self.path.to_path_buf())]))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {

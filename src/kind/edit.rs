@@ -1,8 +1,7 @@
-//! Edits of files that others own: what `[[line]]` and `[[setting]]` have in common. The rest of the file stays as it is.
+//! Edits of files that others own: what `[[line]]`, `[[setting]]` and `[[block]]` have in common. The rest of the file stays as it is.
 
 use std::fmt;
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::document::fields::AbsolutePath;
@@ -15,23 +14,12 @@ use crate::kind::line::{FormerLines, LineEdit};
 use crate::kind::prior_state::PriorState;
 use crate::kind::setting::{FormerSetting, SettingEdit};
 use crate::kind::validation::Validation;
-use crate::kind::{About, Build, Change, Claim, Phase, Resource, Restorable, WatchedInput, Work};
+use crate::kind::{About, Build, Change, Claim, Phase, Presence, Resource, Restorable, WatchedInput, Work};
 use crate::secret::fits;
 
 /// A larger file is not edited, in bytes.
 const LARGEST: u64 = 1 << 20;
 const BOM: &str = "\u{feff}";
-
-/// Whether something is in a file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Presence {
-    /// It is.
-    #[default]
-    Present,
-    /// It is not.
-    Absent,
-}
 
 /// What an edit changes in the text of a file.
 #[derive(Debug)]
@@ -54,13 +42,91 @@ pub enum Undo {
     Setting(FormerSetting),
 }
 
+/// A file that others own, as an edit of one part of it has it.
+#[derive(Debug)]
+pub struct EditedFile {
+    /// The file.
+    pub(super) path: AbsolutePath,
+    /// Whether the file is removed when nothing is left in it.
+    no_file: bool,
+    /// Whether the file is overwritten in place.
+    pub(super) in_place: bool,
+    /// Whether what the edit changes is kept out of diffs.
+    pub(super) sensitive: bool,
+    /// Whether the edit contains a secret.
+    is_secret: bool,
+    /// What must accept the new content.
+    validate: Option<Validation>,
+}
+
+impl EditedFile {
+    /// The file of a role; a secret in the edit keeps it out of diffs too.
+    pub(super) fn of_role(
+        path: AbsolutePath,
+        in_place: bool,
+        sensitive: bool,
+        validate: Option<Vec<String>>,
+        build: &dyn Build,
+    ) -> Result<Self> {
+        let is_secret = build.is_secret();
+        let sensitive = sensitive || is_secret;
+        let validate = Validation::of(validate, sensitive, build)?;
+        Ok(Self { path, no_file: false, in_place, sensitive, is_secret, validate })
+    }
+
+    /// The file of an orphan, which undoes an edit.
+    pub(super) fn to_undo(path: AbsolutePath, no_file: bool, in_place: bool) -> Self {
+        Self { path, no_file, in_place, sensitive: true, is_secret: false, validate: None }
+    }
+
+    /// What the fields say about an edit of this name, which decides about a part of the file.
+    pub(super) fn about(&self, kind: &'static str, name: &str, part: &str) -> About {
+        About {
+            claims: vec![Claim::part(part, &self.path)],
+            is_discreet: true,
+            is_sensitive: self.sensitive,
+            watched: Some(vec![WatchedInput::Path(self.path.to_path_buf())]),
+            ..About::new(kind, format!("{}#{name}", self.path), Phase::Files)
+        }
+    }
+
+    /// The change of what an edit decides about; the rest of the file belongs to others, and is not in the diff.
+    pub(super) fn change(kind: &str, old: &[u8], new: &[u8], is_hidden: bool) -> Change {
+        let change = match (old.is_empty(), new.is_empty()) {
+            (true, _) => Change::addition(format!("add the {kind}")),
+            (_, true) => Change::removal(format!("remove the {kind}")),
+            _ => Change::new(format!("change the {kind}")),
+        };
+        let only_secrets = !old.is_empty() && fits(new, old);
+        Change { diff: Diff::of(old, new, is_hidden), only_secrets, ..change }
+    }
+
+    /// Writes the new content, with the mode and owner that the file has. `is_void` tells whether nothing is left in it.
+    pub(super) fn put(&self, work: &Work<'_>, meta: Option<&Meta>, new: &[u8], is_void: bool) -> Result<()> {
+        if self.no_file && is_void {
+            work.host.root.remove(&self.path)?;
+        } else {
+            let of_new = Access::of_mode(if self.is_secret { 0o600 } else { 0o644 });
+            let access = meta.map_or(of_new, Meta::access);
+            file::write(work, self.validate.as_ref(), (&self.path, new), access, self.in_place)?;
+        }
+        work.host.file_changed(&self.path);
+        Ok(())
+    }
+
+    /// Records in a prior state how the file is written now; whether that is new.
+    pub(super) fn refine(&self, in_place: &mut bool) -> bool {
+        std::mem::replace(in_place, self.in_place) != self.in_place
+    }
+}
+
 /// The edit of one part of a file.
 #[derive(Debug)]
 pub struct FileEdit {
     /// The name of its kind.
     pub(super) kind: &'static str,
     /// The file.
-    pub(super) path: AbsolutePath,
+    pub(super) file: EditedFile,
     /// What distinguishes it from other edits of its kind in this file.
     pub(super) name: String,
     /// The part of the file that it decides about.
@@ -69,16 +135,6 @@ pub struct FileEdit {
     pub(super) operation: Operation,
     /// Whether a missing file is created.
     pub(super) create: bool,
-    /// Whether the file is removed when nothing is left in it.
-    pub(super) no_file: bool,
-    /// Whether the file is overwritten in place.
-    pub(super) in_place: bool,
-    /// Whether what it changes is kept out of diffs.
-    pub(super) sensitive: bool,
-    /// Whether it contains a secret.
-    pub(super) is_secret: bool,
-    /// What must accept the new content.
-    pub(super) validate: Option<Validation>,
 }
 
 /// A file as an edit sees it.
@@ -96,55 +152,11 @@ impl Found {
     }
 }
 
-/// What a role decides about a file that it edits, whatever it changes there.
-pub(super) struct EditOptions {
-    /// See [`FileEdit::create`].
-    pub(super) create: bool,
-    /// See [`FileEdit::in_place`].
-    pub(super) in_place: bool,
-    /// Whether the role keeps the edit out of diffs; a secret in it does that too.
-    pub(super) sensitive: bool,
-    /// The program that must accept the new content.
-    pub(super) validate: Option<Vec<String>>,
-}
-
 impl FileEdit {
-    /// The edit of a role; `names` are its name and the part of the file that it decides about.
-    pub(super) fn new(
-        kind: &'static str,
-        path: AbsolutePath,
-        names: (String, String),
-        operation: Operation,
-        options: EditOptions,
-        build: &dyn Build,
-    ) -> Result<Self> {
-        let (name, part) = names;
-        let EditOptions { create, in_place, sensitive, validate } = options;
-        let is_secret = build.is_secret();
-        let sensitive = sensitive || is_secret;
-        let validate = Validation::of(validate, sensitive, build)?;
-        let no_file = false;
-        Ok(Self { kind, path, name, part, operation, create, no_file, in_place, sensitive, is_secret, validate })
-    }
-
     /// The resource that undoes an edit.
-    pub(super) fn undo(path: AbsolutePath, undo: Undo, no_file: bool, in_place: bool) -> Self {
+    pub(super) fn undo(file: EditedFile, undo: Undo) -> Self {
         let (name, part) = (String::new(), String::new());
-        let operation = Operation::Undo(undo);
-        let (create, sensitive, is_secret) = (false, true, false);
-        Self {
-            kind: "edit",
-            path,
-            name,
-            part,
-            operation,
-            create,
-            no_file,
-            in_place,
-            sensitive,
-            is_secret,
-            validate: None,
-        }
+        Self { kind: "edit", file, name, part, operation: Operation::Undo(undo), create: false }
     }
 
     /// Whether two edits of one file can't both be in effect, although they claim different parts.
@@ -162,7 +174,7 @@ impl FileEdit {
 
     /// The path of the file.
     pub fn path(&self) -> &AbsolutePath {
-        &self.path
+        &self.file.path
     }
 
     fn is_absence(&self) -> bool {
@@ -174,28 +186,28 @@ impl FileEdit {
     }
 
     fn fails(&self, why: impl fmt::Display) -> Error {
-        Error::new(code::FILE, format!("{} can't be edited: {why}", self.path))
+        Error::new(code::FILE, format!("{} can't be edited: {why}", self.file.path))
     }
 
     fn find(&self, host: &Host) -> Result<Option<Found>> {
-        let Some(meta) = host.root.meta(&self.path)? else { return Ok(None) };
+        let Some(meta) = host.root.meta(&self.file.path)? else { return Ok(None) };
         let (found, help) = match meta.what {
             FileType::File => ("", ""),
             FileType::Link => ("a link", "name the file that it leads to"),
             FileType::Directory | FileType::Special => ("no file", "name a text file"),
         };
         if !found.is_empty() {
-            return Err(in_the_way(&self.path, found, "to edit a file there").help(help));
+            return Err(in_the_way(&self.file.path, found, "to edit a file there").help(help));
         }
         if meta.size > LARGEST {
             return Err(self.fails("it is larger than 1 MiB").help("edits are for configuration files"));
         }
-        let Some((meta, bytes)) = host.root.read(&self.path)? else { return Ok(None) };
+        let Some((meta, bytes)) = host.root.read(&self.file.path)? else { return Ok(None) };
         let text = String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'));
         let text = text.ok_or_else(|| {
             self.fails("it is not UTF-8 text").help(format!(
                 "look at it with `file {}`; a [[block]] can be in a file with another encoding",
-                self.path
+                self.file.path
             ))
         })?;
         let has_bom = text.starts_with(BOM);
@@ -213,7 +225,8 @@ impl FileEdit {
             Operation::Undo(Undo::Setting(former)) => former.restored(text),
             Operation::Undo(Undo::Lines(former)) => {
                 let edits = work.catalog.iter().filter_map(|item| item.as_kind::<Self>());
-                let wanted: Vec<&str> = edits.filter(|edit| edit.path == self.path).filter_map(Self::line).collect();
+                let wanted: Vec<&str> =
+                    edits.filter(|edit| edit.file.path == self.file.path).filter_map(Self::line).collect();
                 former.restored(text, &wanted)
             }
         };
@@ -244,20 +257,11 @@ impl FileEdit {
 
 impl Resource for FileEdit {
     fn about(&self) -> About {
-        About {
-            claims: vec![Claim::part(&self.part.replace('%', "%25").replace('@', "%40"), &self.path)],
-            is_discreet: true,
-            is_sensitive: self.sensitive,
-            ..About::new(self.kind, format!("{}#{}", self.path, self.name), Phase::Files)
-        }
+        self.file.about(self.kind, &self.name, &self.part.replace('%', "%25").replace('@', "%40"))
     }
 
     fn restorable(&self) -> Option<&dyn Restorable> {
         Some(self)
-    }
-
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        Ok(Some(vec![WatchedInput::Path(self.path.to_path_buf())]))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -274,16 +278,9 @@ impl Resource for FileEdit {
             return Ok(None);
         }
         let hunk = Hunk::between(old, &new);
-        let change = match (hunk.old.is_empty(), hunk.new.is_empty()) {
-            (true, _) => Change::addition(format!("add the {}", self.kind)),
-            (_, true) => Change::removal(format!("remove the {}", self.kind)),
-            _ => Change::new(format!("change the {}", self.kind)),
-        };
-        // only of what changes: the rest of the file belongs to others; and what only its owner can read may have been a secret
-        let is_hidden = self.sensitive || found.as_ref().is_some_and(|found| found.meta.mode & 0o077 == 0);
-        let only_secrets = !hunk.old.is_empty() && fits(hunk.new.as_bytes(), hunk.old.as_bytes());
-        let diff = Diff::of(hunk.old.as_bytes(), hunk.new.as_bytes(), is_hidden);
-        Ok(Some(Change { diff, only_secrets, ..change }))
+        // what only its owner can read may have been a secret
+        let is_hidden = self.file.sensitive || found.as_ref().is_some_and(|found| found.meta.mode & 0o077 == 0);
+        Ok(Some(EditedFile::change(self.kind, hunk.old.as_bytes(), hunk.new.as_bytes(), is_hidden)))
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
@@ -292,23 +289,8 @@ impl Resource for FileEdit {
             return if self.is_absence() { Ok(()) } else { Err(self.missing()) };
         }
         let new = self.edited(found.as_ref().map_or("", |found| &found.text), work)?;
-        let (access, bytes) = match &found {
-            Some(found) => {
-                let Meta { mode, uid, gid, .. } = found.meta;
-                (Access { mode, uid: Some(uid), gid: Some(gid) }, found.bytes(&new))
-            }
-            None => {
-                let mode = if self.is_secret { 0o600 } else { 0o644 };
-                (Access { mode, uid: None, gid: None }, new.clone().into_bytes())
-            }
-        };
-        if self.no_file && self.is_void(&new) {
-            work.host.root.remove(&self.path)?;
-        } else {
-            file::write(work, self.validate.as_ref(), (&self.path, &bytes), access, self.in_place)?;
-        }
-        work.host.file_changed(&self.path);
-        Ok(())
+        let bytes = found.as_ref().map_or_else(|| new.clone().into_bytes(), |found| found.bytes(&new));
+        self.file.put(work, found.as_ref().map(|found| &found.meta), &bytes, self.is_void(&new))
     }
 }
 
@@ -329,19 +311,20 @@ impl Restorable for FileEdit {
             Operation::Line(line) => line.former(text).map(|former| former.map(Undo::Lines)),
             Operation::Setting(setting) => {
                 let others = work.catalog.iter().filter_map(|item| item.as_kind::<Self>());
-                let is_secret = others.filter(|other| other.path == self.path).any(|other| other.is_secret);
+                let is_secret =
+                    others.filter(|other| other.file.path == self.file.path).any(|other| other.file.is_secret);
                 setting.former(text, !is_secret).map(|former| Some(Undo::Setting(former)))
             }
             Operation::Undo(_) => Ok(None),
         };
         let Some(undo) = undo.map_err(|why| self.fails(why))? else { return Ok(PriorState::Same) };
-        let (path, no_file, in_place) = (self.path.to_string(), found.is_none(), self.in_place);
+        let (path, no_file, in_place) = (self.file.path.to_string(), found.is_none(), self.file.in_place);
         Ok(PriorState::Edited { path, undo, no_file, in_place })
     }
 
     fn refine(&self, prior: &mut PriorState, work: &Work<'_>) -> Result<bool> {
         let PriorState::Edited { in_place, undo, .. } = prior else { return Ok(false) };
-        let mut is_new = std::mem::replace(in_place, self.in_place) != self.in_place;
+        let mut is_new = self.file.refine(in_place);
         if let (Operation::Line(line), Undo::Lines(former)) = (&self.operation, undo)
             && line.presence == Presence::Absent
             && !former.all

@@ -14,7 +14,7 @@ use crate::host::{Host, Missing, NoAccess};
 use crate::kind::diff::Diff;
 use crate::kind::prior_state::PriorState;
 use crate::kind::validation::Validation;
-use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, WatchedInput, Work};
+use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, Work};
 use crate::secret::fits;
 
 /// Fields of `[[file]]`. Exactly one of `content` and `source` is set.
@@ -28,7 +28,6 @@ pub struct FileFields {
     /// The name of a file in the role's `files/`, copied as it is.
     source: Option<String>,
     /// Permissions and owners.
-    #[serde(default)]
     mode: Option<Mode>,
     /// The user that owns it; `root` when left out.
     owner: Option<AccountName>,
@@ -51,21 +50,16 @@ impl Fields for FileFields {
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let content = match (&self.content, &self.source) {
-            (Some(text), None) => text.as_bytes().into(),
+            (Some(text), None) => Arc::from(text.as_bytes()),
             (None, Some(name)) => build.file("source", name)?,
             (None, None) => return Err(build.invalid("path", "set `content` or `source`")),
             (Some(_), Some(_)) => return Err(build.invalid("source", "set `content` or `source`, not both")),
         };
         let sensitive = self.sensitive || build.is_secret();
-        Ok(vec![Box::new(File {
-            kind: Self::NAME,
-            path: self.path,
-            content,
-            wanted: Ownership::of_file(build.is_secret(), self.mode, self.owner, self.group),
-            sensitive,
-            in_place: self.in_place,
-            validate: Validation::of(self.validate, sensitive, build)?,
-        })])
+        let wanted = Ownership::of_file(build.is_secret(), self.mode, self.owner, self.group);
+        let validate = Validation::of(self.validate, sensitive, build)?;
+        let file = File::new(Self::NAME, self.path, content, sensitive);
+        Ok(vec![Box::new(File { wanted, in_place: self.in_place, validate, ..file })])
     }
 }
 
@@ -116,10 +110,6 @@ impl Resource for File {
 
     fn restorable(&self) -> Option<&dyn Restorable> {
         Some(self)
-    }
-
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        Ok(Some(vec![WatchedInput::Path(self.path.to_path_buf())]))
     }
 
     fn content(&self) -> Option<Cow<'_, [u8]>> {

@@ -11,7 +11,7 @@ use crate::host::{Missing, useradd};
 use crate::kind::prior_state::PriorState;
 use crate::kind::user::State;
 use crate::kind::user::members::{self, groups_of, members_of};
-use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, WatchedInput, Work};
+use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, Work};
 
 /// Fields of `[[group]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -59,11 +59,7 @@ impl GroupFields {
 
 impl Resource for GroupFields {
     fn about(&self) -> About {
-        About::new(GroupFields::NAME, &*self.name, Phase::Accounts)
-    }
-
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        Ok(Some(accounts::watched().collect()))
+        About { watched: Some(accounts::watched()), ..About::new(GroupFields::NAME, &*self.name, Phase::Accounts) }
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -96,11 +92,7 @@ struct Removal {
 impl Resource for Removal {
     fn about(&self) -> About {
         // after the users that have it as their primary group
-        About::new(GroupFields::NAME, &*self.group, Phase::Commands)
-    }
-
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        Ok(Some(accounts::watched().collect()))
+        About { watched: Some(accounts::watched()), ..About::new(GroupFields::NAME, &*self.group, Phase::Commands) }
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -149,14 +141,11 @@ impl Resource for GroupMembers {
     fn about(&self) -> About {
         let users = self.members.iter().map(|user| format!("user:{user}"));
         let after = users.chain([format!("group:{}", self.group)]).collect();
-        let mut about = About { after, ..About::new("group_members", &*self.group, Phase::Members) };
+        let watched = Some(accounts::watched());
+        let mut about = About { after, watched, ..About::new("group_members", &*self.group, Phase::Members) };
         about.claims.push(members_of(&self.group));
         about.claims.extend(self.members.iter().map(|user| Claim::part_of(&self.group, &groups_of(user))));
         about
-    }
-
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        Ok(Some(accounts::watched().collect()))
     }
 
     fn restorable(&self) -> Option<&dyn Restorable> {
@@ -191,10 +180,10 @@ impl Resource for GroupMembers {
         }
         let (missing, surplus) = self.differences(&tables);
         for user in missing {
-            members::add(user, &self.group, &mut tables, work)?;
+            members::set(user, &self.group, true, &mut tables, work)?;
         }
         for user in surplus {
-            members::remove(&user, &self.group, &mut tables, work)?;
+            members::set(&user, &self.group, false, &mut tables, work)?;
         }
         work.host.forget_accounts();
         tables.write(&work.host.root)

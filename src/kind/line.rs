@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::document::fields::{AbsolutePath, is_plain};
 use crate::error::Result;
-use crate::kind::edit::{EditOptions, FileEdit, Operation, Presence};
-use crate::kind::{Build, Fields, Resource};
+use crate::kind::edit::{EditedFile, FileEdit, Operation};
+use crate::kind::{Build, Fields, Presence, Resource};
 
 /// Fields of `[[line]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -99,10 +99,9 @@ impl Fields for LineFields {
         let part = self.regex.clone().or_else(|| self.line.clone()).unwrap_or_default();
         let name = self.name.unwrap_or_else(|| part.clone());
         let operation = Operation::Line(LineEdit { line: self.line, regex, place, presence: self.state });
-        let Self { create, in_place, sensitive, validate, .. } = self;
-        let options = EditOptions { create, in_place, sensitive, validate };
-        let edit = FileEdit::new(Self::NAME, self.path, (name, format!("line:{part}")), operation, options, build)?;
-        Ok(vec![Box::new(edit)])
+        let file = EditedFile::of_role(self.path, self.in_place, self.sensitive, self.validate, build)?;
+        let (part, create) = (format!("line:{part}"), self.create);
+        Ok(vec![Box::new(FileEdit { kind: Self::NAME, file, name, part, operation, create })])
     }
 }
 

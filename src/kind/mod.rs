@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 pub use self::claim::Claim;
 pub use crate::document::ResourceId;
@@ -37,9 +37,10 @@ use crate::secret::Secret;
 use crate::store::{Progress, Store};
 
 /// When a resource has its turn, unless something that the catalog names says otherwise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
     /// Users and groups.
+    #[default]
     Accounts,
     /// What describes where packages come from: files, keys, directories and the like, known by their paths.
     Sources,
@@ -159,8 +160,19 @@ impl Work<'_> {
     }
 }
 
+/// Whether something exists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Presence {
+    /// It does.
+    #[default]
+    Present,
+    /// It does not.
+    Absent,
+}
+
 /// What the fields of a resource say about it, without a look at the host.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct About {
     /// The kind's name.
     pub kind: &'static str,
@@ -182,6 +194,8 @@ pub struct About {
     pub slot: Option<String>,
     /// Directories in which resources change only after this one.
     pub covers: Vec<PathBuf>,
+    /// See [`Resource::watched_inputs`]; a resource for which this depends on the host has the method instead.
+    pub watched: Option<Vec<WatchedInput>>,
     /// Whether a change can cut this host off from its sources and operators, whatever it claims.
     pub cuts_off: bool,
     /// Whether its summaries contain no values of its fields, so that they can be shown even if a field contains a secret.
@@ -197,27 +211,13 @@ impl About {
     /// A resource that claims only itself.
     pub fn new(kind: &'static str, key: impl Into<String>, phase: Phase) -> Self {
         let key = key.into();
-        Self {
-            claims: vec![Claim::thing(kind, &key)],
-            kind,
-            key,
-            phase,
-            unless_made: None,
-            after: Vec::new(),
-            before: Vec::new(),
-            watches: Vec::new(),
-            slot: None,
-            covers: Vec::new(),
-            cuts_off: false,
-            is_discreet: false,
-            is_sensitive: false,
-            is_self_contained: false,
-        }
+        Self { claims: vec![Claim::thing(kind, &key)], kind, key, phase, ..Self::default() }
     }
 
     /// A resource that claims a path.
     pub fn at(kind: &'static str, path: &AbsolutePath, phase: Phase) -> Self {
-        Self { claims: vec![Claim::path(path)], ..Self::new(kind, path.to_string(), phase) }
+        let watched = Some(vec![WatchedInput::Path(path.to_path_buf())]);
+        Self { claims: vec![Claim::path(path)], watched, ..Self::new(kind, path.to_string(), phase) }
     }
 
     /// Its id, as other resources refer to it.
@@ -276,7 +276,7 @@ pub trait Resource: fmt::Debug + Any + Send + Sync {
     /// no such inputs.
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         let _ = work;
-        Ok(None)
+        Ok(self.about().watched)
     }
 
     /// How to restore what the host had before, if that is more than whole paths.

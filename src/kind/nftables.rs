@@ -1,7 +1,7 @@
 //! `[[nftables]]`: a table of the packet filter that a role owns, for hosts without firewalld.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::document::fields::AbsolutePath;
@@ -10,6 +10,7 @@ use crate::kind::file::File;
 use crate::kind::unit::UnitFields;
 use crate::kind::validation::Validation;
 use crate::kind::{Build, Fields, Resource};
+use crate::text::display_as_serialized;
 
 /// Fields of `[[nftables]]`. Exactly one of `content` and `template` is set.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -27,7 +28,7 @@ pub struct NftablesFields {
 }
 
 /// A family of tables.
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Family {
     /// IPv4 and IPv6.
@@ -40,18 +41,7 @@ enum Family {
     Netdev,
 }
 
-impl Family {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Inet => "inet",
-            Self::Ip => "ip",
-            Self::Ip6 => "ip6",
-            Self::Arp => "arp",
-            Self::Bridge => "bridge",
-            Self::Netdev => "netdev",
-        }
-    }
-}
+display_as_serialized!(Family);
 
 impl Fields for NftablesFields {
     const NAME: &'static str = "nftables";
@@ -72,10 +62,10 @@ impl Fields for NftablesFields {
             (None, None) => return Err(build.invalid("name", "set `content` or `template`")),
             (Some(_), Some(_)) => return Err(build.invalid("template", "set `content` or `template`, not both")),
         };
-        let table = format!("{} {}", self.family.name(), self.name);
+        let table = format!("{} {}", self.family, self.name);
         // one transaction: there is always the old table or the new one
         let text = format!("table {table}\ndelete table {table}\ntable {table} {{\n{}\n}}\n", content.trim_end());
-        let key = format!("{}-{}", self.family.name(), self.name);
+        let key = format!("{}-{}", self.family, self.name);
         let path = format!("/etc/nftables.d/kpull-{key}.nft");
         let place = AbsolutePath::try_from(path.clone()).map_err(|why| build.invalid("name", &why))?;
         let accepts = Some(["nft", "-c", "-f", "%s"].map(str::to_owned).to_vec());

@@ -21,7 +21,9 @@ use crate::host::root::Fingerprint;
 use crate::kind::file::File;
 use crate::kind::prior_state::PriorState;
 use crate::kind::repository::{KEYS, RepositoryFields};
-use crate::kind::{About, Build, Change, Claim, Fields, Phase, Queries, Resource, Restorable, WatchedInput, Work};
+use crate::kind::{
+    About, Build, Change, Claim, Fields, Phase, Presence, Queries, Resource, Restorable, WatchedInput, Work,
+};
 
 /// What the claim on a package's hold is called; it is longer than that on the package, and so restored before.
 const HOLD: &str = "package-hold";
@@ -39,7 +41,7 @@ pub struct PackageFields {
     names: Option<Vec<String>>,
     /// `present` when left out.
     #[serde(default, deserialize_with = "state")]
-    state: PackageState,
+    state: Presence,
     /// The exact version, or the least one (`>=1.2`), for one package; any that is there when left out.
     version: Option<String>,
     /// Whether the package manager leaves it at its version (apt, dnf, zypper); as it is when left out.
@@ -56,16 +58,8 @@ pub struct PackageFields {
     start: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum PackageState {
-    #[default]
-    Present,
-    Absent,
-}
-
 /// The state; `latest` with the reason why it is none.
-fn state<'de, D: Deserializer<'de>>(from: D) -> Result<PackageState, D::Error> {
+fn state<'de, D: Deserializer<'de>>(from: D) -> Result<Presence, D::Error> {
     let text = String::deserialize(from)?;
     if text == "latest" {
         return Err(D::Error::custom(
@@ -73,7 +67,7 @@ fn state<'de, D: Deserializer<'de>>(from: D) -> Result<PackageState, D::Error> {
              `\"1.2-3\"` or `\">=1.2\"`, and leave security updates to unattended-upgrades or dnf-automatic",
         ));
     }
-    PackageState::deserialize(text.into_deserializer())
+    Presence::deserialize(text.into_deserializer())
 }
 
 impl Fields for PackageFields {
@@ -90,11 +84,11 @@ impl Fields for PackageFields {
             return Err(build.invalid(field, &format!("`{bad}` is not the name of a package")));
         }
         if let Some(version) = &self.version {
-            let is_for_one = names.len() == 1 && self.state == PackageState::Present;
+            let is_for_one = names.len() == 1 && self.state == Presence::Present;
             build.refuse_if(!is_for_one, "version", "set a version for one package only, which is present")?;
             Requirement::parse(version).map_err(|why| build.invalid("version", &why))?;
         }
-        let is_absent = self.state == PackageState::Absent;
+        let is_absent = self.state == Presence::Absent;
         for (field, is_set) in
             [("hold", self.hold.is_some()), ("module", self.module.is_some()), ("debconf", !self.debconf.is_empty())]
         {
@@ -168,7 +162,7 @@ fn versions(installed: &[Installed]) -> String {
 #[derive(Debug)]
 struct Set {
     names: Vec<String>,
-    state: PackageState,
+    state: Presence,
     version: Option<Requirement>,
     hold: Option<bool>,
     answers: Answers,
@@ -216,23 +210,23 @@ impl Set {
         let manager =
             self.manager(host).or_else(|none| check_changeable(Image::of(&host.root)?, name).and(Err(none)))?;
         let mut installed = host.package(manager, name)?;
-        if self.state == PackageState::Present {
+        if self.state == Presence::Present {
             installed.retain(|one| one.is_whole);
         }
         let versions = || versions(&installed);
         let change = match (self.state, &self.version) {
-            (PackageState::Absent, _) => (!installed.is_empty()).then(|| {
+            (Presence::Absent, _) => (!installed.is_empty()).then(|| {
                 let version = versions();
                 Change::removal(match manager {
                     Manager::Apt => format!("remove {version}, not its configuration"),
                     _ => format!("remove {version}"),
                 })
             }),
-            (PackageState::Present, None) => installed.is_empty().then(|| Change::addition("install")),
-            (PackageState::Present, Some(wanted)) if installed.is_empty() => {
+            (Presence::Present, None) => installed.is_empty().then(|| Change::addition("install")),
+            (Presence::Present, Some(wanted)) if installed.is_empty() => {
                 Some(Change::addition(format!("install {wanted}")))
             }
-            (PackageState::Present, Some(wanted)) => {
+            (Presence::Present, Some(wanted)) => {
                 let mut is_met = false;
                 for one in &installed {
                     is_met |= wanted.is_met(one, manager)?;
@@ -293,7 +287,7 @@ impl Package {
 
     /// Whether it must be installed.
     pub fn is_wanted(&self) -> bool {
-        self.set.state == PackageState::Present
+        self.set.state == Presence::Present
     }
 }
 
@@ -352,8 +346,8 @@ impl Resource for Package {
         }
         let manager = set.manager(host)?;
         let done = match set.state {
-            PackageState::Present => set.install(work, manager, &due),
-            PackageState::Absent => match manager.needed_by(&due)? {
+            Presence::Present => set.install(work, manager, &due),
+            Presence::Absent => match manager.needed_by(&due)? {
                 others if others.is_empty() => manager.remove(&due, &[]),
                 others => Err(Error::new(code::PACKAGE, format!("can't remove {}", due.join(", ")))
                     .because(format!("{} would go too", others.join(", ")))

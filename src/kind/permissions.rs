@@ -68,33 +68,10 @@ impl Fields for PermissionsFields {
         if let Some(entry) = twice {
             return Err(build.invalid("acl", &format!("`{entry}` is the second entry for the same account")));
         }
-        let directory_mode = self.directory_mode.or_else(|| self.mode.as_ref().map(NewMode::for_directories));
-        Ok(vec![Box::new(Permissions {
-            path: self.path,
-            is_recursive: self.recursive,
-            ignore_missing: self.ignore_missing,
-            directory_mode: directory_mode.filter(|_| self.recursive).or_else(|| self.mode.clone()),
-            mode: self.mode,
-            owner: self.owner,
-            group: self.group,
-            acl: self.acl,
-            capabilities: self.capabilities,
-        })])
+        let of_mode = || self.mode.as_ref().map(NewMode::for_directories);
+        let directory_mode = self.directory_mode.or_else(of_mode).filter(|_| self.recursive);
+        Ok(vec![Box::new(Self { directory_mode: directory_mode.or_else(|| self.mode.clone()), ..self })])
     }
-}
-
-/// The resource.
-#[derive(Debug)]
-pub(crate) struct Permissions {
-    path: AbsolutePath,
-    is_recursive: bool,
-    ignore_missing: bool,
-    mode: Option<NewMode>,
-    directory_mode: Option<NewMode>,
-    owner: Option<AccountName>,
-    group: Option<AccountName>,
-    acl: Option<Vec<AclEntry>>,
-    capabilities: Option<Capabilities>,
 }
 
 /// The numbers of the accounts of a resource; `None` for those that stay.
@@ -110,7 +87,7 @@ type Differences = Vec<(PathBuf, Vec<String>)>;
 /// How many paths are named in a summary; more are only counted.
 const NAMED: usize = 3;
 
-impl Resource for Permissions {
+impl Resource for PermissionsFields {
     fn about(&self) -> About {
         let owners = [
             self.owner.as_ref().map(|name| format!("user:{name}")),
@@ -137,8 +114,8 @@ impl Resource for Permissions {
         // the times of a file change with its content too, and show a change of anything beside its mode and owner
         let has_attributes = self.acl.is_some() || self.capabilities.is_some();
         let mut inputs = Vec::new();
-        let found = work.host.root.each_permissions(&self.path, self.is_recursive, &mut |path, is_directory, _| {
-            inputs.push(match has_attributes || is_directory && self.is_recursive {
+        let found = work.host.root.each_permissions(&self.path, self.recursive, &mut |path, is_directory, _| {
+            inputs.push(match has_attributes || is_directory && self.recursive {
                 true => WatchedInput::Path(path.to_owned()),
                 false => WatchedInput::Place(path.to_owned()),
             });
@@ -163,7 +140,7 @@ impl Resource for Permissions {
             Err(why) => return Err(self.refused(why)),
         };
         match found {
-            Some(FileType::File | FileType::Directory) => Ok(summary(&differences, self.is_recursive)),
+            Some(FileType::File | FileType::Directory) => Ok(summary(&differences, self.recursive)),
             Some(_) => Err(Error::new(code::FILE, format!("{} is neither a file nor a directory", self.path))
                 .help("permissions belong to what a link leads to: name that path")),
             // in a tree, there is no package
@@ -187,7 +164,7 @@ impl Resource for Permissions {
     }
 }
 
-impl Restorable for Permissions {
+impl Restorable for PermissionsFields {
     fn owned(&self, _: &Work<'_>) -> Result<Vec<Claim>> {
         Ok(vec![Claim::thing(PermissionsFields::NAME, &self.path)])
     }
@@ -216,7 +193,7 @@ impl Restorable for Permissions {
     }
 }
 
-impl Permissions {
+impl PermissionsFields {
     fn managed(&self) -> Managed {
         Managed {
             // the bits of the group are the mask of an access list
@@ -240,7 +217,7 @@ impl Permissions {
     /// The permissions of everything that it manages.
     fn states(&self, work: &Work<'_>) -> Result<States> {
         let (mut states, others) = (BTreeMap::new(), self.others(work));
-        work.host.root.each_permissions(&self.path, self.is_recursive, &mut |path, _, now| {
+        work.host.root.each_permissions(&self.path, self.recursive, &mut |path, _, now| {
             if !others.has(path)
                 && let Some(path) = path.to_str()
             {
@@ -279,7 +256,7 @@ impl Permissions {
         differences: &mut Differences,
     ) -> Result<Option<FileType>> {
         let others = self.others(work);
-        work.host.root.each_permissions(&self.path, self.is_recursive, &mut |path, is_directory, now| {
+        work.host.root.each_permissions(&self.path, self.recursive, &mut |path, is_directory, now| {
             let wanted = self.wanted(numbers, is_directory, now);
             if wanted == *now || others.has(path) {
                 return Ok(None);
@@ -350,13 +327,13 @@ impl Permissions {
     /// What other resources manage below the path, whose permissions are theirs.
     fn others(&self, work: &Work<'_>) -> Others {
         let mut others = Others { paths: HashSet::new(), trees: Vec::new() };
-        if !self.is_recursive {
+        if !self.recursive {
             return others;
         }
         let is_below = |path: &Path| path != &*self.path && path.starts_with(&*self.path);
         for item in work.catalog {
             if let Some(other) = item.as_kind::<Self>() {
-                match other.is_recursive {
+                match other.recursive {
                     true if is_below(&other.path) => others.trees.push(other.path.to_path_buf()),
                     _ => drop(others.paths.insert(other.path.to_path_buf())),
                 }

@@ -8,10 +8,10 @@ use crate::host::packages::Manager;
 use crate::host::root::{Access, FileType};
 use crate::host::zone::{Edit, Element, Target};
 use crate::host::{selinux, settings};
-use crate::kind::absent::Absent;
+use crate::kind::absent::AbsentFields;
 use crate::kind::block::Block;
 use crate::kind::directory::Directory;
-use crate::kind::edit::{FileEdit, Undo};
+use crate::kind::edit::{EditedFile, FileEdit, Undo};
 use crate::kind::file::{File, Ownership};
 use crate::kind::firewall::{self, Setting};
 use crate::kind::package::{FormerHold, OrphanPackage};
@@ -317,7 +317,7 @@ impl PriorState {
     pub fn resource(&self, store: &Store) -> Result<Option<Box<dyn Resource>>> {
         let former = |zone: &String, setting| Box::new(firewall::Former { zone: zone.clone(), setting });
         Ok(Some(match self {
-            Self::Nothing { path } => Box::new(Absent::unless_full(at(path)?)),
+            Self::Nothing { path } => Box::new(AbsentFields::unless_full(at(path)?)),
             Self::File { path, saved, mode, uid, gid, in_place } => {
                 Box::new(file(path, store.saved(saved)?, Ownership::numeric(*mode, *uid, *gid), *in_place)?)
             }
@@ -325,20 +325,14 @@ impl PriorState {
             Self::Directory { path, mode, uid, gid } => {
                 Box::new(Directory { path: at(path)?, wanted: Ownership::numeric(*mode, *uid, *gid) })
             }
-            Self::NoBlock { path, name, comment, no_file, in_place, unended } => Box::new(Block {
-                path: at(path)?,
-                name: name.clone(),
-                comment: comment.clone(),
-                text: String::new(),
-                sensitive: true,
-                is_secret: false,
-                no_file: *no_file,
-                in_place: *in_place,
-                unended: *unended,
-                validate: None,
-            }),
+            Self::NoBlock { path, name, comment, no_file, in_place, unended } => {
+                let (name, comment, unended) = (name.clone(), comment.clone(), *unended);
+                let file = EditedFile::to_undo(at(path)?, *no_file, *in_place);
+                Box::new(Block { file, name, comment, text: String::new(), unended })
+            }
             Self::Edited { path, undo, no_file, in_place } => {
-                Box::new(FileEdit::undo(at(path)?, undo.clone(), *no_file, *in_place))
+                let file = EditedFile::to_undo(at(path)?, *no_file, *in_place);
+                Box::new(FileEdit::undo(file, undo.clone()))
             }
             Self::Sysctl { name, value } => return Ok(Sysctl::for_now(name, value).map(|sysctl| Box::new(sysctl) as _)),
             Self::Shut { zone, element } => former(zone, Setting::Element(Edit::Remove(element.clone()))),
@@ -444,8 +438,7 @@ pub fn shipped_beside(path: &str, work: &Work<'_>) -> Result<Option<Box<dyn Reso
 /// A file to restore; what only its owner could read is kept out of diffs.
 fn file(path: &str, content: Vec<u8>, wanted: Ownership, in_place: bool) -> Result<File> {
     let sensitive = wanted.is_for_owner();
-    let content = content.into();
-    Ok(File { kind: "file", path: at(path)?, content, wanted, sensitive, in_place, validate: None })
+    Ok(File { wanted, in_place, ..File::new("file", at(path)?, content, sensitive) })
 }
 
 fn at(path: &str) -> Result<AbsolutePath> {

@@ -14,7 +14,7 @@ use crate::host::process::{Command, Ended, run};
 use crate::host::unit_files::is_template;
 use crate::host::web::{self, Question, Reply};
 use crate::kind::etcd_key::client_pair;
-use crate::kind::{About, Build, Change, Fields, Gate, Phase, Resource, WatchedInput, Work};
+use crate::kind::{About, Build, Change, Fields, Gate, Phase, Resource, Work};
 use crate::template::Expression;
 use crate::text::shortened;
 
@@ -377,12 +377,9 @@ impl Resource for Probe {
             ProbeTarget::Unit(name) => vec![format!("unit:{name}")],
             _ => Vec::new(),
         };
-        About { after, before: self.before.clone(), ..About::new(ProbeFields::NAME, &self.name, Phase::Probes) }
-    }
-
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         // it only runs after a change
-        Ok(Some(Vec::new()))
+        let (before, watched) = (self.before.clone(), Some(Vec::new()));
+        About { after, before, watched, ..About::new(ProbeFields::NAME, &self.name, Phase::Probes) }
     }
 
     fn gate(&self) -> Option<&dyn Gate> {

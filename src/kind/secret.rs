@@ -53,10 +53,9 @@ impl Fields for SecretFields {
         match (self.path, self.credential, self.unit) {
             (Some(path), None, None) => {
                 let secret = build.secret(&self.name)?;
-                let content = secret.plain.as_slice().into();
                 let wanted = Ownership::with_default(0o600, self.mode, self.owner, self.group);
-                let (kind, sensitive, in_place, validate) = (Self::NAME, true, false, None);
-                Ok(vec![Box::new(File { kind, path, content, wanted, sensitive, in_place, validate })])
+                let file = File::new(Self::NAME, path, secret.plain.as_slice(), true);
+                Ok(vec![Box::new(File { wanted, ..file })])
             }
             (None, Some(credential), Some(unit)) => {
                 let given =
@@ -201,7 +200,7 @@ impl Credential {
         let path = self.path(form);
         let dir = path.parent().unwrap_or(&path);
         let ours = |mode| match work.host.access(mode, "root", "root") {
-            Err(NoAccess::Missing(_)) => Ok(Access { mode, uid: None, gid: None }),
+            Err(NoAccess::Missing(_)) => Ok(Access::of_mode(mode)),
             Err(NoAccess::Failed(error)) => Err(error),
             Ok(access) => Ok(access),
         };

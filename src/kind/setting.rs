@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 
 use crate::document::fields::AbsolutePath;
 use crate::error::Result;
-use crate::kind::edit::{EditOptions, FileEdit, Hunk, Operation, Presence};
-use crate::kind::{Build, Fields, Resource};
+use crate::kind::edit::{EditedFile, FileEdit, Hunk, Operation};
+use crate::kind::{Build, Fields, Presence, Resource};
 
 /// How many places are tried to restore former lines.
 const TRIES: usize = 256;
@@ -164,11 +164,10 @@ impl Fields for SettingFields {
             }
             other => other.clone(),
         };
-        let names = (self.key, format!("setting:{}", key.join("\u{1f}")));
+        let (name, part) = (self.key, format!("setting:{}", key.join("\u{1f}")));
         let operation = Operation::Setting(SettingEdit { format, key, value });
-        let Self { create, in_place, sensitive, validate, .. } = self;
-        let options = EditOptions { create, in_place, sensitive, validate };
-        Ok(vec![Box::new(FileEdit::new(Self::NAME, self.path, names, operation, options, build)?)])
+        let file = EditedFile::of_role(self.path, self.in_place, self.sensitive, self.validate, build)?;
+        Ok(vec![Box::new(FileEdit { kind: Self::NAME, file, name, part, operation, create: self.create })])
     }
 }
 

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::host::etcd::Cluster;
 use crate::host::fleetlock::FleetLock;
 use crate::kind::etcd_key::cluster;
-use crate::kind::{About, Build, Change, Fields, Phase, Resource, WatchedInput, Work};
+use crate::kind::{About, Build, Change, Fields, Phase, Resource, Work};
 
 /// Fields of `[[slot]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -96,12 +96,8 @@ pub struct Slot {
 
 impl Resource for Slot {
     fn about(&self) -> About {
-        About::new(SlotFields::NAME, &self.name, Phase::Units)
-    }
-
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         // it is only used for a change
-        Ok(Some(Vec::new()))
+        About { watched: Some(Vec::new()), ..About::new(SlotFields::NAME, &self.name, Phase::Units) }
     }
 
     fn observe(&self, _: &Work<'_>) -> Result<Option<Change>> {

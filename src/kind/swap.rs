@@ -15,7 +15,6 @@ use crate::document::fields::AbsolutePath;
 use crate::error::{Result, counted};
 use crate::host::Host;
 use crate::host::process::{Command, argv, run};
-use crate::host::root::Access;
 use crate::kind::diff::Diff;
 use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, WatchedInput, Work};
 use crate::read::unescaped;
@@ -118,7 +117,7 @@ impl Resource for NoSwap {
         if let Some((meta, fstab)) = root.read(path)?.filter(|(_, fstab)| lines(fstab).any(is_swap)) {
             let mark = |line| if is_swap(line) { marked(line) } else { line.to_vec() };
             let new: Vec<Vec<u8>> = lines(&fstab).map(mark).collect();
-            root.write(path, &new.concat(), Access { mode: meta.mode, uid: Some(meta.uid), gid: Some(meta.gid) })?;
+            root.write(path, &new.concat(), meta.access())?;
             // systemd made units of the lines
             work.host.unit_files_changed();
         }

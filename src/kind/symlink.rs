@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::host::root::FileType;
 use crate::host::unit_files::straight;
 use crate::kind::file::{MOVE_AWAY, in_the_way};
-use crate::kind::{About, Build, Change, Fields, Phase, Resource, WatchedInput, Work};
+use crate::kind::{About, Build, Change, Fields, Phase, Resource, Work};
 
 /// Fields of `[[symlink]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -50,10 +50,6 @@ impl Symlink {
 impl Resource for Symlink {
     fn about(&self) -> About {
         About { is_self_contained: true, ..About::at(SymlinkFields::NAME, &self.path, Phase::Files) }
-    }
-
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        Ok(Some(vec![WatchedInput::Path(self.path.to_path_buf())]))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {

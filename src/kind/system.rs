@@ -49,7 +49,7 @@ impl Fields for SystemFields {
         let mut resources: Vec<Box<dyn Resource>> = Vec::new();
         for (setting, value) in given {
             let Some(value) = value else { continue };
-            build.refuse_if(!is_valid(setting, &value), setting.name(), why_not(setting))?;
+            build.refuse_if(!is_valid(setting, &value), &setting.to_string(), why_not(setting))?;
             resources.push(Box::new(System { setting, value: Some(value) }));
         }
         build.refuse_if(
@@ -117,18 +117,14 @@ impl System {
                 root.make_link(path, Path::new(&format!("..{ZONES}{zone}")))?;
                 let named = root.meta(Path::new(ZONE_NAME))?.filter(|meta| meta.what == FileType::File);
                 if let Some(meta) = named {
-                    let access = Access { mode: meta.mode, uid: Some(meta.uid), gid: Some(meta.gid) };
+                    let access = meta.access();
                     root.write(Path::new(ZONE_NAME), format!("{zone}\n").as_bytes(), access)?;
                 }
             }
             (Setting::Timezone, None) => root.remove(path)?,
             (setting, value) => {
                 let old = root.read(path)?;
-                let access = old.as_ref().map_or(Access { mode: 0o644, uid: None, gid: None }, |(meta, _)| Access {
-                    mode: meta.mode,
-                    uid: Some(meta.uid),
-                    gid: Some(meta.gid),
-                });
+                let access = old.as_ref().map_or(Access::of_mode(0o644), |(meta, _)| meta.access());
                 let text = old.map(|(_, content)| content).unwrap_or_default();
                 match setting.with(&text, value.as_deref()) {
                     // nothing but the setting was in it
@@ -153,7 +149,7 @@ impl Resource for System {
             }
             Setting::Keymap => vec![Claim::part("KEYMAP", "/etc/vconsole.conf")],
         };
-        About { claims, ..About::new(SystemFields::NAME, self.setting.name(), Phase::Kernel) }
+        About { claims, ..About::new(SystemFields::NAME, self.setting.to_string(), Phase::Kernel) }
     }
 
     fn restorable(&self) -> Option<&dyn Restorable> {

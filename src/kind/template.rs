@@ -39,12 +39,12 @@ impl Fields for TemplateFields {
     const NAME: &'static str = "template";
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        let content = build.template(&self.template)?.into_bytes().into();
+        let content = build.template(&self.template)?.into_bytes();
         let is_secret = build.is_secret();
         let wanted = Ownership::of_file(is_secret, self.mode, self.owner, self.group);
         let sensitive = self.sensitive || is_secret;
-        let (kind, path, in_place) = (Self::NAME, self.path, self.in_place);
         let validate = Validation::of(self.validate, sensitive, build)?;
-        Ok(vec![Box::new(File { kind, path, content, wanted, sensitive, in_place, validate })])
+        let file = File::new(Self::NAME, self.path, content, sensitive);
+        Ok(vec![Box::new(File { wanted, in_place: self.in_place, validate, ..file })])
     }
 }

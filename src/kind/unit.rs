@@ -265,7 +265,7 @@ impl Unit {
             _ => return Ok(()),
         }
         if systemd.details(&self.name)?.unit.active == "inactive" {
-            return host.root.write(&self.completion_marker(), b"", Access { mode: 0o644, uid: None, gid: None });
+            return host.root.write(&self.completion_marker(), b"", Access::of_mode(0o644));
         }
         host.root.remove(&self.completion_marker())?;
         self.check.as_ref().map_or(Ok(()), |check| check.wait(&self.name))

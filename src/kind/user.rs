@@ -322,7 +322,7 @@ impl Resource for UserFields {
 
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         let home = self.wanted_home(work, &self.tables(work)?)?.map(|home| WatchedInput::Place(home.into()));
-        Ok(Some(accounts::watched().chain(home).collect()))
+        Ok(Some(accounts::watched().into_iter().chain(home).collect()))
     }
 
     fn restorable(&self) -> Option<&dyn Restorable> {

@@ -33,7 +33,7 @@ const PACKAGE_MANAGER: [&str; 7] = ["apt", "dnf", "yum", "microdnf", "zypper", N
 pub const NO_PACKAGE_MANAGER: &str = "none";
 
 /// Facts of a host; in a template `facts.NAME`.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Facts {
     /// The kernel's host name.
@@ -148,18 +148,9 @@ impl Facts {
             image: Image::of(&host.root)?,
             package_manager,
             firewalld: firewalld_age::installed(&host.root)?,
-            fqdn: None,
-            default_ipv4: None,
-            default_ipv6: None,
-            disks: None,
-            mounts: None,
-            virtualization: None,
-            cloud: None,
-            machine_id: None,
-            timezone: None,
             on_demand: true,
-            custom: Map::new(),
             live: true,
+            ..Self::default()
         })
     }
 
@@ -232,7 +223,6 @@ impl Facts {
             boot_id: no_boot(),
             selinux: "disabled".to_owned(),
             cgroup: unknown(),
-            package_manager: String::new(),
             firewalld,
             fqdn: Some(name.to_owned()),
             default_ipv4: Some(route(IpAddr::is_ipv4)),
@@ -243,9 +233,7 @@ impl Facts {
             cloud: Some(String::new()),
             machine_id: Some("0".repeat(32)),
             timezone: Some("UTC".to_owned()),
-            on_demand: false,
-            custom: Map::new(),
-            live: false,
+            ..Self::default()
         })
     }
 }

@@ -103,7 +103,7 @@ fn resolve_into(
                         let ids = built.iter().map(|item| item.id.to_string()).collect();
                         let (kind, role, place) = (entry.kind.name, role.name.clone(), turn.site.at_entry());
                         let mut parts = turn.site.parts.take().unwrap_or_default().into_inner();
-                        let triggers = turn.notify.iter().map(|(id, trigger)| format!("{} {id}\n", trigger.word()));
+                        let triggers = turn.notify.iter().map(|(id, trigger)| format!("{trigger} {id}\n"));
                         parts.extend((!turn.notify.is_empty()).then(|| ("notify".to_owned(), triggers.collect())));
                         shown.push(Shown { kind, ids, role, place, fields: turn.value.clone(), parts });
                     }

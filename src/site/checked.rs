@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::document::fields::{AbsolutePath, HumanDuration, Mode};
 use crate::error::nearest;
 use crate::template::filters::matches_whole;
+use crate::text::display_as_serialized;
 
 /// What a variable has to be, one that is `none` apart.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
@@ -51,26 +52,7 @@ pub enum Type {
     Mode,
 }
 
-impl Type {
-    /// Its name in a role.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Lines => "lines",
-            Self::Number => "number",
-            Self::Bool => "bool",
-            Self::List => "list",
-            Self::Map => "map",
-            Self::Address => "address",
-            Self::Network => "network",
-            Self::Prefix => "prefix",
-            Self::Port => "port",
-            Self::Duration => "duration",
-            Self::Path => "path",
-            Self::Mode => "mode",
-        }
-    }
-}
+display_as_serialized!(Type);
 
 /// What a variable has to be: the name of a type, or a table with more conditions.
 #[derive(Clone, Debug, PartialEq)]
@@ -227,11 +209,11 @@ impl Definition {
             && matches!(kind, Type::Bool | Type::Address | Type::Network | Type::Duration | Type::Mode)
         {
             let field = if min.is_some() { "min" } else { "max" };
-            return Some((field, format!("a variable of the type `{}` has no size", kind.name())));
+            return Some((field, format!("a variable of the type `{kind}` has no size")));
         }
         if let Some(pattern) = pattern {
             if !matches!(kind, Type::Text | Type::Path) {
-                return Some(("pattern", format!("only a text has one, and this is `{}`", kind.name())));
+                return Some(("pattern", format!("only a text has one, and this is `{kind}`")));
             }
             if let Err(why) = matches_whole(pattern, "") {
                 return Some(("pattern", why));
@@ -244,7 +226,7 @@ impl Definition {
         }
         let items = items.as_ref()?;
         if !matches!(kind, Type::List | Type::Map) {
-            return Some(("items", format!("only a list or a table has entries, and this is `{}`", kind.name())));
+            return Some(("items", format!("only a list or a table has entries, and this is `{kind}`")));
         }
         items.mistake().map(|(field, why)| ("items", format!("`{field}`: {why}")))
     }
@@ -252,7 +234,7 @@ impl Definition {
     /// The definition in words: `port`, `number, 1 to 10`, `list of address`.
     pub fn words(&self) -> String {
         let Rules { kind, one_of, min, max, pattern, items, .. } = &self.0;
-        let mut words = kind.name().to_owned();
+        let mut words = kind.to_string();
         if let Some(items) = items {
             words += &format!(" of {}", items.words());
         }

@@ -40,8 +40,8 @@ use crate::net;
 /// Advice when the state directory or a record in it is lost or damaged.
 pub const ENROLL: &str = "`kpull enroll` shows what this host would trust, and enrolls it again";
 const RIGHTS: &str = "run as root, or use `--root DIR` for a tree of your own";
-const PRIVATE: Access = Access { mode: 0o600, uid: None, gid: None };
-const DIRECTORY: Access = Access { mode: 0o700, uid: None, gid: None };
+const PRIVATE: Access = Access::of_mode(0o600);
+const DIRECTORY: Access = Access::of_mode(0o700);
 
 /// The state directory.
 #[derive(Debug)]

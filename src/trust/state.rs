@@ -13,7 +13,7 @@ use crate::host::root::{Access, Root};
 use crate::store::ENROLL;
 use crate::trust::VerifiedManifest;
 
-const PRIVATE: Access = Access { mode: 0o600, uid: None, gid: None };
+const PRIVATE: Access = Access::of_mode(0o600);
 /// Its path in the host's root.
 pub const TRUST_FILE: &str = "/etc/kpull/trust.toml";
 /// Its path in the state directory.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
 
 use crate::author::pki::status::{bundle, certificate_at};
 use crate::author::pki::{CertificateState, CertificateStatus, Draft, survey};
@@ -18,9 +19,11 @@ use crate::secret::index::Index;
 use crate::secret::readers::{newcomers, readers};
 use crate::secret::{Keyring, Recipient, name};
 use crate::site::Site;
+use crate::text::display_as_serialized;
 
 /// An operation on a certificate, authority or key pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Operation {
     /// An authority or a key pair was made.
     Made,
@@ -36,19 +39,7 @@ pub enum Operation {
     Rotated,
 }
 
-impl Operation {
-    /// One word for it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Made => "made",
-            Self::Issued => "issued",
-            Self::Renewed => "renewed",
-            Self::Revoked => "revoked",
-            Self::Waiting => "waiting",
-            Self::Rotated => "rotated",
-        }
-    }
-}
+display_as_serialized!(Operation);
 
 /// A completed operation.
 #[derive(Clone, Debug)]

@@ -272,7 +272,7 @@ pub(super) fn open(path: &Path, directories: &[&str]) -> Result<(Root, PathBuf)>
     let root = Root::open(Path::new("/"))?;
     for directory in directories.iter().map(|name| path.join(name)) {
         if root.meta(&directory)?.is_none() {
-            root.make_directory(&directory, Access { mode: 0o755, uid: None, gid: None })?;
+            root.make_directory(&directory, Access::of_mode(0o755))?;
         }
         // refuses a link before anything is written
         root.names(&directory)?;

@@ -29,7 +29,7 @@ impl<'a> NoServiceStart<'a> {
             Some((_, content)) if content == script.as_bytes() => {}
             Some(_) => return Ok(None),
             None if root.meta(path)?.is_some() => return Ok(None),
-            None => root.write(path, script.as_bytes(), Access { mode: 0o755, uid: None, gid: None })?,
+            None => root.write(path, script.as_bytes(), Access::of_mode(0o755))?,
         }
         Ok(Some(Self { root }))
     }

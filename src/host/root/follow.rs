@@ -141,7 +141,7 @@ impl Root {
         if let Some(fd) = self.directory(parent)? {
             return Ok((fd, name));
         }
-        self.make_directory(parent, Access { mode: 0o755, uid: None, gid: None })?;
+        self.make_directory(parent, Access::of_mode(0o755))?;
         match self.directory(parent)? {
             Some(fd) => Ok((fd, name)),
             None => Err(self.failed("open", parent, Errno::ENOTDIR)),

@@ -13,7 +13,7 @@ use rustix::fs::XattrFlags;
 
 use super::access::WITHOUT_MODES;
 use super::gather::give_name;
-use super::{AS_IT_IS, Access, DIRECTORY, FileType, Root, split, through};
+use super::{AS_IT_IS, Access, DIRECTORY, FileType, Meta, Root, split, through};
 use crate::error::{Context as _, Error, Result, code};
 use crate::host::label;
 
@@ -244,6 +244,33 @@ impl Root {
         // they may go through the replaced link
         self.parents.borrow_mut().clear();
         self.sync(&parent, path)
+    }
+
+    /// Copies what is in a directory, of this root or another, into a directory of this one: files, directories and links. Devices and
+    /// pipes are skipped.
+    pub fn copy(&self, to: &Path, (other, from): (&Self, &Path), access: &dyn Fn(&Meta) -> Access) -> Result<()> {
+        for name in other.names(from)? {
+            let (from, to) = (from.join(&name), to.join(&name));
+            let Some(meta) = other.meta(&from)? else { continue };
+            match meta.what {
+                FileType::Directory => {
+                    self.make_directory(&to, access(&meta))?;
+                    self.copy(&to, (other, &from), access)?;
+                }
+                FileType::File => {
+                    if let Some((_, content)) = other.read(&from)? {
+                        self.write(&to, &content, access(&meta))?;
+                    }
+                }
+                FileType::Link => {
+                    if let Some(target) = other.link(&from)? {
+                        self.make_link(&to, &target)?;
+                    }
+                }
+                FileType::Special => {}
+            }
+        }
+        Ok(())
     }
 
     /// Writes into the regular file at `path` in place, for one that can't be replaced: a run that dies meanwhile leaves it incomplete.

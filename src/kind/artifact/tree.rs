@@ -18,7 +18,7 @@ use crate::store::tree::Entry;
 /// The largest file that is held in memory, in bytes.
 const LARGE: u64 = 1 << 20;
 /// Everyone can read directories.
-const DIRECTORY: Access = Access { mode: 0o755, uid: None, gid: None };
+const DIRECTORY: Access = Access::of_mode(0o755);
 /// How many changes of a type are listed; more are only counted.
 const NAMED: usize = 3;
 

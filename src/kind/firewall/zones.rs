@@ -45,7 +45,7 @@ pub(super) fn edit(host: &Host, catalog: &[Item], zone: &str, edits: &dyn Fn(&Se
 }
 
 pub(super) fn write_zone(host: &Host, zone: &str, text: &str) -> Result<()> {
-    let access = Access { mode: 0o644, uid: None, gid: None };
+    let access = Access::of_mode(0o644);
     host.root.write(&etc_file(zone), text.as_bytes(), access)
 }
 
@@ -91,7 +91,7 @@ pub(super) fn repair_torn(host: &Host, zone: &str) -> Result<bool> {
     let earlier = path.with_extension("xml.old");
     match host.root.read(&earlier)? {
         Some((meta, content)) if ZoneFile::parse(host.root.text(&earlier)?).is_ok() => {
-            let access = Access { mode: meta.mode, uid: None, gid: None };
+            let access = Access::of_mode(meta.mode);
             host.root.write(&path, &content, access)?;
         }
         // the package's file applies

@@ -18,7 +18,7 @@ use crate::kind::file::File;
 use crate::kind::{Build, Fields, Resource, Trigger};
 
 /// Fields of `[[unit]]`. At most one of `content`, `template` and `source`; none when a package brings the unit.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnitFields {
     /// The unit's name with its type: `etcd.service`, `backup@daily.timer`; or that of a Quadlet file, `web.container`.
@@ -80,7 +80,7 @@ impl TryFrom<String> for UnitName {
 }
 
 /// The name of a unit, or of a Quadlet file.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String")]
 struct FileName(String);
@@ -188,24 +188,8 @@ impl UnitFields {
     /// A unit with this text, which another kind makes; without `enable`, something else starts it. The error says what is wrong with
     /// the name.
     pub(in crate::kind) fn of_text(name: String, text: String, enable: bool) -> Result<Self, String> {
-        Ok(Self {
-            name: FileName::try_from(name)?,
-            content: Some(text),
-            template: None,
-            source: None,
-            dropins: BTreeMap::new(),
-            enable: enable.then_some(true),
-            state: None,
-            mask: false,
-            restart_when: Vec::new(),
-            reload_when: Vec::new(),
-            listens: Vec::new(),
-            slot: None,
-            check: None,
-            check_within: None,
-            authfile: None,
-            keep_running: false,
-        })
+        let (name, enable) = (FileName::try_from(name)?, enable.then_some(true));
+        Ok(Self { name, content: Some(text), enable, ..Self::default() })
     }
 
     /// The text of the unit's file, if the role has it, and the field that names it.

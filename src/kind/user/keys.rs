@@ -6,7 +6,7 @@ use crate::document::fields::AbsolutePath;
 use crate::error::{Error, Result, code};
 use crate::host::accounts::Login;
 use crate::host::root::{Access, FileType};
-use crate::kind::block::Block;
+use crate::kind::block;
 use crate::kind::diff::Diff;
 use crate::kind::directory::Directory;
 use crate::kind::file::Ownership;
@@ -105,7 +105,7 @@ impl AuthorizedKeys {
             let old = work.host.root.read(path)?.map(|(_, content)| content).unwrap_or_default();
             return Ok((old, self.text.clone().into_bytes()));
         }
-        let (old, range) = block(path, String::new()).find(work.host)?;
+        let (old, range) = block::find(work.host, path, "#", BLOCK)?;
         let mut new = old[..range.start].to_vec();
         if !new.is_empty() && !new.ends_with(b"\n") {
             new.push(b'\n');
@@ -113,22 +113,6 @@ impl AuthorizedKeys {
         new.extend_from_slice(self.text.as_bytes());
         new.extend_from_slice(&old[range.end..]);
         Ok((old, new))
-    }
-}
-
-/// The block with the keys in a file.
-fn block(path: &AbsolutePath, text: String) -> Block {
-    Block {
-        path: path.clone(),
-        name: BLOCK.to_owned(),
-        comment: "#".to_owned(),
-        text,
-        sensitive: false,
-        is_secret: false,
-        no_file: false,
-        in_place: false,
-        unended: false,
-        validate: None,
     }
 }
 
@@ -250,7 +234,7 @@ pub struct FormerKeys {
 impl FormerKeys {
     /// The file as it is and as it is to be; `None` if there is nothing to remove.
     fn content(&self, work: &Work<'_>) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
-        let (old, range) = block(&self.path, String::new()).find(work.host)?;
+        let (old, range) = block::find(work.host, &self.path, "#", BLOCK)?;
         if range.is_empty() {
             return Ok(None);
         }
@@ -283,7 +267,7 @@ impl Resource for FormerKeys {
         match (root.meta(&self.path)?, &self.file) {
             (Some(_), None) if new.is_empty() => root.remove(&self.path)?,
             (Some(meta), None) => {
-                root.write(&self.path, &new, Access { mode: meta.mode, uid: Some(meta.uid), gid: Some(meta.gid) })?;
+                root.write(&self.path, &new, meta.access())?;
             }
             (Some(_), Some((_, access))) => root.write(&self.path, &new, *access)?,
             (None, _) => {}

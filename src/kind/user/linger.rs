@@ -27,11 +27,9 @@ pub(super) fn file(user: &str) -> PathBuf {
 impl Resource for Linger {
     fn about(&self) -> About {
         // a group that a package creates may delay the user
-        About { after: vec![format!("user:{}", self.user)], ..About::new("linger", &*self.user, Phase::Members) }
-    }
-
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        Ok(Some(vec![WatchedInput::Path(file(&self.user))]))
+        let watched = Some(vec![WatchedInput::Path(file(&self.user))]);
+        let after = vec![format!("user:{}", self.user)];
+        About { after, watched, ..About::new("linger", &*self.user, Phase::Members) }
     }
 
     fn restorable(&self) -> Option<&dyn Restorable> {
@@ -54,7 +52,7 @@ impl Resource for Linger {
                 root.remove(&file(&self.user))
             }
             on if work.host.is_live() => useradd::set_linger(&self.user, on),
-            _ => root.write(&file(&self.user), b"", Access { mode: 0o644, uid: None, gid: None }),
+            _ => root.write(&file(&self.user), b"", Access::of_mode(0o644)),
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::host::account_files::{Login as State, Tables};
 use crate::host::accounts;
 use crate::host::useradd;
 use crate::kind::prior_state::PriorState;
-use crate::kind::{About, Change, Claim, Phase, Resource, Restorable, WatchedInput, Work};
+use crate::kind::{About, Change, Claim, Phase, Resource, Restorable, Work};
 
 /// The day on which a locked account has expired: the first one that every program takes for a date.
 const LOCKED: u32 = 1;
@@ -147,12 +147,9 @@ impl Resource for Login {
             after: vec![format!("user:{}", self.user)],
             is_discreet: true,
             is_sensitive: true,
+            watched: Some(accounts::watched()),
             ..About::new("login", &*self.user, Phase::Accounts)
         }
-    }
-
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        Ok(Some(accounts::watched().collect()))
     }
 
     fn restorable(&self) -> Option<&dyn Restorable> {

@@ -7,7 +7,7 @@ use crate::host::accounts::{self, Database};
 use crate::host::{Missing, useradd};
 use crate::kind::prior_state::PriorState;
 use crate::kind::user::no_group;
-use crate::kind::{About, Change, Claim, Phase, Resource, Restorable, WatchedInput, Work};
+use crate::kind::{About, Change, Claim, Phase, Resource, Restorable, Work};
 
 /// The supplementary groups of a user.
 #[derive(Debug)]
@@ -41,26 +41,14 @@ pub(in crate::kind) fn prior_member(user: &str, group: &str, work: &Work<'_>) ->
     })
 }
 
-/// Adds a user to a group.
-pub(in crate::kind) fn add(user: &str, group: &str, tables: &mut Tables, work: &Work<'_>) -> Result<()> {
-    match work.host.is_live() {
-        true => useradd::add_member(user, group),
-        false => {
-            tables.add_member(user, group);
-            Ok(())
-        }
+/// Adds a user to a group, or takes it out.
+pub(in crate::kind) fn set(user: &str, group: &str, is_in: bool, tables: &mut Tables, work: &Work<'_>) -> Result<()> {
+    match (work.host.is_live(), is_in) {
+        (true, _) => useradd::set_member(user, group, is_in)?,
+        (false, true) => tables.add_member(user, group),
+        (false, false) => tables.remove_member(user, group),
     }
-}
-
-/// Takes a user out of a group.
-pub(in crate::kind) fn remove(user: &str, group: &str, tables: &mut Tables, work: &Work<'_>) -> Result<()> {
-    match work.host.is_live() {
-        true => useradd::remove_member(user, group),
-        false => {
-            tables.remove_member(user, group);
-            Ok(())
-        }
-    }
+    Ok(())
 }
 
 impl Members {
@@ -90,14 +78,11 @@ impl Resource for Members {
     fn about(&self) -> About {
         let groups = self.groups.iter().map(|group| format!("group:{group}"));
         let after = groups.chain([format!("user:{}", self.user)]).collect();
-        let mut about = About { after, ..About::new("members", &*self.user, Phase::Members) };
+        let watched = Some(accounts::watched());
+        let mut about = About { after, watched, ..About::new("members", &*self.user, Phase::Members) };
         about.claims.extend(self.parts().map(|(_, part)| part));
         about.claims.extend(self.exclusive.then(|| groups_of(&self.user)));
         about
-    }
-
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        Ok(Some(accounts::watched().collect()))
     }
 
     fn restorable(&self) -> Option<&dyn Restorable> {
@@ -132,10 +117,10 @@ impl Resource for Members {
             }
         }
         for group in missing {
-            add(&self.user, group, &mut tables, work)?;
+            set(&self.user, group, true, &mut tables, work)?;
         }
         for group in self.surplus(&tables) {
-            remove(&self.user, &group, &mut tables, work)?;
+            set(&self.user, &group, false, &mut tables, work)?;
         }
         work.host.forget_accounts();
         tables.write(root)

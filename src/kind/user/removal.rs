@@ -11,7 +11,7 @@ use crate::kind::prior_state::PriorState;
 use crate::kind::user::linger;
 use crate::kind::user::login::Login;
 use crate::kind::user::members::Members;
-use crate::kind::{About, Change, Claim, Phase, Resource, Restorable, WatchedInput, Work};
+use crate::kind::{About, Change, Claim, Phase, Resource, Restorable, Work};
 
 /// Directories with a file or directory for each user that receives mail.
 const MAIL: &str = "/var/mail";
@@ -69,11 +69,8 @@ impl Removal {
 impl Resource for Removal {
     fn about(&self) -> About {
         // after what it ran was stopped, and its files have another owner; orphans are restored in the reverse order
-        About::new("user", &*self.user, if self.is_orphan { Phase::Accounts } else { Phase::Stops })
-    }
-
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        Ok(Some(accounts::watched().collect()))
+        let phase = if self.is_orphan { Phase::Accounts } else { Phase::Stops };
+        About { watched: Some(accounts::watched()), ..About::new("user", &*self.user, phase) }
     }
 
     fn restorable(&self) -> Option<&dyn Restorable> {
