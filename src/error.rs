@@ -38,6 +38,14 @@ pub enum Exit {
     Busy = 75,
 }
 
+/// An error of a class, `error!(CODE, "text with {values}")`. More is added by the methods of [`Error`].
+macro_rules! error {
+    ($code:ident, $($what:tt)+) => {
+        $crate::error::Error::new($crate::error::code::$code, format_args!($($what)+))
+    };
+}
+pub(crate) use error;
+
 /// A place in a file that a person wrote.
 #[derive(Clone, Debug)]
 pub struct Place {
@@ -120,11 +128,11 @@ struct Inner {
 
 impl Error {
     /// An error of a class, with exit code 1. Control characters in `what` are made visible, since names come from outside.
-    pub fn new(code: &'static Code, what: impl AsRef<str>) -> Self {
+    pub fn new(code: &'static Code, what: impl fmt::Display) -> Self {
         Self(Box::new(Inner {
             code,
             exit: Exit::Failed,
-            what: visible(what.as_ref()),
+            what: visible(&what.to_string()),
             cause: None,
             help: None,
             remedy: None,
@@ -139,7 +147,7 @@ impl Error {
     }
 
     /// An error with an underlying one. An errno in that one (no space, no permission) overrides the class and sets the advice.
-    pub fn of(code: &'static Code, what: impl AsRef<str>, why: &(dyn StdError + 'static)) -> Self {
+    pub fn of(code: &'static Code, what: impl fmt::Display, why: &(dyn StdError + 'static)) -> Self {
         let number = number(why);
         let error = Self::new(number.and_then(class).unwrap_or(code), what).because(causes(why));
         match number.and_then(advice) {
@@ -149,13 +157,13 @@ impl Error {
     }
 
     /// A release that must not be applied: exit code 4.
-    pub fn refused(code: &'static Code, what: impl AsRef<str>) -> Self {
+    pub fn refused(code: &'static Code, what: impl fmt::Display) -> Self {
         Self::new(code, what).exit(Exit::Refused)
     }
 
     /// Wraps this error in another one, and keeps the advice.
     #[must_use]
-    pub fn wrapped(self, code: &'static Code, what: impl AsRef<str>) -> Self {
+    pub fn wrapped(self, code: &'static Code, what: impl fmt::Display) -> Self {
         let mut error = Self::new(code, what).because(&self);
         error.0.help.clone_from(&self.0.help);
         error.0.remedy = self.0.remedy;
@@ -407,11 +415,11 @@ impl Diagnostic for Error {
 /// Adds what was being done to an underlying error.
 pub trait Context<T> {
     /// Converts any error: `what` says what was being done, the error itself becomes the cause.
-    fn context(self, code: &'static Code, what: impl FnOnce() -> String) -> Result<T>;
+    fn context<M: fmt::Display>(self, code: &'static Code, what: impl FnOnce() -> M) -> Result<T>;
 }
 
 impl<T, E: StdError + 'static> Context<T> for Result<T, E> {
-    fn context(self, code: &'static Code, what: impl FnOnce() -> String) -> Result<T> {
+    fn context<M: fmt::Display>(self, code: &'static Code, what: impl FnOnce() -> M) -> Result<T> {
         self.map_err(|error| Error::of(code, what(), &error))
     }
 }

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::{Hook, When, origin};
 use crate::engine::Agent;
-use crate::error::{Error, Result, code, mask};
+use crate::error::{Error, Result, error, mask};
 use crate::host::process;
 use crate::net;
 use crate::report::{Note, VERSION};
@@ -36,8 +36,7 @@ impl Hook {
             let address = net::parse(url)?;
             mask::remember("hook's address", address.path().as_bytes());
             return sandbox::Web::new(self.net(), required).post(url, text).map_err(|why| {
-                let error =
-                    Error::new(code::HOOK, format!("the hook at {} was not notified", origin(&address))).because(&why);
+                let error = error!(HOOK, "the hook at {} was not notified", origin(&address)).because(&why);
                 why.advice().map_or(error.clone(), |help| error.help(help))
             });
         }

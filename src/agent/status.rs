@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::Status;
 use crate::engine::Agent;
-use crate::error::{Error, Result, code, mask};
+use crate::error::{Result, code, error, mask};
 use crate::host::etcd::{Api, Client, Failure};
 use crate::host::root::Root;
 use crate::net;
@@ -64,7 +64,7 @@ pub fn write(agent: &Agent<'_>, run: &LastRun) -> Result<()> {
     }
     if let Some(cluster) = config.cluster()? {
         put(&*agent.host.etcd(&cluster)?, &key(&record.host), &bytes)
-            .map_err(|why| Error::new(code::FLEET, "can't write this host's status to etcd").because(why))?;
+            .map_err(|why| error!(FLEET, "can't write this host's status to etcd").because(why))?;
     }
     agent.store.write_quickly(REPORTED, &Reported { time: run.time, digest, healthy })
 }
@@ -109,7 +109,7 @@ fn record(agent: &Agent<'_>, config: &Status, run: &LastRun) -> Result<Record> {
 fn sign(agent: &Agent<'_>, record: &Record) -> Result<Vec<u8>> {
     let keys = agent.config.identities(&agent.host.root);
     let Some(key) = keys.iter().find(|key| nix::sys::stat::stat(*key).is_ok()) else {
-        return Err(Error::new(code::FLEET, "there is no key to sign this host's status with")
+        return Err(error!(FLEET, "there is no key to sign this host's status with")
             .help("`ssh-keygen -A` makes the host keys; or set `identities` under [secrets]"));
     };
     let mut bytes = serde_json::to_vec(record).unwrap_or_default();

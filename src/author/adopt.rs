@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::author::secret::scan::scan;
 use crate::document::{Files, is_version_controls, quoted};
-use crate::error::{Context, Error, Result, code, one_line};
+use crate::error::{Context, Error, Result, code, error, one_line};
 use crate::host::accounts::{Accounts, Database};
 use crate::host::packages::Manager;
 use crate::host::process::{Command, argv, run_if_there};
@@ -30,39 +30,10 @@ const DEEPEST: usize = 40;
 /// The timeout for verifying all packages.
 const VERIFY: Duration = Duration::from_secs(300);
 /// What systems generate below /etc, or what is specific to one machine: paths with everything below them, or prefixes (`*`).
-const NOISE: [&str; 31] = [
-    "adjtime",
-    "alternatives",
-    "apparmor.d/cache",
-    "ca-certificates.conf",
-    "console-setup/cached",
-    "fstab",
-    "group",
-    "group-",
-    "gshadow",
-    "gshadow-",
-    "hostname",
-    "kpull",
-    "ld.so.cache",
-    "machine-id",
-    "mtab",
-    "os-release",
-    "passwd",
-    "passwd-",
-    "pki/ca-trust/extracted",
-    "rc*",
-    "resolv.conf",
-    "rpc",
-    "selinux",
-    "shadow",
-    "shadow-",
-    "ssh/ssh_host_*",
-    "ssl/certs",
-    "subgid",
-    "subuid",
-    "systemd/system/*",
-    "udev/hwdb.bin",
-];
+const NOISE: &str = "adjtime alternatives apparmor.d/cache ca-certificates.conf console-setup/cached fstab group group- \
+    gshadow gshadow- hostname kpull ld.so.cache machine-id mtab os-release passwd passwd- \
+    pki/ca-trust/extracted rc* resolv.conf rpc selinux shadow shadow- ssh/ssh_host_* ssl/certs subgid \
+    subuid systemd/system/* udev/hwdb.bin";
 
 /// Something to adopt in a role.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,20 +123,18 @@ impl Adoption<'_> {
         self.count += 1;
         let shown = path.display().to_string();
         if self.count > MOST {
-            return Err(Error::new(code::ADOPT, format!("the directories have more than {MOST} files"))
+            return Err(error!(ADOPT, "the directories have more than {MOST} files")
                 .help("name the files that matter; files that programs generate don't belong in a role"));
         }
         let Some(meta) = self.root.meta(path)? else {
-            return Err(
-                Error::new(code::ADOPT, format!("there is nothing at {shown}")).help("omit it, or correct the path")
-            );
+            return Err(error!(ADOPT, "there is nothing at {shown}").help("omit it, or correct the path"));
         };
         let at = ("path", quoted(&shown));
         match meta.what {
             FileType::Link => {
                 let target = self.root.link(path)?.unwrap_or_default();
                 let target = target.to_str().ok_or_else(|| {
-                    Error::new(code::ADOPT, format!("{shown} leads to {}, which is not UTF-8", target.display()))
+                    error!(ADOPT, "{shown} leads to {}, which is not UTF-8", target.display())
                         .help("omit the link, or create it again")
                 })?;
                 self.table("symlink", &[at, ("target", quoted(target))])?;
@@ -185,8 +154,9 @@ impl Adoption<'_> {
                 self.table("file", &fields)?;
             }
             FileType::Special => {
-                return Err(Error::new(code::ADOPT, format!("{shown} is a device, a socket or a pipe"))
-                    .help("roles can't create those: omit it"));
+                return Err(
+                    error!(ADOPT, "{shown} is a device, a socket or a pipe").help("roles can't create those: omit it")
+                );
             }
         }
         Ok(())
@@ -204,11 +174,8 @@ impl Adoption<'_> {
                 Some(name) => fields.push((field, quoted(&name))),
                 None if !self.root.is_live() => {}
                 None => {
-                    return Err(Error::new(
-                        code::ADOPT,
-                        format!("{shown} belongs to {field} {number}, which has no name"),
-                    )
-                    .help("change the owner to one with a name, or omit it"));
+                    return Err(error!(ADOPT, "{shown} belongs to {field} {number}, which has no name")
+                        .help("change the owner to one with a name, or omit it"));
                 }
             }
         }
@@ -220,31 +187,25 @@ impl Adoption<'_> {
         let shown = path.display();
         let name = shown.to_string().trim_start_matches('/').to_owned();
         if is_version_controls(&name) {
-            return Err(Error::new(code::ADOPT, format!("{shown} is part of a repository"))
+            return Err(error!(ADOPT, "{shown} is part of a repository")
                 .because("git would use its settings and hooks as those of the site")
                 .help("name the files beside it"));
         }
         if name.contains(|c: char| c.is_control() || c == '\\') {
-            return Err(Error::new(code::ADOPT, format!("a site can't have a file with the name {}", one_line(&name)))
+            return Err(error!(ADOPT, "a site can't have a file with the name {}", one_line(&name))
                 .help("omit it, or rename it"));
         }
         // check the open file, since the owner of the directory can replace it at any time
         let Some((meta, file)) = self.root.file(path)? else {
-            return Err(Error::new(code::ADOPT, format!("{shown} can't be read")).help("check its type with `ls -l`"));
+            return Err(error!(ADOPT, "{shown} can't be read").help("check its type with `ls -l`"));
         };
         if meta.size > LARGEST {
-            return Err(Error::new(
-                code::ADOPT,
-                format!("{shown} has {} bytes, which is too much for a site", meta.size),
-            )
-            .help("pin programs and archives in artifacts.toml: `kpull pin`"));
+            return Err(error!(ADOPT, "{shown} has {} bytes, which is too much for a site", meta.size)
+                .help("pin programs and archives in artifacts.toml: `kpull pin`"));
         }
         if meta.mode & 0o004 == 0 && !self.private {
-            return Err(Error::new(
-                code::ADOPT,
-                format!("not everyone on the host can read {shown}, but many can read a site"),
-            )
-            .help("store secrets in it with `kpull secret`; if it has none, add --private"));
+            return Err(error!(ADOPT, "not everyone on the host can read {shown}, but many can read a site")
+                .help("store secrets in it with `kpull secret`; if it has none, add --private"));
         }
         let content = read::whole(&file, meta.size, LARGEST).context(code::ADOPT, || format!("can't read {shown}"))?;
         self.files.extend([(format!("roles/{}/files/{name}", self.name), content.into())]);
@@ -258,8 +219,7 @@ impl Adoption<'_> {
                 return self.table("unit", &[("name", quoted(name)), ("mask", "true".to_owned())]);
             }
             Found::Missing => {
-                return Err(Error::new(code::ADOPT, format!("there is no unit {name}"))
-                    .help("`systemctl list-unit-files` lists them"));
+                return Err(error!(ADOPT, "there is no unit {name}").help("`systemctl list-unit-files` lists them"));
             }
             Found::File(file) => file,
         };
@@ -297,11 +257,10 @@ impl Adoption<'_> {
 
     fn zone(&mut self, zone: &str) -> Result<()> {
         let (path, text) = kept_zone(self.root, zone)?.ok_or_else(|| {
-            Error::new(code::ADOPT, format!("firewalld has no zone {zone} here"))
-                .help("`firewall-cmd --permanent --get-zones` lists them")
+            error!(ADOPT, "firewalld has no zone {zone} here").help("`firewall-cmd --permanent --get-zones` lists them")
         })?;
         let settings = ZoneFile::parse(text)
-            .map_err(|why| Error::new(code::ADOPT, format!("{} can't be read", path.display())).because(why))?
+            .map_err(|why| error!(ADOPT, "{} can't be read", path.display()).because(why))?
             .settings();
         let field_of = |element: &Element| match element {
             Element::Service(name) => ("services", quoted(name)),
@@ -336,8 +295,7 @@ impl Adoption<'_> {
             value = self.kept_sysctl(name)?.unwrap_or_default();
         }
         if value.is_empty() || value.contains('\n') {
-            return Err(Error::new(code::ADOPT, format!("there is no kernel setting {name} here"))
-                .help("`sysctl -a` lists them"));
+            return Err(error!(ADOPT, "there is no kernel setting {name} here").help("`sysctl -a` lists them"));
         }
         self.table("sysctl", &[("name", quoted(name)), ("value", quoted(&value))])
     }
@@ -363,7 +321,7 @@ impl Adoption<'_> {
         let manager = Manager::detect(self.root)?;
         let known = manager.query(self.root, &BTreeSet::from([name.to_owned()]))?;
         if known.get(name).is_none_or(Vec::is_empty) {
-            return Err(Error::new(code::ADOPT, format!("the package {name} is not installed here")).help("omit it"));
+            return Err(error!(ADOPT, "the package {name} is not installed here").help("omit it"));
         }
         self.table("package", &[("name", quoted(name))])
     }
@@ -372,7 +330,7 @@ impl Adoption<'_> {
 /// Refuses a text that a role would render as a template.
 fn no_template(text: &str, what: &str) -> Result<()> {
     match is_template(text) {
-        true => Err(Error::new(code::ADOPT, format!("{what} looks like a template")).help("write this one by hand")),
+        true => Err(error!(ADOPT, "{what} looks like a template").help("write this one by hand")),
         false => Ok(()),
     }
 }
@@ -417,7 +375,7 @@ fn is_noise(path: &Path) -> bool {
     // among the administrator's units, only regular unit files count
     let is_own_unit = rest.starts_with("systemd/system/") && rest.matches('/').count() == 2;
     !is_own_unit
-        && NOISE.iter().any(|noise| match noise.strip_suffix('*') {
+        && NOISE.split(' ').any(|noise| match noise.strip_suffix('*') {
             Some(start) => rest.starts_with(start),
             None => rest.strip_prefix(noise).is_some_and(|more| more.is_empty() || more.starts_with('/')),
         })

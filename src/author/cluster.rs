@@ -90,8 +90,7 @@ impl Cluster<'_> {
     /// `site.toml` with the values of this cluster, and the comments of the shipped one.
     fn site(&self, shipped: &str) -> Result<String> {
         let (_, rest) = shipped.split_once('\n').unwrap_or_default();
-        let mut doc: DocumentMut =
-            rest.parse().context(code::EDIT, || "the site of the cluster can't be read".to_owned())?;
+        let mut doc: DocumentMut = rest.parse().context(code::EDIT, || "the site of the cluster can't be read")?;
         let masters: Array = self.masters.iter().map(|(name, _)| name.as_str()).collect();
         set(&mut doc["name"], self.name.into());
         for pair in ["kubernetes", "service-account"] {

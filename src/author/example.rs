@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::document::{Doc, Files, Path};
-use crate::error::{Error, Result, code, nearest};
+use crate::error::{Error, Result, error, nearest};
 use crate::kind;
 use crate::resolve::{Facts, Shown, show};
 use crate::secret::SecretStore;
@@ -67,7 +67,7 @@ pub fn paths(files: &Files, role: &str) -> Vec<String> {
 impl Example {
     /// Reads the example of `role` at a path in a site.
     pub fn load(files: &Files, role: &str, path: &str) -> Result<Self> {
-        let doc = files.doc(path)?.ok_or_else(|| Error::new(code::EDIT, format!("there is no {path}")))?;
+        let doc = files.doc(path)?.ok_or_else(|| error!(EDIT, "there is no {path}"))?;
         let file: ExampleFile = doc.read()?;
         for (table, expected) in [("expect", &file.expect), ("without", &file.without)] {
             if let Some(name) = expected.keys().find(|name| kind::find(name).is_none()) {
@@ -76,7 +76,7 @@ impl Example {
             }
         }
         if file.expect.is_empty() && file.without.is_empty() {
-            return Err(Error::new(code::EDIT, format!("{path} expects nothing"))
+            return Err(error!(EDIT, "{path} expects nothing")
                 .help("add [[expect.KIND]] with some fields of a resource, or [[without.KIND]]"));
         }
         Ok(Self { role: role.to_owned(), doc, file })
@@ -92,7 +92,7 @@ impl Example {
         for (kind, index, wanted) in each(&self.file.without) {
             if let Some(found) = of(&shown, kind).find(|one| differences(one, wanted).is_empty()) {
                 let at = ["without".to_owned(), kind.to_owned(), index.to_string()];
-                let error = Error::new(code::EDIT, format!("there is such a {kind}: {}", found.ids.join(", ")));
+                let error = error!(EDIT, "there is such a {kind}: {}", found.ids.join(", "));
                 let help = format!("it is from {}", found.place);
                 errors.push(error.at(self.doc.place(&at), "not to be there").help(help));
             }
@@ -113,7 +113,7 @@ impl Example {
         made.extend(hosts.iter().map(|(name, vars)| (format!("host_vars/{name}.toml"), vars.clone())));
         for (path, value) in made {
             let text = toml::to_string(&value)
-                .map_err(|error| Error::new(code::EDIT, "the example can't be converted to a site").because(error))?;
+                .map_err(|error| error!(EDIT, "the example can't be converted to a site").because(error))?;
             site.extend([(path, text.into_bytes().into())]);
         }
         site.extend(file.pki.keys().flat_map(|name| as_if_made(name)));
@@ -140,7 +140,7 @@ impl Example {
             error.at(self.doc.place(&at), label)
         };
         Error::all(error.each().map(moved).collect())
-            .unwrap_or_else(|| Error::new(code::EDIT, "the example can't be converted to a site"))
+            .unwrap_or_else(|| error!(EDIT, "the example can't be converted to a site"))
     }
 
     /// The error if none of the host's resources matches.
@@ -152,14 +152,13 @@ impl Example {
         let judged = of(shown, kind).map(|one| (differences(one, wanted), one));
         let Some((differ, nearest)) = judged.min_by_key(|(differ, _)| differ.len()) else {
             return Some(
-                Error::new(code::EDIT, format!("the host has no {kind} at all"))
-                    .at(at(None), format!("this {kind} was expected")),
+                error!(EDIT, "the host has no {kind} at all").at(at(None), format!("this {kind} was expected")),
             );
         };
         let first = differ.first()?;
         let lines: Vec<String> = differ.iter().map(ToString::to_string).collect();
         Some(
-            Error::new(code::EDIT, format!("no {kind} is as it is expected"))
+            error!(EDIT, "no {kind} is as it is expected")
                 .because(format!("the nearest is {} ({})", nearest.ids.join(", "), nearest.place))
                 .at(at(Some(first.field)), "not so")
                 .help(lines.join("\n")),

@@ -3,7 +3,7 @@
 use toml_edit::{Array, Decor, DocumentMut, InlineTable, Item, Table, Value};
 
 use crate::document::Doc;
-use crate::error::{Error, Result, code};
+use crate::error::{Result, error};
 
 /// One level of indentation.
 const STEP: &str = "  ";
@@ -13,7 +13,7 @@ const STEP: &str = "  ";
 pub fn format(file: &str, text: &str) -> Result<String> {
     let before = Doc::parse(file, text.as_bytes())?;
     let mut doc: DocumentMut =
-        text.parse().map_err(|error| Error::new(code::EDIT, format!("{file} can't be formatted")).because(error))?;
+        text.parse().map_err(|error| error!(EDIT, "{file} can't be formatted").because(error))?;
     table(doc.as_table_mut());
     // the last line has no line break
     let trailing = above(&format!("{}\n", doc.trailing().as_str().unwrap_or_default()), "");
@@ -21,7 +21,7 @@ pub fn format(file: &str, text: &str) -> Result<String> {
     let formatted = format!("{}\n", doc.to_string().trim());
     let after = Doc::parse(file, formatted.as_bytes())?;
     if before.value() != after.value() {
-        return Err(Error::new(code::EDIT, format!("{file} would say something else once it is formatted"))
+        return Err(error!(EDIT, "{file} would say something else once it is formatted")
             .help("leave it as it is, and report this bug in kpull"));
     }
     Ok(formatted)
@@ -80,10 +80,7 @@ fn array(list: &mut Array, depth: usize) {
     }
     let outer = STEP.repeat(depth - 1);
     let kept = broken(&trailing, &inner);
-    list.set_trailing(match kept.contains('#') {
-        true => format!("{}\n{outer}", kept.trim_end()),
-        false => format!("\n{outer}"),
-    });
+    list.set_trailing(if kept.contains('#') { format!("{}\n{outer}", kept.trim_end()) } else { format!("\n{outer}") });
 }
 
 fn inline(table: &mut InlineTable, depth: usize) {
@@ -137,10 +134,7 @@ fn broken(text: &str, indent: &str) -> String {
 /// The text after an item on its line: a comment stays there, with a space before it.
 fn beside(text: &str) -> String {
     let text = text.trim_end();
-    match text.starts_with('#') {
-        true => format!(" {text}"),
-        false => text.to_owned(),
-    }
+    if text.starts_with('#') { format!(" {text}") } else { text.to_owned() }
 }
 
 #[cfg(test)]

@@ -1,14 +1,8 @@
 //! `kpull adopt`.
 
-use std::path::{Path, PathBuf};
-
-use clap::Args;
-use serde_json::json;
-
 use crate::author::adopt::{AdoptTarget, candidates, role};
-use crate::cli::{Run, print, print_result};
+use crate::cli::prelude::*;
 use crate::document::replace;
-use crate::error::{Error, Exit, Result, code};
 use crate::host::root::Root;
 
 /// Arguments of `adopt`.
@@ -43,17 +37,16 @@ impl Run for Adopt {
             return Ok(Exit::Done);
         };
         if self.things.is_empty() {
-            return Err(Error::new(code::ADOPT, "there is nothing to adopt")
+            return Err(error!(ADOPT, "there is nothing to adopt")
                 .help("name paths, units, firewall:ZONE, sysctl:NAME or package:NAME; `kpull adopt` without arguments lists candidates"));
         }
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         if name.is_empty() || !name.chars().all(is_plain) {
-            return Err(Error::new(code::ADOPT, format!("a role can't be called `{name}`"))
-                .help("use letters, digits, `-` and `_`"));
+            return Err(error!(ADOPT, "a role can't be called `{name}`").help("use letters, digits, `-` and `_`"));
         }
         let dir = self.site.join("roles").join(name);
         if dir.exists() {
-            return Err(Error::new(code::ADOPT, format!("there is a role {name} in {} already", self.site.display()))
+            return Err(error!(ADOPT, "there is a role {name} in {} already", self.site.display())
                 .help("choose another name; you can merge two roles by hand"));
         }
         let files = role(&root, name, &self.things, self.private)?;

@@ -2,14 +2,11 @@
 
 use std::time::Instant;
 
-use clap::Args;
-use jiff::Timestamp;
-
 use crate::agent::{hook, metrics, status};
-use crate::cli::{HostArgs, Run, VerbosityArgs};
+use crate::cli::VerbosityArgs;
+use crate::cli::prelude::*;
 use crate::engine::{Agent, RunOptions, converge};
-use crate::error::{Error, Exit, Result};
-use crate::report::{self, Event, Journal, Note, Notes, Report, Text};
+use crate::report::{self, Event, Journal, Note, Notes, Report};
 use crate::store::{Failure, LastRun};
 
 /// Arguments of `apply`.

@@ -1,12 +1,7 @@
 //! `kpull check`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use clap::Args;
-use jiff::Timestamp;
-use serde_json::json;
 
 use crate::author::lint::{lint, lint_facts, lint_hosts, unknown_sizes, unmatched_patterns};
 use crate::author::pki::{CertificateStatus, survey};
@@ -14,15 +9,16 @@ use crate::author::secret::admin::{SecretAdmin, Users};
 use crate::author::secret::scan::scan;
 use crate::author::supply::check::{Asked, Checking, check};
 use crate::author::vendor;
-use crate::cli::{Run, SiteSource, TlsArgs, keys, print, print_json, print_line, print_result};
+use crate::cli::prelude::*;
+use crate::cli::{SiteSource, TlsArgs, keys, print_line};
 use crate::document::layout;
 use crate::error::advice::complete;
-use crate::error::{Error, Exit, Result, counted, quoted};
+use crate::error::{counted, quoted};
 use crate::kind::artifact::Artifact;
-use crate::report::{Event, Report, Text};
+use crate::report::{Event, Report};
 use crate::resolve::{Facts, once, resolve, resolve_all};
 use crate::secret::SecretStore;
-use crate::site::{HostVars, Site};
+use crate::site::HostVars;
 use crate::trust::KeySet;
 
 /// Arguments of `check`.

@@ -1,18 +1,14 @@
 //! `kpull compare`.
 
 use std::io::{Seek as _, Write as _};
-use std::path::{Component, Path};
+use std::path::Component;
 use std::process::Stdio;
 
-use clap::Args;
-use serde_json::json;
-
 use crate::author::compare::{SiteState, compare};
-use crate::cli::{Run, SiteArgs, print, print_as_is, print_json};
-use crate::document::{Files, PARTS};
-use crate::error::{Context, Error, Exit, Result, code};
+use crate::cli::prelude::*;
+use crate::cli::print_as_is;
+use crate::document::PARTS;
 use crate::host::process::at_terminal;
-use crate::site::Site;
 
 /// Arguments of `compare`.
 #[derive(Args, Debug)]
@@ -77,9 +73,8 @@ impl Compare {
     /// the configuration of the repository, which may not be trustworthy.
     fn unpack(&self, revision: &str, dir: &Path) -> Result<()> {
         let listed = self.git(&["ls-tree", "-r", "-z", revision], Stdio::null())?;
-        let listed = String::from_utf8(listed).context(code::EDIT, || "a name in it is not UTF-8".to_owned())?;
-        let (mut paths, mut wanted) =
-            (Vec::new(), tempfile::tempfile().context(code::EDIT, || "no temporary file".to_owned())?);
+        let listed = String::from_utf8(listed).context(code::EDIT, || "a name in it is not UTF-8")?;
+        let (mut paths, mut wanted) = (Vec::new(), tempfile::tempfile().context(code::EDIT, || "no temporary file")?);
         for entry in listed.split_terminator('\0') {
             let (about, path) = entry.split_once('\t').unwrap_or_default();
             if !PARTS.iter().chain(&["facts"]).any(|part| path.split('/').next() == Some(part)) {
@@ -90,16 +85,16 @@ impl Compare {
             let (Some("100644" | "100755"), Some("blob"), Some(id), true) =
                 (about.next(), about.next(), about.next(), is_plain)
             else {
-                return Err(Error::new(code::EDIT, format!("{path} is not a regular file in it")));
+                return Err(error!(EDIT, "{path} is not a regular file in it"));
             };
-            writeln!(wanted, "{id}").context(code::EDIT, || "can't write a temporary file".to_owned())?;
+            writeln!(wanted, "{id}").context(code::EDIT, || "can't write a temporary file")?;
             paths.push(path);
         }
-        wanted.rewind().context(code::EDIT, || "can't read a temporary file".to_owned())?;
+        wanted.rewind().context(code::EDIT, || "can't read a temporary file")?;
         let stored = self.git(&["cat-file", "--batch"], wanted.into())?;
         let mut rest = stored.as_slice();
         for path in paths {
-            let cut = || Error::new(code::EDIT, format!("git has no content of {path}"));
+            let cut = || error!(EDIT, "git has no content of {path}");
             let end = rest.iter().position(|byte| *byte == b'\n').ok_or_else(cut)?;
             let (head, behind) = rest.split_at_checked(end + 1).ok_or_else(cut)?;
             let size = std::str::from_utf8(head).ok().and_then(|head| head.trim_end().rsplit_once(" blob "));
@@ -120,7 +115,7 @@ impl Compare {
         let mut git = at_terminal("git");
         git.arg("-C").arg(&self.options.site).args(arguments).stdin(input);
         git.env("GIT_NO_LAZY_FETCH", "1").env("GIT_ALLOW_PROTOCOL", "none");
-        let output = git.output().context(code::EDIT, || "can't run git".to_owned())?;
+        let output = git.output().context(code::EDIT, || "can't run git")?;
         match output.status.success() {
             true => Ok(output.stdout),
             false => Err(Error::new(

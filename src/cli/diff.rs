@@ -1,17 +1,12 @@
 //! `kpull diff`.
 
-use clap::Args;
-use serde_json::json;
-
 use crate::author::differences::differences;
+use crate::cli::VerbosityArgs;
+use crate::cli::prelude::*;
 use crate::cli::status::ago;
-use crate::cli::{HostArgs, Run, VerbosityArgs, print, print_json, print_result};
 use crate::engine::Agent;
-use crate::error::{Error, Exit, Result, code};
-use crate::report::Text;
 use crate::resolve::Catalog;
 use crate::secret::name::path_of;
-use crate::site::Site;
 use crate::store::Generation;
 
 /// Arguments of `diff`.
@@ -58,10 +53,10 @@ impl Diff {
         let help = "`kpull history` lists the generations that are kept";
         let find = |number: u64| {
             let found = all.iter().find(|one| one.number == number).cloned();
-            found.ok_or_else(|| Error::new(code::GENERATION, format!("there is no generation {number}")).help(help))
+            found.ok_or_else(|| error!(GENERATION, "there is no generation {number}").help(help))
         };
         let Some(last) = all.last() else {
-            return Err(Error::new(code::GENERATION, "nothing has been applied on this host yet")
+            return Err(error!(GENERATION, "nothing has been applied on this host yet")
                 .help("`kpull plan` shows what would change"));
         };
         let to = self.to.map_or_else(|| Ok(last.clone()), find)?;
@@ -72,7 +67,7 @@ impl Diff {
                 .rev()
                 .nth(1)
                 .cloned()
-                .ok_or_else(|| Error::new(code::GENERATION, "there is only one generation").help(help))?,
+                .ok_or_else(|| error!(GENERATION, "there is only one generation").help(help))?,
         };
         Ok((from, to))
     }

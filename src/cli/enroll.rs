@@ -3,18 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
 
-use clap::Args;
-use jiff::Timestamp;
-use serde_json::json;
-
-use crate::cli::{HostArgs, Run, keys, print, print_json};
+use crate::cli::keys;
+use crate::cli::prelude::*;
 use crate::document::quoted;
 use crate::error::advice::complete;
-use crate::error::{Context, Error, Exit, Result, code};
 use crate::host::root::{Access, Root};
-use crate::report::Text;
 use crate::sandbox;
 use crate::source;
 use crate::trust::{self, Enrolment, KeySet, LastSeen, Manifest, TrustState};
@@ -93,7 +87,7 @@ impl Enroll {
     /// Writes `kpull.toml` and the keys beside it, after checking the source.
     fn write_configuration(&self, url: &str, site: &str, path: &Path) -> Result<Written> {
         if path.exists() && !self.replace {
-            return Err(Error::new(code::ENROLL, format!("{} is there already", path.display()))
+            return Err(error!(ENROLL, "{} is there already", path.display())
                 .help("run `kpull enroll` without a URL to use it, or add --replace to write a new one"));
         }
         let config = self.source(url)?;
@@ -106,12 +100,11 @@ impl Enroll {
             None => {
                 let wanted: BTreeSet<&str> = self.fingerprint.iter().map(String::as_str).collect();
                 if wanted.is_empty() {
-                    return Err(Error::new(code::ENROLL, "no trusted signer was named").help(
+                    return Err(error!(ENROLL, "no trusted signer was named").help(
                         "add --signers FILE or --fingerprint SHA256:…, which you got from somewhere other than the source",
                     ));
                 }
-                let cache =
-                    tempfile::tempdir().context(code::ENROLL, || "can't make a temporary directory".to_owned())?;
+                let cache = tempfile::tempdir().context(code::ENROLL, || "can't make a temporary directory")?;
                 let tree = source::state(&mut *sandbox::open(&config, &cache.path().join("source"), &[])?)?;
                 match trust::enrol(&*tree, site, &wanted, Timestamp::now())? {
                     Enrolment::Set(bytes) => ("keys", bytes, self.threshold),
@@ -229,7 +222,7 @@ impl Enroll {
                 Err(error) => drop(failed.get_or_insert(error)),
             }
         }
-        Err(failed.unwrap_or_else(|| Error::new(code::ENROLL, "no source was checked")))
+        Err(failed.unwrap_or_else(|| error!(ENROLL, "no source was checked")))
     }
 
     fn report(&self, set: &KeySet, memory: &TrustState, announced: &trust::VerifiedManifest) {

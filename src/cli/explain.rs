@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::{Run, SiteSource, print, print_json, print_line};
-use crate::error::{Error, Exit, Place, Result, code, nearest};
+use crate::error::{Error, Exit, Place, Result, error, nearest};
 use crate::resolve::{Facts, TemplateContext};
 use crate::secret::SecretStore;
 use crate::site::{Definition, HostVars, Site};
@@ -58,9 +58,8 @@ impl Explain {
         let Some(value) = context.variable(&self.host, role, &path[0]).filter(|_| !set.is_empty()) else {
             return Err(self.unknown(&site, role, &path));
         };
-        let mut value = serde_json::to_value(&value).map_err(|_| {
-            context.take_failure().unwrap_or_else(|| Error::new(code::EXPLAIN, "the variable can't be rendered"))
-        })?;
+        let mut value = serde_json::to_value(&value)
+            .map_err(|_| context.take_failure().unwrap_or_else(|| error!(EXPLAIN, "the variable can't be rendered")))?;
         for (at, key) in path.iter().enumerate().skip(1) {
             let Some(part) = value.get_mut(key).map(serde_json::Value::take) else {
                 let whole = self.variable.rsplitn(path.len() - at + 1, '.').last().unwrap_or_default();
@@ -125,7 +124,7 @@ fn table_by_systems(place: &Place) -> Option<&str> {
 
 impl Explain {
     fn unset(&self) -> Error {
-        Error::new(code::EXPLAIN, format!("nothing sets `{}` for {}", self.variable, self.host))
+        error!(EXPLAIN, "nothing sets `{}` for {}", self.variable, self.host)
     }
 
     fn unknown(&self, site: &Site, role: Option<&str>, path: &[String]) -> Error {

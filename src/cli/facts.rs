@@ -1,11 +1,7 @@
 //! `kpull facts`.
 
-use std::path::Path;
-
-use clap::Args;
-
-use crate::cli::{Run, print_as_is, print_json};
-use crate::error::{Context, Error, Exit, Result, code};
+use crate::cli::prelude::*;
+use crate::cli::print_as_is;
 use crate::host::Host;
 use crate::resolve::Facts;
 use crate::resolve::custom::Custom;
@@ -26,7 +22,7 @@ impl Run for FactsOf {
         match self.json {
             true => print_json(serde_json::json!({ "facts": facts })),
             false => {
-                let text = toml::to_string(&facts).context(code::FACTS, || "can't print the facts".to_owned())?;
+                let text = toml::to_string(&facts).context(code::FACTS, || "can't print the facts")?;
                 print_as_is(text.trim_end());
             }
         }

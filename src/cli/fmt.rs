@@ -1,15 +1,9 @@
 //! `kpull fmt`.
 
-use std::path::PathBuf;
-
-use clap::Args;
-use serde_json::json;
-
 use crate::author::fmt::format;
 use crate::author::vendor;
-use crate::cli::{Run, SiteArgs, print_result};
-use crate::document::{Files, read_if_there, replace, utf8};
-use crate::error::{Context, Error, Exit, Result, code};
+use crate::cli::prelude::*;
+use crate::document::{read_if_there, replace, utf8};
 
 /// Arguments of `fmt`.
 #[derive(Args, Debug)]
@@ -49,7 +43,7 @@ impl Run for Fmt {
         match changed.len() {
             left if left > 0 && self.check => {
                 let files = if left == 1 { "1 file is".to_owned() } else { format!("{left} files are") };
-                Err(Error::new(code::EDIT, format!("{files} not formatted")).help("run `kpull fmt`"))
+                Err(error!(EDIT, "{files} not formatted").help("run `kpull fmt`"))
             }
             _ => Ok(Exit::Done),
         }

@@ -1,12 +1,7 @@
 //! `kpull gc`.
 
-use clap::Args;
-use serde_json::json;
-
-use crate::cli::{HostArgs, Run, print_result};
+use crate::cli::prelude::*;
 use crate::engine::gc::{Freed, collect};
-use crate::error::{Exit, Result};
-use crate::report::Text;
 
 /// Arguments of `gc`.
 #[derive(Args, Debug)]

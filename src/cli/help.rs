@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::cli::{Run, command, print};
 use crate::error::code::{self, Code, Section};
-use crate::error::{Error, Exit, Result, nearest};
+use crate::error::{Exit, Result, error, nearest};
 use crate::report::terminal;
 
 /// Arguments of `help`.
@@ -58,7 +58,7 @@ impl Help {
         for word in &self.words {
             let names: Vec<String> = found.get_subcommands().map(|one| one.get_name().to_owned()).collect();
             let Some(next) = found.find_subcommand_mut(word) else {
-                let error = Error::new(code::EXPLAIN, format!("there is no command and no code `{word}`"));
+                let error = error!(EXPLAIN, "there is no command and no code `{word}`");
                 let known = names.iter().map(String::as_str).chain(code::ALL.iter().map(|code| code.name));
                 return Err(match nearest(word, known) {
                     Some(near) => error.help(format!("did you mean `kpull help {near}`?")),

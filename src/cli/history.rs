@@ -2,12 +2,8 @@
 
 use std::fmt::Write as _;
 
-use clap::Args;
-use serde_json::json;
-
-use crate::cli::{HostArgs, Run, print, print_json, print_result};
-use crate::error::{Error, Exit, Result, code, one_line};
-use crate::report::Text;
+use crate::cli::prelude::*;
+use crate::error::one_line;
 use crate::store::Generation;
 
 /// Arguments of `history`.
@@ -40,7 +36,7 @@ impl Run for History {
             let oldest = all.first().map_or(0, |one| one.number);
             all.retain(|one| one.number == number);
             if all.is_empty() {
-                return Err(Error::new(code::GENERATION, format!("there is no generation {number}"))
+                return Err(error!(GENERATION, "there is no generation {number}")
                     .help(format!("the oldest kept generation is {oldest}; `kpull history` lists them")));
             }
         }

@@ -1,16 +1,12 @@
 //! `kpull hold`, `kpull unhold` and `kpull disown`: resources that kpull leaves alone, for a while or for good.
 
-use clap::Args;
-use jiff::{SignedDuration, Timestamp};
-use serde_json::json;
+use jiff::SignedDuration;
 
-use crate::cli::{HostArgs, Run, print, print_result};
+use crate::cli::prelude::*;
 use crate::document::ResourceId;
 use crate::document::fields::Lifetime;
 use crate::engine::Agent;
 use crate::engine::prior::PriorStates;
-use crate::error::{Error, Exit, Result, code};
-use crate::report::Text;
 use crate::store::Pause;
 
 /// Arguments of `hold`.
@@ -60,7 +56,7 @@ fn find(agent: &Agent<'_>, id: &str) -> Result<ResourceId> {
     if let Some(known) = resources.iter().find(|one| **one == *id) {
         return Ok(known.clone());
     }
-    let error = Error::new(code::HELD, format!("this host has no resource `{id}`"));
+    let error = error!(HELD, "this host has no resource `{id}`");
     Err(error.help_nearest(
         id,
         resources.iter().map(ResourceId::as_str),
@@ -95,8 +91,7 @@ impl Run for Unhold {
         let agent = self.host.agent(&report)?;
         let _lock = agent.store.lock()?;
         if !Pause::remove(&self.resource, &agent.store)? {
-            return Err(Error::new(code::HELD, format!("`{}` is not held", self.resource))
-                .help("`kpull hold` lists held resources"));
+            return Err(error!(HELD, "`{}` is not held", self.resource).help("`kpull hold` lists held resources"));
         }
         Ok(Exit::Done)
     }
@@ -110,7 +105,7 @@ impl Run for Disown {
         let mut before = PriorStates::load(&agent.store)?;
         if !before.disown(&self.resource, "manual `kpull disown`") {
             find(&agent, &self.resource)?;
-            return Err(Error::new(code::HELD, format!("`{}` has no prior state to restore", self.resource)));
+            return Err(error!(HELD, "`{}` has no prior state to restore", self.resource));
         }
         before.save(&agent.store)?;
         if !self.host.json {

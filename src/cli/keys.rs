@@ -2,17 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
-use jiff::{SignedDuration, Timestamp};
-use serde_json::json;
+use clap::Subcommand;
+use jiff::SignedDuration;
 
-use crate::cli::{Run, SiteArgs, print, print_json, print_result};
-use crate::document::{Files, replace};
+use crate::cli::prelude::*;
+use crate::document::replace;
 use crate::error::advice::complete;
-use crate::error::{Context, Error, Exit, Result, code, quoted};
-use crate::site::Site;
+use crate::error::quoted;
 use crate::trust::{AllowedSigners, KeySet, Message, Purpose, Shortfall, Signer, add_signature};
 
 /// How long in advance kpull reports a threshold that a set's keys will no longer reach: the default lifetime of a release.
@@ -100,7 +97,7 @@ impl Sets {
 
     fn newest(&self) -> Result<&(KeySet, Vec<u8>, Vec<u8>)> {
         self.0.last().ok_or_else(|| {
-            Error::new(code::KEYS, "the site has no key set: there is no keys/1.toml")
+            error!(KEYS, "the site has no key set: there is no keys/1.toml")
                 .help("make one with `kpull keys new --signers FILE`")
         })
     }
@@ -158,12 +155,11 @@ impl Keys {
         let file = path.display();
         let error = match threshold {
             None if may > 1 => {
-                Error::new(code::KEYS, format!("how many of the {may} keys in {file} must sign the first key set?"))
+                error!(KEYS, "how many of the {may} keys in {file} must sign the first key set?")
             }
-            Some(wanted) if !(1..=may).contains(&wanted) => Error::new(
-                code::KEYS,
-                format!("`--threshold` is {wanted}, and {may} of the keys in {file} may sign key sets"),
-            ),
+            Some(wanted) if !(1..=may).contains(&wanted) => {
+                error!(KEYS, "`--threshold` is {wanted}, and {may} of the keys in {file} may sign key sets")
+            }
             _ => {
                 let site = Site::load(Files::in_directory(&self.options.site)?)?;
                 let threshold = threshold.unwrap_or(1);
@@ -181,13 +177,13 @@ impl Keys {
             (Some(path), _) => AllowedSigners::load(path)?,
             (None, Some(set)) => set.signers.clone(),
             (None, None) => {
-                return Err(Error::new(code::KEYS, "the first key set needs its keys")
+                return Err(error!(KEYS, "the first key set needs its keys")
                     .help("add --signers FILE; start with the file with which the hosts were enrolled"));
             }
         };
         let revoke: BTreeSet<String> = new.revoke.iter().cloned().collect();
         if let Some(bad) = revoke.iter().find(|key| key.strip_prefix("SHA256:").is_none_or(|rest| rest.len() != 43)) {
-            return Err(Error::new(code::KEYS, format!("`{bad}` is not a fingerprint"))
+            return Err(error!(KEYS, "`{bad}` is not a fingerprint")
                 .help("`kpull keys show` and `ssh-keygen -l` print them: SHA256: and 43 characters"));
         }
         let release = new.release.or(newest.map(|set| set.release)).unwrap_or(1);
@@ -196,7 +192,7 @@ impl Keys {
             site: Site::load(Files::in_directory(&self.options.site)?)?.name,
             number: newest.map_or(1, |set| set.number + 1),
             created: Timestamp::from_second(Timestamp::now().as_second())
-                .context(code::KEYS, || "the clock can't be read".to_owned())?,
+                .context(code::KEYS, || "the clock can't be read")?,
             release,
             rotate,
             signers: signers.without(&revoke),
@@ -242,9 +238,9 @@ impl Keys {
         let counts = match counts.is_empty() {
             true if before.is_none() => "it counts on hosts that were enrolled with that key".to_owned(),
             true => {
-                return Err(Error::new(
-                    code::KEYS,
-                    "that key is neither in the previous set nor in this one, so its signature does not count",
+                return Err(error!(
+                    KEYS,
+                    "that key is neither in the previous set nor in this one, so its signature does not count"
                 )
                 .help("`kpull keys show` lists the keys that count"));
             }

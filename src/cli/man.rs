@@ -27,7 +27,7 @@ impl Run for Man {
                 let mut page = Vec::new();
                 clap_mangen::Man::new(command())
                     .render(&mut page)
-                    .context(code::OTHER, || "can't write the manual page".to_owned())?;
+                    .context(code::OTHER, || "can't write the manual page")?;
                 print_bytes(&page);
             }
         }

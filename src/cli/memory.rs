@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
 
-use crate::error::{Error, code};
+use crate::error::{Error, error};
 use crate::host::meminfo;
 use crate::read;
 
@@ -21,7 +21,7 @@ pub(super) fn watch(report: impl Fn(&Error) + Send + 'static) {
             std::thread::sleep(Duration::from_millis(20));
         }
         if used().is_some() {
-            let error = Error::new(code::TEMPLATE, format!("this needs more than {} MiB of memory", most >> 20))
+            let error = error!(TEMPLATE, "this needs more than {} MiB of memory", most >> 20)
                 .because("a template of the site creates nested lists, or something else that grows without limit")
                 .help("check the role that was added or changed last");
             report(&error);

@@ -1,15 +1,10 @@
 //! `kpull mirror`.
 
-use std::path::PathBuf;
-
-use clap::Args;
-use serde_json::json;
-
 use crate::author::supply::mirror::{Done, Filling, Mirror as Dir};
-use crate::cli::{Run, SiteSource, TlsArgs, print_result};
-use crate::error::{Context, Exit, Result, code};
+use crate::cli::prelude::*;
+use crate::cli::{SiteSource, TlsArgs};
 use crate::net;
-use crate::report::{Event, Report, Text};
+use crate::report::{Event, Report};
 
 /// Arguments of `mirror`.
 #[derive(Args, Debug)]

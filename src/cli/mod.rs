@@ -34,6 +34,7 @@ mod new;
 mod pin;
 mod pki;
 mod plan;
+mod prelude;
 mod publish;
 mod rollback;
 mod schema;
@@ -60,7 +61,7 @@ use textwrap::WordSplitter;
 
 use crate::document::Files;
 use crate::engine::Agent;
-use crate::error::{Error, Exit, Result, advice, code, mask};
+use crate::error::{Error, Exit, Result, advice, error, mask};
 use crate::host::launch;
 use crate::host::process::keep_private;
 use crate::net;
@@ -236,9 +237,9 @@ fn load_site(dir: &Path) -> Result<Arc<Site>> {
 }
 
 fn kept_site(agent: &Agent<'_>) -> Result<Arc<Site>> {
-    agent.cached_site()?.ok_or_else(|| {
-        Error::new(code::SITE, "there is no site here, and this host has no release yet").help("add --site DIR")
-    })
+    agent
+        .cached_site()?
+        .ok_or_else(|| error!(SITE, "there is no site here, and this host has no release yet").help("add --site DIR"))
 }
 
 /// Which site, and how to report, for commands that work on a site's directory.
@@ -464,10 +465,7 @@ fn graphical(error: &Error) -> String {
 
 /// An error with its place, for a terminal of this width. Without a width, each text is one line, for journals and pipes.
 fn render(error: &Error, is_coloured: bool, width: Option<usize>) -> String {
-    let theme = match is_coloured {
-        true => GraphicalTheme::unicode(),
-        false => GraphicalTheme::unicode_nocolor(),
-    };
+    let theme = if is_coloured { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
     let handler = GraphicalReportHandler::new_themed(theme)
         .with_wrap_lines(width.is_some())
         .with_width(width.unwrap_or_default().max(40))
@@ -482,10 +480,7 @@ fn render(error: &Error, is_coloured: bool, width: Option<usize>) -> String {
         text.push_str(&format!("  at: {}\n", crate::error::one_line(&place.to_string())));
     }
     let code = format!("error[{}]", error.code().name);
-    match is_coloured {
-        true => format!("\x1b[1;31m{code}\x1b[0m\n{text}"),
-        false => format!("{code}\n{text}"),
-    }
+    if is_coloured { format!("\x1b[1;31m{code}\x1b[0m\n{text}") } else { format!("{code}\n{text}") }
 }
 
 /// Prints lines for a person, with control characters made visible.
@@ -508,10 +503,7 @@ fn print_json(mut object: serde_json::Value) {
 
 /// Prints a result: a JSON object, or one line for a person.
 fn print_result(json: bool, object: serde_json::Value, line: &str) {
-    match json {
-        true => print_json(object),
-        false => print_line(line),
-    }
+    if json { print_json(object) } else { print_line(line) }
 }
 
 /// Prints a line with its colors. A reader that has gone away (`| head`) is no failure.
@@ -573,10 +565,9 @@ mod tests {
     #[test]
     fn errors_wrap_on_terminals_only_and_never_inside_a_command() {
         let command = "`kpull keys sign --site /srv/a-long-name --key /root/.ssh/id_ed25519`";
-        let error =
-            Error::new(code::SITE, "the keys of this site are signed by too few of those who are to sign them, by far")
-                .because("one of the two signatures that count is missing there")
-                .help(format!("somebody else has to sign them, with a key that counts: {command}, then run again"));
+        let error = error!(SITE, "the keys of this site are signed by too few of those who are to sign them, by far")
+            .because("one of the two signatures that count is missing there")
+            .help(format!("somebody else has to sign them, with a key that counts: {command}, then run again"));
         let one_line = render(&error, false, None);
         assert_eq!(one_line.lines().count(), 3, "{one_line}");
         for width in [1, 40, 60, 100, 200] {

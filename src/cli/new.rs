@@ -1,21 +1,18 @@
 //! `kpull new`.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::{Args, Subcommand, ValueEnum};
-use serde_json::json;
+use clap::{Subcommand, ValueEnum};
 
 use crate::author::cluster::{Cluster, Host};
 use crate::author::example::as_if_made;
 use crate::author::{schema, starts};
-use crate::cli::{Run, print, print_result};
-use crate::document::{Files, quoted, replace};
-use crate::error::{Context, Error, Exit, Result, code};
+use crate::cli::prelude::*;
+use crate::document::{quoted, replace};
 use crate::resolve::{Facts, resolve};
 use crate::secret::SecretStore;
-use crate::site::{Site, is_plain_name};
+use crate::site::is_plain_name;
 
 /// Arguments of `new`.
 #[derive(Args, Debug)]
@@ -110,7 +107,7 @@ impl Run for New {
         };
         let made: Vec<(PathBuf, Vec<u8>)> = made.into_iter().map(|(path, content)| (dir.join(path), content)).collect();
         if let Some((path, _)) = made.iter().find(|(path, _)| path.symlink_metadata().is_ok()) {
-            return Err(Error::new(code::EDIT, format!("{} is there already", path.display()))
+            return Err(error!(EDIT, "{} is there already", path.display())
                 .help("choose another name, or edit the existing file; nothing was written"));
         }
         replace(&made)?;
@@ -176,7 +173,7 @@ type Made = starts::SiteFiles;
 fn name_of_site(dir: &Path, name: Option<&str>) -> Result<String> {
     let own = dir.file_name().map(|name| name.to_string_lossy().into_owned());
     let Some(name) = name.map(str::to_owned).or(own) else {
-        return Err(Error::new(code::EDIT, format!("{} has no name", dir.display())).help("add --name NAME"));
+        return Err(error!(EDIT, "{} has no name", dir.display()).help("add --name NAME"));
     };
     check_name("site", &name)?;
     Ok(name)
@@ -235,9 +232,7 @@ fn cluster(cluster: &Cluster<'_>) -> Result<Made> {
 fn role(dir: &Path, name: &str) -> Result<Made> {
     check_name("role", name)?;
     if crate::site::RESERVED.contains(&name) {
-        return Err(
-            Error::new(code::EDIT, format!("a role can't be called `{name}`")).help("templates already use this name")
-        );
+        return Err(error!(EDIT, "a role can't be called `{name}`").help("templates already use this name"));
     }
     let role = format!(
         r#"summary = "What {name} is for, in a sentence"
@@ -290,21 +285,20 @@ fn host_file(address: IpAddr, groups: &[String], roles: &[String], vars: &[Strin
     }
     for var in vars {
         let Some((path, value)) = var.split_once('=') else {
-            return Err(Error::new(code::EDIT, format!("`{var}` sets no variable"))
-                .help("write it like `--set etcd.name=etcd4`"));
+            return Err(error!(EDIT, "`{var}` sets no variable").help("write it like `--set etcd.name=etcd4`"));
         };
         let value = value.parse::<toml::Value>().unwrap_or_else(|_| value.into());
         let path: Vec<&str> = std::iter::once("vars").chain(path.split('.')).collect();
         let mut table = &mut file;
         for name in &path[..path.len() - 1] {
             let entry = table.entry((*name).to_owned()).or_insert_with(|| toml::Table::new().into());
-            table = entry.as_table_mut().ok_or_else(|| {
-                Error::new(code::EDIT, format!("`{var}` sets a part of `{name}`, which is set already"))
-            })?;
+            table = entry
+                .as_table_mut()
+                .ok_or_else(|| error!(EDIT, "`{var}` sets a part of `{name}`, which is set already"))?;
         }
         table.insert(path[path.len() - 1].to_owned(), value);
     }
-    toml::to_string(&file).context(code::EDIT, || "the host's file can't be written".to_owned())
+    toml::to_string(&file).context(code::EDIT, || "the host's file can't be written")
 }
 
 /// Loads the site with the new files, before they are written.
@@ -318,6 +312,5 @@ fn check_name(what: &str, name: &str) -> Result<()> {
     if is_plain_name(name) {
         return Ok(());
     }
-    Err(Error::new(code::EDIT, format!("a {what} can't be called `{name}`"))
-        .help("use letters, digits, `-`, `_` and `.`"))
+    Err(error!(EDIT, "a {what} can't be called `{name}`").help("use letters, digits, `-`, `_` and `.`"))
 }

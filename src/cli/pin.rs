@@ -1,20 +1,17 @@
 //! `kpull pin`.
 
 use std::fs::File;
-use std::path::Path;
 
-use clap::Args;
 use serde::Deserialize as _;
 use serde::de::IntoDeserializer as _;
-use serde_json::json;
 
 use crate::author::supply::pin::{ARTIFACTS, Checked, Done, Guess, NewPin, compare, write};
-use crate::cli::{Run, SiteArgs, TlsArgs, print, print_json, print_line};
+use crate::cli::prelude::*;
+use crate::cli::{TlsArgs, print_line};
 use crate::document::{Format, READABLE, read_if_there, replace, utf8};
-use crate::error::{Context, Error, Exit, Result, code};
 use crate::net;
 use crate::net::download::{DownloadRequest, download};
-use crate::report::{Event, Report, Text};
+use crate::report::{Event, Report};
 use crate::store::archive::Archive;
 
 /// Arguments of `pin`.
@@ -62,11 +59,11 @@ impl Run for Pin {
             Some(bytes) => utf8(ARTIFACTS, &bytes)?.to_owned(),
             None if self.options.site.join("site.toml").exists() => String::new(),
             None => {
-                return Err(Error::new(code::SUPPLY, format!("there is no {}", path.display()))
+                return Err(error!(SUPPLY, "there is no {}", path.display())
                     .help("add --site DIR, the directory with site.toml"));
             }
         };
-        let scratch = tempfile::tempdir().context(code::SUPPLY, || "can't make a temporary directory".to_owned())?;
+        let scratch = tempfile::tempdir().context(code::SUPPLY, || "can't make a temporary directory")?;
         let mut fetched: Vec<Fetched> = Vec::new();
         for pin in pins {
             let new = self.fetch(pin, scratch.path())?;
@@ -74,17 +71,15 @@ impl Run for Pin {
             match fetched.iter_mut().find(same) {
                 Some(known) if known.pin.sha256 == new.pin.sha256 => known.pin.urls.extend(new.pin.urls),
                 Some(known) => {
-                    return Err(Error::new(
-                        code::SUPPLY,
-                        format!(
-                            "two different files for {} ({}): {} has {}, and {} has {}",
-                            new.pin.name,
-                            new.pin.arch,
-                            known.pin.urls[0],
-                            known.pin.sha256,
-                            new.pin.urls[0],
-                            new.pin.sha256
-                        ),
+                    return Err(error!(
+                        SUPPLY,
+                        "two different files for {} ({}): {} has {}, and {} has {}",
+                        new.pin.name,
+                        new.pin.arch,
+                        known.pin.urls[0],
+                        known.pin.sha256,
+                        new.pin.urls[0],
+                        new.pin.sha256
                     )
                     .help("several addresses of one artifact and architecture must be mirrors of the same file"));
                 }
@@ -112,8 +107,7 @@ impl Pin {
         let guess = Guess::of(url);
         let found = |given: &Option<String>, guessed: Option<String>, what: &str| {
             given.clone().or(guessed).ok_or_else(|| {
-                Error::new(code::SUPPLY, format!("the {what} can't be derived from the address {url}"))
-                    .help(format!("add --{what}"))
+                error!(SUPPLY, "the {what} can't be derived from the address {url}").help(format!("add --{what}"))
             })
         };
         Ok(NewPin {
@@ -129,15 +123,12 @@ impl Pin {
 
     fn fetch(&self, mut pin: NewPin, scratch: &Path) -> Result<Fetched> {
         let url = pin.urls[0].clone();
-        let format =
-            match &pin.format {
-                Some(format) => Format::deserialize(format.as_str().into_deserializer()).map_err(
-                    |why: serde::de::value::Error| Error::new(code::SUPPLY, "`--format` can't be used").because(why),
-                )?,
-                None => Format::of(&url).map_err(|what| {
-                    Error::new(code::SUPPLY, format!("{url} is {what}, which can't be unpacked")).help(READABLE)
-                })?,
-            };
+        let format = match &pin.format {
+            Some(format) => Format::deserialize(format.as_str().into_deserializer())
+                .map_err(|why: serde::de::value::Error| error!(SUPPLY, "`--format` can't be used").because(why))?,
+            None => Format::of(&url)
+                .map_err(|what| error!(SUPPLY, "{url} is {what}, which can't be unpacked").help(READABLE))?,
+        };
         let (options, report) = (self.net.options(), Text::new(false));
         let part = scratch.join("file");
         let wanted = DownloadRequest { name: &pin.name, sha256: None, size: None };

@@ -1,16 +1,12 @@
 //! `kpull pki`.
 
-use std::path::PathBuf;
-
-use clap::{Args, Subcommand};
-use jiff::Timestamp;
-use serde_json::json;
+use clap::Subcommand;
 
 use crate::author::pki::{CertificateState, CertificateStatus, Completed, PkiAdmin, Step};
+use crate::cli::prelude::*;
+use crate::cli::print_line;
 use crate::cli::secret::Identity;
-use crate::cli::{Run, SiteArgs, print, print_json, print_line, print_result};
 use crate::document::fields::Lifetime;
-use crate::error::{Exit, Result};
 use crate::pki::Reason;
 use crate::secret::Keyring;
 

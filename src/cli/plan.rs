@@ -1,16 +1,13 @@
 //! `kpull plan`.
 
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use clap::Args;
-
 use crate::cli::apply::report_exposed;
-use crate::cli::{HostArgs, Run, VerbosityArgs, load_site};
+use crate::cli::prelude::*;
+use crate::cli::{VerbosityArgs, load_site};
 use crate::engine::{self, plan_part};
-use crate::error::{Error, Exit, Result};
 use crate::host::Host;
-use crate::report::{self, Event, Report, Summary, Text};
+use crate::report::{self, Event, Report, Summary};
 use crate::resolve::custom::Custom;
 use crate::resolve::{Facts, resolve};
 use crate::secret::SecretStore;

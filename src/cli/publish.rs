@@ -1,16 +1,12 @@
 //! `kpull publish`.
 
 use std::num::NonZeroUsize;
-use std::path::Path;
 use std::time::Duration;
 
-use clap::Args;
-use serde_json::json;
-
 use crate::author::supply::publish::{Dir, Pruned, Pruning, Published, Signed, Web, publish};
-use crate::cli::{NetArgs, Run, SiteArgs, print, print_json};
+use crate::cli::NetArgs;
+use crate::cli::prelude::*;
 use crate::document::fields::HumanDuration;
-use crate::error::{Error, Exit, Result, code};
 use crate::trust::Shortfall;
 
 /// Arguments of `publish`.
@@ -43,7 +39,7 @@ impl Run for Publish {
         let signed = Signed::open(&self.options.site)?;
         let (published, pruned) = if self.target.contains("://") {
             if self.keep.is_some() || self.grace.is_some() {
-                return Err(Error::new(code::SUPPLY, "kpull removes nothing from a web server")
+                return Err(error!(SUPPLY, "kpull removes nothing from a web server")
                     .help("omit --keep and --grace; prune with the server's own tools, or publish to a directory"));
             }
             (publish(&signed, &Web::open(&self.target, &self.net.options())?, self.force)?, Pruned::default())

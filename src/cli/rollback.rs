@@ -7,7 +7,7 @@ use crate::cli::{HostArgs, Run, VerbosityArgs, print};
 use crate::document::ResourceId;
 use crate::engine::prior::PriorStates;
 use crate::engine::{Agent, go_back};
-use crate::error::{Error, Exit, Result, code};
+use crate::error::{Exit, Result, error};
 use crate::store::Generation;
 
 /// Arguments of `rollback`.
@@ -50,7 +50,7 @@ impl Rollback {
         let help = "`kpull history` lists the generations that are kept";
         let all = agent.store.generations()?;
         let Some(last) = all.last() else {
-            return Err(Error::new(code::GENERATION, "nothing has been applied on this host yet")
+            return Err(error!(GENERATION, "nothing has been applied on this host yet")
                 .help("there is nothing to go back from"));
         };
         match self.generation {
@@ -58,13 +58,13 @@ impl Rollback {
                 .iter()
                 .find(|one| one.number == number)
                 .cloned()
-                .ok_or_else(|| Error::new(code::GENERATION, format!("there is no generation {number}")).help(help)),
+                .ok_or_else(|| error!(GENERATION, "there is no generation {number}").help(help)),
             // if no generation can be verified any more, the last one produces the error
             None => match agent.last_good(&last.release)? {
                 None => agent.store.last_good(&last.release)?,
                 good => good,
             }
-            .ok_or_else(|| Error::new(code::GENERATION, "there is no earlier good release to go back to").help(help)),
+            .ok_or_else(|| error!(GENERATION, "there is no earlier good release to go back to").help(help)),
         }
     }
 }

@@ -1,14 +1,11 @@
 //! `kpull schema`.
 
-use std::path::PathBuf;
-
-use clap::Args;
 use clap::builder::PossibleValuesParser;
 
 use crate::author::schema::{FILES, text};
-use crate::cli::{Run, print, print_as_is};
+use crate::cli::prelude::*;
+use crate::cli::print_as_is;
 use crate::document::replace;
-use crate::error::{Exit, Result};
 
 /// Arguments of `schema`.
 #[derive(Args, Debug)]

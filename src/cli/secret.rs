@@ -2,20 +2,17 @@
 
 use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
-use serde_json::json;
 use ssh_key::rand_core::{OsRng, RngCore as _};
 use zeroize::Zeroizing;
 
 use crate::author::secret::admin::SecretAdmin;
-use crate::cli::{Run, SiteArgs, print, print_result};
-use crate::document::Files;
+use crate::cli::prelude::*;
 use crate::error::advice::complete;
-use crate::error::{Context, Error, Exit, Result, code, counted};
+use crate::error::counted;
 use crate::host::process::at_terminal;
 use crate::secret::readers::Reader;
 use crate::secret::{Keyring, LARGEST, Plain, SecretStore, name};
@@ -111,7 +108,7 @@ impl Identity {
     /// The private keys that it names.
     pub(super) fn keys(&self) -> Result<Keyring> {
         if let Some(missing) = self.identity.iter().find(|file| !file.exists()) {
-            return Err(Error::new(code::SECRET_WRITE, format!("there is no key {}", missing.display()))
+            return Err(error!(SECRET_WRITE, "there is no key {}", missing.display())
                 .help("--identity names a file with a private key"));
         }
         let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
@@ -166,11 +163,8 @@ impl Secret {
 
     fn write(&self, admin: &mut SecretAdmin, name: &str, plain: &Plain) -> Result<Exit> {
         if plain.is_empty() {
-            return Err(Error::new(
-                code::SECRET_WRITE,
-                format!("the value of {name} is empty, and nothing was written"),
-            )
-            .help("give it on standard input, or with --from FILE"));
+            return Err(error!(SECRET_WRITE, "the value of {name} is empty, and nothing was written")
+                .help("give it on standard input, or with --from FILE"));
         }
         let hosts: Vec<String> = admin.set(name, plain)?.into_iter().collect();
         let line = match hosts.is_empty() {
@@ -207,7 +201,7 @@ impl Secret {
         let mut out = std::io::stdout();
         out.write_all(&plain)
             .and_then(|()| out.flush())
-            .context(code::SECRET_WRITE, || "can't write to standard output".to_owned())?;
+            .context(code::SECRET_WRITE, || "can't write to standard output")?;
         Ok(Exit::Done)
     }
 
@@ -246,7 +240,7 @@ impl Secret {
         }
         let secrets = counted(count, "secret");
         let refused = |why: &str| {
-            Error::new(code::SECRET_WRITE, format!("{secrets} would have new readers, and nothing was written")).because(why).help(
+            error!(SECRET_WRITE, "{secrets} would have new readers, and nothing was written").because(why).help(
                 "if that is intended, run this again with `--yes`; else check which role or host_vars file grants it",
             )
         };
@@ -309,11 +303,8 @@ fn read_all(from: impl std::io::Read, what: &str) -> Result<Plain> {
     let mut plain = Zeroizing::new(Vec::with_capacity(64 * 1024));
     from.take(LARGEST + 1).read_to_end(&mut plain).context(code::SECRET_WRITE, || format!("can't read {what}"))?;
     if plain.len() as u64 > LARGEST {
-        return Err(Error::new(
-            code::SECRET_WRITE,
-            format!("{what} has more than the {LARGEST} bytes that a secret may have"),
-        )
-        .help("publish large files as artifacts"));
+        return Err(error!(SECRET_WRITE, "{what} has more than the {LARGEST} bytes that a secret may have")
+            .help("publish large files as artifacts"));
     }
     Ok(plain)
 }
@@ -321,14 +312,14 @@ fn read_all(from: impl std::io::Read, what: &str) -> Result<Plain> {
 fn typed(name: &str) -> Result<Plain> {
     let first = ask(&format!("Value of {name}"))?;
     if *ask("Once more")? != *first {
-        return Err(Error::new(code::SECRET_WRITE, "the two values differ, and nothing was written").help("try again"));
+        return Err(error!(SECRET_WRITE, "the two values differ, and nothing was written").help("try again"));
     }
     Ok(first.as_bytes().to_vec().into())
 }
 
 fn terminal() -> Result<std::fs::File> {
     let terminal = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty");
-    terminal.context(code::SECRET_WRITE, || "can't ask on the terminal".to_owned())
+    terminal.context(code::SECRET_WRITE, || "can't ask on the terminal")
 }
 
 /// Asks on the terminal, without echo.
@@ -353,23 +344,20 @@ fn ask(question: &str) -> Result<Zeroizing<String>> {
 /// Asks for confirmation on the terminal.
 fn confirm(question: &str) -> Result<bool> {
     let mut terminal = terminal().map_err(|error| error.help("run this in a terminal, or with `--yes`"))?;
-    write!(terminal, "{question} ").context(code::SECRET_WRITE, || "can't ask on the terminal".to_owned())?;
+    write!(terminal, "{question} ").context(code::SECRET_WRITE, || "can't ask on the terminal")?;
     Ok(matches!(read_line(&terminal)?.trim(), "y" | "Y" | "yes"))
 }
 
 fn read_line(mut from: &std::fs::File) -> Result<Zeroizing<String>> {
     let (mut line, mut byte) = (Zeroizing::new(Vec::with_capacity(4096)), [0]);
-    while line.len() < 4096
-        && from.read(&mut byte).context(code::SECRET_WRITE, || "can't read what is typed".to_owned())? == 1
-    {
+    while line.len() < 4096 && from.read(&mut byte).context(code::SECRET_WRITE, || "can't read what is typed")? == 1 {
         match byte[0] {
             b'\n' => break,
             other => line.push(other),
         }
     }
     let text = std::str::from_utf8(&line).map(ToOwned::to_owned);
-    text.map(Zeroizing::new)
-        .map_err(|_| Error::new(code::SECRET_WRITE, "what was typed is not UTF-8").help("use --from FILE"))
+    text.map(Zeroizing::new).map_err(|_| error!(SECRET_WRITE, "what was typed is not UTF-8").help("use --from FILE"))
 }
 
 /// Runs work that needs cleanup, with terminating signals blocked until it is done.
@@ -399,11 +387,10 @@ fn edited(old: &Plain) -> Result<Plain> {
         let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         made.and_then(|mut file| file.write_all(old)).context(code::SECRET_WRITE, what)?;
         let new = run_editor(&path).and_then(|()| {
-            let file = std::fs::File::open(&path)
-                .context(code::SECRET_WRITE, || "can't read what the editor wrote".to_owned())?;
+            let file = std::fs::File::open(&path).context(code::SECRET_WRITE, || "can't read what the editor wrote")?;
             read_all(file, "the secret")
         });
-        dir.close().context(code::SECRET_WRITE, || "can't remove the file that was edited".to_owned())?;
+        dir.close().context(code::SECRET_WRITE, || "can't remove the file that was edited")?;
         new
     })
 }
@@ -422,7 +409,7 @@ fn run_editor(path: &Path) -> Result<()> {
     if status.success() {
         return Ok(());
     }
-    Err(Error::new(code::SECRET_WRITE, format!("the editor {program} failed, and nothing was written")).because(status))
+    Err(error!(SECRET_WRITE, "the editor {program} failed, and nothing was written").because(status))
 }
 
 /// A directory whose files are in memory.
@@ -432,7 +419,7 @@ fn memory() -> Result<PathBuf> {
         nix::sys::statfs::statfs(dir).is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC)
     };
     run.into_iter().chain([PathBuf::from("/dev/shm")]).find(is_memory).ok_or_else(|| {
-        Error::new(code::SECRET_WRITE, "no directory in memory to edit a secret in")
+        error!(SECRET_WRITE, "no directory in memory to edit a secret in")
             .because("neither XDG_RUNTIME_DIR nor /dev/shm is a tmpfs")
             .help("write the secret again, with `kpull secret set`")
     })

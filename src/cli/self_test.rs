@@ -1,14 +1,9 @@
 //! `kpull self-test`: the test that a new kpull must pass before it replaces the old one.
 
-use clap::Args;
-use serde_json::json;
-
-use crate::cli::{HostArgs, Run, print_result};
+use crate::cli::prelude::*;
 use crate::config::Config;
-use crate::error::{Exit, Result};
 use crate::host::Host;
 use crate::read;
-use crate::report::Text;
 
 /// Arguments of `self-test`.
 #[derive(Args, Debug)]

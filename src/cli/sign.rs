@@ -1,13 +1,7 @@
 //! `kpull sign`.
 
-use std::path::PathBuf;
-
-use clap::Args;
-use serde_json::json;
-
-use crate::cli::{Run, SiteArgs, print, print_json};
+use crate::cli::prelude::*;
 use crate::document::fields::Lifetime;
-use crate::error::{Exit, Result};
 use crate::trust::{Signer, sign};
 
 /// Arguments of `sign`.

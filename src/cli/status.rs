@@ -2,17 +2,13 @@
 
 use std::fmt::Write as _;
 
-use clap::Args;
-use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::json;
 
-use crate::cli::{HostArgs, Run, print, print_json};
+use crate::cli::prelude::*;
 use crate::engine::Agent;
 use crate::error::advice::complete;
-use crate::error::{Exit, Result, quoted, visible};
+use crate::error::{quoted, visible};
 use crate::host::Host;
-use crate::report::Text;
 use crate::sandbox;
 use crate::status::vitals::Vitals;
 use crate::store::{Generation, LastRun, Pause, PendingActions, StayOn};

@@ -1,12 +1,7 @@
 //! `kpull test`.
 
-use clap::Args;
-use serde_json::json;
-
 use crate::author::example::{Example, paths};
-use crate::cli::{Run, SiteArgs, print_result};
-use crate::document::Files;
-use crate::error::{Error, Exit, Result, code};
+use crate::cli::prelude::*;
 
 /// Arguments of `test`.
 #[derive(Args, Debug)]
@@ -23,7 +18,7 @@ impl Run for Test {
         let known = files.children("roles");
         let mut errors: Vec<Error> = Vec::new();
         for name in self.roles.iter().filter(|name| !known.contains(name)) {
-            let error = Error::new(code::EDIT, format!("there is no role `{name}`"));
+            let error = error!(EDIT, "there is no role `{name}`");
             errors.push(error.help_nearest(
                 name,
                 known.iter().map(String::as_str),
@@ -34,8 +29,7 @@ impl Run for Test {
             let paths = paths(&files, role);
             if paths.is_empty() && !self.roles.is_empty() {
                 errors.push(
-                    Error::new(code::EDIT, format!("the role `{role}` has no examples"))
-                        .help(format!("add roles/{role}/tests/NAME.toml")),
+                    error!(EDIT, "the role `{role}` has no examples").help(format!("add roles/{role}/tests/NAME.toml")),
                 );
             }
             for path in paths {

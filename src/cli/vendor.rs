@@ -1,12 +1,9 @@
 //! `kpull vendor`.
 
-use clap::Args;
-use serde_json::json;
-
 use crate::author::vendor::{Change, FILE, List, Upstream, VendoredRole, changes, fetch, write};
-use crate::cli::{Run, SiteArgs, TlsArgs, print, print_json, print_result};
-use crate::document::Files;
-use crate::error::{Error, Exit, Result, code, counted};
+use crate::cli::TlsArgs;
+use crate::cli::prelude::*;
+use crate::error::counted;
 
 /// Arguments of `vendor`.
 #[derive(Args, Debug)]
@@ -26,7 +23,7 @@ pub struct Vendor {
 impl Run for Vendor {
     fn run(&self) -> Result<Exit> {
         let list = List::load(&self.options.site)?.ok_or_else(|| {
-            Error::new(code::VENDOR, format!("there is no {FILE} in {}", self.options.site.display()))
+            error!(VENDOR, "there is no {FILE} in {}", self.options.site.display())
                 .help("it lists the roles to vendor and their sites; `kpull schema vendor` shows its keys")
         })?;
         let upstreams = self.selected(&list)?;
@@ -50,7 +47,7 @@ impl Run for Vendor {
         roles.iter().for_each(|role| self.report_role(role));
         match changes.len() {
             left if left > 0 && self.check => {
-                Err(Error::new(code::VENDOR, format!("`kpull vendor` would change {}", counted(left, "file")))
+                Err(error!(VENDOR, "`kpull vendor` would change {}", counted(left, "file"))
                     .help("run it, and check `git diff`"))
             }
             _ => Ok(Exit::Done),
@@ -62,7 +59,7 @@ impl Vendor {
     fn selected<'a>(&self, list: &'a List) -> Result<Vec<&'a Upstream>> {
         let known = || list.upstreams.iter().map(|upstream| upstream.site.as_str());
         if let Some(name) = self.names.iter().find(|name| !known().any(|known| known == *name)) {
-            let error = Error::new(code::VENDOR, format!("{FILE} has no `{name}`"));
+            let error = error!(VENDOR, "{FILE} has no `{name}`");
             return Err(error.help_nearest(
                 name,
                 known(),

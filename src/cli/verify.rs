@@ -3,13 +3,12 @@
 use std::thread::Builder;
 use std::time::Instant;
 
-use clap::Args;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde::Serialize;
-use serde_json::json;
 
-use crate::cli::{HostArgs, Run, print, print_as_is, print_json};
-use crate::error::{Context, Error, Exit, Result, code, visible};
+use crate::cli::prelude::*;
+use crate::cli::print_as_is;
+use crate::error::visible;
 use crate::host::Host;
 use crate::kind::certificate::Installed;
 use crate::kind::probe::Probe;
@@ -17,7 +16,6 @@ use crate::kind::unit::Unit;
 use crate::kind::{Item, ResourceId};
 use crate::net::Options;
 use crate::pki::Certificate;
-use crate::report::Text;
 use crate::sandbox::Web;
 use crate::text::shortened;
 
@@ -49,12 +47,12 @@ impl Run for Verify {
         let kept = agent
             .cached_catalog()
             .map_err(|error| error.exit(Exit::Failed))?
-            .ok_or_else(|| Error::new(code::PROBE, "this host has no release yet").help("run `kpull apply`"))?;
+            .ok_or_else(|| error!(PROBE, "this host has no release yet").help("run `kpull apply`"))?;
         let catalog = kept.get();
         let subjects = choose(&catalog.items, &self.names)?;
         let is_live = agent.host.is_live();
         if let Some(probe) = subjects.iter().find(|subject| !self.names.is_empty() && !is_live && subject.is_probe()) {
-            return Err(Error::new(code::PROBE, format!("{} can't run", probe.item.id))
+            return Err(error!(PROBE, "{} can't run", probe.item.id)
                 .because(format!("{} is a tree, where nothing runs", self.host.root.display()))
                 .help("leave out the names, or run this on the host itself"));
         }
@@ -127,7 +125,7 @@ fn choose<'a>(items: &'a [Item], names: &[String]) -> Result<Vec<Subject<'a>>> {
     let is_called = |subject: &Subject<'_>, name: &String| subject.name == *name || subject.item.id == **name;
     for name in names {
         if !all.iter().any(|subject| is_called(subject, name)) {
-            let error = Error::new(code::PROBE, format!("this host has no probe and no certificate `{name}`"));
+            let error = error!(PROBE, "this host has no probe and no certificate `{name}`");
             let known = all.iter().flat_map(|subject| [subject.name.as_str(), subject.item.id.as_str()]);
             return Err(error.help_nearest(name, known, "`kpull verify` without a name shows all"));
         }
@@ -194,11 +192,7 @@ fn check(
                 What::Probe(_) if !host.is_live() => continue,
                 What::Probe(probe) => {
                     let ask = || open().map_err(|error| error.to_string()).and_then(|host| probe.ask(&host));
-                    Some(
-                        Builder::new()
-                            .spawn_scoped(scope, ask)
-                            .context(code::PROBE, || "can't start a thread".to_owned())?,
-                    )
+                    Some(Builder::new().spawn_scoped(scope, ask).context(code::PROBE, || "can't start a thread")?)
                 }
                 What::Certificate(_) => None,
             };

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::document::fields::is_argv;
-use crate::error::{Error, Result, code};
+use crate::error::{Result, error};
 use crate::net;
 
 /// The time limit, in seconds, for a program, and for each answer of a server.
@@ -100,24 +100,26 @@ impl Hook {
     /// Refuses options that contradict each other.
     pub fn check(&self) -> Result<()> {
         if self.on.is_empty() {
-            return Err(Error::new(code::HOOK, "a hook has no events")
-                .help("set `on` to some of: failure, back, change, recovery"));
+            return Err(
+                error!(HOOK, "a hook has no events").help("set `on` to some of: failure, back, change, recovery")
+            );
         }
         match (&self.command, &self.post) {
             (Some(argv), None) if is_argv(argv) => {}
             (Some(_), None) => {
-                return Err(Error::new(code::HOOK, "`command` names no program")
-                    .help("write it as [\"/path/of/program\", \"argument\"]"));
+                return Err(
+                    error!(HOOK, "`command` names no program").help("write it as [\"/path/of/program\", \"argument\"]")
+                );
             }
             (None, Some(url)) => {
                 let url = net::parse(url)?;
                 let is_here = matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"));
                 if url.scheme() != "https" && !is_here {
-                    return Err(Error::new(code::HOOK, format!("{} can be read and changed on the way", origin(&url)))
+                    return Err(error!(HOOK, "{} can be read and changed on the way", origin(&url))
                         .help("use https://; http:// is for addresses of this host"));
                 }
             }
-            _ => return Err(Error::new(code::HOOK, "a hook needs either `command` or `post`").help("set one of them")),
+            _ => return Err(error!(HOOK, "a hook needs either `command` or `post`").help("set one of them")),
         }
         self.net().check()
     }

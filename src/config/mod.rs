@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use crate::document::Doc;
 use crate::document::fields::HumanDuration;
-use crate::error::{Context, Error, Result, code, counted};
+use crate::error::{Context, Error, Result, code, counted, error};
 use crate::host::root::Root;
 use crate::host::{Host, writable};
 use crate::net;
@@ -129,7 +129,7 @@ impl Artifacts {
                 .map_err(|error| error.at(at(&["artifacts", "mirrors", &index.to_string()]), "this mirror"))?;
         }
         if self.only_mirrors && self.mirrors.is_empty() {
-            return Err(Error::new(code::CONFIG, "`only_mirrors` is set without `mirrors`")
+            return Err(error!(CONFIG, "`only_mirrors` is set without `mirrors`")
                 .at(at(&["artifacts", "only_mirrors"]), "no artifact could be had from anywhere")
                 .help("add mirrors = [\"https://HOST/DIRECTORY\"], an address of what `kpull mirror` writes"));
         }
@@ -223,15 +223,16 @@ impl Config {
         let table = |name: &str| doc.place(&[name.to_owned()]);
         self.trust.check().map_err(|error| error.at(table("trust"), "in this table"))?;
         if self.sources.is_empty() {
-            return Err(Error::new(code::CONFIG, format!("{} names no source", path.display()))
-                .help("add [[source]] with `git`, `http` or `dir`"));
+            return Err(
+                error!(CONFIG, "{} names no source", path.display()).help("add [[source]] with `git`, `http` or `dir`")
+            );
         }
         for (index, source) in self.sources.iter().enumerate() {
             source.check().map_err(|error| error.at(at("source", index), "this source"))?;
             if !self.sandbox.require.is_empty() && source.reach()? == Reach::Ssh {
-                return Err(Error::new(
-                    code::CONFIG,
-                    "git over ssh does not run in the sandbox, and `require` under [sandbox] asks for it",
+                return Err(error!(
+                    CONFIG,
+                    "git over ssh does not run in the sandbox, and `require` under [sandbox] asks for it"
                 )
                 .at(at("source", index), "this source")
                 .help("use https, or remove `require` under [sandbox]"));
@@ -268,7 +269,7 @@ impl Config {
         let own = self.hooks.iter().any(Hook::posts).then_some((path, "the address of a hook"));
         let error = |(file, what): (&Path, &str)| {
             let file = file.display();
-            Error::new(code::CONFIG, format!("every user of this host can read {file}, which contains {what}"))
+            error!(CONFIG, "every user of this host can read {file}, which contains {what}")
                 .help(format!("run `chmod o-rwx {file}`, and change the secret if someone may have read it"))
         };
         let mut known = HashSet::new();
@@ -286,13 +287,14 @@ impl Config {
 impl Trust {
     fn check(&self) -> Result<()> {
         match (&self.allowed_signers, &self.keys) {
-            (None, None) => Err(Error::new(code::CONFIG, "[trust] names no keys").help(
+            (None, None) => Err(error!(CONFIG, "[trust] names no keys").help(
                 "set `allowed_signers` to a file with the keys that may sign, or `keys` to a key set of the site",
             )),
-            (Some(_), Some(_)) => Err(Error::new(code::CONFIG, "[trust] sets both `allowed_signers` and `keys`")
-                .help("keep the one to start from")),
+            (Some(_), Some(_)) => {
+                Err(error!(CONFIG, "[trust] sets both `allowed_signers` and `keys`").help("keep the one to start from"))
+            }
             (None, Some(_)) if self.threshold.or(self.rotate_threshold).is_some() => {
-                Err(Error::new(code::CONFIG, "[trust] sets a threshold beside `keys`")
+                Err(error!(CONFIG, "[trust] sets a threshold beside `keys`")
                     .help("a key set says its thresholds itself: remove it"))
             }
             _ => Ok(()),
@@ -306,15 +308,12 @@ impl Trust {
                 read::named(path).context(code::CONFIG, || format!("can't read the key set {}", path.display()))?;
             let set = KeySet::parse(&path.display().to_string(), &bytes)?;
             if set.site != self.site {
-                return Err(Error::new(
-                    code::CONFIG,
-                    format!("{} is a key set of the site `{}`", path.display(), set.site),
-                )
-                .help(format!("`site` under [trust] in kpull.toml is `{}`", self.site)));
+                return Err(error!(CONFIG, "{} is a key set of the site `{}`", path.display(), set.site)
+                    .help(format!("`site` under [trust] in kpull.toml is `{}`", self.site)));
             }
             return Ok(set);
         }
-        let Some(path) = &self.allowed_signers else { return Err(Error::new(code::CONFIG, "[trust] names no keys")) };
+        let Some(path) = &self.allowed_signers else { return Err(error!(CONFIG, "[trust] names no keys")) };
         let signers = AllowedSigners::load(path)?;
         let release = self.threshold.unwrap_or(1);
         let rotate = self.rotate_threshold.unwrap_or(release);
@@ -324,10 +323,7 @@ impl Trust {
         {
             let keys = signers.count(purpose);
             if wanted == 0 || wanted > keys {
-                return Err(Error::new(
-                    code::CONFIG,
-                    format!("`{name}` is {wanted}, and {} has {}", path.display(), counted(keys, "key")),
-                )
+                return Err(error!(CONFIG, "`{name}` is {wanted}, and {} has {}", path.display(), counted(keys, "key"))
                 .help(format!(
                     "set `{name}` under [trust] in kpull.toml to between 1 and the number of keys whose `namespaces` has {}",
                     purpose.namespace()

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::document::fields::HumanDuration;
-use crate::error::{Error, Result, code};
+use crate::error::{Result, error};
 use crate::host::etcd::Cluster;
 use crate::net;
 
@@ -57,9 +57,7 @@ impl Status {
     /// Refuses options that contradict each other.
     pub fn check(&self) -> Result<()> {
         if self.dir.is_none() && self.etcd.is_empty() && self.http.is_none() {
-            return Err(
-                Error::new(code::FLEET, "[status] has no destination").help("set `dir`, `http`, or `etcd` with `ca`")
-            );
+            return Err(error!(FLEET, "[status] has no destination").help("set `dir`, `http`, or `etcd` with `ca`"));
         }
         self.http.as_deref().map(net::parse).transpose()?;
         self.cluster().map(drop)
@@ -89,12 +87,12 @@ pub fn cluster(etcd: &[String], ca: Option<&Path>, cert: Option<&Path>, key: Opt
     }
     let endpoints = etcd.iter().map(|text| net::parse(text)).collect::<Result<Vec<_>>>()?;
     let Some(ca) = ca else {
-        return Err(Error::new(code::FLEET, "`etcd` needs `ca`").help("name the file with its authority"));
+        return Err(error!(FLEET, "`etcd` needs `ca`").help("name the file with its authority"));
     };
     let client = match (cert, key) {
         (Some(cert), Some(key)) => Some((cert.to_owned(), key.to_owned())),
         (None, None) => None,
-        _ => return Err(Error::new(code::FLEET, "`client_cert` and `client_key` go together")),
+        _ => return Err(error!(FLEET, "`client_cert` and `client_key` go together")),
     };
     Ok(Some(Cluster { endpoints, ca: ca.to_owned(), client }))
 }

@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::document::fields::names_of;
 use crate::document::foreign;
-use crate::error::{Error, Place, Result, code, nearest};
+use crate::error::{Error, Place, Result, error, nearest};
 
 /// The path to a value: table keys, and positions in arrays as decimal numbers.
 pub type Path = Vec<String>;
@@ -63,16 +63,11 @@ impl Doc {
                 "duplicate key" => "the key is already set: keep one of them",
                 _ => "write text in double quotes, lists in brackets, and each key on its own line",
             };
-            Error::new(code::SYNTAX, format!("{file} is not TOML"))
-                .because(error.message())
-                .at(place(error.span()), "here")
-                .help(help)
+            error!(SYNTAX, "{file} is not TOML").because(error.message()).at(place(error.span()), "here").help(help)
         })?;
         let start = table.span().start;
         let (value, inner) = table_value(table.get_ref()).map_err(|(why, span)| {
-            Error::new(code::SYNTAX, format!("{file} has a number that is too large"))
-                .because(why)
-                .at(place(Some(span)), "here")
+            error!(SYNTAX, "{file} has a number that is too large").because(why).at(place(Some(span)), "here")
         })?;
         let spans = Spans { key: 0..0, value: start..start, inner };
         Ok(Self { file: file.to_owned(), text, value, spans, tables: OnceLock::new() })
@@ -161,16 +156,14 @@ impl Doc {
         let name = if path.is_empty() { self.file.clone() } else { dotted(&path) };
         match message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
             Some(field) => {
-                let error = Error::new(code::SYNTAX, format!("`{name}` lacks `{field}`"))
+                let error = error!(SYNTAX, "`{name}` lacks `{field}`")
                     .at(self.place(&path), format!("`{field}` must be set here"));
                 match self.astray(&path, field) {
                     Some(help) => error.help(help),
                     None => error,
                 }
             }
-            None => Error::new(code::SYNTAX, format!("`{name}` can't be read"))
-                .because(message)
-                .at(self.place(&path), "this value"),
+            None => error!(SYNTAX, "`{name}` can't be read").because(message).at(self.place(&path), "this value"),
         }
     }
 
@@ -188,9 +181,7 @@ impl Doc {
                 format!("expected one of {}", known.join(", "))
             }
         });
-        Error::new(code::SYNTAX, format!("unknown key `{name}`"))
-            .at(self.key_place(path), "not a key that is known here")
-            .help(help)
+        error!(SYNTAX, "unknown key `{name}`").at(self.key_place(path), "not a key that is known here").help(help)
     }
 }
 
@@ -267,7 +258,7 @@ fn first_below(
 /// Refuses files that would take more memory than any file of a site needs.
 fn check_extent(file: &str, bytes: &[u8]) -> Result<()> {
     let too_much = |what: String| {
-        Err(Error::new(code::SYNTAX, format!("{file} is too large: it has {what}"))
+        Err(error!(SYNTAX, "{file} is too large: it has {what}")
             .help("split it, or move content that is not TOML to other files"))
     };
     if bytes.len() > LARGEST {
@@ -287,7 +278,7 @@ pub fn utf8<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str> {
         // each invalid sequence becomes one character of three bytes
         let place =
             Place { file: file.to_owned(), text: String::from_utf8_lossy(bytes).into(), span: start..start + 3 };
-        Error::new(code::SYNTAX, format!("{file} is not UTF-8 text"))
+        error!(SYNTAX, "{file} is not UTF-8 text")
             .at(place, "this can't be read")
             .help("save it as UTF-8; binary files belong in the role's files/")
     })

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::document::Doc;
-use crate::error::{Context, Error, Result, code};
+use crate::error::{Context, Error, Result, code, error};
 use crate::read;
 
 /// The files and directories of a site. Everything else in its repository (a README, CI configuration) is neither signed nor read.
@@ -106,7 +106,7 @@ fn content(path: &Path) -> Result<Vec<u8>> {
 
 /// The error for something other than a file or directory.
 fn no_part(path: &Path) -> Error {
-    Error::new(code::SITE, format!("{} is neither a file nor a directory", path.display()))
+    error!(SITE, "{} is neither a file nor a directory", path.display())
         .help("a site can't contain links; copy the file to where it is used")
 }
 
@@ -143,10 +143,7 @@ fn collect(path: &Path, meta: &std::fs::Metadata, name: &str, files: &mut BTreeM
         for entry in std::fs::read_dir(path).context(code::SITE, what)? {
             let entry = entry.context(code::SITE, what)?;
             let child = entry.file_name().into_string().map_err(|name| {
-                Error::new(
-                    code::SITE,
-                    format!("{} has a name that is not UTF-8: {}", path.display(), name.to_string_lossy()),
-                )
+                error!(SITE, "{} has a name that is not UTF-8: {}", path.display(), name.to_string_lossy())
             })?;
             collect(&entry.path(), &entry.metadata().context(code::SITE, what)?, &format!("{name}/{child}"), files)?;
         }

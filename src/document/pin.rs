@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::document::{Doc, Files, Format, Path, READABLE};
-use crate::error::{Error, Result, code};
+use crate::error::{Result, error};
 use crate::net;
 
 /// `[NAME]` in `artifacts.toml`.
@@ -97,7 +97,7 @@ fn artifact(doc: &Doc, name: &str, file: ArtifactFile) -> Result<Artifact> {
         let Some(pin) = pin else { continue };
         let at = |field: &str| vec![name.to_owned(), architecture.to_owned(), field.to_owned()];
         if !is_sha256(&pin.sha256) {
-            return Err(Error::new(code::PIN, format!("the digest of {name} ({architecture}) is not a SHA-256"))
+            return Err(error!(PIN, "the digest of {name} ({architecture}) is not a SHA-256")
                 .at(doc.place(&at("sha256")), "expected 64 hexadecimal digits in lower case")
                 .help("`sha256sum FILE` prints it; get it from the publisher and not from a download"));
         }
@@ -105,7 +105,7 @@ fn artifact(doc: &Doc, name: &str, file: ArtifactFile) -> Result<Artifact> {
         let mirrors = mirrors.map(|(index, url)| (url, [at("urls"), vec![index.to_string()]].concat()));
         let urls: Vec<(String, Path)> = pin.url.into_iter().map(|url| (url, at("url"))).chain(mirrors).collect();
         if urls.is_empty() {
-            return Err(Error::new(code::PIN, format!("{name} ({architecture}) has no address"))
+            return Err(error!(PIN, "{name} ({architecture}) has no address")
                 .at(doc.place(&at("url")), "no address here")
                 .help("set `url`, or `urls` with mirrors in the order to try"));
         }
@@ -115,7 +115,7 @@ fn artifact(doc: &Doc, name: &str, file: ArtifactFile) -> Result<Artifact> {
         let format = match (pin.format, urls.first()) {
             (Some(format), _) => format,
             (None, Some((url, path))) => Format::of(url).map_err(|what| {
-                Error::new(code::PIN, format!("{name} ({architecture}) is {what}, which can't be unpacked"))
+                error!(PIN, "{name} ({architecture}) is {what}, which can't be unpacked")
                     .at(doc.place(path), "its name says so")
                     .help(READABLE)
             })?,
@@ -131,7 +131,7 @@ fn artifact(doc: &Doc, name: &str, file: ArtifactFile) -> Result<Artifact> {
         pins.insert(architecture.to_owned(), found);
     }
     if pins.is_empty() {
-        return Err(Error::new(code::PIN, format!("the artifact {name} is not pinned for any architecture"))
+        return Err(error!(PIN, "the artifact {name} is not pinned for any architecture")
             .at(doc.place(&[name.to_owned()]), "no pin here")
             .help("add `amd64 = { url = \"…\", sha256 = \"…\" }`"));
     }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::config::Config;
-use crate::error::{Error, Result, code};
+use crate::error::{Result, error};
 use crate::host::Host;
 use crate::net;
 use crate::report::{Event, Report};
@@ -71,7 +71,7 @@ impl<'a> Agent<'a> {
         store.only_mirrors = config.artifacts.only_mirrors;
         let hostname = || nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned());
         let name = name.map(str::to_owned).or_else(|| config.host.clone()).or_else(hostname).ok_or_else(|| {
-            Error::new(code::NAME, "this host has no name").help("set `host` in kpull.toml, or use --host NAME")
+            error!(NAME, "this host has no name").help("set `host` in kpull.toml, or use --host NAME")
         })?;
         Ok(Self { config, config_path, host, store, report, name, custom: OnceCell::new(), waits: RefCell::default() })
     }

@@ -14,7 +14,7 @@ use crate::engine::run::Stop;
 use crate::engine::select::Selection;
 use crate::engine::up_to_date::{CheckLevel, check, record};
 use crate::engine::{Agent, gc, lock};
-use crate::error::{Error, Exit, Result, code};
+use crate::error::{Error, Exit, Result, code, error};
 use crate::kind::{Item, Work};
 use crate::report::{Event, Summary};
 use crate::resolve::Catalog;
@@ -229,7 +229,7 @@ fn roll_back(agent: &Agent<'_>, bad: u64, good: Generation, why: Error) -> Resul
             let stay = StayOn { tries: earlier, again: Some(Timestamp::now() + pause), ..stay };
             agent.store.set_stay_on(Some(&stay))?;
             let help = format!("the release may not be the cause ({why}): kpull tries it again after {pause:#}");
-            (Error::new(code::BACK, format!("{what}, which is unhealthy too")).because(&error).help(help), error)
+            (error!(BACK, "{what}, which is unhealthy too").because(&error).help(help), error)
         }
     };
     let mut error = error.exit(Exit::Unhealthy);
@@ -278,7 +278,7 @@ fn regain_contact(agent: &Agent<'_>) -> Result<Option<Error>> {
     }
     agent.store.set_pending(&PendingActions { contact: None, ..pending })?;
     Ok(Some(
-        Error::new(code::BACK, "no source can be reached since this host's network, firewall or SSH was changed")
+        error!(BACK, "no source can be reached since this host's network, firewall or SSH was changed")
             .because(why)
             .exit(Exit::Unhealthy),
     ))

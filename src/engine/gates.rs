@@ -2,7 +2,7 @@
 
 use crate::engine::plan::locate;
 use crate::engine::run::{Run, Stop};
-use crate::error::{Error, Exit, Result, code};
+use crate::error::{Error, Exit, Result, error};
 use crate::kind::probe::Probe;
 use crate::kind::{Gate, Item};
 use crate::report::Event;
@@ -13,9 +13,7 @@ impl Run<'_> {
     pub(super) fn pass(&self, gate: &Item, item: &Item) -> Result<()> {
         let Some(resource) = gate.resource.gate().filter(|_| self.work.host.is_live()) else { return Ok(()) };
         self.wait(gate, resource).map_err(|why| {
-            let error = Error::new(code::PROBE, format!("{} waits for {}", item.id, gate.id))
-                .because(why)
-                .exit(Exit::Unhealthy);
+            let error = error!(PROBE, "{} waits for {}", item.id, gate.id).because(why).exit(Exit::Unhealthy);
             locate(error.help("another host may go first; the next run continues from here"), gate)
         })
     }
@@ -58,7 +56,7 @@ impl Run<'_> {
             }
             let Some(probe) = item.as_kind::<Probe>().filter(|probe| probe.decides) else { continue };
             if let Err(why) = self.wait(item, probe) {
-                let error = Error::new(code::PROBE, format!("{} does not pass", item.id))
+                let error = error!(PROBE, "{} does not pass", item.id)
                     .because(why)
                     .exit(Exit::Unhealthy)
                     .help("everything was applied and stays so; the next run tries the probe again");

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use crate::engine::fault::needed;
-use crate::error::{Error, Result, code};
+use crate::error::{Error, Result, error};
 use crate::kind::Item;
 use crate::text::fits;
 
@@ -20,7 +20,7 @@ pub fn selected(items: &[Item], patterns: &[String]) -> Result<Option<HashSet<us
             let what = if pattern.contains(':') { "resource" } else { "role with resources" };
             let roles: BTreeSet<&str> = items.iter().flat_map(Item::roles).collect();
             let known = roles.into_iter().chain(items.iter().map(|item| item.id.as_str()));
-            Error::new(code::UNKNOWN, format!("this host has no {what} `{pattern}`, which `--only` names")).help_nearest(
+            error!(UNKNOWN, "this host has no {what} `{pattern}`, which `--only` names").help_nearest(
                 pattern,
                 known,
                 "`kpull plan --only ROLE` takes the name of a role, or an id such as `file:/etc/motd`; `kpull graph HOST` lists both",

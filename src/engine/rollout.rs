@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::config::{READING, Status};
 use crate::engine::Agent;
-use crate::error::{Error, Result, code};
+use crate::error::{Result, error};
 use crate::kind::Item;
 use crate::site::{Rollout, Site};
 use crate::status::{HostState, Record, RecordSource, written};
@@ -46,7 +46,7 @@ pub fn wait(agent: &Agent<'_>, rollout: &Rollout, site: &Site, coming: &[Item], 
     if sources.is_empty() {
         return match coming {
             Some(_) => Ok(None),
-            None => Err(Error::new(code::ROLLOUT, "this site has a [rollout], and this host can't read the status of the others")
+            None => Err(error!(ROLLOUT, "this site has a [rollout], and this host can't read the status of the others")
                 .help("set [status] in kpull.toml; until then it stays on the release that it has, or applies this one with `kpull apply --now`")),
         };
     }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::document::{Files, Tree};
 use crate::engine::trust::HostTrust;
 use crate::engine::{Agent, ReleaseStamp, rollout};
-use crate::error::{Error, Exit, Result, code, one_line};
+use crate::error::{Error, Exit, Result, code, error, one_line};
 use crate::host::fleetlock::FleetLock;
 use crate::report::Event;
 use crate::resolve::{Catalog, resolve};
@@ -137,7 +137,7 @@ impl Agent<'_> {
         {
             cached = Some(self.read_cached(&trust, &release, now));
         }
-        let cached = cached.unwrap_or_else(|| Err(Error::new(code::MEMORY, "there is no release to apply yet")));
+        let cached = cached.unwrap_or_else(|| Err(error!(MEMORY, "there is no release to apply yet")));
         let mut release = cached.map_err(|error| trouble.clone().unwrap_or(error))?;
         let trouble = trouble.or(release.expired.take());
         self.follow(release, trouble, answered, ignores_rollout)
@@ -156,7 +156,7 @@ impl Agent<'_> {
                 let known = self.store.generations()?.into_iter().rev().find(|one| one.release == stay.release);
                 self.report.event(&Event::StaysOn(&stay));
                 let known = known.ok_or_else(|| {
-                    Error::new(code::MEMORY, format!("release {}, which this host stays on, is lost", stay.serial))
+                    error!(MEMORY, "release {}, which this host stays on, is lost", stay.serial)
                         .help("`kpull apply --retry` follows the newest again")
                 })?;
                 Selection { trouble, ..self.select_generation(&known, &stay.why)? }
@@ -271,7 +271,7 @@ impl Agent<'_> {
     /// Verifies the release of an earlier generation.
     fn verify_generation(&self, to: &Generation) -> Result<(CachedRelease, VerifiedManifest)> {
         let lost = || {
-            Error::new(code::MEMORY, format!("the release of generation {} is no longer stored", to.number))
+            error!(MEMORY, "the release of generation {} is no longer stored", to.number)
                 .help("`kpull history` shows which are")
         };
         let cached = self.store.kept_release(&to.release)?.ok_or_else(lost)?;

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::engine::lock;
 use crate::engine::plan::locate;
-use crate::error::{Error, Exit, Result, code};
+use crate::error::{Error, Exit, Result, error};
 use crate::host::etcd::{Api, Client, Cluster, Failure, Lease};
 use crate::kind::slot::{At, Slot};
 use crate::kind::{Change, Item, Work};
@@ -108,7 +108,7 @@ fn attempt(work: &Work<'_>, slot: &Slot, host: &str) -> Result<Attempt, SlotErro
         At::Etcd(cluster) => attempt_in_etcd(work, slot, cluster, host).map_err(|failure| match failure {
             Failure::Silent(why) | Failure::Unable(why) => SlotError::Unknown(why),
             Failure::Refused(why) => SlotError::Error(
-                Error::new(code::SLOT, format!("etcd refuses the slot {}", slot.name))
+                error!(SLOT, "etcd refuses the slot {}", slot.name)
                     .because(why)
                     .help("may the client certificate write below /kpull/slots/?"),
             ),
@@ -147,7 +147,7 @@ fn attempt_in_etcd(work: &Work<'_>, slot: &Slot, cluster: &Cluster, host: &str) 
 }
 
 fn occupied(slot: &Slot, by: &Occupied) -> Error {
-    let error = Error::new(code::SLOT, format!("the slot {} is not available: {by}", slot.name));
+    let error = error!(SLOT, "the slot {} is not available: {by}", slot.name);
     let Occupied::By(holder) = by else {
         return error.help("nothing was changed, and the next run tries again; the server knows the holder");
     };
@@ -177,8 +177,7 @@ impl Slots<'_> {
         if !item.resource.interrupts(self.work, change)? {
             return Ok(None);
         }
-        let slot = find(self.work.catalog, name)
-            .ok_or_else(|| Error::new(code::SLOT, format!("there is no slot {name} on this host")))?;
+        let slot = find(self.work.catalog, name).ok_or_else(|| error!(SLOT, "there is no slot {name} on this host"))?;
         let report = |by: &Occupied| self.report.event(&Event::SlotTaken { item, slot: name, by });
         match acquire(self.work, slot, self.host, &report) {
             Ok(held) => {
@@ -222,7 +221,7 @@ impl Slots<'_> {
             // without that the lease only ends earlier
             let _ = held.renew();
             if let Some(Err(why)) = probe.resource.gate().map(|gate| gate.wait(self.work)) {
-                let error = Error::new(code::SLOT, format!("{id} does not pass after {} was interrupted", item.id))
+                let error = error!(SLOT, "{id} does not pass after {} was interrupted", item.id)
                     .because(why)
                     .exit(Exit::Unhealthy)
                     .help("no other host does the same until the slot's lease ends; the next run continues from here");

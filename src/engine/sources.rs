@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::engine::Agent;
-use crate::error::{Error, Exit, Result, code};
+use crate::error::{Exit, Result, error};
 use crate::sandbox;
 use crate::source::{self, Poll, Source};
 
@@ -79,7 +79,7 @@ impl Agent<'_> {
     /// Fails unless a source can be reached now.
     pub fn reaches_source(&self) -> Result<()> {
         let cursors = self.store.marks();
-        let mut last = Error::new(code::NET, "there is no source to reach");
+        let mut last = error!(NET, "there is no source to reach");
         for index in self.order(true).sources {
             let polled = self
                 .open_source(index)

@@ -14,7 +14,7 @@ use zbus::proxy::MethodFlags;
 use zbus::wire::DynamicDeserialize;
 use zbus::{Connection, DynamicType, MatchRule, MessageStream, Proxy};
 
-use crate::error::{Error, Result, code};
+use crate::error::{Result, error};
 
 /// Timeout of a call: reloading all unit files, or a large rule set, takes seconds on a slow host.
 const ANSWER: Duration = Duration::from_secs(120);
@@ -50,10 +50,10 @@ impl Bus {
     /// Connects to the system bus.
     pub fn connect() -> Result<Self> {
         let connected = connect().map_err(|error| match is_starved(&error) {
-            true => Error::new(code::LIMIT, "can't start a thread").because(error).help(
+            true => error!(LIMIT, "can't start a thread").because(error).help(
                 "kpull may have no more processes: look at TasksMax= of kpull.service and at what else runs here",
             ),
-            false => Error::new(code::UNIT, "can't reach the D-Bus system bus").because(error).help(
+            false => error!(UNIT, "can't reach the D-Bus system bus").because(error).help(
                 "units and firewalld are managed over it: run as root on a host booted with systemd and start its bus \
                  (`systemctl start dbus.socket`), or make a tree with `--root DIR`",
             ),

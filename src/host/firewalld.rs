@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use sha2::{Digest, Sha256};
 use zbus::{OwnedObjectPath, OwnedVariant, Variant};
 
-use crate::error::{Error, Result, code};
+use crate::error::{Error, Result, error};
 use crate::host::address;
 use crate::host::bus::{self, Bus, Object};
 use crate::host::firewalld_age::Age;
@@ -379,7 +379,7 @@ fn refused(zone: &str, edit: &Edit, error: &zbus::Error) -> Error {
         return no_forward(zone);
     }
     let reason = bus::reason(error);
-    let message = Error::new(code::FIREWALL, format!("firewalld refuses `{edit}` in the zone {zone}")).because(&reason);
+    let message = error!(FIREWALL, "firewalld refuses `{edit}` in the zone {zone}").because(&reason);
     let word = match edit {
         Edit::Add(Element::Rule(rule)) => newest_word(rule),
         _ => None,
@@ -402,7 +402,7 @@ fn refused(zone: &str, edit: &Edit, error: &zbus::Error) -> Error {
 
 /// The error for `forward` with an older firewalld: all others have the methods that set it.
 fn no_forward(zone: &str) -> Error {
-    Error::new(code::FIREWALL, format!("firewalld has no `forward`, which the zone {zone} is to have"))
+    error!(FIREWALL, "firewalld has no `forward`, which the zone {zone} is to have")
         .because("it is older than 0.9")
         .help("omit `forward` on this host, for example with `when`")
 }
@@ -421,7 +421,7 @@ pub const UNKNOWN_ZONE: &str = "`firewall-cmd --get-zones` lists the known ones;
 
 fn failed(doing: &str, what: &str, error: &zbus::Error) -> Error {
     let reason = bus::reason(error);
-    let message = Error::new(code::FIREWALL, format!("can't {doing} {what} in firewalld")).because(&reason);
+    let message = error!(FIREWALL, "can't {doing} {what} in firewalld").because(&reason);
     if bus::is_unknown_method(error) {
         return message.help("this firewalld is older than 0.4, which kpull does not support");
     }

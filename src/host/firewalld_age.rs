@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::error::{Error, Result, code};
+use crate::error::{Result, error};
 use crate::host::os::Os;
 use crate::host::rich_rule::newest_word;
 use crate::host::root::Root;
@@ -63,7 +63,7 @@ impl Age {
     /// An error if it is older than `first`, the version that introduced `what`.
     pub fn check(&self, what: &str, first: &str) -> Result<()> {
         match self.is_before(first) {
-            true => Err(Error::new(code::FIREWALL, format!("{} has no {what}", self.name()))
+            true => Err(error!(FIREWALL, "{} has no {what}", self.name())
                 .help(format!("this needs {first} or newer: omit it on this host, for example with `when`"))),
             false => Ok(()),
         }

@@ -12,7 +12,7 @@ use reqwest::{StatusCode, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::error::{Error, Result, code, visible};
+use crate::error::{Error, Result, error, visible};
 use crate::host::root::Root;
 use crate::host::web;
 use crate::net::{self, LoadedOptions};
@@ -190,12 +190,12 @@ impl Kube {
     pub fn state(&self, object: &ObjectVersion) -> Result<Option<String>> {
         match self.send(self.client.get(object.address.clone()), "look at an object")? {
             Reply::Missing => Ok(None),
-            Reply::Silent(why) => Err(Error::new(code::KUBE, "the API server does not answer").because(why)),
+            Reply::Silent(why) => Err(error!(KUBE, "the API server does not answer").because(why)),
             Reply::Json(json) => {
                 let meta = |name: &str| json.pointer(&format!("/metadata/{name}")).and_then(Value::as_str);
                 match (meta("uid"), meta("resourceVersion")) {
                     (Some(uid), Some(version)) => Ok(Some(format!("{uid} {version}"))),
-                    _ => Err(Error::new(code::KUBE, "the API server does not return the version of an object")),
+                    _ => Err(error!(KUBE, "the API server does not return the version of an object")),
                 }
             }
         }
@@ -281,9 +281,10 @@ impl Kube {
         let server = net::shown(&self.access.server);
         match status {
             StatusCode::NOT_FOUND => Ok(Reply::Missing),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Error::new(
-                code::KUBE,
-                format!("the API server {server} does not let the bearer of {} {what}", self.access.cert.display()),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(error!(
+                KUBE,
+                "the API server {server} does not let the bearer of {} {what}",
+                self.access.cert.display()
             )
             .because(message(status, body))
             .help(match status {
@@ -298,7 +299,7 @@ impl Kube {
                 Ok(json) => Ok(Reply::Json(json)),
                 Err(_) => Ok(Reply::Silent(format!("{server} does not answer as an API server does"))),
             },
-            status => Err(Error::new(code::KUBE, format!("can't {what}: the API server {server} refuses"))
+            status => Err(error!(KUBE, "can't {what}: the API server {server} refuses")
                 .because(message(status, body))
                 .help("check `server`, and `apiVersion`, `kind` and `name` of the object")),
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::process::{self, argv};
 use super::root::FileType;
-use crate::error::{Error, Result, code};
+use crate::error::{Error, Result, error};
 
 /// The extended attribute that holds a context.
 pub const ATTRIBUTE: &str = "security.selinux";
@@ -93,8 +93,7 @@ impl Labels {
 
 /// The policy's contexts of paths, in their order.
 fn contexts(paths: &[PathBuf], what: FileType) -> Result<Vec<Option<String>>> {
-    let failed =
-        || Error::new(code::FILE, "SELinux is on, and its policy can't be queried for the contexts of new files");
+    let failed = || error!(FILE, "SELinux is on, and its policy can't be queried for the contexts of new files");
     let kind = match what {
         FileType::Directory => "dir",
         FileType::Link => "lnk_file",

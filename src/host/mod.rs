@@ -40,7 +40,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result, code};
+use crate::error::{Error, Result, code, error};
 use account_files::Tables;
 use accounts::Accounts;
 use process::Ended;
@@ -239,7 +239,7 @@ impl Host {
     /// The system manager.
     pub fn systemd(&self) -> Result<&systemd::Systemd> {
         if !self.is_live() {
-            return Err(Error::new(code::FACTS, "a tree has no running units"));
+            return Err(error!(FACTS, "a tree has no running units"));
         }
         kept(&self.cache.systemd, || systemd::Systemd::new(self.bus()?))
     }
@@ -308,8 +308,8 @@ impl Host {
             }
             WatchedInput::Key(key) => {
                 let state = self.etcd(&key.cluster)?.state(key);
-                let state = state
-                    .map_err(|why| Error::new(code::FACTS, "etcd does not return the state of a key").because(why))?;
+                let state =
+                    state.map_err(|why| error!(FACTS, "etcd does not return the state of a key").because(why))?;
                 state.map(|revision| text(revision.to_string().into()))
             }
         })
@@ -323,7 +323,7 @@ impl Host {
     /// The firewall daemon, which may not be running.
     pub fn firewalld(&self) -> Result<&firewalld::Firewalld> {
         if !self.is_live() {
-            return Err(Error::new(code::FACTS, "a tree has no running firewall"));
+            return Err(error!(FACTS, "a tree has no running firewall"));
         }
         kept(&self.cache.firewalld, || Ok(firewalld::Firewalld::new(self.bus()?)))
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result, code};
+use crate::error::{Result, error};
 use crate::host::root::Root;
 
 /// The system, from os-release.
@@ -42,7 +42,7 @@ impl Os {
         }
         let os = Self::read(&text);
         if os.id.is_empty() && !text.is_empty() {
-            return Err(Error::new(code::FACTS, "/etc/os-release does not name the system: it has no ID")
+            return Err(error!(FACTS, "/etc/os-release does not name the system: it has no ID")
                 .help("add a line such as `ID=debian` to it, see os-release(5), or reinstall the distribution's package that has it"));
         }
         Ok(os)

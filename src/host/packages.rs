@@ -14,7 +14,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result, code};
+use crate::error::{Error, Result, error};
 use crate::host::os::{Image, Os};
 use crate::host::process::{Command, Output, argv, run, run_if_there};
 use crate::host::root::Root;
@@ -96,14 +96,14 @@ pub fn check_changeable(image: Image, name: &str) -> Result<()> {
             "add it as a system extension (systemd-sysext) or build it into the image".to_owned(),
         ),
     };
-    Err(Error::new(code::PACKAGE, format!("can't change the package {name}")).because(why).help(format!(
+    Err(error!(PACKAGE, "can't change the package {name}").because(why).help(format!(
         "{way}; or install the program as an [[artifact]] below /opt. `when = \"not facts.image\"` leaves the package out here"
     )))
 }
 
 /// The error for packages on a host without a known package manager.
 pub fn no_manager() -> Error {
-    Error::new(code::PACKAGE, "this host has no package manager that kpull knows")
+    error!(PACKAGE, "this host has no package manager that kpull knows")
         .because("none of apt, dnf, yum, microdnf and zypper, with a database of packages, is there for its system")
         .help("install what is needed with an [[artifact]], or leave the packages out here with `when`")
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_types, reason = "the one place")]
 
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -20,7 +21,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Error, Result, code, mask};
+use crate::error::{Context, Error, Result, code, error, mask};
 use crate::host::launch;
 use crate::read;
 use crate::text::shortened;
@@ -166,14 +167,14 @@ impl Output {
     }
 
     /// The error for its failure, with its last lines. `what` is what was being done.
-    pub fn failure(&self, what: impl AsRef<str>) -> Error {
+    pub fn failure(&self, what: impl Display) -> Error {
         match self.last_lines() {
             lines if lines.is_empty() => self.failed(what, ", without a word"),
             lines => self.failed(what, &format!("\n{lines}")),
         }
     }
 
-    fn failed(&self, what: impl AsRef<str>, output: &str) -> Error {
+    fn failed(&self, what: impl Display, output: &str) -> Error {
         let error = Error::new(code::COMMAND, what).because(format!("{}{output}", self.verdict()));
         match self.ended {
             Ended::Exited(status) if status.signal() == Some(nix::libc::SIGKILL) => error.help(KILLED),
@@ -182,11 +183,8 @@ impl Output {
     }
 
     /// [`Output::failure`], without the last lines if they are sensitive.
-    pub fn failure_of(&self, what: impl AsRef<str>, is_sensitive: bool) -> Error {
-        match is_sensitive {
-            true => self.failed(what, " (its output is not shown: it is sensitive)"),
-            false => self.failure(what),
-        }
+    pub fn failure_of(&self, what: impl Display, is_sensitive: bool) -> Error {
+        if is_sensitive { self.failed(what, " (its output is not shown: it is sensitive)") } else { self.failure(what) }
     }
 }
 
@@ -205,7 +203,7 @@ pub fn run_if_there(command: &Command<'_>) -> Result<Option<Output>> {
 
 fn no_such_program(command: &Command<'_>) -> Error {
     let program = command.argv.first().map_or("", String::as_str);
-    Error::new(code::COMMAND, format!("can't run {program}: there is no such program")).help(format!(
+    error!(COMMAND, "can't run {program}: there is no such program").help(format!(
         "install the package that has it, or name it by its whole path; programs are looked for in {PATH}"
     ))
 }
@@ -213,7 +211,7 @@ fn no_such_program(command: &Command<'_>) -> Error {
 /// Starts a program; `None` if there is no such program.
 fn start(command: &Command<'_>) -> Result<Option<Child>> {
     let Some((program, arguments)) = command.argv.split_first() else {
-        return Err(Error::new(code::COMMAND, "there is no program to run"));
+        return Err(error!(COMMAND, "there is no program to run"));
     };
     if !read::is_directory(command.cwd) {
         let what = format!("can't run {program} in {}: there is no such directory", command.cwd.display());
@@ -348,7 +346,7 @@ impl<'a> Feed<'a> {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
-                Err(error) => return Err(Error::new(code::COMMAND, "can't write a program's input").because(error)),
+                Err(error) => return Err(error!(COMMAND, "can't write a program's input").because(error)),
             }
         }
         self.to = None;
@@ -359,7 +357,7 @@ impl<'a> Feed<'a> {
 /// Makes reads and writes return at once, so that neither a program that does not read nor a daemon that keeps a pipe open blocks kpull.
 fn nonblocking<F: AsFd>(pipe: Option<F>) -> Result<Option<F>> {
     let set = pipe.as_ref().map(|pipe| fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))).transpose();
-    set.context(code::COMMAND, || "can't set up a program's pipes".to_owned()).map(|_| pipe)
+    set.context(code::COMMAND, || "can't set up a program's pipes").map(|_| pipe)
 }
 
 /// The end of one output of a program.
@@ -392,7 +390,7 @@ impl<R: Read + AsFd> Tail<R> {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::new(code::COMMAND, "can't read a program's output").because(error)),
+                Err(error) => return Err(error!(COMMAND, "can't read a program's output").because(error)),
             }
         }
         Ok(())
@@ -435,7 +433,7 @@ fn watch(child: &mut Child, input: &[u8], timeout: Duration) -> Result<Output> {
         stderr.take()?;
         // not reaped yet, so that the group's number still belongs to it when the group is killed
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        let state = waitid(Id::Pid(group), flags).context(code::COMMAND, || "can't wait for a program".to_owned())?;
+        let state = waitid(Id::Pid(group), flags).context(code::COMMAND, || "can't wait for a program")?;
         let ended = state != WaitStatus::StillAlive;
         let late = started.elapsed() >= timeout.saturating_add(GRACE);
         if (ended && asked) || late {
@@ -451,7 +449,7 @@ fn watch(child: &mut Child, input: &[u8], timeout: Duration) -> Result<Output> {
             asked = true;
         }
     }
-    let status = child.wait().context(code::COMMAND, || "can't wait for a program".to_owned())?;
+    let status = child.wait().context(code::COMMAND, || "can't wait for a program")?;
     stdout.take()?;
     stderr.take()?;
     let ended = if timed_out { Ended::TimedOut(timeout) } else { Ended::Exited(status) };
@@ -468,7 +466,7 @@ fn listen<A: AsFd, B: AsFd>(input: &Feed<'_>, one: &Tail<A>, other: &Tail<B>, pa
     let mut fds: Vec<PollFd<'_>> = fds.into_iter().filter_map(|(fd, what)| Some(PollFd::new(fd?, what))).collect();
     match poll(&mut fds, PollTimeout::from(pause)) {
         Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
-        Err(errno) => Err(Error::new(code::COMMAND, "can't read a program's output").because(errno.desc())),
+        Err(errno) => Err(error!(COMMAND, "can't read a program's output").because(errno.desc())),
     }
 }
 

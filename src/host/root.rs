@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::label::Labels;
-use crate::error::{Context, Error, Result, code};
+use crate::error::{Context, Error, Result, code, error};
 use crate::net::download::hash;
 use crate::read;
 use gather::Batch;
@@ -269,12 +269,10 @@ impl Root {
         if let Some(why) = why {
             let shown = self.shown(path);
             let shown = shown.display();
-            return Err(Error::new(code::FILE, format!("what is in {shown} can't be trusted")).because(why).help(
-                format!(
-                    "check what others have put there (`ls -la {shown}`); then remove it, or make it private: \
+            return Err(error!(FILE, "what is in {shown} can't be trusted").because(why).help(format!(
+                "check what others have put there (`ls -la {shown}`); then remove it, or make it private: \
                  `chown -R {own}: {shown} && chmod 0700 {shown}`"
-                ),
-            ));
+            )));
         }
         if mode & 0o077 != 0 && uid == own {
             let fd = reopen(&top).map_err(|errno| self.failed("open", path, errno))?;
@@ -495,7 +493,7 @@ fn identity(fd: &OwnedFd) -> nix::Result<(u64, u64)> {
 fn split(path: &Path) -> Result<(&Path, PathBuf)> {
     match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) => Ok((parent, name.into())),
-        _ => Err(Error::new(code::FILE, format!("{} can't be managed: it has no name in a directory", path.display()))),
+        _ => Err(error!(FILE, "{} can't be managed: it has no name in a directory", path.display())),
     }
 }
 
@@ -508,7 +506,7 @@ fn through(parent: &OwnedFd) -> PathBuf {
 pub fn failed_io(doing: &str, path: &Path, error: std::io::Error) -> Error {
     match error.raw_os_error() {
         Some(number) => failed(doing, path, Errno::from_raw(number)),
-        None => Error::new(code::FILE, format!("can't {doing} {}", path.display())).because(error).of_path(),
+        None => error!(FILE, "can't {doing} {}", path.display()).because(error).of_path(),
     }
 }
 
@@ -597,7 +595,7 @@ mod tests {
     fn a_failed_write_leaves_the_old_file_and_nothing_else() {
         let (dir, root) = tree();
         root.write(Path::new("/f"), b"old", PLAIN).unwrap();
-        let failed = root.write_with(Path::new("/f"), PLAIN, |_| Err(Error::new(code::FILE, "no")));
+        let failed = root.write_with(Path::new("/f"), PLAIN, |_| Err(error!(FILE, "no")));
         assert_eq!(failed.unwrap_err().to_string(), "no");
         assert_eq!(std::fs::read_to_string(dir.path().join("f")).unwrap(), "old");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result, code};
+use crate::error::{Result, error};
 use crate::host::bus::{self, Bus, Object};
 use crate::host::root::{FileType, Root};
 use crate::text::display_as_serialized;
@@ -110,8 +110,7 @@ impl Setting {
         match done {
             Ok(()) => Ok(None),
             Err(error) if bus::is_invalid(&error) => {
-                let error = Error::new(code::OTHER, format!("systemd refuses the {self} `{value}`"))
-                    .because(bus::reason(&error));
+                let error = error!(OTHER, "systemd refuses the {self} `{value}`").because(bus::reason(&error));
                 Err(match self {
                     Self::Locale => error.help("generate it before: a line of /etc/locale.gen and `locale-gen`, or the package of the language"),
                     _ => error,

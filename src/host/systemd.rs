@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use zbus::{OwnedObjectPath, OwnedVariant};
 
-use crate::error::{Error, Exit, Result, code, mask, visible};
+use crate::error::{Error, Exit, Result, error, mask, visible};
 use crate::host::bus::{self, Bus, MANAGER, Object};
 use crate::host::process::{Command, argv, run_if_there};
 use crate::host::{mount_users, unit_files};
@@ -401,10 +401,7 @@ impl Systemd {
             lines if lines.is_empty() => "; its journal is empty".to_owned(),
             lines => format!("; its journal ends with:\n{lines}"),
         };
-        Error::new(code::UNIT, format!("unit {name} failed to {}", verb.1))
-            .because(cause)
-            .help(help)
-            .exit(Exit::Unhealthy)
+        error!(UNIT, "unit {name} failed to {}", verb.1).because(cause).help(help).exit(Exit::Unhealthy)
     }
 }
 
@@ -486,7 +483,7 @@ fn error_is(error: &zbus::Error, name: &str) -> bool {
 }
 
 fn failed(doing: &str, what: &str, error: &zbus::Error) -> Error {
-    let message = Error::new(code::UNIT, format!("can't {doing} {what}")).because(bus::reason(error));
+    let message = error!(UNIT, "can't {doing} {what}").because(bus::reason(error));
     match bus::error_name(error).rsplit('.').next().unwrap_or_default() {
         _ if bus::is_absent(error) => {
             message.help("systemd does not manage this machine (it is not PID 1); units need it: make a tree with `--root DIR`")

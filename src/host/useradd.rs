@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::error::{Error, Result, code};
+use crate::error::{Error, Result, error};
 use crate::host::account_files::{Login, WantedGroup, WantedUser};
 use crate::host::process::{Command, Output, argv, run, run_if_there};
 use crate::host::root::Root;
@@ -149,7 +149,7 @@ pub fn refuse_busy(root: &Root, user: &str, uid: u32) -> Result<()> {
         Some(unit) => format!("`systemctl stop {unit}`"),
         None => format!("`kill {first}`"),
     };
-    Err(Error::new(code::ACCOUNT, format!("the user {user} can't be removed: processes of it run: {names}; `loginctl terminate-user {user}` ends sessions")).help(format!(
+    Err(error!(ACCOUNT, "the user {user} can't be removed: processes of it run: {names}; `loginctl terminate-user {user}` ends sessions").help(format!(
         "end them with `loginctl terminate-user {user}` or {stop}, then run `kpull apply --retry`; or set `end_processes = true`"
     )))
 }
@@ -160,10 +160,7 @@ fn call(words: &[&str], what: impl Fn() -> String) -> Result<()> {
 }
 
 fn judge(program: &str, output: &Output, what: impl Fn() -> String) -> Result<()> {
-    match output.is_success() {
-        true => Ok(()),
-        false => Err(failure(program, output, what())),
-    }
+    if output.is_success() { Ok(()) } else { Err(failure(program, output, what())) }
 }
 
 /// The error for a failed program, with advice from its messages.

@@ -9,7 +9,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::label;
 use super::root::{FileType, Meta, Root};
-use crate::error::{Error, Result, code};
+use crate::error::{Result, error};
 
 /// The most that the copies of one directory may take.
 const MOST: &str = "size=256m";
@@ -17,7 +17,7 @@ const MOST: &str = "size=256m";
 /// Calls `work` where each of the directories is a copy that it can change: nothing outside of `work`, and of the programs that it
 /// starts, sees the changes. Errors are those of the kernel, if this host does not let kpull create a mount namespace, and those of `work`.
 pub fn of_copies<T: Send>(directories: &[PathBuf], work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let failed = |why: String| Error::new(code::VALIDATE, "can't copy directories for a program to check").because(why);
+    let failed = |why: String| error!(VALIDATE, "can't copy directories for a program to check").because(why);
     std::thread::scope(|scope| {
         // only this thread enters the namespace, with what it starts
         let thread = std::thread::Builder::new().spawn_scoped(scope, || {
@@ -31,7 +31,7 @@ pub fn of_copies<T: Send>(directories: &[PathBuf], work: impl FnOnce() -> Result
 
 fn enter(directories: &[PathBuf]) -> Result<()> {
     let failed = |errno: Errno| {
-        Error::new(code::VALIDATE, "can't create a mount namespace").because(errno.desc()).help(
+        error!(VALIDATE, "can't create a mount namespace").because(errno.desc()).help(
             "in a container, kpull needs CAP_SYS_ADMIN for [[validate]]; the `validate` of a [[file]] needs it not",
         )
     };
@@ -43,9 +43,7 @@ fn enter(directories: &[PathBuf]) -> Result<()> {
 
 /// Lays a copy over a directory.
 fn cover(directory: &Path) -> Result<()> {
-    let failed = |why: &str| {
-        Error::new(code::VALIDATE, format!("can't copy {} for a program to check", directory.display())).because(why)
-    };
+    let failed = |why: &str| error!(VALIDATE, "can't copy {} for a program to check", directory.display()).because(why);
     let old = Root::open(directory)?;
     let Some(meta) = Root::open(Path::new("/"))?.meta(directory)?.filter(|meta| meta.what == FileType::Directory)
     else {

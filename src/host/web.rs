@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use reqwest::{Url, header};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result, code, visible};
+use crate::error::{Result, error, visible};
 use crate::host::root::Root;
 use crate::net::{self, LoadedOptions, Options};
 
@@ -62,7 +62,7 @@ pub struct Here;
 pub fn tls(root: &Root, ca: Option<&Path>, client: Option<(&Path, &Path)>) -> Result<LoadedOptions, String> {
     let read = |_: &str, path: &Path| match root.read(path)? {
         Some((_, content)) => Ok(content),
-        None => Err(Error::new(code::NET, format!("there is no file {}", path.display()))),
+        None => Err(error!(NET, "there is no file {}", path.display())),
     };
     let (cert, key) = client.unzip();
     let [ca, client_cert, client_key] = [ca, cert, key].map(|path| path.map(Path::to_owned));

@@ -9,7 +9,7 @@ use nix::sys::stat::{lstat, stat};
 use nix::unistd::geteuid;
 
 use super::root::{FileType, Meta};
-use crate::error::{Context as _, Error, Result, code};
+use crate::error::{Context as _, Result, code, error};
 use crate::read;
 
 /// Links that are followed at most, as by the kernel.
@@ -113,7 +113,7 @@ fn check_part(path: &Path, at: &Path, found: &Meta) -> Result<()> {
         (true, false) => (format!("its group can write it (its mode is {mode:04o})"), "chmod go-w"),
     };
     let (path, at) = (path.display(), at.display());
-    Err(Error::new(code::CONFIG, format!("root can't rely on {path}: another user can write {at}")).because(why).help(
-        format!("check that the content is yours, then run `{command} {at}`; or move it to where only root can write"),
-    ))
+    Err(error!(CONFIG, "root can't rely on {path}: another user can write {at}").because(why).help(format!(
+        "check that the content is yours, then run `{command} {at}`; or move it to where only root can write"
+    )))
 }

@@ -1,12 +1,6 @@
 //! `[[absent]]`: a path that must not exist.
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-
-use crate::document::fields::AbsolutePath;
-use crate::error::{Error, Result, code};
-use crate::host::root::FileType;
-use crate::kind::{About, Build, Change, Fields, Phase, Resource, Work};
+use crate::kind::prelude::*;
 
 /// Fields of `[[absent]]`.
 #[derive(Debug, Deserialize, JsonSchema)]

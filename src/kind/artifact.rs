@@ -3,23 +3,15 @@
 pub(super) mod tree;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
-use schemars::JsonSchema;
-use serde::Deserialize;
 
 use crate::document::Pin;
-use crate::document::fields::{AbsolutePath, AccountName, Mode};
-use crate::error::{Error, Result, code};
+use crate::document::fields::Mode;
 use crate::host::process;
 use crate::host::root::Meta;
 use crate::kind::artifact::tree::Trees;
-use crate::kind::file::Ownership;
+use crate::kind::prelude::*;
 use crate::kind::tree::Exclusive;
-use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, WatchedInput, Work};
 use crate::store::tree::prefix_problem;
 use crate::store::{Extracted, OPEN_FILES, Progress};
 

@@ -2,19 +2,11 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::path::Path;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-
-use crate::document::fields::{AbsolutePath, is_plain};
-use crate::error::{Error, Result, code};
-use crate::host::Host;
-use crate::host::root::FileType;
+use crate::document::fields::is_plain;
 use crate::kind::edit::EditedFile;
 use crate::kind::file::in_the_way;
-use crate::kind::prior_state::PriorState;
-use crate::kind::{About, Build, Change, Claim, Fields, Resource, Restorable, Work};
+use crate::kind::prelude::*;
 
 /// Fields of `[[block]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -91,7 +83,7 @@ pub(super) fn find(host: &Host, path: &Path, comment: &str, name: &str) -> Resul
     };
     let [begin, end] = ["BEGIN", "END"].map(|word| format!("{comment} {word} kpull {name}"));
     let bad = |line: usize, why: &str| {
-        Error::new(code::FILE, format!("the block {name} can't be found: {}:{line}: {why}", path.display()))
+        error!(FILE, "the block {name} can't be found: {}:{line}: {why}", path.display())
             .help("look at the file, and remove the surplus markers; the next run writes the block again")
     };
     let (mut start, mut found, mut at) = (None, None, 0);

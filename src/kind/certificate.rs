@@ -8,14 +8,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::SignedDuration;
-use schemars::JsonSchema;
-use serde::Deserialize;
 
-use crate::document::fields::{AbsolutePath, AccountName, Lifetime};
-use crate::error::{Error, Result};
-use crate::kind::diff::Diff;
-use crate::kind::file::{File, Ownership};
-use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, WatchedInput, Work};
+use crate::document::fields::Lifetime;
+use crate::kind::prelude::*;
 use crate::pki::{
     Certificate, CertificateRequest, KeyType, LIFETIME, PrivateKey, RENEW_BEFORE, Request, Usage, authority_path,
     bad_name, certificate_path, key_secret, request,

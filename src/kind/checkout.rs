@@ -1,18 +1,12 @@
 //! `[[checkout]]`: the files of one commit of a git repository.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-
-use crate::document::fields::{AbsolutePath, AccountName, Mode};
+use crate::document::fields::Mode;
 use crate::document::{Pin, repository};
-use crate::error::{Error, Result, code};
 use crate::kind::artifact::tree::Trees;
-use crate::kind::file::Ownership;
+use crate::kind::prelude::*;
 use crate::kind::tree::Exclusive;
-use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, WatchedInput, Work};
 use crate::store::tree::prefix_problem;
 use crate::store::{Commit, Progress};
 

@@ -1,17 +1,11 @@
 //! `[[command]]`: a program that runs when its guards say so, or when another resource has changed. Never in a shell, and never without
 //! a reason.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
-use schemars::JsonSchema;
-use serde::Deserialize;
-
-use crate::document::fields::{AbsolutePath, AccountName, HumanDuration, is_argv};
-use crate::error::{Error, Result, code};
+use crate::document::fields::is_argv;
 use crate::host::accounts;
 use crate::host::process::{Command, Ended, Identity, Output, run, run_if_there};
-use crate::kind::{About, Build, Change, Fields, Phase, Resource, Trigger, WatchedInput, Work};
+use crate::kind::Trigger;
+use crate::kind::prelude::*;
 use crate::read;
 
 /// Fields of `[[command]]`. At least one of `creates`, `unless`, `only_if` and `on_change_of` is set, unless another resource notifies it.
@@ -110,7 +104,7 @@ impl Run {
     fn identity(&self, work: &Work<'_>) -> Result<Option<Identity>> {
         let Some(user) = &self.fields.user else { return Ok(None) };
         let login = work.host.with_accounts(|accounts| accounts.login(user))?.ok_or_else(|| {
-            Error::new(code::COMMAND, format!("`{}` can't run as {user}: there is no such user", self.name))
+            error!(COMMAND, "`{}` can't run as {user}: there is no such user", self.name)
                 .help("add a [[user]] to the role, or the package that makes it")
         })?;
         let home = login.home.to_string_lossy().into_owned();
@@ -228,7 +222,7 @@ impl Resource for Run {
                 .help("set `creates` to what it makes, or it is run each time"));
         }
         if self.fields.unless.is_some() && self.fields.only_if.is_none() && self.is_due(work)? {
-            return Err(Error::new(code::COMMAND, format!("`{}` succeeded, but its `unless` still fails", self.name))
+            return Err(error!(COMMAND, "`{}` succeeded, but its `unless` still fails", self.name)
                 .help("let `unless` ask for what the command does, or it is run each time"));
         }
         Ok(())

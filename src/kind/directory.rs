@@ -1,13 +1,8 @@
 //! `[[directory]]`: a directory with its mode and owners, whatever is in it.
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-
-use crate::document::fields::{AbsolutePath, AccountName, Mode};
-use crate::error::Result;
-use crate::host::root::FileType;
-use crate::kind::file::{MOVE_AWAY, Ownership, in_the_way};
-use crate::kind::{About, Build, Change, Fields, Phase, Resource, WatchedInput, Work};
+use crate::document::fields::Mode;
+use crate::kind::file::{MOVE_AWAY, in_the_way};
+use crate::kind::prelude::*;
 
 /// Fields of `[[directory]]`.
 #[derive(Debug, Deserialize, JsonSchema)]

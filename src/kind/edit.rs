@@ -2,19 +2,13 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
-
-use crate::document::fields::AbsolutePath;
-use crate::error::{Error, Result, code};
-use crate::host::Host;
-use crate::host::root::{Access, FileType, Meta};
-use crate::kind::diff::Diff;
+use crate::host::root::Meta;
+use crate::kind::Presence;
 use crate::kind::file::{self, in_the_way};
 use crate::kind::line::{FormerLines, LineEdit};
-use crate::kind::prior_state::PriorState;
+use crate::kind::prelude::*;
 use crate::kind::setting::{FormerSetting, SettingEdit};
 use crate::kind::validation::Validation;
-use crate::kind::{About, Build, Change, Claim, Phase, Presence, Resource, Restorable, WatchedInput, Work};
 use crate::secret::fits;
 
 /// A larger file is not edited, in bytes.
@@ -186,7 +180,7 @@ impl FileEdit {
     }
 
     fn fails(&self, why: impl fmt::Display) -> Error {
-        Error::new(code::FILE, format!("{} can't be edited: {why}", self.file.path))
+        error!(FILE, "{} can't be edited: {why}", self.file.path)
     }
 
     fn find(&self, host: &Host) -> Result<Option<Found>> {

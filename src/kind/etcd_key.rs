@@ -1,15 +1,10 @@
 //! `[[etcd_key]]`: a key in etcd with its value, such as the network configuration of flannel.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-
-use crate::document::fields::{AbsolutePath, HumanDuration};
-use crate::error::{Error, Result, code};
 use crate::host::etcd::{Api, Cluster, Failure, KeyRevision, Pair};
-use crate::kind::diff::Diff;
-use crate::kind::{About, Build, Change, Fields, Gate, Phase, Resource, WatchedInput, Work};
+use crate::kind::Gate;
+use crate::kind::prelude::*;
 use crate::net;
 use crate::secret::fits;
 
@@ -122,7 +117,7 @@ impl EtcdKey {
     }
 
     fn refused(&self, why: &str) -> Error {
-        Error::new(code::ETCD, format!("etcd refuses to handle the key {}", self.key))
+        error!(ETCD, "etcd refuses to handle the key {}", self.key)
             .because(why)
             .help("compare `key`, `api` and the rights of the client certificate with the cluster")
     }
@@ -194,12 +189,10 @@ impl Resource for EtcdKey {
                 Err(Failure::Silent(why) | Failure::Unable(why)) => why,
             };
             if started.elapsed() >= self.within {
-                return Err(Error::new(code::ETCD, format!("the key {} can't be set: etcd does not answer", self.key))
-                    .because(why)
-                    .help(
-                        "is etcd up on most of its members (`systemctl status etcd`), and are `endpoints` and the \
+                return Err(error!(ETCD, "the key {} can't be set: etcd does not answer", self.key).because(why).help(
+                    "is etcd up on most of its members (`systemctl status etcd`), and are `endpoints` and the \
                          certificates right? The next run tries again",
-                    ));
+                ));
             }
             std::thread::sleep(PAUSE);
         }

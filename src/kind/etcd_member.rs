@@ -5,22 +5,16 @@
 //! is wrong after that: a member that lost its disk would form a cluster of its own, or never rejoin. So kpull finds out
 //! when it matters, and writes the answer to a file for etcd's unit.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use reqwest::Url;
-use schemars::JsonSchema;
-use serde::Deserialize;
 
-use crate::document::fields::{AbsolutePath, HumanDuration, is_plain};
-use crate::error::{Error, Exit, Result, code, nearest};
+use crate::document::fields::is_plain;
+use crate::error::{Exit, nearest};
 use crate::host::etcd::{Api, Client, Cluster, Failure, Member};
-use crate::kind::diff::Diff;
 use crate::kind::etcd_key::{PAUSE, cluster};
-use crate::kind::file::Ownership;
-use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, WatchedInput, Work};
+use crate::kind::prelude::*;
 use crate::net;
 
 /// The prefix of the line with the peer URL that the cluster knows.
@@ -240,7 +234,7 @@ impl EtcdMember {
             Some(member) => Ok(Operation::Move(member.clone())),
             // it has started, but has not reported its name yet
             None if list.iter().any(|member| is_here(&member)) => Ok(Operation::Write(certain)),
-            None => Err(Error::new(code::ETCD, format!("the cluster knows no member {}, and {} has data of one", self.name, self.data))
+            None => Err(error!(ETCD, "the cluster knows no member {}, and {} has data of one", self.name, self.data)
                 .because("it was taken out of the cluster, or the data is another cluster's")
                 .help(format!("look with `etcdctl member list`; when the data is not wanted any more, move {} away, and it joins anew", self.data))),
         }
@@ -357,8 +351,7 @@ impl EtcdMember {
         let itself = Cluster { endpoints, ..self.cluster.clone() };
         if work.host.etcd(&itself).map_err(Obstacle::Lasting)?.members().is_ok() {
             let at = lost.client_urls.join(", ");
-            let error =
-                Error::new(code::ETCD, format!("{} has no data here, and yet it runs and answers at {at}", self.name));
+            let error = error!(ETCD, "{} has no data here, and yet it runs and answers at {at}", self.name);
             return Err(Obstacle::Lasting(error.help(
                 "if that is another host, give this one another `name` and `peer_url`; if it is this host's own etcd, whose data was \
                  removed while it ran, stop it",
@@ -376,10 +369,7 @@ impl EtcdMember {
             true => "get the other members up, most of them at least; the next run goes on from here",
             false => "start the cluster on its founders first; the next run tries again",
         };
-        Error::new(code::ETCD, format!("{} waits for a running cluster to join", self.name))
-            .because(why)
-            .exit(Exit::Unhealthy)
-            .help(help)
+        error!(ETCD, "{} waits for a running cluster to join", self.name).because(why).exit(Exit::Unhealthy).help(help)
     }
 }
 

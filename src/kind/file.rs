@@ -1,20 +1,13 @@
 //! `[[file]]`: a file whose content is in the role, inline or under `files/`.
 
 use std::borrow::Cow;
-use std::path::Path;
 use std::sync::Arc;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-
-use crate::document::fields::{AbsolutePath, AccountName, Mode};
-use crate::error::{Error, Result, code};
-use crate::host::root::{Access, FileType, Meta};
-use crate::host::{Host, Missing, NoAccess};
-use crate::kind::diff::Diff;
-use crate::kind::prior_state::PriorState;
+use crate::document::fields::Mode;
+use crate::host::root::Meta;
+use crate::host::{Missing, NoAccess};
+use crate::kind::prelude::*;
 use crate::kind::validation::Validation;
-use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, Work};
 use crate::secret::fits;
 
 /// Fields of `[[file]]`. Exactly one of `content` and `source` is set.
@@ -191,7 +184,7 @@ pub(super) const MOVE_AWAY: &str = "move it away, or remove it with an [[absent]
 
 /// The error for a path where the host has something that the resource does not replace.
 pub(super) fn in_the_way(path: &Path, found: &str, wanted: &str) -> Error {
-    Error::new(code::FILE, format!("{} is {found}, and the role wants {wanted}", path.display()))
+    error!(FILE, "{} is {found}, and the role wants {wanted}", path.display())
 }
 
 /// The mode and owners that a role wants, by name.
@@ -296,7 +289,7 @@ pub(super) fn no_such_account(path: &Path, account: &Missing) -> Error {
         Missing::User(name) => ("passwd", name),
         Missing::Group(name) => ("group", name),
     };
-    Error::new(code::FILE, format!("{} can't be given to {account}: there is none on this host", path.display())).help(format!(
+    error!(FILE, "{} can't be given to {account}: there is none on this host", path.display()).help(format!(
         "`getent {database} {name}` has to show it: add a [[user]] or [[group]] to the role, or the [[package]] that makes it"
     ))
 }

@@ -1,17 +1,9 @@
 //! `[[filesystem]]`: a file system on a device that is empty. What is on a device is never overwritten or removed.
 
-use std::path::Path;
-use std::time::Duration;
-
-use schemars::JsonSchema;
-use serde::Deserialize;
-
-use crate::document::fields::{AbsolutePath, is_plain};
-use crate::error::{Error, Result, code};
+use crate::document::fields::is_plain;
 use crate::host::process::{Command, argv, run, run_if_there};
 use crate::host::root::Root;
-use crate::kind::prior_state::PriorState;
-use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, WatchedInput, Work};
+use crate::kind::prelude::*;
 
 /// How long blkid may take: a disk may have to start.
 const PROBE: Duration = Duration::from_secs(60);

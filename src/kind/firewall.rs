@@ -6,21 +6,15 @@ mod former;
 mod own;
 mod zones;
 
-use std::collections::BTreeSet;
-use std::path::Path;
-
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result, code, nearest};
-use crate::host::Host;
+use crate::error::nearest;
 use crate::host::firewalld::UNKNOWN_SERVICE;
 use crate::host::firewalld_age::Age;
 use crate::host::rich_rule::Part;
 use crate::host::zone::{Edit, Element, PortRange, Settings, Target, Traffic};
-use crate::kind::prior_state::PriorState;
-use crate::kind::{
-    About, Change, Claim, Effect, Fields, Item, Phase, Queries, Resource, Restorable, WatchedInput, Work,
-};
+use crate::kind::prelude::*;
+use crate::kind::{Effect, Queries};
 
 pub use define::Definition;
 pub use fields::FirewallFields;
@@ -219,7 +213,7 @@ impl Firewall {
             if known.contains(name) || catalog.iter().any(|item| item.about.paths().any(|path| path == file)) {
                 continue;
             }
-            let error = Error::new(code::FIREWALL, format!("firewalld knows no service `{name}`"));
+            let error = error!(FIREWALL, "firewalld knows no service `{name}`");
             return Err(match nearest(name, known.iter().map(String::as_str)) {
                 Some(near) => error.help(format!("did you mean `{near}`? {UNKNOWN_SERVICE}")),
                 None => error.help(UNKNOWN_SERVICE),
@@ -280,7 +274,7 @@ fn check_age(host: &Host, edits: &[Edit]) -> Result<()> {
 const FIREWALLD: [&str; 2] = ["package:firewalld", "unit:firewalld.service"];
 
 fn not_running() -> Error {
-    Error::new(code::FIREWALL, "firewalld is not running").help(
+    error!(FIREWALL, "firewalld is not running").help(
         "start it (`systemctl enable --now firewalld`), or add the [[package]] `firewalld` and a [[unit]] \
          `firewalld.service` with `enable = true` to the role",
     )

@@ -1,17 +1,11 @@
 //! `[[group]]`: a group of users. Its members are defined by `[[user]]`, or all by the group itself.
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-
-use crate::document::fields::AccountName;
-use crate::error::{Error, Result, code};
 use crate::host::account_files::{Tables, WantedGroup};
 use crate::host::accounts::{self, Database, GROUP};
 use crate::host::{Missing, useradd};
-use crate::kind::prior_state::PriorState;
+use crate::kind::prelude::*;
 use crate::kind::user::State;
 use crate::kind::user::members::{self, groups_of, members_of};
-use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, Work};
 
 /// Fields of `[[group]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -158,10 +152,7 @@ impl Resource for GroupMembers {
         for user in &missing {
             let is_known = work.host.with_accounts(|accounts| accounts.login(user))?.is_some();
             if !is_known && !work.may_make(&Missing::User(user.to_string())) {
-                return Err(Error::new(
-                    code::ACCOUNT,
-                    format!("{user} can't be in the group {}: there is no such user", self.group),
-                )
+                return Err(error!(ACCOUNT, "{user} can't be in the group {}: there is no such user", self.group)
                 .help(format!(
                     "`getent passwd {user}` has to show it: add a [[user]] to the role, or leave it out of `members`"
                 )));
@@ -174,7 +165,7 @@ impl Resource for GroupMembers {
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
         let mut tables = Tables::read(&work.host.root)?;
         if !tables.has_local_group(&self.group) {
-            return Err(Error::new(code::ACCOUNT, format!("the members of {} can't be changed here", self.group))
+            return Err(error!(ACCOUNT, "the members of {} can't be changed here", self.group)
                 .because(format!("it is not in {GROUP}: another service (LDAP, systemd-homed, …) has it"))
                 .help("change them there, or leave `members` out"));
         }

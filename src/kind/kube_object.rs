@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::error::{Context, Error, Exit, Result, code, mask};
+use crate::error::{Context, Error, Exit, Result, code, error, mask};
 use crate::host::kube::{Access, Answer, Kube, Name};
 use crate::host::process::{Command, Ended, argv, run};
 use crate::kind::diff::Diff;
@@ -149,7 +149,7 @@ impl KubeObject {
             return Ok(!matches!(kube.delete(&self.name)?, Answer::Silent(_)));
         }
         // for kubectl's caches
-        let home = tempfile::tempdir().context(code::KUBE, || "can't make a directory for kubectl".to_owned())?;
+        let home = tempfile::tempdir().context(code::KUBE, || "can't make a directory for kubectl")?;
         let env = [("HOME".to_owned(), home.path().display().to_string())];
         let flag = |name: &str, value: &dyn std::fmt::Display| format!("--{name}={value}");
         let argv = argv([
@@ -185,7 +185,7 @@ impl KubeObject {
 
     /// The error for something that did not appear in time.
     fn too_late(&self, later: Later) -> Error {
-        let failed = |why: &str| Error::new(code::KUBE, format!("{} can't be applied{why}", self.path(None)));
+        let failed = |why: &str| error!(KUBE, "{} can't be applied{why}", self.path(None));
         let Name { api_version, kind, .. } = &self.name;
         match later {
             Later::Answer(why) => failed("")
@@ -303,7 +303,7 @@ impl Resource for KubeObject {
                 }
                 (ObjectState::Missing | ObjectState::Unwanted, _) if done > ObjectChange::Nothing => {
                     let how = if self.absent { "deleted, and is there again" } else { "applied, and is gone again" };
-                    return Err(Error::new(code::KUBE, format!("{} was {how}", self.path(None)))
+                    return Err(error!(KUBE, "{} was {how}", self.path(None))
                         .help("see who else decides about it: an addon manager, an operator, another host"));
                 }
                 (ObjectState::Missing | ObjectState::Unwanted | ObjectState::Differs(..), Ok(kube)) => {

@@ -1,13 +1,11 @@
 //! `[[line]]`: one line in a file that others write too, or its absence.
 
 use fancy_regex::Regex;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
-use crate::document::fields::{AbsolutePath, is_plain};
-use crate::error::Result;
+use crate::document::fields::is_plain;
+use crate::kind::Presence;
 use crate::kind::edit::{EditedFile, FileEdit, Operation};
-use crate::kind::{Build, Fields, Presence, Resource};
+use crate::kind::prelude::*;
 
 /// Fields of `[[line]]`.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -6,6 +6,7 @@
 mod claim;
 pub mod diff;
 pub mod edit;
+mod prelude;
 pub mod prior_state;
 #[cfg(test)]
 pub mod testing;

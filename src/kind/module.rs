@@ -1,17 +1,9 @@
 //! `[[module]]`: a kernel module, loaded now and at each boot.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use schemars::JsonSchema;
-use serde::Deserialize;
-
-use crate::document::fields::{AbsolutePath, is_plain};
-use crate::error::{Context, Error, Result, code};
-use crate::host::Host;
+use crate::document::fields::is_plain;
+use crate::error::Context;
 use crate::host::process::{Command, argv, run};
-use crate::kind::file::File;
-use crate::kind::{About, Build, Change, Claim, Fields, Item, Phase, Resource, WatchedInput, Work};
+use crate::kind::prelude::*;
 
 /// Fields of `[[module]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -59,8 +51,7 @@ impl Module {
             return Ok(true);
         }
         // one that is built in and has no parameters shows nowhere else
-        let kernel =
-            nix::sys::utsname::uname().context(code::KERNEL, || "can't ask the kernel for its version".to_owned())?;
+        let kernel = nix::sys::utsname::uname().context(code::KERNEL, || "can't ask the kernel for its version")?;
         let path = format!("/lib/modules/{}/modules.builtin", kernel.release().to_string_lossy());
         let built_in = host.root.text(Path::new(&path))?;
         Ok(built_in.lines().any(|line| {

@@ -1,16 +1,10 @@
 //! `[[mount]]`: a file system that is mounted, now and at each boot: a mount unit of systemd, with an automount unit if asked for.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-
-use crate::document::fields::{AbsolutePath, HumanDuration};
-use crate::error::{Error, Result, code};
 use crate::host::unit_files;
+use crate::kind::prelude::*;
 use crate::kind::unit::UnitFields;
-use crate::kind::{About, Build, Change, Fields, Phase, Resource, WatchedInput, Work};
 use crate::read::unescaped;
 
 const FSTAB: &str = "/etc/fstab";

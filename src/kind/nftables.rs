@@ -1,15 +1,10 @@
 //! `[[nftables]]`: a table of the packet filter that a role owns, for hosts without firewalld.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::document::fields::AbsolutePath;
-use crate::error::Result;
-use crate::kind::file::File;
+use crate::kind::prelude::*;
 use crate::kind::unit::UnitFields;
 use crate::kind::validation::Validation;
-use crate::kind::{Build, Fields, Resource};
 use crate::text::display_as_serialized;
 
 /// Fields of `[[nftables]]`. Exactly one of `content` and `template` is set.

@@ -3,27 +3,19 @@
 
 mod orphan;
 
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IntoDeserializer};
 
 pub use self::orphan::{FormerHold, OrphanPackage, remove_together};
-use crate::document::fields::{AbsolutePath, is_plain};
-use crate::error::{Context, Error, Result, code};
-use crate::host::Host;
+use crate::document::fields::is_plain;
+use crate::error::Context;
 use crate::host::os::Image;
 use crate::host::packages::{Installed, Manager, Requirement, check_changeable};
 use crate::host::root::Fingerprint;
-use crate::kind::file::File;
-use crate::kind::prior_state::PriorState;
+use crate::kind::prelude::*;
 use crate::kind::repository::{KEYS, RepositoryFields};
-use crate::kind::{
-    About, Build, Change, Claim, Fields, Phase, Presence, Queries, Resource, Restorable, WatchedInput, Work,
-};
+use crate::kind::{Presence, Queries};
 
 /// What the claim on a package's hold is called; it is longer than that on the package, and so restored before.
 const HOLD: &str = "package-hold";
@@ -349,7 +341,7 @@ impl Resource for Package {
             Presence::Present => set.install(work, manager, &due),
             Presence::Absent => match manager.needed_by(&due)? {
                 others if others.is_empty() => manager.remove(&due, &[]),
-                others => Err(Error::new(code::PACKAGE, format!("can't remove {}", due.join(", ")))
+                others => Err(error!(PACKAGE, "can't remove {}", due.join(", "))
                     .because(format!("{} would go too", others.join(", ")))
                     .help("if they are to go as well, name them in the [[package]] that says `absent`")),
             },
@@ -403,8 +395,7 @@ fn refresh(work: &Work<'_>, manager: Manager) -> Result<bool> {
     for path in claims.filter_map(Claim::any_path) {
         sources.insert(path, work.host.root.seen(path)?);
     }
-    let sources =
-        serde_json::to_value(sources).context(code::PACKAGE, || "can't note the sources of packages".to_owned())?;
+    let sources = serde_json::to_value(sources).context(code::PACKAGE, || "can't note the sources of packages")?;
     let known = work.store.read::<serde_json::Value>(SOURCES)?.unwrap_or_else(|| serde_json::json!({}));
     if sources == known {
         return Ok(false);

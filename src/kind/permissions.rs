@@ -3,24 +3,17 @@
 mod former;
 mod rights;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::path::{Path, PathBuf};
-
-use schemars::JsonSchema;
-use serde::Deserialize;
+use std::collections::HashSet;
 
 pub use self::former::Managed;
 pub(super) use self::former::{Former, States};
 use self::rights::{AclEntry, Capabilities, NewMode};
-use crate::document::fields::{AbsolutePath, AccountName};
-use crate::error::{Error, Result, code, counted};
+use crate::error::counted;
 use crate::host::NoAccess;
-use crate::host::root::FileType;
 use crate::host::root::acl::{AccessList, Who};
 use crate::host::root::permissions::Permissions as State;
 use crate::kind::file::no_such_account;
-use crate::kind::prior_state::PriorState;
-use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, WatchedInput, Work};
+use crate::kind::prelude::*;
 
 /// Fields of `[[permissions]]`. What is left out stays as it is; at least one of the others is set.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -141,7 +134,7 @@ impl Resource for PermissionsFields {
         };
         match found {
             Some(FileType::File | FileType::Directory) => Ok(summary(&differences, self.recursive)),
-            Some(_) => Err(Error::new(code::FILE, format!("{} is neither a file nor a directory", self.path))
+            Some(_) => Err(error!(FILE, "{} is neither a file nor a directory", self.path)
                 .help("permissions belong to what a link leads to: name that path")),
             // in a tree, there is no package
             None if !work.host.is_live() => Ok(None),
@@ -210,7 +203,7 @@ impl PermissionsFields {
     }
 
     fn missing(&self) -> Error {
-        Error::new(code::FILE, format!("{} doesn't exist, so it can't be given a mode or an owner", self.path))
+        error!(FILE, "{} doesn't exist, so it can't be given a mode or an owner", self.path)
             .help("a package, a command or a unit makes it first: name it in `after`; or create it with a [[file]] or [[directory]], which have these fields too; if some hosts may lack it, set `ignore_missing = true`")
     }
 

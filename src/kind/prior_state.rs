@@ -1,21 +1,16 @@
 //! The state before a resource was applied, and the resource that restores it.
 
-use serde::{Deserialize, Serialize};
-
-use crate::document::fields::AbsolutePath;
-use crate::error::{Error, Result, code};
 use crate::host::packages::Manager;
-use crate::host::root::{Access, FileType};
 use crate::host::zone::{Edit, Element, Target};
 use crate::host::{selinux, settings};
 use crate::kind::absent::AbsentFields;
 use crate::kind::block::Block;
 use crate::kind::directory::Directory;
 use crate::kind::edit::{EditedFile, FileEdit, Undo};
-use crate::kind::file::{File, Ownership};
 use crate::kind::firewall::{self, Setting};
 use crate::kind::package::{FormerHold, OrphanPackage};
 use crate::kind::permissions::{Former, Managed};
+use crate::kind::prelude::*;
 use crate::kind::selinux::Selinux;
 use crate::kind::symlink::Symlink;
 use crate::kind::sysctl::Sysctl;
@@ -23,7 +18,6 @@ use crate::kind::system::System;
 use crate::kind::tree::Several;
 use crate::kind::unit::Unit;
 use crate::kind::user::{FormerKeys, Linger, Locked, Login, Members, Removal};
-use crate::kind::{Claim, Resource, Work};
 use crate::store::Store;
 
 /// The recorded state of one thing. Owners are numbers: their names may no longer exist when it is restored.
@@ -443,5 +437,5 @@ fn file(path: &str, content: Vec<u8>, wanted: Ownership, in_place: bool) -> Resu
 
 fn at(path: &str) -> Result<AbsolutePath> {
     AbsolutePath::try_from(path.to_owned())
-        .map_err(|why| Error::new(code::FILE, "the recorded prior state can't be read").because(why))
+        .map_err(|why| error!(FILE, "the recorded prior state can't be read").because(why))
 }

@@ -1,20 +1,18 @@
 //! `[[probe]]`: a health check. It changes nothing; when it fails for too long, the run ends with exit code 3.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use minijinja::value::{Serde, Value};
 use reqwest::Url;
-use schemars::JsonSchema;
-use serde::Deserialize;
 
-use crate::document::fields::{AbsolutePath, HumanDuration, is_argv};
-use crate::error::{Result, visible};
-use crate::host::Host;
+use crate::document::fields::is_argv;
+use crate::error::visible;
 use crate::host::process::{Command, Ended, run};
 use crate::host::unit_files::is_template;
 use crate::host::web::{self, Question, Reply};
+use crate::kind::Gate;
 use crate::kind::etcd_key::client_pair;
-use crate::kind::{About, Build, Change, Fields, Gate, Phase, Resource, Work};
+use crate::kind::prelude::*;
 use crate::template::Expression;
 use crate::text::shortened;
 

@@ -3,13 +3,8 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-
-use crate::document::fields::{AbsolutePath, is_plain};
-use crate::error::{Error, Result};
-use crate::kind::file::{File, Ownership};
-use crate::kind::{Build, Fields, Resource};
+use crate::document::fields::is_plain;
+use crate::kind::prelude::*;
 
 /// Fields of `[[repository]]`. Exactly one of `key` and `key_text` is set. Packages are always verified: there is no field to turn it off.
 #[derive(Debug, Deserialize, JsonSchema)]

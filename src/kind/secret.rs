@@ -1,21 +1,14 @@
 //! `[[secret]]`: a secret as a file, or as a systemd credential of a unit.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::document::fields::{AbsolutePath, AccountName, Mode, is_plain};
-use crate::error::{Error, Result, code};
+use crate::document::fields::{Mode, is_plain};
 use crate::host::NoAccess;
 use crate::host::process::{Command, argv, run, run_if_there};
-use crate::host::root::{Access, FileType, Root};
+use crate::host::root::Root;
 use crate::host::unit_files::ETC;
-use crate::kind::file::{File, Ownership};
+use crate::kind::prelude::*;
 use crate::kind::unit::UnitName;
-use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, WatchedInput, Work};
 use crate::secret::Secret;
 
 /// Where systemd looks for credentials.

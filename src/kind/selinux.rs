@@ -1,14 +1,10 @@
 //! `[[selinux]]`: a boolean of SELinux's policy, or the type of ports or files.
 
-use schemars::JsonSchema;
-use serde::Deserialize;
 use serde_json::json;
 
-use crate::error::{Error, Result, code};
 use crate::host::selinux::{self, BOOLEANS, Ports, RESTORE, Setting};
 use crate::kind::command::CommandFields;
-use crate::kind::prior_state::PriorState;
-use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, WatchedInput, Work};
+use crate::kind::prelude::*;
 
 /// Fields of `[[selinux]]`: `boolean` with `on`, or `port` or `fcontext` with `type`.
 #[derive(Debug, Deserialize, JsonSchema)]

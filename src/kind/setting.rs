@@ -5,14 +5,11 @@ mod json;
 mod toml;
 mod yaml;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::document::fields::AbsolutePath;
-use crate::error::Result;
+use crate::kind::Presence;
 use crate::kind::edit::{EditedFile, FileEdit, Hunk, Operation};
-use crate::kind::{Build, Fields, Presence, Resource};
+use crate::kind::prelude::*;
 
 /// How many places are tried to restore former lines.
 const TRIES: usize = 256;

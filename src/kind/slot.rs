@@ -1,17 +1,11 @@
 //! `[[slot]]`: a lock that one host holds at a time. A host acquires it before it interrupts a unit, and releases it when
 //! the unit is healthy again.
 
-use std::time::Duration;
-
-use schemars::JsonSchema;
-use serde::Deserialize;
-
-use crate::document::fields::{AbsolutePath, HumanDuration, is_plain};
-use crate::error::Result;
+use crate::document::fields::is_plain;
 use crate::host::etcd::Cluster;
 use crate::host::fleetlock::FleetLock;
 use crate::kind::etcd_key::cluster;
-use crate::kind::{About, Build, Change, Fields, Phase, Resource, Work};
+use crate::kind::prelude::*;
 
 /// Fields of `[[slot]]`.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -5,18 +5,9 @@
 
 mod file;
 
-use std::path::Path;
-use std::time::Duration;
-
-use schemars::JsonSchema;
-use serde::Deserialize;
-
-use crate::document::fields::AbsolutePath;
-use crate::error::{Result, counted};
-use crate::host::Host;
+use crate::error::counted;
 use crate::host::process::{Command, argv, run};
-use crate::kind::diff::Diff;
-use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, WatchedInput, Work};
+use crate::kind::prelude::*;
 use crate::read::unescaped;
 use file::{Size, SwapFile};
 

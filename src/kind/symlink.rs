@@ -1,16 +1,8 @@
 //! `[[symlink]]`: a symbolic link; its target need not exist.
 
-use std::path::{Path, PathBuf};
-
-use schemars::JsonSchema;
-use serde::Deserialize;
-
-use crate::document::fields::AbsolutePath;
-use crate::error::Result;
-use crate::host::root::FileType;
 use crate::host::unit_files::straight;
 use crate::kind::file::{MOVE_AWAY, in_the_way};
-use crate::kind::{About, Build, Change, Fields, Phase, Resource, Work};
+use crate::kind::prelude::*;
 
 /// Fields of `[[symlink]]`.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -1,20 +1,11 @@
 //! `[[sysctl]]`: a kernel setting, in `/etc/sysctl.d` for the next boot and in `/proc/sys` for now.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-
-use crate::document::fields::AbsolutePath;
-use crate::error::{Error, Result, code};
 use crate::host::root::Root;
 use crate::host::unit_files::straight;
-use crate::kind::file::File;
 use crate::kind::module::Module;
-use crate::kind::prior_state::PriorState;
-use crate::kind::{About, Build, Change, Claim, Fields, Item, Phase, Resource, Restorable, WatchedInput, Work};
+use crate::kind::prelude::*;
 
 /// Fields of `[[sysctl]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -152,7 +143,7 @@ impl Sysctl {
             None => return Err(self.unknown()),
         }
         work.host.root.overwrite(&self.live, format!("{}\n", self.value).as_bytes()).map_err(|error| {
-            Error::new(code::KERNEL, format!("the kernel doesn't take `{}` for {}", self.value, self.name))
+            error!(KERNEL, "the kernel doesn't take `{}` for {}", self.value, self.name)
                 .because(error)
                 .help("check what the value may be; in a container many settings belong to the host")
         })?;
@@ -166,7 +157,7 @@ impl Sysctl {
     }
 
     fn unknown(&self) -> Error {
-        Error::new(code::KERNEL, format!("this kernel has no setting {}", self.name)).help(
+        error!(KERNEL, "this kernel has no setting {}", self.name).help(
             "check the spelling (`sysctl -a` lists them); if a module brings it, add a [[module]] that comes before; \
              if some hosts may lack it, set `ignore_missing = true`",
         )

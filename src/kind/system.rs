@@ -3,19 +3,9 @@
 //! The services of systemd (hostnamed, timedated, localed) write the files and make others take notice. Where there is none, kpull
 //! writes the files itself.
 
-use std::path::Path;
-use std::time::Duration;
-
-use schemars::JsonSchema;
-use serde::Deserialize;
-
-use crate::error::{Error, Result, code};
-use crate::host::Host;
 use crate::host::process::{Command, argv, run};
-use crate::host::root::{Access, FileType};
 use crate::host::settings::Setting;
-use crate::kind::prior_state::PriorState;
-use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, WatchedInput, Work};
+use crate::kind::prelude::*;
 
 const ZONES: &str = "/usr/share/zoneinfo/";
 /// Debian's programs read the name of the zone here too.
@@ -181,7 +171,7 @@ impl Resource for System {
         if let (Setting::Timezone, Some(zone)) = (self.setting, &self.value)
             && host.root.meta(Path::new(&format!("{ZONES}{zone}")))?.is_none()
         {
-            return Err(Error::new(code::FILE, format!("this host has no time zone {zone}"))
+            return Err(error!(FILE, "this host has no time zone {zone}")
                 .help("check the name with `timedatectl list-timezones`, or install `tzdata` with a [[package]]"));
         }
         if let Some(value) = self.value.as_deref().filter(|_| host.is_live()) {

@@ -1,13 +1,8 @@
 //! `[[template]]`: a file whose content is rendered from the role's `templates/` with the host's variables.
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-
-use crate::document::fields::{AbsolutePath, AccountName, Mode};
-use crate::error::Result;
-use crate::kind::file::{File, Ownership};
+use crate::document::fields::Mode;
+use crate::kind::prelude::*;
 use crate::kind::validation::Validation;
-use crate::kind::{Build, Fields, Resource};
 
 /// Fields of `[[template]]`.
 #[derive(Debug, Deserialize, JsonSchema)]

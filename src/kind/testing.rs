@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::document::{Doc, Pin};
-use crate::error::{Error, Result, code};
+use crate::error::{Error, Result, error};
 use crate::host::Host;
 use crate::kind::{Build, Change, Entry, Fields, Resource, Work, build_as, find};
 use crate::pki::AuthorityFields;
@@ -37,7 +37,7 @@ impl RoleFiles {
 impl Build for RoleFiles {
     fn file(&self, _: &str, name: &str) -> Result<Arc<[u8]>> {
         let content = self.files.get(name).map(|content| content.as_slice().into());
-        content.ok_or_else(|| Error::new(code::OTHER, format!("there is no {name}")))
+        content.ok_or_else(|| error!(OTHER, "there is no {name}"))
     }
 
     fn files_below(&self, field: &str, name: &str) -> Result<Vec<String>> {
@@ -57,7 +57,7 @@ impl Build for RoleFiles {
     }
 
     fn artifact(&self, name: &str) -> Result<Pin> {
-        Err(Error::new(code::OTHER, format!("the artifact `{name}` is not pinned")))
+        Err(error!(OTHER, "the artifact `{name}` is not pinned"))
     }
 
     fn host(&self) -> &str {
@@ -69,7 +69,7 @@ impl Build for RoleFiles {
     }
 
     fn authority(&self, name: &str) -> Result<&AuthorityFields> {
-        Err(Error::new(code::OTHER, format!("there is no authority `{name}`")))
+        Err(error!(OTHER, "there is no authority `{name}`"))
     }
 
     fn may_lack(&self) -> bool {
@@ -86,7 +86,7 @@ impl Build for RoleFiles {
     }
 
     fn invalid(&self, field: &str, why: &str) -> Error {
-        Error::new(code::OTHER, format!("`{field}`: {why}"))
+        error!(OTHER, "`{field}`: {why}")
     }
 }
 

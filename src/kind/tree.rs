@@ -2,18 +2,12 @@
 
 mod exclusive;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-
 pub(super) use self::exclusive::{Exclusive, Several};
-use crate::document::fields::{AbsolutePath, AccountName, Mode};
-use crate::error::Result;
+use crate::document::fields::Mode;
 use crate::kind::directory::Directory;
-use crate::kind::file::{File, Ownership};
-use crate::kind::{Build, Fields, Resource};
+use crate::kind::prelude::*;
 
 /// Fields of `[[tree]]`.
 #[derive(Debug, Deserialize, JsonSchema)]

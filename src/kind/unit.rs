@@ -6,23 +6,13 @@ mod links;
 mod listen;
 mod quadlet;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
-use schemars::JsonSchema;
-use serde::Deserialize;
-
 use self::check::Check;
 pub use self::fields::{UnitFields, UnitName};
 pub use self::listen::Listen;
-use crate::error::{Error, Result, code};
-use crate::host::Host;
-use crate::host::root::Access;
 use crate::host::unit_files::{self, ETC, Found, Own};
-use crate::kind::prior_state::{PriorState, PriorUnit};
-use crate::kind::{
-    About, Change, Claim, Fields, Item, Phase, Queries, Resource, Restorable, Trigger, WatchedInput, Work,
-};
+use crate::kind::prelude::*;
+use crate::kind::prior_state::PriorUnit;
+use crate::kind::{Queries, Trigger};
 
 /// The state that a role wants a unit in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -221,7 +211,7 @@ impl Unit {
 
     /// The error for a unit that does not exist.
     fn missing(&self, host: &Host) -> Result<Error> {
-        let error = Error::new(code::UNIT, format!("there is no unit {}: no file and no package gives it", self.name));
+        let error = error!(UNIT, "there is no unit {}: no file and no package gives it", self.name);
         if self.made_from.is_some() {
             return Ok(error.help(
                 "`/usr/lib/systemd/system-generators/podman-system-generator -dryrun` shows why podman makes none",
@@ -353,7 +343,7 @@ impl Resource for Unit {
             return Ok(Some(Trigger::Reload));
         }
         if details.refuses_stop && self.refuses_stop() != Some(false) {
-            let error = Error::new(code::UNIT, format!("{} can't be restarted: it refuses to be stopped", self.name));
+            let error = error!(UNIT, "{} can't be restarted: it refuses to be stopped", self.name);
             let dropin =
                 "let it be, with a drop-in: `[unit.dropins]`, `\"10-stop.conf\" = \"[Unit]\\nRefuseManualStop=no\\n\"`";
             return Err(error.because("its file says RefuseManualStop=yes").help(match details.can_reload {

@@ -8,27 +8,17 @@ mod login;
 pub(super) mod members;
 mod removal;
 
-use std::path::Path;
-
-use schemars::JsonSchema;
-use serde::Deserialize;
-
 pub use self::keys::{AuthorizedKeys, FormerKeys};
 pub use self::linger::Linger;
 pub use self::login::{Expiry, Login};
 pub use self::members::Members;
 pub use self::removal::{Locked, Removal};
-use crate::document::fields::{AbsolutePath, AccountName};
-use crate::error::{Error, Result, code};
 use crate::host::account_files::{Tables, WantedUser};
 use crate::host::accounts::{self, Database};
 use crate::host::process::argv;
-use crate::host::root::{Access, FileType};
 use crate::host::{home, useradd};
-use crate::kind::file::{File, Ownership};
-use crate::kind::prior_state::PriorState;
+use crate::kind::prelude::*;
 use crate::kind::validation::Validation;
-use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, WatchedInput, Work};
 
 /// Whether an account exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -244,7 +234,7 @@ impl UserFields {
             }
         })?;
         match self.name.why_not_new().filter(|_| !tables.has_user(&self.name)) {
-            Some(why) => Err(Error::new(code::ACCOUNT, format!("there is no user {}, and none can be made: {why}", self.name)).help(
+            Some(why) => Err(error!(ACCOUNT, "there is no user {}, and none can be made: {why}", self.name).help(
                 format!(
                     "`getent passwd {}` has to show it: set up the service that has it first, or give the user another name",
                     self.name
@@ -272,7 +262,7 @@ impl UserFields {
             // on some hosts, /home or a home in it is a link
             Some(FileType::Directory | FileType::Link) => Ok(None),
             Some(FileType::File | FileType::Special) => {
-                Err(Error::new(code::ACCOUNT, format!("{home}, the home of {}, is not a directory", self.name))
+                Err(error!(ACCOUNT, "{home}, the home of {}, is not a directory", self.name)
                     .help("move it away, or set another `home`, or `create_home = false`"))
             }
         }
@@ -303,7 +293,7 @@ impl UserFields {
 }
 
 pub(super) fn no_group(user: &str, group: &str) -> Error {
-    Error::new(code::ACCOUNT, format!("{user} can't be in the group {group}: there is no such group")).help(format!(
+    error!(ACCOUNT, "{user} can't be in the group {group}: there is no such group").help(format!(
         "`getent group {group}` has to show it: add a [[group]] to the role, or the [[package]] that makes it"
     ))
 }

@@ -1,16 +1,9 @@
 //! `[[validate]]`: a program that must accept several files together before the first of them is changed.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
-use schemars::JsonSchema;
-use serde::Deserialize;
-
-use crate::document::fields::{AbsolutePath, is_argv};
-use crate::error::{Result, code};
+use crate::document::fields::is_argv;
 use crate::host::process::{Command, run};
-use crate::host::{Host, view};
-use crate::kind::{About, Build, Change, Fields, Item, Phase, Resource, WatchedInput, Work};
+use crate::host::view;
+use crate::kind::prelude::*;
 use crate::store::{Pause, Store};
 
 /// When the program is ended.

@@ -1,13 +1,8 @@
 //! `validate`: the program that must accept a file before the file replaces the old one.
 
-use std::path::Path;
-use std::time::Duration;
-
 use crate::document::fields::is_argv;
-use crate::error::{Result, code};
 use crate::host::process::{Command, Ended, Output, run};
-use crate::host::root::Access;
-use crate::kind::{Build, Work};
+use crate::kind::prelude::*;
 
 /// What stands for the path of the temporary file among a program's arguments.
 const NEW: &str = "%s";

@@ -2,7 +2,7 @@
 
 use reqwest::Url;
 
-use crate::error::{Error, Result, code};
+use crate::error::{Result, error};
 
 /// Parses the address of a web server or of something on it. Credentials in an address would appear in logs and in `kpull.toml`, so
 /// they are refused; so is a query, which may have a token.
@@ -12,7 +12,7 @@ pub fn parse(url: &str) -> Result<Url> {
         let (scheme, rest) = bare.split_once("://").unwrap_or(("", bare));
         let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
         let bare = if scheme.is_empty() { rest.to_owned() } else { format!("{scheme}://{rest}") };
-        Error::new(code::NET, format!("`{bare}` {why}"))
+        error!(NET, "`{bare}` {why}")
     };
     let parsed = Url::parse(url)
         .map_err(|why| wrong("is not an address").because(why).help("write it out, such as https://HOST/DIRECTORY"))?;
@@ -31,9 +31,8 @@ pub fn parse(url: &str) -> Result<Url> {
 
 /// Parses any address.
 pub(crate) fn read(url: &str) -> Result<Url> {
-    Url::parse(url).map_err(|why| {
-        Error::new(code::NET, "an address can't be read").because(why).help("write it as https://HOST/PATH")
-    })
+    Url::parse(url)
+        .map_err(|why| error!(NET, "an address can't be read").because(why).help("write it as https://HOST/PATH"))
 }
 
 /// An address for messages: without credentials, query and fragment.
@@ -58,7 +57,7 @@ pub fn below<'a>(base: &Url, names: impl IntoIterator<Item = &'a str>) -> Result
     let mut url = base.clone();
     match url.path_segments_mut() {
         Ok(mut path) => path.pop_if_empty().extend(names),
-        Err(()) => return Err(Error::new(code::NET, format!("`{}` has no path", shown(base)))),
+        Err(()) => return Err(error!(NET, "`{}` has no path", shown(base))),
     };
     Ok(url)
 }

@@ -12,7 +12,7 @@ use super::failure::{Failure, Retryable, retry, retry_after, root_cause};
 use super::options::{Credentials, LoadedOptions, Options};
 use super::reply::{Kind, Pace, Reply, SLOWEST};
 use super::{read, shown};
-use crate::error::{Error, Result, code};
+use crate::error::{Error, Result, error};
 
 /// Redirects that one request follows at most.
 const REDIRECTS: usize = 5;
@@ -142,7 +142,7 @@ impl Client {
             return Ok(reply);
         }
         let range = reply.header(&header::CONTENT_RANGE).unwrap_or("nothing");
-        Err(Error::new(code::NET, format!("GET {}: the server sent another part than asked for", shown(&url)))
+        Err(error!(NET, "GET {}: the server sent another part than asked for", shown(&url))
             .because(format!("Content-Range: {range}")))
     }
 
@@ -171,8 +171,7 @@ impl Client {
         let body = Some(body.into_bytes());
         let reply = self.send(&Request { url: &url, home: &url, headers, method: Method::POST, body })?;
         if reply.kind == Kind::Missing {
-            return Err(Error::new(code::NET, format!("POST {}: nobody is there to take it", shown(&url)))
-                .help("check the address"));
+            return Err(error!(NET, "POST {}: nobody is there to take it", shown(&url)).help("check the address"));
         }
         Ok(())
     }
@@ -228,14 +227,14 @@ impl Client {
             return Ok(Reply { kind, etag, length, url, body: answer, pace, until: self.until });
         }
         Err(Failure::permanent(
-            Error::new(code::NET, format!("GET {}: more than {REDIRECTS} redirects", shown(request.url)))
+            error!(NET, "GET {}: more than {REDIRECTS} redirects", shown(request.url))
                 .help("write the address that they should lead to"),
         ))
     }
 
     /// The failure for a status.
     fn refusal(&self, what: &str, status: StatusCode, answer: &Response) -> Failure {
-        let error = Error::new(code::NET, format!("{what}: the server answered {status}"));
+        let error = error!(NET, "{what}: the server answered {status}");
         let later = Retryable::Later(retry_after(answer));
         let help = match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => match self.loaded.credentials {
@@ -266,8 +265,7 @@ impl Client {
 
 /// The target of a redirect, unless that is less secure.
 fn redirected(what: &str, from: &Url, answer: &Response) -> Result<Url, Failure> {
-    let refused =
-        |why: String| Failure::permanent(Error::new(code::NET, format!("{what}: the server redirects {why}")));
+    let refused = |why: String| Failure::permanent(error!(NET, "{what}: the server redirects {why}"));
     let location = answer.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
     let Some(Ok(mut to)) = location.map(|location| from.join(location)) else {
         return Err(refused("to nowhere".into()));
@@ -283,11 +281,11 @@ fn redirected(what: &str, from: &Url, answer: &Response) -> Result<Url, Failure>
 }
 
 fn bad_header(why: header::InvalidHeaderValue) -> Error {
-    Error::new(code::NET, "a request can't be written").because(why)
+    error!(NET, "a request can't be written").because(why)
 }
 
 fn unusable(why: &reqwest::Error) -> Error {
-    Error::new(code::NET, "the files for TLS can't be used")
+    error!(NET, "the files for TLS can't be used")
         .because(root_cause(why))
         .help("`client_key` must be the key of the first certificate in `client_cert`, and `ca` an authority")
 }

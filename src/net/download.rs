@@ -10,7 +10,7 @@ use nix::libc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::error::{Context, Error, Result, code};
+use crate::error::{Context, Error, Result, code, error};
 use crate::net::writeback::Writeback;
 use crate::net::{Conditions, Download, Get, Kind, from_io};
 use crate::read;
@@ -99,9 +99,7 @@ pub fn download_any(
             }
         }
     }
-    Err(Error::new(code::NET, format!("the artifact {} can't be had", wanted.name))
-        .because(failures.join("; "))
-        .passing())
+    Err(error!(NET, "the artifact {} can't be had", wanted.name).because(failures.join("; ")).passing())
 }
 
 /// The origin of a partial download, in a file beside it: it is continued from the same address only if the server has the same state.
@@ -176,7 +174,7 @@ fn attempt(
     let too_large = |announced: Option<u64>| {
         let bytes = announced.map_or_else(|| format!("more than {limit}"), |bytes| bytes.to_string());
         if wanted.size.is_some() {
-            return Error::new(code::NET, format!("{url} has more than the {limit} bytes that are expected"));
+            return error!(NET, "{url} has more than the {limit} bytes that are expected");
         }
         let what = format!("{url} has {bytes} bytes, and {limit} are the most of a file whose size is not known");
         Error::new(code::NET, what).help("set `size = BYTES` beside its pin in artifacts.toml: `kpull pin` writes it")
@@ -217,7 +215,7 @@ fn attempt(
     if let (Some(size), Some(announced)) = (wanted.size, announced)
         && size != announced
     {
-        let error = Error::new(code::NET, format!("{url} has {announced} bytes, and {size} are pinned"));
+        let error = error!(NET, "{url} has {announced} bytes, and {size} are pinned");
         return fault(error, listener);
     }
     if announced.is_some_and(|announced| announced > limit) {
@@ -253,7 +251,7 @@ fn attempt(
     }
     if let Some(size) = wanted.size.filter(|size| done < *size) {
         // without an announced length, a complete body can't be distinguished from an aborted one: the next run continues
-        return Err(Error::new(code::NET, format!("{url} ended after {done} of {size} bytes")).passing());
+        return Err(error!(NET, "{url} ended after {done} of {size} bytes").passing());
     }
     let sha256 = hex::encode(hasher.finalize());
     if let Some(pinned) = wanted.sha256.filter(|pinned| *pinned != sha256) {
@@ -307,7 +305,7 @@ fn ask(net: &dyn Get, url: &str, resumes: Option<(u64, PartialDownload)>) -> Res
     let answer = net.get(url, &conditions).map_err(Error::passing)?;
     match answer.kind {
         Kind::Ok | Kind::Partial => Ok(answer),
-        _ => Err(Error::new(code::MISSING, format!("{url} is not there")).passing()),
+        _ => Err(error!(MISSING, "{url} is not there").passing()),
     }
 }
 

@@ -7,7 +7,7 @@ use reqwest::blocking::Response;
 use reqwest::header;
 use rustls::{AlertDescription, CertificateError};
 
-use crate::error::{Error, Result, chain, code};
+use crate::error::{Error, Result, chain, error};
 
 /// The pause before the first retry, in milliseconds; it doubles with each.
 const FIRST_PAUSE: u64 = 250;
@@ -45,7 +45,7 @@ impl Failure {
             return Self::of_tls(&what, tls);
         }
         let is = |check: fn(&reqwest::Error) -> bool| request.is_some_and(check);
-        let error = |problem: &str| Error::new(code::NET, format!("{what}: {problem}"));
+        let error = |problem: &str| error!(NET, "{what}: {problem}");
         if is(reqwest::Error::is_builder) {
             return Self::permanent(error("the request can't be made").because(cause));
         }
@@ -104,7 +104,7 @@ impl Failure {
             ),
             _ => (why.to_string(), "does the server speak TLS 1.2 or 1.3 on this port?"),
         };
-        Self::permanent(Error::new(code::NET, format!("{what}: TLS failed")).because(problem).help(help))
+        Self::permanent(error!(NET, "{what}: TLS failed").because(problem).help(help))
     }
 }
 

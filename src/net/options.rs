@@ -8,7 +8,7 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result, code};
+use crate::error::{Result, error};
 use crate::read;
 
 /// The default timeout in seconds of a connection, and of each wait for more bytes.
@@ -46,16 +46,14 @@ impl Options {
             _ => None,
         };
         if let Some((set, unset)) = half {
-            return Err(Error::new(code::NET, format!("`{set}` is set without `{unset}`"))
+            return Err(error!(NET, "`{set}` is set without `{unset}`")
                 .help(format!("a client certificate needs both: set `{unset}` too, to a PEM file")));
         }
         if self.bearer.is_some() && self.basic.is_some() {
-            return Err(
-                Error::new(code::NET, "`bearer` and `basic` are both set").help("keep the one that the server wants")
-            );
+            return Err(error!(NET, "`bearer` and `basic` are both set").help("keep the one that the server wants"));
         }
         if self.timeout == Some(0) {
-            return Err(Error::new(code::NET, "`timeout` is 0 seconds").help("leave it out for 20 seconds"));
+            return Err(error!(NET, "`timeout` is 0 seconds").help("leave it out for 20 seconds"));
         }
         Ok(())
     }
@@ -81,7 +79,7 @@ impl Options {
             (None, Some(file)) => {
                 let text = secret("basic", file)?;
                 let (user, password) = text.split_once(':').ok_or_else(|| {
-                    Error::new(code::NET, format!("`basic`: {} has no `:` in it", file.display()))
+                    error!(NET, "`basic`: {} has no `:` in it", file.display())
                         .help("write it as one line, USER:PASSWORD")
                 })?;
                 Credentials::Basic { user: user.to_owned(), password: password.to_owned() }
@@ -135,7 +133,7 @@ impl Credentials {
 /// Reads the file of an option.
 fn named(option: &str, file: &Path) -> Result<Vec<u8>> {
     read::named(file).map_err(|why| {
-        Error::new(code::NET, format!("`{option}`: {} can't be read", file.display()))
+        error!(NET, "`{option}`: {} can't be read", file.display())
             .because(why)
             .help(format!("put the file there, or correct `{option}`"))
     })
@@ -143,7 +141,7 @@ fn named(option: &str, file: &Path) -> Result<Vec<u8>> {
 
 /// The credentials in a file of one line, which must not appear in messages.
 fn secret(file: &Path, content: Vec<u8>) -> Result<String> {
-    let wrong = |why| Error::new(code::NET, format!("{} {why}", file.display()));
+    let wrong = |why| error!(NET, "{} {why}", file.display());
     let text = String::from_utf8(content).map_err(|_| wrong("is not text"))?;
     match text.trim() {
         "" => Err(wrong("is empty").help("write the credentials into it, as one line")),
@@ -159,7 +157,7 @@ fn certificates(file: &Path, pem: &[u8]) -> Result<String> {
     match reqwest::Certificate::from_pem_bundle(pem) {
         // text around the certificates may have any encoding
         Ok(found) if !found.is_empty() => Ok(String::from_utf8_lossy(pem).into_owned()),
-        _ => Err(Error::new(code::NET, format!("{} has no certificate in it", file.display()))
+        _ => Err(error!(NET, "{} has no certificate in it", file.display())
             .help("it must be PEM: -----BEGIN CERTIFICATE-----")),
     }
 }
@@ -168,7 +166,7 @@ fn certificates(file: &Path, pem: &[u8]) -> Result<String> {
 fn identity(cert: (&Path, &[u8]), key: (&Path, &[u8])) -> Result<String> {
     let cert = certificates(cert.0, cert.1)?;
     if PrivateKeyDer::from_pem_slice(key.1).is_err() {
-        return Err(Error::new(code::NET, format!("{} has no private key in it", key.0.display()))
+        return Err(error!(NET, "{} has no private key in it", key.0.display())
             .help("it must be PEM without a passphrase: -----BEGIN PRIVATE KEY-----"));
     }
     Ok([&*cert, "\n", &*String::from_utf8_lossy(key.1)].concat())

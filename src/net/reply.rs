@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
 use super::shown;
-use crate::error::{Error, Result, code};
+use crate::error::{Error, Result, code, error};
 
 /// The minimum bytes per second over one timeout: a server that sends a byte now and then could otherwise block the host for
 /// years.
@@ -140,7 +140,7 @@ impl Read for Reply {
 
 /// The error for a download that is too slow.
 pub(crate) fn too_slow(url: &Url, why: &str) -> Error {
-    Error::new(code::NET, format!("GET {}: the answer comes too slowly", shown(url))).because(why).help(
+    error!(NET, "GET {}: the answer comes too slowly", shown(url)).because(why).help(
         "use a source that is nearer, or `timeout = SECONDS` to allow for longer pauses and three times as long in all",
     )
 }
@@ -164,5 +164,5 @@ pub fn read_all(mut reply: Reply, max: u64) -> Result<Vec<u8>> {
 
 /// The [`Error`] inside a read failure of a [`Reply`].
 pub fn from_io(why: io::Error) -> Error {
-    why.downcast::<Error>().unwrap_or_else(|why| Error::new(code::NET, "reading an answer failed").because(why))
+    why.downcast::<Error>().unwrap_or_else(|why| error!(NET, "reading an answer failed").because(why))
 }

@@ -11,7 +11,7 @@ use rcgen::{
 use rustls::pki_types::CertificateDer;
 use ssh_key::rand_core::{OsRng, RngCore as _};
 
-use crate::error::{Context, Error, Result, code};
+use crate::error::{Context, Error, Result, code, error};
 use crate::pki::{AuthorityFields, Certificate, CertificateRequest, KeyType, PrivateKey, Revoked, Usage};
 
 /// A time for rcgen, in whole seconds. A macro, since the type has no public name.
@@ -49,11 +49,7 @@ impl Authority {
     /// An existing authority. Fails if the key is not that of the certificate.
     pub fn new(name: &str, certificate: Certificate, key: PrivateKey) -> Result<Self> {
         if certificate.public != key.public() {
-            return Err(Error::new(
-                code::PKI,
-                format!("the key of the authority {name} is not that of its certificate"),
-            )
-            .help(format!(
+            return Err(error!(PKI, "the key of the authority {name} is not that of its certificate").help(format!(
                 "pki/{name}.pem and secrets/pki/{name}.key.age belong together: take both from one commit"
             )));
         }

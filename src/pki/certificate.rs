@@ -7,7 +7,7 @@ use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_PKC
 use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
 use x509_parser::x509::{AttributeTypeAndValue, SubjectPublicKeyInfo};
 
-use crate::error::{Error, Result, code};
+use crate::error::{Result, error};
 use crate::pki::{CertificateRequest, KeyType, Usage};
 use crate::text::block;
 
@@ -48,7 +48,7 @@ impl Certificate {
     /// Reads all certificates of a PEM file, which must have at least one; `file` is its name in messages.
     pub fn bundle(file: &str, bytes: &[u8]) -> Result<Vec<Self>> {
         let unreadable = |why: String| {
-            Error::new(code::PKI, format!("{file} can't be read"))
+            error!(PKI, "{file} can't be read")
                 .because(why)
                 .help("it must contain certificates in PEM; if you remove it, `kpull pki issue` issues it again")
         };
@@ -63,10 +63,7 @@ impl Certificate {
                 x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|error| unreadable(error.to_string()))?;
             found.push(Self::read(pem, block.contents).map_err(unreadable)?);
         }
-        match found.is_empty() {
-            true => Err(unreadable("there is no certificate in it".into())),
-            false => Ok(found),
-        }
+        if found.is_empty() { Err(unreadable("there is no certificate in it".into())) } else { Ok(found) }
     }
 
     /// Reads the first certificate of a PEM file.

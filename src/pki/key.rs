@@ -10,7 +10,7 @@ use serde::Deserialize;
 use ssh_key::rand_core::OsRng;
 use zeroize::Zeroizing;
 
-use crate::error::{Context, Error, Result, code};
+use crate::error::{Context, Result, code, error};
 
 /// The type of a certificate's key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -64,7 +64,7 @@ impl PrivateKey {
     pub fn from_pem(name: &str, pem: &[u8]) -> Result<Self> {
         // the parser's message could contain parts of the key
         let unusable = || {
-            Error::new(code::PKI, format!("{name} is not a usable private key"))
+            error!(PKI, "{name} is not a usable private key")
                 .help("it must be PKCS#8 in PEM, as `openssl pkcs8 -topk8 -nocrypt` writes it")
         };
         let text = std::str::from_utf8(pem).map_err(|_| unusable())?;

@@ -176,8 +176,5 @@ pub fn bad_name(name: &str) -> Option<&'static str> {
 
 /// Why an authority can't have this name: as for certificates, and no dots, which the names of its files use.
 pub fn bad_authority(name: &str) -> Option<&'static str> {
-    match name.contains('.') {
-        true => Some("an authority's name has no dot"),
-        false => bad_name(name),
-    }
+    if name.contains('.') { Some("an authority's name has no dot") } else { bad_name(name) }
 }

@@ -5,7 +5,7 @@ use rcgen::{CertificateParams, DistinguishedName, DnType};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer as _;
 
-use crate::error::{Context, Error, Result, code};
+use crate::error::{Context, Result, code, error};
 use crate::pki::certificate::key_type;
 use crate::pki::{KeyType, PrivateKey};
 
@@ -22,7 +22,7 @@ impl Request {
     /// Reads a request in PEM and verifies its signature; `file` is its name in messages.
     pub fn read(file: &str, bytes: &[u8]) -> Result<Self> {
         let refused = |why: String| {
-            Error::new(code::PKI, format!("{file} is not a request that can be signed"))
+            error!(PKI, "{file} is not a request that can be signed")
                 .because(why)
                 .help("the host writes it to csr/NAME.csr in its state directory: copy it from there again")
         };

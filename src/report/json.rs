@@ -60,7 +60,7 @@ impl Report for Json {
             Event::Lost(id, error) => {
                 json!({ "event": "not_restored", "id": id, "code": error.code().name, "error": error.to_string() })
             }
-            Event::Overruled(id, error) => with("id", id, failed("overruled", error)),
+            Event::Overruled(id, error) => with("id", id.as_str(), failed("overruled", error)),
             Event::RolloutWaiting(why) => json!({ "event": "rollout_waiting", "why": why }),
             Event::LockNotReturned(why) => json!({ "event": "lock_not_returned", "error": why }),
             Event::Saved(path) => json!({ "event": "saved", "path": path }),

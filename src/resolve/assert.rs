@@ -5,7 +5,7 @@ use std::sync::Arc;
 use minijinja::value::{Value, ValueKind};
 
 use crate::document::dotted;
-use crate::error::{Error, Place, Result, code};
+use crate::error::{Error, Place, Result, code, error};
 use crate::resolve::TemplateContext;
 use crate::site::{Assert, Refusal, Role};
 
@@ -54,7 +54,7 @@ fn mistyped(context: &Arc<TemplateContext>, role: &Role, name: &str) -> Option<E
     // the value, unless it contains a secret
     let is_plain = context.secrets.times_requested() == before;
     let shown = wrong.filter(|_| is_plain).map(|value| format!(": {value}")).unwrap_or_default();
-    let error = Error::new(code::VARIABLE, format!("`{}` is {what}{shown}", dotted(&keys))).at(place, "set here");
+    let error = error!(VARIABLE, "`{}` is {what}{shown}", dotted(&keys)).at(place, "set here");
     Some(error.help(format!("{help}; the role {} needs it so", role.name)))
 }
 
@@ -65,7 +65,7 @@ fn mistyped_fact(context: &Arc<TemplateContext>, role: &Role, name: &str) -> Opt
     let Refusal { path, what, help } = role.facts.get(name)?.kind.as_ref()?.refuse(&value)?;
     let name_of = dotted(&[&["facts".to_owned(), "custom".to_owned(), name.to_owned()], path.as_slice()].concat());
     let place = role.doc.key_place(&["facts".to_owned(), name.to_owned()]);
-    let error = Error::new(code::VARIABLE, format!("`{name_of}` of {} is {what}", context.host));
+    let error = error!(VARIABLE, "`{name_of}` of {} is {what}", context.host);
     Some(error.at(place, "declared here").help(format!("{help}; `kpull facts` on the host prints the value")))
 }
 
@@ -78,8 +78,9 @@ fn asserted(context: &Arc<TemplateContext>, role: &Role, assert: &Assert, index:
         Some(expression) => {
             let list = context.expression(expression, &scope, || at("for_each"))?;
             if !matches!(list.kind(), ValueKind::Seq | ValueKind::Iterable) {
-                return Err(Error::new(code::VARIABLE, "`for_each` of an assertion needs a list")
-                    .at(at("for_each"), "not a list"));
+                return Err(
+                    error!(VARIABLE, "`for_each` of an assertion needs a list").at(at("for_each"), "not a list")
+                );
             }
             list.try_iter().into_iter().flatten().map(Some).collect()
         }
@@ -113,7 +114,7 @@ fn asserted(context: &Arc<TemplateContext>, role: &Role, assert: &Assert, index:
 /// The error for a variable that is not set.
 fn unknown(context: &TemplateContext, role: &Role, keys: &[&str], name: &str) -> Error {
     let keys: Vec<String> = keys.iter().map(|part| (*part).to_owned()).collect();
-    let error = Error::new(code::VARIABLE, format!("there is no variable `{name}`"));
+    let error = error!(VARIABLE, "there is no variable `{name}`");
     let error = error.at(role.doc.place(&keys), format!("named by the role {}", role.name));
     let known = role.names().chain(context.site.variables());
     error.help_nearest(name, known, "set it under [vars] in site.toml, or take it out of the role")

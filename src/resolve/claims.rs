@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, code};
+use crate::error::{Error, code, error};
 use crate::kind::block::Block;
 use crate::kind::edit::FileEdit;
 use crate::kind::file::File;
@@ -67,7 +67,7 @@ impl Clash {
     /// The error on a host where the two are the same.
     pub fn on_host(&self, items: &[Item]) -> Error {
         let ([first, second], [one, other]) = (self.items.map(|at| &items[at]), &self.names);
-        Error::new(code::CLASH, format!("{} and {} decide about one path of this host", first.id, second.id))
+        error!(CLASH, "{} and {} decide about one path of this host", first.id, second.id)
             .because(format!(
                 "`{one}` and `{other}` are the same: a link or a mount leads from one directory to the other"
             ))
@@ -156,8 +156,8 @@ fn covered_files(items: &[Item], links: &Links) -> Vec<Error> {
 fn explain(Clash { items: [first, second], names: [first_name, name] }: &Clash, items: &[Item]) -> Error {
     let (first, item) = (&items[*first], &items[*second]);
     let mut error = match first.role == item.role {
-        true => Error::new(code::CLASH, format!("`{name}` stands twice in the role {}", item.role)),
-        false => Error::new(code::CLASH, format!("two roles decide about `{name}`: {} and {}", first.role, item.role)),
+        true => error!(CLASH, "`{name}` stands twice in the role {}", item.role),
+        false => error!(CLASH, "two roles decide about `{name}`: {} and {}", first.role, item.role),
     };
     if first_name != name {
         error = error.because(format!(

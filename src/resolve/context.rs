@@ -11,7 +11,7 @@ use minijinja::{Environment, ErrorKind};
 use serde_json::Value as Json;
 
 use crate::document::{Doc, Path, foreign};
-use crate::error::{Error, Place, Result, code, nearest};
+use crate::error::{Error, Place, Result, code, error, nearest};
 use crate::resolve::all::Views;
 use crate::resolve::facts::Facts;
 use crate::resolve::scope::{FactsObject, HostObject, Scope, having};
@@ -418,7 +418,7 @@ impl TemplateContext {
                 name = found;
             }
             let name = name.as_str();
-            let result = Error::new(code::VARIABLE, format!("`{name}` is not defined")).at(place, "not defined");
+            let result = error!(VARIABLE, "`{name}` is not defined").at(place, "not defined");
             if let Some(advice) = foreign::in_templates(name.split('.').next().unwrap_or(name)) {
                 return result.help(advice);
             }
@@ -462,10 +462,10 @@ impl TemplateContext {
             foreign.or_else(|| nearest(name, known).map(|near| format!("did you mean `{near}`?")))
         };
         let help = match error.kind() {
-            ErrorKind::UnknownFilter => near(&mut functions::FILTERS.iter().copied().chain(filters::names())),
+            ErrorKind::UnknownFilter => near(&mut functions::FILTERS.split(' ').chain(filters::names())),
             ErrorKind::UnknownFunction => near(&mut functions::FUNCTIONS.iter().copied()),
-            ErrorKind::UnknownTest => near(&mut functions::TESTS.iter().copied()),
-            ErrorKind::UnknownMethod => near(&mut filters::METHODS.iter().copied()),
+            ErrorKind::UnknownTest => near(&mut functions::TESTS.split(' ')),
+            ErrorKind::UnknownMethod => near(&mut filters::METHODS.split(' ')),
             _ => depth::advice(&detail).map(str::to_owned),
         };
         let result = Error::new(code::TEMPLATE, what).because(&detail).at(place, "here");

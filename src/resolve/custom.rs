@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::document::Doc;
-use crate::error::{Error, Result, code};
+use crate::error::{Error, Result, error};
 use crate::host::process::{self, Command, Identity};
 use crate::host::root::{FileType, Meta};
 use crate::host::{Host, writable};
@@ -55,7 +55,7 @@ impl Custom {
                 Ok(Some(value)) => {
                     if custom.values.insert(name.clone(), value).is_some() {
                         custom.values.remove(&name);
-                        let error = Error::new(code::FACTS, format!("two files in {DIR} are the custom fact `{name}`"));
+                        let error = error!(FACTS, "two files in {DIR} are the custom fact `{name}`");
                         custom.failed.insert(name, error.help(format!("remove one of them: `ls {DIR}`")));
                     }
                 }
@@ -70,9 +70,7 @@ impl Custom {
 fn read(host: &Host, file: &str, name: &str) -> Result<Option<Value>> {
     let path = Path::new(DIR).join(file);
     let wrong = |why: &str, help: String| {
-        Err(Error::new(code::FACTS, format!("the custom fact {} can't be read", path.display()))
-            .because(why)
-            .help(help))
+        Err(error!(FACTS, "the custom fact {} can't be read", path.display()).because(why).help(help))
     };
     if !is_plain_name(name) {
         return wrong(
@@ -116,13 +114,12 @@ fn content(host: &Host, path: &Path) -> Result<Vec<u8>> {
 }
 
 fn too_large(path: &Path) -> Error {
-    Error::new(code::FACTS, format!("the custom fact {} has more than {LARGEST} bytes", path.display()))
-        .help("keep only what roles use")
+    error!(FACTS, "the custom fact {} has more than {LARGEST} bytes", path.display()).help("keep only what roles use")
 }
 
 fn json(path: &Path, bytes: &[u8]) -> Result<Value> {
     serde_json::from_slice(bytes).map_err(|why| {
-        Error::new(code::FACTS, format!("the custom fact {} is not JSON", path.display()))
+        error!(FACTS, "the custom fact {} is not JSON", path.display())
             .because(why)
             .help(format!("it has to be one JSON value: `{}` shows it", path.display()))
     })
@@ -135,9 +132,9 @@ fn output(path: &Path) -> Result<Value> {
         sandbox::user()?.map(|(uid, gid)| Identity { name: "nobody".to_owned(), uid, gid, home: "/".to_owned() });
     let user = identity.as_ref().map_or_else(|| "its user".to_owned(), |identity| format!("user {}", identity.uid));
     let failed = |why: String| {
-        Error::new(code::FACTS, format!("the program of the custom fact {} failed", path.display()))
-            .because(why)
-            .help(format!("it runs without rights, as {user}, in `/`, and has {LIMIT:?}: what it needs must be readable for everybody"))
+        error!(FACTS, "the program of the custom fact {} failed", path.display()).because(why).help(format!(
+            "it runs without rights, as {user}, in `/`, and has {LIMIT:?}: what it needs must be readable for everybody"
+        ))
     };
     let ran =
         process::run(&Command { identity, ..Command::new(&argv, LIMIT) }).map_err(|why| failed(why.to_string()))?;

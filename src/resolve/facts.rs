@@ -112,11 +112,9 @@ pub struct Facts {
 impl Facts {
     /// Reads the facts of the running machine.
     pub fn of_machine(host: &Host) -> Result<Self> {
-        let hostname = nix::unistd::gethostname().context(code::FACTS, || "can't ask for the host name".to_owned())?;
+        let hostname = nix::unistd::gethostname().context(code::FACTS, || "can't ask for the host name")?;
         let mut interfaces: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
-        for interface in
-            nix::ifaddrs::getifaddrs().context(code::FACTS, || "can't ask for the network interfaces".to_owned())?
-        {
+        for interface in nix::ifaddrs::getifaddrs().context(code::FACTS, || "can't ask for the network interfaces")? {
             let Some(address) = interface.address else { continue };
             let address = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
                 (Some(v4), _) => IpAddr::V4(v4.ip()),
@@ -170,8 +168,7 @@ impl Facts {
             all.extend(self.detail(name)?.map(|value| (name.to_owned(), value)));
         }
         let own = serde_json::to_value(&self).unwrap_or_default();
-        serde_json::from_value(merge(own, &Value::Object(all)))
-            .context(code::FACTS, || "facts can't be told".to_owned())
+        serde_json::from_value(merge(own, &Value::Object(all))).context(code::FACTS, || "facts can't be told")
     }
 
     /// These facts with what `other` has besides.
@@ -256,7 +253,7 @@ impl Facts {
                 os.entry(key).or_insert_with(|| value.into());
             }
         }
-        let own = serde_json::to_value(self).context(code::FACTS, || "facts can't be told".to_owned())?;
+        let own = serde_json::to_value(self).context(code::FACTS, || "facts can't be told")?;
         doc.read_at(at, merge(own, &Value::Object(some))).map(Self::completed)
     }
 

@@ -32,7 +32,7 @@ use minijinja::value::{Value, ValueKind};
 use serde_json::Value as Json;
 
 use crate::document::{Pin, dotted};
-use crate::error::{Error, Place, Result, code};
+use crate::error::{Error, Place, Result, code, error};
 use crate::kind::certificate::CertificateFields;
 use crate::kind::unit::inherit;
 use crate::kind::{Build, Entry, Fields as _, Item, Trigger};
@@ -161,7 +161,7 @@ fn unset<'a>(context: &'a TemplateContext, role: &'a Role) -> impl Iterator<Item
     let missing = |name: &&String| context.layered(&context.host, Some(&role.name), name).is_none();
     role.required.iter().enumerate().filter(move |(_, name)| missing(name)).map(|(index, name)| {
         let place = role.doc.place(&["required".to_owned(), index.to_string()]);
-        let error = Error::new(code::VARIABLE, format!("{} has to set `{}.{name}`", context.host, role.name));
+        let error = error!(VARIABLE, "{} has to set `{}.{name}`", context.host, role.name);
         error.at(place, "required by the role").help(format!(
             "add `{name} = …` under [vars.{}] in host_vars/{}.toml, or in a group",
             role.name, context.host
@@ -278,7 +278,7 @@ fn turn<'a>(
     let before = context.secrets.times_requested();
     let rendered = context.value(&entry.fields, scope, &place)?;
     let value = serde_json::to_value(&rendered).map_err(|error| {
-        Error::new(code::FIELD, format!("{} can't be read", dotted(&entry.path))).because(error).at(place(&[]), "here")
+        error!(FIELD, "{} can't be read", dotted(&entry.path)).because(error).at(place(&[]), "here")
     })?;
     let ids = |field: &str, wanted: &Json| -> Result<Vec<String>> {
         let at = |keys: &[String]| place(&[&[field.to_owned()], keys].concat());
@@ -328,7 +328,7 @@ fn build(turn: &Expansion<'_>) -> Result<Vec<Item>> {
     for item in &mut items {
         let is_secret = is_secret || (apart.is_some() && item.about.is_sensitive);
         if let Some(name) = is_secret.then(|| context.secrets.found_in(item.id.as_str())).flatten() {
-            return Err(Error::new(code::FIELD, format!("a {} can't be called by the secret {name}", item.about.kind))
+            return Err(error!(FIELD, "a {} can't be called by the secret {name}", item.about.kind)
                 .because("what tells resources from each other is shown and written down")
                 .at(site.at_entry(), "this resource")
                 .help("give it a `name`, or a path, without the secret"));
@@ -382,8 +382,7 @@ impl Builder<'_> {
         if self.context.site.files.get(&path).is_some() {
             return Ok(path);
         }
-        let error =
-            Error::new(code::FIELD, format!("there is no {path}")).at(self.at(field), "no such file in the role");
+        let error = error!(FIELD, "there is no {path}").at(self.at(field), "no such file in the role");
         let names = self.context.site.files.iter().filter_map(|(path, _)| path.strip_prefix(&prefix));
         Err(error.help_nearest(name, names, format!("put it into {prefix}")))
     }
@@ -393,7 +392,7 @@ impl Build for Builder<'_> {
     fn file(&self, field: &str, name: &str) -> Result<Arc<[u8]>> {
         let path = self.part("files", name, field)?;
         let bytes = self.context.site.files.get(&path).cloned();
-        let bytes = bytes.ok_or_else(|| Error::new(code::FIELD, format!("there is no {path}")))?;
+        let bytes = bytes.ok_or_else(|| error!(FIELD, "there is no {path}"))?;
         let text = || std::str::from_utf8(&bytes).map_or_else(|_| digest(&bytes), str::to_owned);
         self.record(|| format!("files/{name}"), text);
         Ok(bytes)
@@ -431,8 +430,8 @@ impl Build for Builder<'_> {
     fn artifact(&self, name: &str) -> Result<Pin> {
         let artifacts = &self.context.site.artifacts;
         let Some(artifact) = artifacts.get(name) else {
-            let error = Error::new(code::FIELD, format!("the artifact `{name}` is not pinned"))
-                .at(self.at("name"), "not in artifacts.toml");
+            let error =
+                error!(FIELD, "the artifact `{name}` is not pinned").at(self.at("name"), "not in artifacts.toml");
             return Err(error.help_nearest(
                 name,
                 artifacts.keys().map(String::as_str),
@@ -440,7 +439,7 @@ impl Build for Builder<'_> {
             ));
         };
         let pin = artifact.pins.get(self.arch).cloned().ok_or_else(|| {
-            Error::new(code::FIELD, format!("the artifact `{name}` has no pin for {}", self.arch))
+            error!(FIELD, "the artifact `{name}` has no pin for {}", self.arch)
                 .at(self.at("name"), format!("needed for {}", self.arch))
                 .help(format!("add `{} = {{ url = \"…\", sha256 = \"…\" }}` to [{name}] in artifacts.toml", self.arch))
         })?;
@@ -480,8 +479,7 @@ impl Build for Builder<'_> {
     fn authority(&self, name: &str) -> Result<&AuthorityFields> {
         let known = &self.context.site.pki;
         known.get(name).filter(|fields| fields.kind == Category::Authority).ok_or_else(|| {
-            let error = Error::new(code::FIELD, format!("there is no authority `{name}`"))
-                .at(self.at("authority"), "not in site.toml");
+            let error = error!(FIELD, "there is no authority `{name}`").at(self.at("authority"), "not in site.toml");
             error.help_nearest(
                 name,
                 known.keys().map(String::as_str),
@@ -495,7 +493,7 @@ impl Build for Builder<'_> {
     }
 
     fn invalid(&self, field: &str, why: &str) -> Error {
-        Error::new(code::FIELD, format!("`{}` of this {} can't be used", field, self.entry.kind.name))
+        error!(FIELD, "`{}` of this {} can't be used", field, self.entry.kind.name)
             .because(why)
             .at(self.at(field), "this value")
     }

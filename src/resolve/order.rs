@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result, code};
+use crate::error::{Error, Result, error};
 use crate::kind::{Item, Phase};
 use crate::resolve::claims::Links;
 use crate::resolve::references::dangling;
@@ -104,7 +104,7 @@ fn circle(items: &[Item], before: &[Vec<usize>], waiting: &[usize], mut at: usiz
         .copied()
         .find(|&at| !items[at].after.is_empty() || !items[at].needs.is_empty())
         .unwrap_or(at);
-    Error::new(code::UNKNOWN, format!("resources wait for each other in a circle: {}", names.join(" → ")))
+    error!(UNKNOWN, "resources wait for each other in a circle: {}", names.join(" → "))
         .at(items[written].place.clone(), "this one waits for the next, and so on")
         .help("take one `after`, `before` or `needs` away")
 }

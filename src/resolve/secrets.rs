@@ -7,7 +7,7 @@ use minijinja::ErrorKind;
 use minijinja::value::{Value, ValueKind};
 
 use crate::error::mask::is_in;
-use crate::error::{Error, Place, Result, code, nearest};
+use crate::error::{Error, Place, Result, error, nearest};
 use crate::pki::{KeyOf, key_of};
 use crate::secret::{Secret, SecretStore, lock, placeholder};
 use crate::site::Site;
@@ -68,24 +68,24 @@ impl HostSecrets {
     /// An error if this host, or the origin of the text, must not read the secret.
     fn allow(&self, name: &str) -> Result<()> {
         if lock(&self.log).origin != Origin::Site {
-            return Err(Error::new(code::SECRET, format!("host_vars can't ask for a secret, and this asks for {name}"))
+            return Err(error!(SECRET, "host_vars can't ask for a secret, and this asks for {name}")
                 .because("which secrets a host reads is said by its roles and by site.toml")
                 .help("ask for it in the role, or under [vars] in site.toml; there `host.name` can be a part of the secret's name"));
         }
         match key_of(name) {
             Some(KeyOf::Host(owner)) if owner != self.host => {
-                Err(Error::new(code::SECRET, format!("the secret {name} is a key of {owner}, and not for {}", self.host))
+                Err(error!(SECRET, "the secret {name} is a key of {owner}, and not for {}", self.host)
                     .help(format!("a key stays on its host: give {} a [[certificate]] of its own", self.host)))
             }
             Some(KeyOf::Pki(owner)) => match self.site.pki.get(owner) {
                 Some(fields) if fields.key_hosts.contains(&self.host) => Ok(()),
-                Some(_) => Err(Error::new(code::SECRET, format!("the secret {name} is a key of [pki.{owner}], and not for {}", self.host))
+                Some(_) => Err(error!(SECRET, "the secret {name} is a key of [pki.{owner}], and not for {}", self.host)
                     .because("site.toml does not name this host in `key_hosts`")
                     .help(format!(
                         "whoever has this key can sign as `{owner}`. If {0} is to have it, add {0:?} to `key_hosts` of [pki.{owner}] in site.toml",
                         self.host
                     ))),
-                None => Err(Error::new(code::SECRET, format!("the secret {name} is for no host: site.toml has no [pki.{owner}]"))
+                None => Err(error!(SECRET, "the secret {name} is for no host: site.toml has no [pki.{owner}]")
                     .because("secrets whose names start with `pki/` are the keys that `kpull pki` makes")
                     .help("write it under another name with `kpull secret set`, or add its table to site.toml")),
             },
@@ -98,7 +98,7 @@ impl HostSecrets {
         if origin != (Origin::HostVars { lines: false }) || self.is_open() || !has_control(value) {
             return Ok(());
         }
-        Err(Error::new(code::VARIABLE, "a value in host_vars has a line break, or another control character, in it")
+        Err(error!(VARIABLE, "a value in host_vars has a line break, or another control character, in it")
             .because("a template that puts it into a line would write further lines")
             .at(place(), "more than one line")
             .help("write it in one line; a role whose templates expect several lines here says so: `NAME = \"lines\"` under [types]"))
@@ -172,7 +172,7 @@ impl HostSecrets {
             let text =
                 std::str::from_utf8(&secret.plain).map(|text| text.strip_suffix('\n').unwrap_or(text).to_owned());
             text.map_err(|_| {
-                Error::new(code::SECRET, format!("the secret {name} is not a text, and can't stand in one"))
+                error!(SECRET, "the secret {name} is not a text, and can't stand in one")
                     .help("write it as a file with [[secret]]")
             })
         });
@@ -184,7 +184,7 @@ impl HostSecrets {
         let files = &self.site.files;
         let found = files.get(&format!("pki/{name}")).ok_or_else(|| {
             let make = if name.contains('/') { "run `kpull pki issue`" } else { "run `kpull pki init`" };
-            let error = Error::new(code::SECRET, format!("the site has no pki/{name}")).help(make);
+            let error = error!(SECRET, "the site has no pki/{name}").help(make);
             let known = files.iter().filter_map(|(path, _)| path.strip_prefix("pki/"));
             match nearest(name, known) {
                 Some(near) => error.help_more(&format!("did you mean `{near}`?")),
@@ -192,7 +192,7 @@ impl HostSecrets {
             }
         });
         self.pass(found.and_then(|bytes| {
-            String::from_utf8(bytes.to_vec()).map_err(|_| Error::new(code::SECRET, format!("pki/{name} is not a text")))
+            String::from_utf8(bytes.to_vec()).map_err(|_| error!(SECRET, "pki/{name} is not a text"))
         }))
     }
 

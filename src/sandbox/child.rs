@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::confine::{Confined, confine, end_with_parent};
 use super::wire::{self, Answer, CHUNK, Fault, Job, Request, Setup, Tag};
 use crate::document::Tree;
-use crate::error::{Error, Exit, Result, code};
+use crate::error::{Error, Exit, Result, code, error};
 use crate::host::launch;
 use crate::host::process::keep_private;
 use crate::host::web::{self, Ask as _};
@@ -124,7 +124,7 @@ impl Work {
                 web::Here.connect(&target, limit).map_err(|what| Error::new(code::SANDBOX, what))?;
                 Ok((Answer::Nothing, None))
             }
-            _ => Err(Error::new(code::SANDBOX, "a process got a request that its job does not include")),
+            _ => Err(error!(SANDBOX, "a process got a request that its job does not include")),
         }
     }
 }

@@ -18,7 +18,7 @@ use seccompiler::{
 use serde::{Deserialize, Serialize};
 
 use super::filter;
-use crate::error::{Context, Error, Result, code};
+use crate::error::{Context, Error, Result, code, error};
 use crate::read;
 
 /// The newest version of Landlock that is requested; an older kernel enforces what it has.
@@ -80,15 +80,14 @@ pub fn confine(confinement: &Confinement) -> Result<Confined> {
     let ruleset = ruleset(confinement)?;
     // in this order: the last one allows no further filter
     let filters = [deadly(), unknown(), allowed()].into_iter().collect::<Result<Vec<_>, _>>();
-    let filters =
-        filters.map_err(|why| Error::new(code::SANDBOX, "can't make a filter for system calls").because(why))?;
+    let filters = filters.map_err(|why| error!(SANDBOX, "can't make a filter for system calls").because(why))?;
     if let Some((uid, gid)) = confinement.user {
         become_user(Uid::from_raw(uid), Gid::from_raw(gid))?;
     }
     end_with_parent()?;
-    nix::sys::prctl::set_no_new_privs().context(code::SANDBOX, || "can't give up the way to more rights".to_owned())?;
+    nix::sys::prctl::set_no_new_privs().context(code::SANDBOX, || "can't give up the way to more rights")?;
     // no other process of the same user may read this one
-    nix::sys::prctl::set_dumpable(false).context(code::SANDBOX, || "can't hide from debuggers".to_owned())?;
+    nix::sys::prctl::set_dumpable(false).context(code::SANDBOX, || "can't hide from debuggers")?;
     for (resource, limit) in [
         (Resource::RLIMIT_CORE, 0),
         (Resource::RLIMIT_FSIZE, FILE_MAX),
@@ -96,14 +95,13 @@ pub fn confine(confinement: &Confinement) -> Result<Confined> {
         (Resource::RLIMIT_NOFILE, FILES_MAX),
     ] {
         // not RLIMIT_NPROC, which counts other processes of the same user: the filter forbids new processes
-        setrlimit(resource, limit, limit).context(code::SANDBOX, || "can't set limits".to_owned())?;
+        setrlimit(resource, limit, limit).context(code::SANDBOX, || "can't set limits")?;
     }
-    let status = ruleset
-        .restrict_self()
-        .map_err(|why| Error::new(code::SANDBOX, "can't confine a process to its files").because(why))?;
+    let status =
+        ruleset.restrict_self().map_err(|why| error!(SANDBOX, "can't confine a process to its files").because(why))?;
     for filter in &filters {
         filter::apply(filter).map_err(|why| {
-            Error::new(code::SANDBOX, "can't confine a process to its system calls")
+            error!(SANDBOX, "can't confine a process to its system calls")
                 .because(why)
                 .help("kpull needs a kernel with seccomp filters, and in a container the right to use them")
         })?;
@@ -113,8 +111,7 @@ pub fn confine(confinement: &Confinement) -> Result<Confined> {
 
 /// Makes the kernel end this process when its parent ends. A change of user resets that.
 pub(super) fn end_with_parent() -> Result<()> {
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
-        .context(code::SANDBOX, || "can't tie a process to its parent".to_owned())
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context(code::SANDBOX, || "can't tie a process to its parent")
 }
 
 /// Whether this kernel has Landlock.
@@ -161,7 +158,7 @@ fn ruleset(confinement: &Confinement) -> Result<landlock::RulesetCreated> {
         }
         Ok::<_, landlock::RulesetError>(ruleset)
     };
-    build().map_err(|why| Error::new(code::SANDBOX, "can't make rules for files").because(why))
+    build().map_err(|why| error!(SANDBOX, "can't make rules for files").because(why))
 }
 
 /// Allows `access` to what is at `path` now, if anything is.

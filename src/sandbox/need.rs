@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::confine::has_landlock;
 use super::user::user;
-use crate::error::{Error, Result, code};
+use crate::error::{Error, Result, error};
 
 /// A part of the sandbox that not every host has.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
@@ -56,15 +56,12 @@ impl Need {
             }
             Self::User => "run kpull outside the container, or map the user nobody (65534) into it",
         };
-        Error::new(
-            code::SANDBOX,
-            format!("nothing is fetched: `require` under [sandbox] in kpull.toml names \"{self}\""),
-        )
-        .because(self.cause())
-        .help(format!(
-            "{help}, or remove \"{self}\" from `require`; without it, the process that talks to the network {}",
-            self.consequence()
-        ))
+        error!(SANDBOX, "nothing is fetched: `require` under [sandbox] in kpull.toml names \"{self}\"")
+            .because(self.cause())
+            .help(format!(
+                "{help}, or remove \"{self}\" from `require`; without it, the process that talks to the network {}",
+                self.consequence()
+            ))
     }
 }
 

@@ -18,7 +18,7 @@ use super::user::user;
 use super::wire::{self, Answer, CURSOR_MAX, Job, Request, Setup};
 use super::worker::Worker;
 use crate::document::Tree;
-use crate::error::{Error, Result, code, visible};
+use crate::error::{Error, Result, error, visible};
 use crate::host::web;
 use crate::net::{self, Conditions, Download, Get, Options, Pace};
 use crate::source::{self, Config, Poll, Reach, Source};
@@ -128,7 +128,7 @@ impl Web {
     /// Ends the child, whose answer does not belong to the request.
     fn nonsense(&self) -> Error {
         let kept = self.kept.borrow_mut().take();
-        kept.map_or_else(|| Error::new(code::SANDBOX, "no process was asked"), |mut worker| worker.nonsense())
+        kept.map_or_else(|| error!(SANDBOX, "no process was asked"), |mut worker| worker.nonsense())
     }
 }
 
@@ -272,7 +272,7 @@ impl Repositories for Web {
         let (git, id) = (Some(commit.url.clone()), Some(commit.id.clone()));
         let config = Config { git, commit: id, ca, client_cert, client_key, timeout, retries, ..Config::default() };
         if !self.required.is_empty() && config.reach()? == Reach::Ssh {
-            return Err(Error::new(code::SANDBOX, format!("{} can't be reached over ssh", commit.url))
+            return Err(error!(SANDBOX, "{} can't be reached over ssh", commit.url)
                 .because("`require` under [sandbox] in kpull.toml is set, and ssh never runs in the sandbox")
                 .help("use an address that begins with https://, or remove `require`"));
         }

@@ -20,7 +20,7 @@ use super::confine::Confinement;
 use super::need::{Need, demand};
 use super::user::user;
 use super::wire::{self, Answer, Job, Request, Setup, Tag};
-use crate::error::{Context, Error, Result, code, visible};
+use crate::error::{Context, Error, Result, code, error, visible};
 use crate::host::process::{self, not_started};
 use crate::net::{self, Options};
 
@@ -175,10 +175,10 @@ impl Worker {
         }
         self.end();
         if why.kind() == io::ErrorKind::TimedOut {
-            return Error::new(code::SANDBOX, format!("{name}: no end within {:?}", self.limit))
+            return error!(SANDBOX, "{name}: no end within {:?}", self.limit)
                 .help("is the server stalling, or the connection too slow for what is to be fetched?");
         }
-        let error = Error::new(code::SANDBOX, format!("{name}: the process that asks it failed"));
+        let error = error!(SANDBOX, "{name}: the process that asks it failed");
         if !gone {
             return error.because(why).help(
                 "a hostile server may have taken it over; it had no rights, and nothing that it returns is trusted",

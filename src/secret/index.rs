@@ -26,10 +26,7 @@ pub struct Entry {
 impl Entry {
     /// Whether these are exactly its recipients.
     pub fn is_to(&self, recipients: &[Recipient]) -> bool {
-        match self.is_old() {
-            true => self.keys == digest_of_all(recipients),
-            false => self.keys == digests(recipients),
-        }
+        if self.is_old() { self.keys == digest_of_all(recipients) } else { self.keys == digests(recipients) }
     }
 
     /// Whether it is encrypted to a key; `None` if that is not recorded.

@@ -20,7 +20,7 @@ use age::armor::{ArmoredReader, ArmoredWriter, Format};
 use ssh_key::{LineEnding, PrivateKey};
 use zeroize::Zeroizing;
 
-use crate::error::{Context, Error, Result, code};
+use crate::error::{Context, Error, Result, code, error};
 use crate::read;
 
 /// The maximum size of a secret in bytes, enough for keys and tokens.
@@ -219,7 +219,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The private keys in one file.
 fn identities_in(file: &Path, bytes: &[u8]) -> Result<Vec<Box<Key>>> {
     let unusable = |why: &str| {
-        Error::new(code::SECRET, format!("{} can't be used for secrets", file.display()))
+        error!(SECRET, "{} can't be used for secrets", file.display())
             .because(why.to_owned())
             .help("give an OpenSSH private key (Ed25519 or RSA) without a passphrase, or an age identity file")
     };

@@ -1,6 +1,6 @@
 //! The names of secrets, and their paths in a site.
 
-use crate::error::{Error, Result, code};
+use crate::error::{Result, error};
 
 /// The directory of a site that holds its secrets.
 pub const DIR: &str = "secrets";
@@ -22,7 +22,7 @@ pub fn check(name: &str) -> Result<()> {
     if name.len() <= 200 && name.chars().all(is_plain) && name.split('/').all(is_part) {
         return Ok(());
     }
-    Err(Error::new(code::SECRET, format!("`{name}` is not the name of a secret"))
+    Err(error!(SECRET, "`{name}` is not the name of a secret")
         .because("a name has letters, digits, `.`, `_` and `-`, and `/` between parts, none of which starts with `.`")
         .help("call it like `db-password` or `app/tls.key`"))
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use sha2::{Digest, Sha256};
 
 use crate::document::Files;
-use crate::error::{Error, Result, code, mask, nearest};
+use crate::error::{Error, Result, error, mask, nearest};
 use crate::secret::index::Index;
 use crate::secret::{Keyring, Plain, lock, name};
 
@@ -60,10 +60,7 @@ pub fn fits(wanted: &[u8], have: &[u8]) -> bool {
         let found = wanted.split_once("<secret ").and_then(|(before, rest)| Some((before, rest.split_once('>')?.1)));
         let Some((before, behind)) = found else { return is_first || have.ends_with(wanted) };
         // the first part is at the start, every other one somewhere after the previous secret
-        let rest = match is_first {
-            true => have.strip_prefix(before),
-            false => have.split_once(before).map(|(_, rest)| rest),
-        };
+        let rest = if is_first { have.strip_prefix(before) } else { have.split_once(before).map(|(_, rest)| rest) };
         let Some(rest) = rest else { return false };
         (wanted, have, is_first) = (behind, rest, false);
     }
@@ -140,8 +137,7 @@ fn keyring(files: &[PathBuf], keys: &Mutex<Option<Arc<Keyring>>>) -> Result<Arc<
 }
 
 fn missing(name: &str, files: &Files) -> Error {
-    let error =
-        Error::new(code::SECRET, format!("there is no secret `{name}`: the site has no {}", name::path_of(name)));
+    let error = error!(SECRET, "there is no secret `{name}`: the site has no {}", name::path_of(name));
     // these commands create the keys of authorities and certificates
     if let Some(key) = name.strip_prefix("pki/") {
         return error.help(if key.contains('/') { "run `kpull pki issue`" } else { "run `kpull pki init`" });
@@ -161,7 +157,7 @@ fn for_others(name: &str, files: &Files, host: &str) -> Option<Error> {
         false => hosts.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
     };
     Some(
-        Error::new(code::SECRET, format!("the secret {name} is not for {host}: it is encrypted to {whose}"))
+        error!(SECRET, "the secret {name} is not for {host}: it is encrypted to {whose}")
             .help("if this host needs it, run `kpull secret rekey` on the site and sign again"),
     )
 }

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 
 use crate::document::fields::names_of;
 use crate::document::{Artifact, Doc, Files, dotted, pins};
-use crate::error::{Error, Result, code, nearest};
+use crate::error::{Error, Result, code, error, nearest};
 use crate::pki::{AuthorityFields, bad_authority};
 use crate::secret::Recipient;
 
@@ -148,8 +148,7 @@ impl Site {
     /// Reads a whole site. All errors are reported together.
     pub fn load(files: Files) -> Result<Self> {
         let doc = files.doc("site.toml")?.ok_or_else(|| {
-            Error::new(code::SITE, "there is no site.toml")
-                .help("a site is a directory with site.toml, roles/ and host_vars/")
+            error!(SITE, "there is no site.toml").help("a site is a directory with site.toml, roles/ and host_vars/")
         })?;
         doc.describe(tables_of_site);
         let SiteFile { name, secrets, pki, vars, groups, rollout } = doc.read()?;
@@ -171,9 +170,7 @@ impl Site {
         for name in site.pki.keys() {
             errors.extend(bad_authority(name).map(|why| {
                 let place = site.doc.key_place(&["pki".to_owned(), name.clone()]);
-                Error::new(code::SITE, format!("an authority can't be called `{name}`"))
-                    .because(why)
-                    .at(place, "this name")
+                error!(SITE, "an authority can't be called `{name}`").because(why).at(place, "this name")
             }));
         }
         errors.extend(site.check_groups());
@@ -232,10 +229,9 @@ impl Site {
     fn host(&self, file: &str) -> Result<HostVars> {
         let path = format!("host_vars/{file}");
         if !file.ends_with(".toml") {
-            return Err(Error::new(code::SITE, format!("{path} is not a TOML file"))
-                .help("host_vars/ has one NAME.toml for each host"));
+            return Err(error!(SITE, "{path} is not a TOML file").help("host_vars/ has one NAME.toml for each host"));
         }
-        let doc = self.files.doc(&path)?.ok_or_else(|| Error::new(code::SITE, format!("{path} can't be read")))?;
+        let doc = self.files.doc(&path)?.ok_or_else(|| error!(SITE, "{path} can't be read"))?;
         let read: HostFile = doc.read()?;
         let mut errors = self.check_names(&doc, &["vars".to_owned()], &read.vars, false);
         let at = vec!["recipient".to_owned()];
@@ -294,7 +290,7 @@ impl Site {
                 let last = names.iter().rev().nth(1).copied().unwrap_or(name);
                 let at = ["groups", last, "groups"].map(str::to_owned);
                 errors.push(
-                    Error::new(code::SITE, format!("groups are in each other in a circle: {}", names.join(" → ")))
+                    error!(SITE, "groups are in each other in a circle: {}", names.join(" → "))
                         .at(self.doc.place(&[&at[..], &[index.to_string()]].concat()), "this closes the circle")
                         .help("take one of these `groups` away: the list of a group names the wider groups that its hosts are in too"),
                 );
@@ -322,7 +318,7 @@ impl Site {
         let (names, index) = circle(name, &|role| self.required(role))?;
         let last = self.roles.get(*names.iter().rev().nth(1)?)?;
         Some(
-            Error::new(code::SITE, format!("roles require each other in a circle: {}", names.join(" → ")))
+            error!(SITE, "roles require each other in a circle: {}", names.join(" → "))
                 .at(last.doc.place(&path(index)), "this closes the circle")
                 .help("take one `requires` away, or move what both need into a role of its own"),
         )
@@ -339,7 +335,7 @@ impl Site {
                 errors.push(reserved(doc, &path));
             } else if let Some(role) = self.roles.get(name) {
                 let Some(table) = value.as_object() else {
-                    let error = Error::new(code::SITE, format!("`{name}` is a role, so its variables go into a table"))
+                    let error = error!(SITE, "`{name}` is a role, so its variables go into a table")
                         .at(doc.place(&path), "not a table")
                         .help(format!("write [{}]", dotted(&path)));
                     errors.push(error);
@@ -418,7 +414,7 @@ fn recipients(doc: &Doc, at: &[String], keys: &[String], errors: &mut Vec<Error>
 
 fn recipient(doc: &Doc, at: &[String], key: &str, errors: &mut Vec<Error>) -> Option<Recipient> {
     let read = key.parse().map_err(|why: String| {
-        Error::new(code::SITE, "secrets can't be encrypted to this")
+        error!(SITE, "secrets can't be encrypted to this")
             .because(why)
             .at(doc.place(at).without_text(), "not a public key of the right kind")
             .help("a host's is in /etc/ssh/ssh_host_ed25519_key.pub; `age-keygen` makes age1… keys")
@@ -428,7 +424,7 @@ fn recipient(doc: &Doc, at: &[String], key: &str, errors: &mut Vec<Error>) -> Op
 
 fn reserved(doc: &Doc, path: &[String]) -> Error {
     let name = path.last().map_or("", String::as_str);
-    Error::new(code::SITE, format!("a variable can't be called `{name}`"))
+    error!(SITE, "a variable can't be called `{name}`")
         .at(doc.key_place(path), "this name is taken")
         .help(format!("templates know these names already: {}", RESERVED.join(", ")))
 }
@@ -441,8 +437,7 @@ fn unknown_name<'a>(
     path: &[String],
 ) -> Error {
     let known: Vec<&str> = known.into_iter().map(String::as_str).collect();
-    let error =
-        Error::new(code::SITE, format!("there is no {what} `{name}`")).at(doc.place(path), format!("no such {what}"));
+    let error = error!(SITE, "there is no {what} `{name}`").at(doc.place(path), format!("no such {what}"));
     match nearest(name, known.iter().copied()) {
         Some(near) => error.help(format!("did you mean `{near}`?")),
         None if known.is_empty() => error.help(format!("the site has no {what} at all")),

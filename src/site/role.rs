@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::document::fields::names_of;
 use crate::document::{Doc, Files, Path, utf8};
-use crate::error::{Error, Result, code};
+use crate::error::{Error, Result, code, error};
 use crate::kind;
 use crate::site::checked::{Assert, CustomFact, Definition, Rules};
 use crate::site::{RESERVED, reserved};
@@ -175,8 +175,7 @@ impl Role {
     pub fn load(files: &Files, name: &str) -> Result<Self> {
         let file = format!("roles/{name}/role.toml");
         let doc = files.doc(&file)?.ok_or_else(|| {
-            Error::new(code::ROLE, format!("there is no {file}"))
-                .help(format!("roles/{name}/ needs a role.toml with a `summary`"))
+            error!(ROLE, "there is no {file}").help(format!("roles/{name}/ needs a role.toml with a `summary`"))
         })?;
         doc.describe(tables);
         let known_head = names_of::<Head>();
@@ -199,7 +198,7 @@ impl Role {
         let head: Head = doc.read_at(&[], Value::Object(head))?;
         for (index, name) in head.required.iter().enumerate().filter(|(_, name)| head.vars.contains_key(*name)) {
             errors.push(
-                Error::new(code::ROLE, format!("`{name}` is required, and has a default"))
+                error!(ROLE, "`{name}` is required, and has a default")
                     .at(doc.place(&["required".to_owned(), index.to_string()]), "nobody has to set this")
                     .help("take it out of `required`, or out of [vars]"),
             );
@@ -207,9 +206,7 @@ impl Role {
         for (variable, definition) in &head.types {
             errors.extend(definition.mistake().map(|(field, why)| {
                 let path = ["types".to_owned(), variable.clone(), field.to_owned()];
-                Error::new(code::ROLE, format!("`{field}` of `{variable}` can't be used"))
-                    .because(why)
-                    .at(doc.place(&path), "this value")
+                error!(ROLE, "`{field}` of `{variable}` can't be used").because(why).at(doc.place(&path), "this value")
             }));
         }
         for (fact, CustomFact { kind, default, .. }) in &head.facts {
@@ -257,7 +254,7 @@ impl Role {
 fn read_entries(doc: &Doc, kind: &'static kind::Kind, value: &Value) -> Result<Vec<Entry>> {
     let table = vec![kind.name.to_owned()];
     let Some(list) = value.as_array() else {
-        return Err(Error::new(code::ROLE, format!("`{}` has to be a list of resources", kind.name))
+        return Err(error!(ROLE, "`{}` has to be a list of resources", kind.name)
             .at(doc.key_place(&table), "not a list")
             .help(format!("write [[{}]], with two brackets", kind.name)));
     };
@@ -266,8 +263,9 @@ fn read_entries(doc: &Doc, kind: &'static kind::Kind, value: &Value) -> Result<V
     for (index, value) in list.iter().enumerate() {
         let path = [table.clone(), vec![index.to_string()]].concat();
         let Some(map) = value.as_object() else {
-            return Err(Error::new(code::ROLE, format!("an entry of `{}` has to be a table", kind.name))
-                .at(doc.place(&path), "not a table"));
+            return Err(
+                error!(ROLE, "an entry of `{}` has to be a table", kind.name).at(doc.place(&path), "not a table")
+            );
         };
         if let Some(key) = map.keys().find(|key| !known.contains(&key.as_str()) && !COMMON.contains(&key.as_str())) {
             let path = [path.as_slice(), std::slice::from_ref(key)].concat();

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::document::Doc;
 use crate::document::fields::HumanDuration;
-use crate::error::{Error, Result, code};
+use crate::error::{Error, Result, error};
 use crate::host::fleetlock::FleetLock;
 use crate::site::HostVars;
 
@@ -152,7 +152,7 @@ impl Rollout {
         }
         if let Some(Err(why)) = self.fleetlock.as_ref().map(FleetLock::check) {
             let place = doc.place(&["rollout".to_owned(), "fleetlock".to_owned()]);
-            errors.push(Error::new(code::ROLLOUT, format!("`fleetlock`: {why}")).at(place, "this server"));
+            errors.push(error!(ROLLOUT, "`fleetlock`: {why}").at(place, "this server"));
         }
         errors
     }

@@ -13,7 +13,7 @@ use nix::sys::stat::Mode;
 use super::{Poll, Source, digest, segments, too_big};
 use crate::document::Tree;
 use crate::document::layout::{LARGEST_MANIFEST, MANIFEST, SIGNATURES};
-use crate::error::{Context, Error, Result, code};
+use crate::error::{Context, Error, Result, code, error};
 use crate::read;
 
 /// A directory.
@@ -58,7 +58,7 @@ impl Source for Dir {
         })?;
         let dir = Opened { path: self.path.clone(), root };
         let Some(release) = dir.read(MANIFEST, LARGEST_MANIFEST)? else {
-            return Err(Error::new(code::DIR, format!("{} has no {MANIFEST}", self.path.display()))
+            return Err(error!(DIR, "{} has no {MANIFEST}", self.path.display())
                 .help("put a published release there, or correct `dir`"));
         };
         let signatures = dir.read(SIGNATURES, LARGEST_MANIFEST)?;

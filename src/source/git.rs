@@ -21,7 +21,7 @@ use self::remote::{Fetch, Link, Remote, Session};
 use self::tree::{GitTree, Objects};
 use super::{Config, Poll, Reach, Source};
 use crate::document::repository;
-use crate::error::{Context, Error, Result, chain, code};
+use crate::error::{Context, Error, Result, chain, code, error};
 use crate::net::{self, Client};
 
 /// Bytes of one answer at most.
@@ -124,11 +124,11 @@ impl Git {
             return Ok(*id);
         }
         if refs.is_empty() {
-            return Err(Error::new(code::GIT, format!("{} is empty", self.name)).help("push a release to it"));
+            return Err(error!(GIT, "{} is empty", self.name).help("push a release to it"));
         }
         let kind = if prefix == "refs/tags/" { "tag" } else { "branch" };
         let known = || refs.iter().filter_map(|(name, _)| name.strip_prefix(prefix));
-        let error = Error::new(code::GIT, format!("{} has no {kind} `{short}`", self.name));
+        let error = error!(GIT, "{} has no {kind} `{short}`", self.name);
         let some: Vec<&str> = known().take(10).collect();
         let all =
             if some.is_empty() { format!("it has no {kind} at all") } else { format!("it has {}", some.join(", ")) };
@@ -144,15 +144,13 @@ impl Git {
         }
         let tree = GitTree::new(objects, id, &self.name, None).map_err(|why| match self.want {
             Want::Commit(_) => self.no_commit(id),
-            _ => Error::new(code::GIT, format!("{} can't be read", self.name))
-                .because(why)
-                .help("`git fsck` shows what is missing"),
+            _ => error!(GIT, "{} can't be read", self.name).because(why).help("`git fsck` shows what is missing"),
         })?;
         Ok(Poll::News(Box::new(tree), id.to_string()))
     }
 
     fn no_commit(&self, id: ObjectId) -> Error {
-        Error::new(code::GIT, format!("{} has no commit {id}", self.name))
+        error!(GIT, "{} has no commit {id}", self.name)
             .help("push it, or correct `commit`; a commit must be reachable from a branch or a tag")
     }
 
@@ -207,7 +205,7 @@ impl Git {
     }
 
     fn unusable(&self, why: &str) -> Error {
-        Error::new(code::GIT, format!("{}: fetching failed", self.name))
+        error!(GIT, "{}: fetching failed", self.name)
             .because(why)
             .help("try `git clone --depth 1` with the same address, and check the space on this host")
     }
@@ -271,7 +269,7 @@ impl Git {
 
     fn forget(&self) -> Result<()> {
         empty(&self.cache).map_err(|why| {
-            Error::new(code::GIT, format!("{} can't be emptied", self.cache.display()))
+            error!(GIT, "{} can't be emptied", self.cache.display())
                 .because(why)
                 .help("remove it by hand: it is only a cache")
         })
@@ -279,7 +277,7 @@ impl Git {
 }
 
 fn other_format(name: &str) -> Error {
-    Error::new(code::GIT, format!("{name} has SHA-256 object names"))
+    error!(GIT, "{name} has SHA-256 object names")
         .because("kpull reads repositories with the object format sha1 only")
         .help("push the site to one of `git init --object-format=sha1`; files are checked by SHA-256 all the same, against the signed release.toml. Or publish it with `kpull publish`")
 }

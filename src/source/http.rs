@@ -10,7 +10,7 @@ use crate::document::layout::{
     self, LARGEST_MANIFEST, LARGEST_SIGNATURES, MANIFEST, POINTER, POINTER_MAX, Pointer, SIGNATURES,
 };
 use crate::document::{Tree, is_sha256};
-use crate::error::{Error, Exit, Result, code};
+use crate::error::{Error, Exit, Result, code, error};
 use crate::magic::{Container, NO_GZIP, NO_PAGE, PAGE};
 use crate::net::{self, Client, Conditions, Kind, Reply};
 
@@ -172,7 +172,7 @@ impl Files {
 /// Reads the head of a layout, and makes its cursor.
 fn read_head(layout: Layout, reply: Reply) -> Result<(Cursor, Vec<u8>)> {
     let (etag, url) = (reply.etag.clone(), net::shown(reply.url()));
-    let page = || Error::new(code::HTTP, format!("{url} is not a release: {PAGE}")).help(NO_PAGE);
+    let page = || error!(HTTP, "{url} is not a release: {PAGE}").help(NO_PAGE);
     let is_page = reply.header(&CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/html"));
     let bytes = match net::read_all(reply, layout.head().1) {
         // a long page is not read to its end
@@ -183,11 +183,7 @@ fn read_head(layout: Layout, reply: Reply) -> Result<(Cursor, Vec<u8>)> {
     match Container::of(bytes.get(..Container::HEAD).unwrap_or(&bytes)) {
         Some(Container::Page) => return Err(page()),
         Some(Container::Gzip) => {
-            return Err(Error::new(
-                code::HTTP,
-                format!("{url} is not a release: the server has compressed it with gzip"),
-            )
-            .help(NO_GZIP));
+            return Err(error!(HTTP, "{url} is not a release: the server has compressed it with gzip").help(NO_GZIP));
         }
         _ => {}
     }
@@ -220,7 +216,7 @@ impl Source for Http {
             };
             return Ok(Poll::News(Box::new(tree), cursor.to_text()));
         }
-        Err(Error::new(code::HTTP, format!("there is neither {} nor {MANIFEST}", self.files.url(POINTER)?))
+        Err(error!(HTTP, "there is neither {} nor {MANIFEST}", self.files.url(POINTER)?)
             .help("publish a release there, or correct `http`: it is the address of the directory"))
     }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::document::Tree;
-use crate::error::{Error, Result, code};
+use crate::error::{Error, Result, code, error};
 use crate::net;
 
 /// The result of polling a source.
@@ -41,7 +41,7 @@ pub trait Source {
 pub fn state(source: &mut dyn Source) -> Result<Box<dyn Tree>> {
     match source.poll(None)? {
         Poll::News(tree, _) => Ok(tree),
-        Poll::Unchanged => Err(Error::new(code::SOURCE, format!("{} says that nothing is new", source.name()))),
+        Poll::Unchanged => Err(error!(SOURCE, "{} says that nothing is new", source.name())),
     }
 }
 
@@ -140,11 +140,11 @@ impl Config {
             (Some(url), None, None) => Ok(Address::Git(url)),
             (None, Some(url), None) => Ok(Address::Http(url)),
             (None, None, Some(path)) => Ok(Address::Dir(path)),
-            (None, None, None) => Err(Error::new(code::SOURCE, "a source says neither `git`, nor `http`, nor `dir`")
+            (None, None, None) => Err(error!(SOURCE, "a source says neither `git`, nor `http`, nor `dir`")
                 .help("give the source one address, such as git = \"https://HOST/site.git\"")),
             _ => {
                 let kinds = set(&[("git", git.is_some()), ("http", http.is_some()), ("dir", dir.is_some())]);
-                Err(Error::new(code::SOURCE, format!("a source says {} at once", kinds.join(" and ")))
+                Err(error!(SOURCE, "a source says {} at once", kinds.join(" and "))
                     .help("write one [[source]] table for each address"))
             }
         }

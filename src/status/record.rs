@@ -14,7 +14,7 @@ use ssh_key::{PublicKey, SshSig};
 
 use crate::config::Status;
 use crate::document::fields::LONGEST_DURATION;
-use crate::error::{Error, Exit, Result, code};
+use crate::error::{Exit, Result, error};
 use crate::host::Host;
 use crate::host::etcd::{Api, Client};
 use crate::host::root::Root;
@@ -183,7 +183,7 @@ impl RecordSource {
         until: Instant,
     ) -> Result<Option<Result<Record, String>>> {
         if until <= Instant::now() {
-            return Err(Error::new(code::FLEET, format!("the record of {host} was not read: there was no time left"))
+            return Err(error!(FLEET, "the record of {host} was not read: there was no time left")
                 .help("the source of the records is slow: check it; `kpull fleet --within SECONDS` allows more time"));
         }
         Ok(self.read(host, until)?.map(|found| verify(&found?, site, host, keys)))
@@ -212,7 +212,7 @@ impl RecordSource {
             },
             Self::Etcd(client) => match client.peek(Api::V3, &key(host)) {
                 Ok(pair) => Ok(pair.map(|pair| Ok(pair.value))),
-                Err(why) => Err(Error::new(code::FLEET, "etcd can't be read").because(why)),
+                Err(why) => Err(error!(FLEET, "etcd can't be read").because(why)),
             },
         }
     }

@@ -17,7 +17,7 @@ use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
 use zip::CompressionMethod;
 
 use crate::document::{Format, READABLE};
-use crate::error::{Context, Error, Result, code};
+use crate::error::{Context, Error, Result, code, error};
 use crate::magic::Container;
 use crate::text::shortened;
 use stream::{Content, Meter, Packed, Unpacked, unpacker};
@@ -116,7 +116,7 @@ impl<'a> Archive<'a> {
 
     /// The error that something is wrong with the archive.
     fn wrong(&self, what: impl AsRef<str>) -> Error {
-        Error::new(code::ARTIFACT, format!("{}: {}", self.name, what.as_ref()))
+        error!(ARTIFACT, "{}: {}", self.name, what.as_ref())
     }
 
     /// The error that something is wrong with a member.
@@ -134,7 +134,7 @@ impl<'a> Archive<'a> {
             }
             // the operating system's own errors are not about what is in the file
             Err(error) if error.raw_os_error().is_some() => {
-                Error::new(code::ARTIFACT, format!("{} can't be read", self.name)).because(error)
+                error!(ARTIFACT, "{} can't be read", self.name).because(error)
             }
             Err(error) => self.wrong(format!("is damaged{place}")).because(error).help(PUBLISHER),
         }
@@ -618,7 +618,7 @@ mod tests {
         let error = Archive::new("x", Format::Tar)
             .extract(Cursor::new(&tar), &wanted, &mut |_, _| {
                 asked += 1;
-                Err(Error::new(code::ARTIFACT, "the disk is full"))
+                Err(error!(ARTIFACT, "the disk is full"))
             })
             .unwrap_err();
         assert_eq!((error.to_string().as_str(), asked), ("the disk is full", 1));

@@ -119,7 +119,7 @@ impl Store {
 
     pub(super) fn artifacts_dir(&self) -> Result<PathBuf> {
         let dir = self.dir().join("artifacts");
-        std::fs::create_dir_all(&dir).context(code::ARTIFACT, || "can't make the store for artifacts".to_owned())?;
+        std::fs::create_dir_all(&dir).context(code::ARTIFACT, || "can't make the store for artifacts")?;
         Ok(dir)
     }
 

@@ -32,7 +32,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::document::{Files, ResourceId, layout};
-use crate::error::{Context, Error, Exit, Result, code};
+use crate::error::{Context, Error, Exit, Result, code, error};
 use crate::host::root::{Access, Root};
 use crate::host::systemd::Trigger;
 use crate::net;
@@ -158,8 +158,7 @@ impl Store {
         let machine = Root::open(Path::new("/"))?;
         if machine.meta(&path)?.is_none() {
             machine.make_directory(&path, DIRECTORY).map_err(|why| {
-                let error =
-                    Error::new(code::STORE, format!("can't make the state directory {}", dir.display())).because(&why);
+                let error = error!(STORE, "can't make the state directory {}", dir.display()).because(&why);
                 error.help(why.advice().filter(|_| why.code() != code::RIGHTS).unwrap_or(RIGHTS))
             })?;
         }
@@ -190,7 +189,7 @@ impl Store {
         let file = self.root.lock_file(Path::new("/lock")).map_err(|error| error.or_help(RIGHTS))?;
         match file.try_lock() {
             Ok(()) => Ok(Lock(file)),
-            Err(TryLockError::WouldBlock) => Err(Error::new(code::BUSY, "another kpull is running on this host")
+            Err(TryLockError::WouldBlock) => Err(error!(BUSY, "another kpull is running on this host")
                 .exit(Exit::Busy)
                 .help("wait until it ends; `kpull status` shows its result")),
             Err(TryLockError::Error(error)) => {
@@ -287,7 +286,7 @@ impl Store {
     pub fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let Some((_, bytes)) = self.root.read(&Path::new("/").join(name))? else { return Ok(None) };
         serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-            Error::new(code::STORE, format!("{} is damaged", self.dir.join(name).display()))
+            error!(STORE, "{} is damaged", self.dir.join(name).display())
                 .because(error)
                 .help("remove it: the next run creates it again")
         })

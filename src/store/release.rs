@@ -60,7 +60,7 @@ pub(super) fn pack(manifest: &[u8], signatures: &[u8], files: &Files, to: impl W
             .append_data(&mut header, path, content.take(content.len() as u64))
             .context(code::STORE, || format!("can't keep {path}"))?;
     }
-    archive.into_inner().and_then(|mut rest| rest.flush()).context(code::STORE, || "can't keep the release".to_owned())
+    archive.into_inner().and_then(|mut rest| rest.flush()).context(code::STORE, || "can't keep the release")
 }
 
 #[cfg(test)]

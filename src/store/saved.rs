@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::document::Tree as _;
 use crate::document::is_sha256;
-use crate::error::{Error, Result, code};
+use crate::error::{Result, error};
 use crate::host::root::failed_io;
 use crate::store::{CachedRelease, PRIVATE, Store};
 
@@ -57,7 +57,7 @@ impl Store {
     pub fn saved(&self, digest: &str) -> Result<Vec<u8>> {
         let found = self.root().read(&Path::new("/saved").join(digest))?.map(|(_, content)| content);
         found.filter(|content| hex::encode(Sha256::digest(content)) == digest).ok_or_else(|| {
-            Error::new(code::STORE, format!("the saved content {digest} is lost or damaged"))
+            error!(STORE, "the saved content {digest} is lost or damaged")
                 .help("restore the file by hand; `kpull disown` makes kpull forget its earlier content")
         })
     }

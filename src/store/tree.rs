@@ -6,7 +6,7 @@ use std::io::{Read, Seek};
 use serde::{Deserialize, Serialize};
 
 use crate::document::Pin;
-use crate::error::{Error, Result, code};
+use crate::error::{Error, Result, error};
 use crate::net::download::{Progress, hash};
 use crate::store::Store;
 use crate::store::archive::{Archive, Kind, Member, Sink, short};
@@ -91,7 +91,7 @@ pub fn list(
         settle(name, listing)?;
         if listing.is_empty() {
             let tops = tops.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-            return Err(Error::new(code::ARTIFACT, format!("{name}: has nothing below `{prefix}`"))
+            return Err(error!(ARTIFACT, "{name}: has nothing below `{prefix}`")
                 .help(format!("at its top it has {tops}; `/` is all of it")));
         }
     }
@@ -121,7 +121,7 @@ fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
 }
 
 fn refuse(archive: &str, what: &str) -> Error {
-    Error::new(code::ARTIFACT, format!("{archive}: {what}")).help(REFUSED)
+    error!(ARTIFACT, "{archive}: {what}").help(REFUSED)
 }
 
 /// What a member is to become at `path`, or why it can't be extracted.

@@ -13,7 +13,7 @@ use std::thread::{Builder, Scope, ScopedJoinHandle};
 use nix::fcntl::{FcntlArg, fcntl};
 use sha2::{Digest, Sha256};
 
-use crate::error::{Context as _, Error, Result, code};
+use crate::error::{Context as _, Result, code, error};
 use crate::host::root::failed_io;
 use crate::net::writeback::Writeback;
 use crate::store::archive::{Archive, Sink};
@@ -54,7 +54,7 @@ pub(super) struct Unpacking<'scope> {
 impl<'scope> Unpacking<'scope> {
     /// Unpacks what it is [fed](Self::feed).
     pub fn stream(scope: &'scope Scope<'scope, '_>, archive: Archive<'scope>, targets: Targets) -> Result<Self> {
-        let (stream, to) = io::pipe().context(code::ARTIFACT, || "can't make a pipe to unpack from".to_owned())?;
+        let (stream, to) = io::pipe().context(code::ARTIFACT, || "can't make a pipe to unpack from")?;
         // a smaller one is only slower
         let _ = fcntl(&to, FcntlArg::F_SETPIPE_SZ(PIPE));
         Ok(Self::start(scope, targets, Some(to), move |wanted, sink| {
@@ -97,9 +97,9 @@ impl<'scope> Unpacking<'scope> {
 }
 
 fn join<T>(thread: Thread<'_, T>) -> Result<T> {
-    let thread = thread.context(code::ARTIFACT, || "can't start a thread that unpacks".to_owned())?;
+    let thread = thread.context(code::ARTIFACT, || "can't start a thread that unpacks")?;
     thread.join().unwrap_or_else(|_| {
-        Err(Error::new(code::ARTIFACT, "unpacking stopped by itself").help("this is a bug in kpull: please report it"))
+        Err(error!(ARTIFACT, "unpacking stopped by itself").help("this is a bug in kpull: please report it"))
     })
 }
 
@@ -111,7 +111,7 @@ fn send(to: &SyncSender<Chunk>, name: &str, content: &mut dyn Read) -> Result<()
         read.map_err(|error| failed_io("read", Path::new(name), error))?;
         let is_end = bytes.is_empty();
         if to.send((name.to_owned(), bytes)).is_err() {
-            return Err(Error::new(code::ARTIFACT, format!("{name} can't be unpacked")));
+            return Err(error!(ARTIFACT, "{name} can't be unpacked"));
         }
         if is_end {
             return Ok(());
@@ -127,14 +127,11 @@ fn write(chunks: &Receiver<Chunk>, targets: Targets) -> Result<BTreeMap<String, 
         let Some((file, hasher)) = members.get_mut(&name) else { continue };
         hasher.update(&bytes);
         let Some(file) = file else { continue };
-        let written = match bytes.is_empty() {
-            true => writeback.whole(file),
-            false => file.write_all(&bytes),
-        };
+        let written = if bytes.is_empty() { writeback.whole(file) } else { file.write_all(&bytes) };
         written.map_err(|error| failed_io("unpack", Path::new(&name), error))?;
         writeback.wrote(file, bytes.len());
     }
-    writeback.finish().map_err(|error| Error::new(code::ARTIFACT, "can't write what is unpacked").because(error))?;
+    writeback.finish().map_err(|error| error!(ARTIFACT, "can't write what is unpacked").because(error))?;
     let extracted = |(file, hasher): (_, Sha256)| Extracted { file, sha256: hex::encode(hasher.finalize()) };
     Ok(members.into_iter().map(|(name, member)| (name, extracted(member))).collect())
 }

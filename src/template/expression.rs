@@ -257,10 +257,7 @@ impl Expression {
             };
             return Err(format!("`{name}` is not known in it: {advice}"));
         }
-        match names.is_empty() {
-            false => Ok(this),
-            true => Err(format!("it asks for nothing: it sees `{}`", known.join("`, `"))),
-        }
+        if names.is_empty() { Err(format!("it asks for nothing: it sees `{}`", known.join("`, `"))) } else { Ok(this) }
     }
 
     /// Its text.

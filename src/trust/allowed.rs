@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use ssh_key::public::KeyData;
 use ssh_key::{EcdsaCurve, HashAlg, LineEnding, PublicKey, SshSig};
 
-use crate::error::{Context, Error, Result, code, counted};
+use crate::error::{Context, Error, Result, code, counted, error};
 use crate::read;
 use crate::text::block;
 
@@ -99,7 +99,7 @@ impl AllowedSigners {
                 continue;
             }
             let allowed = Allowed::parse(line).map_err(|why| {
-                Error::new(code::SIGNATURE, format!("{file}:{}: can't read this allowed signer", number + 1))
+                error!(SIGNATURE, "{file}:{}: can't read this allowed signer", number + 1)
                     .because(why)
                     .help("a line is `NAME [OPTIONS] KEYTYPE KEY`, as in ssh-keygen(1) under ALLOWED SIGNERS")
             })?;
@@ -107,7 +107,7 @@ impl AllowedSigners {
         }
         let signers = Self { file: file.to_owned(), signers };
         if signers.count(Purpose::Release) == 0 {
-            return Err(Error::new(code::SIGNATURE, format!("{file} allows nobody to sign releases")).help(format!(
+            return Err(error!(SIGNATURE, "{file} allows nobody to sign releases").help(format!(
                 "add a line like: alice namespaces=\"{}\" ssh-ed25519 AAAA…",
                 Purpose::Release.namespace()
             )));

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::document::{Doc, Files, Tree, layout, quoted};
-use crate::error::{Error, Exit, Result, code, counted};
+use crate::error::{Error, Exit, Result, code, counted, error};
 use crate::store::Store;
 use crate::trust::{AllowedSigners, LastSeen, Message, Purpose};
 
@@ -102,41 +102,34 @@ impl KeySet {
         let read: KeySetFile = doc.read()?;
         let at = |key: &str| doc.place(&[key.to_owned()]);
         if read.format != FORMAT {
-            return Err(Error::new(
-                code::KEYS,
-                format!("{file} has format {}, and this kpull reads format {FORMAT}", read.format),
-            )
-            .at(at("format"), "another format")
-            .help("update kpull"));
+            return Err(error!(KEYS, "{file} has format {}, and this kpull reads format {FORMAT}", read.format)
+                .at(at("format"), "another format")
+                .help("update kpull"));
         }
         if read.number == 0 {
-            return Err(Error::new(code::KEYS, format!("{file} says that it is set 0"))
+            return Err(error!(KEYS, "{file} says that it is set 0")
                 .at(at("number"), "counts from 1")
                 .help("set 0 is the one with which hosts are enrolled"));
         }
         let signers = AllowedSigners::parse(file, &read.signers.join("\n"))?;
         if let Some(bad) = read.signers.iter().find(|line| line.contains(['\n', '\r'])) {
-            return Err(Error::new(code::KEYS, format!("{file} has a signer of several lines: {bad}"))
-                .at(at("signers"), "in here"));
+            return Err(error!(KEYS, "{file} has a signer of several lines: {bad}").at(at("signers"), "in here"));
         }
         for (name, purpose, wanted) in
             [("release", Purpose::Release, read.release), ("rotate", Purpose::Keys, read.rotate)]
         {
             let have = signers.count(purpose);
             if wanted == 0 || wanted > have {
-                return Err(Error::new(
-                    code::KEYS,
-                    format!("{file}: `{name}` is {wanted}, and {have} of its keys may sign for that"),
-                )
-                .at(at(name), "out of reach")
-                .help(format!(
-                    "keys sign for it when their `namespaces` has {}, or is left out",
-                    purpose.namespace()
-                )));
+                return Err(error!(KEYS, "{file}: `{name}` is {wanted}, and {have} of its keys may sign for that")
+                    .at(at(name), "out of reach")
+                    .help(format!(
+                        "keys sign for it when their `namespaces` has {}, or is left out",
+                        purpose.namespace()
+                    )));
             }
         }
         if let Some(signer) = signers.iter().find(|signer| read.revoked.contains(&signer.fingerprint())) {
-            return Err(Error::new(code::KEYS, format!("{file} lists a key of {} that it revokes", signer.principal))
+            return Err(error!(KEYS, "{file} lists a key of {} that it revokes", signer.principal)
                 .at(at("revoked"), signer.fingerprint())
                 .help("remove the key from `signers`"));
         }

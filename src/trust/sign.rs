@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::document::layout::{MANIFEST, SIGNATURES};
 use crate::document::{Files, read_if_there, replace, utf8};
-use crate::error::{Context, Error, Exit, Result, code};
+use crate::error::{Context, Error, Exit, Result, code, error};
 use crate::host::process::{Command, argv, at_terminal, run};
 use crate::read;
 use crate::site::Site;
@@ -47,7 +47,7 @@ impl Signer {
         match PrivateKey::from_openssh(&*bytes) {
             Ok(key) if !key.is_encrypted() && signs_here(&key.algorithm()) => Ok(Self::Key(path.to_owned())),
             Ok(_) => Ok(Self::Keygen(path.to_owned())),
-            Err(error) => Err(Error::new(code::SIGN, format!("{} is not an OpenSSH key", path.display()))
+            Err(error) => Err(error!(SIGN, "{} is not an OpenSSH key", path.display())
                 .because(error)
                 .help("create one with `ssh-keygen -t ed25519`, or give the .pub file of a key in your agent")),
         }
@@ -127,22 +127,17 @@ pub fn sign(dir: &Path, signer: &Signer, lifetime: jiff::SignedDuration, renew: 
         Some(bytes) => Some((Manifest::parse(&bytes)?, bytes)),
         None => None,
     };
-    let now = Timestamp::from_second(Timestamp::now().as_second())
-        .context(code::SIGN, || "the clock can't be read".to_owned())?;
+    let now = Timestamp::from_second(Timestamp::now().as_second()).context(code::SIGN, || "the clock can't be read")?;
     let serial = match &old {
         None => 1,
         Some((old, _)) if old.serial < latest_serial(now) => old.serial + 1,
         Some((old, _)) => {
-            return Err(Error::new(
-                code::SIGN,
-                format!("serial {} is higher than any site can have reached", old.serial),
-            )
-            .help(format!(
+            return Err(error!(SIGN, "serial {} is higher than any site can have reached", old.serial).help(format!(
                 "{MANIFEST} is not one of yours: restore the last one that you signed, and find out who changed it"
             )));
         }
     };
-    let expires = now.checked_add(lifetime).context(code::SIGN, || "that lifetime is too long".to_owned())?;
+    let expires = now.checked_add(lifetime).context(code::SIGN, || "that lifetime is too long")?;
     let fresh = Manifest::of(&files, &site.name, serial, now, expires);
     let signatures_path = dir.join(SIGNATURES);
     if let Some((old, bytes)) = old
@@ -152,24 +147,22 @@ pub fn sign(dir: &Path, signer: &Signer, lifetime: jiff::SignedDuration, renew: 
         && old.expires > now
     {
         if old.created > now + LEEWAY {
-            return Err(Error::new(
-                code::SIGN,
-                format!(
-                    "the existing release (serial {}) was created at {:.0}, which is in the future",
-                    old.serial, old.created
-                ),
+            return Err(error!(
+                SIGN,
+                "the existing release (serial {}) was created at {:.0}, which is in the future",
+                old.serial,
+                old.created
             )
             .because("hosts refuse it until then")
             .help("set the clock, or find out who wrote it; --renew signs a release of your own"));
         }
         // the signer decides how long hosts accept it, not the author of the manifest
         if old.expires > expires || old.expires.duration_since(old.created) > lifetime {
-            return Err(Error::new(
-                code::SIGN,
-                format!(
-                    "the existing release (serial {}) is valid until {:.0}, but --lifetime allows only {expires:.0}",
-                    old.serial, old.expires
-                ),
+            return Err(error!(
+                SIGN,
+                "the existing release (serial {}) is valid until {:.0}, but --lifetime allows only {expires:.0}",
+                old.serial,
+                old.expires
             )
             .help("add a longer --lifetime to sign it anyway, or --renew to sign a release of your own"));
         }
@@ -194,7 +187,7 @@ fn check_counts(files: &Files, bytes: &[u8], signature: &str, at: Timestamp) -> 
     let Some(set) = KeySet::newest(files)? else { return Ok(()) };
     let message = Message { bytes, purpose: Purpose::Release, name: "the release", at };
     set.signers.check(&message, signature.as_bytes(), 1).map(drop).map_err(|error| {
-        Error::new(code::SIGN, format!("hosts would refuse a release with this signature, by key set {}", set.number))
+        error!(SIGN, "hosts would refuse a release with this signature, by key set {}", set.number)
             .because(error)
             .help("sign with a key that `kpull keys show` lists for releases")
     })

@@ -8,7 +8,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Error, Result, code};
+use crate::error::{Context, Error, Result, code, error};
 use crate::host::root::{Access, Root};
 use crate::store::ENROLL;
 use crate::trust::VerifiedManifest;
@@ -63,7 +63,7 @@ impl TrustState {
     fn read(root: &Root, path: &str) -> Result<Option<Self>> {
         let Some((_, bytes)) = root.read(Path::new(path))? else { return Ok(None) };
         let damaged = |why: String| {
-            Error::new(code::MEMORY, format!("{} is damaged", root.outside(Path::new(path)).display()))
+            error!(MEMORY, "{} is damaged", root.outside(Path::new(path)).display())
                 .because(why)
                 .help(format!("it says which releases are too old; {ENROLL}"))
         };

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::author::lint::flags::flag_of;
 use crate::author::lint::{Host, Subject};
-use crate::error::{Error, code};
+use crate::error::{Error, code, error};
 use crate::kind::Item;
 use crate::kind::certificate::Installed;
 use crate::kind::file::File;
@@ -110,9 +110,9 @@ fn missing(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
                 continue;
             }
             let item = unit.item;
-            let error = Error::new(
-                code::LINT_CERTIFICATE,
-                format!("{} shows the certificate {name}, and {} has none of that name", unit.unit.name, host.name),
+            let error = error!(
+                LINT_CERTIFICATE,
+                "{} shows the certificate {name}, and {} has none of that name", unit.unit.name, host.name
             )
             .at(subject.place(item, name), "no such [[certificate]]");
             errors.push(error.help_nearest(

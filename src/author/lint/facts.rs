@@ -37,10 +37,7 @@ fn check_package(package: &Package, name: &str, facts: &Facts) -> Result<()> {
     if package.is_wanted() {
         check_changeable(facts.image, name)?;
     }
-    match facts.package_manager == NO_PACKAGE_MANAGER && package.manager().is_none() {
-        true => Err(no_manager()),
-        false => Ok(()),
-    }
+    if facts.package_manager == NO_PACKAGE_MANAGER && package.manager().is_none() { Err(no_manager()) } else { Ok(()) }
 }
 
 fn check_paths(item: &Item, image: Image) -> Result<()> {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::author::lint::systemd::Command;
 use crate::author::lint::{Host, HostUnit, Subject, place};
-use crate::error::{Error, Place, code, nearest};
+use crate::error::{Error, Place, code, error, nearest};
 use crate::site::Site;
 
 /// The first line of a table from a project's published reference instead of the program's own help.
@@ -88,7 +88,7 @@ fn misnamed(path: &str) -> Option<Error> {
     }
     let dir = directory(role, program);
     Some(
-        Error::new(code::LINT_FLAG, format!("{path} is not named after a version of {program}")).help(format!(
+        error!(LINT_FLAG, "{path} is not named after a version of {program}").help(format!(
             "name the table after its version: {dir}/1.35.2.txt, or {dir}/1.35.txt for all patches of 1.35"
         )),
     )
@@ -180,7 +180,7 @@ fn without_table(
     let known: Vec<&str> = tables.keys().map(|version| version.0).collect();
     let near = tables.keys().min_by_key(|known| known.distance(Version(version)))?.0;
     Some(
-        Error::new(code::LINT_FLAG, format!("there is no table of the flags of {program} {version}: {dir} has {}", known.join(", ")))
+        error!(LINT_FLAG, "there is no table of the flags of {program} {version}: {dir} has {}", known.join(", "))
             .at(version_place(site, artifact).unwrap_or_else(|| unit.item.place.clone()), "this version")
             .help(format!(
                 "write them to {dir}/{version}.txt, one on each line, without dashes; `{program} --help` lists them, and the nearest \

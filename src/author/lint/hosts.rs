@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::error::{Error, code};
+use crate::error::{Error, error};
 use crate::site::Site;
 
 /// The maximum length of a host name, and of a label in it.
@@ -16,7 +16,7 @@ pub fn lint(site: &Site) -> Vec<Error> {
     let mut errors = Vec::new();
     for (name, host) in hosts {
         if let Some(why) = bad_name(name) {
-            let error = Error::new(code::LINT_HOST, format!("`{name}` can't be the name of a host: {why}"))
+            let error = error!(LINT_HOST, "`{name}` can't be the name of a host: {why}")
                 .at(host.doc.place(&[]), "named by this file");
             errors.push(error.help(format!(
                 "rename host_vars/{name}.toml, and `host` in its kpull.toml; use letters a to z, digits and `-`, with `.` between labels"
@@ -24,7 +24,7 @@ pub fn lint(site: &Site) -> Vec<Error> {
         }
         if host.roles.is_empty() {
             errors.push(
-                Error::new(code::LINT_HOST, format!("{name} has no role, so kpull would do nothing there"))
+                error!(LINT_HOST, "{name} has no role, so kpull would do nothing there")
                     .at(host.doc.place(&[]), "neither `groups` with roles nor `roles`")
                     .help("add `groups` or `roles`, or remove the file"),
             );
@@ -51,7 +51,7 @@ fn shared(site: &Site, names: &[&String], key: &str, what: &str, help: &str) -> 
     let second = site.hosts.get(*names.get(1)?)?;
     let (last, others) = names.split_last()?;
     let others: Vec<&str> = others.iter().map(|name| name.as_str()).collect();
-    let error = Error::new(code::LINT_HOST, format!("{} and {last} {what}", others.join(", ")));
+    let error = error!(LINT_HOST, "{} and {last} {what}", others.join(", "));
     Some(error.at(second.doc.place(&[key.to_owned()]), "the same").help(help))
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::author::lint::{Host, Subject};
-use crate::error::{Error, code, nearest};
+use crate::error::{Error, error, nearest};
 use crate::kind::Item;
 use crate::kind::etcd_key::EtcdKey;
 use crate::resolve::once;
@@ -42,11 +42,8 @@ fn missing(subject: &Subject<'_>, host: &Host<'_>, made: &HashMap<&str, Vec<&str
                 continue;
             }
             let here = host.items.iter().find(|other| other.id == *id);
-            let error = Error::new(
-                code::UNKNOWN,
-                format!("no host creates `{id}`, but the role {} of {} needs it", item.role, host.name),
-            )
-            .at(subject.place(item, "needs"), "needed here");
+            let error = error!(UNKNOWN, "no host creates `{id}`, but the role {} of {} needs it", item.role, host.name)
+                .at(subject.place(item, "needs"), "needed here");
             errors.push(match (here, nearest(id, made.keys().copied())) {
                 (Some(here), _) => error.help(format!(
                     "`writers` at {} names no host with this resource: name one with the role {}",
@@ -65,11 +62,8 @@ fn misnamed(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
     let mut errors = Vec::new();
     for item in host.items {
         for name in writers(item).into_iter().flatten().filter(|name| !subject.site.hosts.contains_key(*name)) {
-            let error = Error::new(
-                code::UNKNOWN,
-                format!("`writers` of `{}` names {name}, which is not a host of the site", item.id),
-            )
-            .at(subject.place(item, "writers"), "named here");
+            let error = error!(UNKNOWN, "`writers` of `{}` names {name}, which is not a host of the site", item.id)
+                .at(subject.place(item, "writers"), "named here");
             errors.push(error.help_nearest(
                 name,
                 subject.site.hosts.keys().map(String::as_str),

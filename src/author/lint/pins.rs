@@ -2,7 +2,7 @@
 
 use crate::author::lint::Subject;
 use crate::document::{Doc, Pin};
-use crate::error::{Error, code, counted};
+use crate::error::{Error, counted, error};
 use crate::site::Site;
 
 const FILE: &str = "artifacts.toml";
@@ -12,7 +12,7 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
         let says = doc.value().get(&pin.name).and_then(|pins| pins.get(arch)?.get("size")).is_some();
         let url = pin.urls.first().map_or("URL", String::as_str);
         (!says).then(|| {
-            Error::new(code::PIN, format!("the pin of {} ({arch}) has no size", pin.name))
+            error!(PIN, "the pin of {} ({arch}) has no size", pin.name)
                 .at(doc.place(&[pin.name.clone(), arch.to_owned()]), "no `size` here")
                 .help(format!(
                     "`kpull pin {url}` adds it; for a file that is not available now, set `size = \"unknown\"`"

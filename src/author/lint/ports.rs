@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::author::lint::flags::{flag_of, has_tables, name_of};
 use crate::author::lint::{Host, HostUnit, Subject, place};
-use crate::error::{Error, Place, code};
+use crate::error::{Error, Place, error};
 use crate::host::zone::{PortRange, Ports, Target, Traffic};
 use crate::kind::Item;
 use crate::kind::firewall::{Definition, Firewall, OwnZone};
@@ -79,7 +79,7 @@ fn shut(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
         let shut = rest(at, &lets_in)?;
         let field = if matches!(at, Traffic::Ports(_)) { "port" } else { "protocol" };
         Some(
-            Error::new(code::LINT_PORT, format!("{} listens at {shut}, but no [[firewall]] allows it", unit.unit.name))
+            error!(LINT_PORT, "{} listens at {shut}, but no [[firewall]] allows it", unit.unit.name)
                 .at(place_of(subject.site, unit.item, at, "listens"), "said here")
                 .help(format!(
                     "on {}: add `{{ {field} = \"{at}\", from = … }}` to the `allow` of a [[firewall]]",
@@ -101,7 +101,7 @@ fn open(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
         for traffic in &firewall.lets_in {
             let Some(open) = rest(traffic, &listened) else { continue };
             errors.push(
-                Error::new(code::LINT_PORT, format!("the firewall allows {open}, but no unit listens there"))
+                error!(LINT_PORT, "the firewall allows {open}, but no unit listens there")
                     .at(place_of(subject.site, item, traffic, "allow"), "allowed here")
                     .help(format!("on {}: block it, or add `listens = [\"{open}\"]` to its [[unit]]", host.name)),
             );
@@ -122,12 +122,9 @@ fn shared(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
             continue;
         };
         errors.push(
-            Error::new(
-                code::LINT_PORT,
-                format!("{} and {} of {} both listen at {at}", unit.unit.name, other.unit.name, host.name),
-            )
-            .at(place_of(subject.site, unit.item, at, "listens"), "already in use")
-            .help(format!("give one of them another port; the other one is at {}", other.item.place)),
+            error!(LINT_PORT, "{} and {} of {} both listen at {at}", unit.unit.name, other.unit.name, host.name)
+                .at(place_of(subject.site, unit.item, at, "listens"), "already in use")
+                .help(format!("give one of them another port; the other one is at {}", other.item.place)),
         );
     }
     errors
@@ -153,13 +150,11 @@ fn unsaid(subject: &Subject<'_>, host: &Host<'_>, unit: &HostUnit<'_>) -> Vec<Er
                 let Some(range) = PortRange::parse(&port.to_string(), "tcp") else { continue };
                 let Some(unsaid) = rest(&Traffic::Ports(range), &said) else { continue };
                 errors.push(
-                    Error::new(
-                        code::LINT_PORT,
-                        format!(
-                            "{} listens at {unsaid} by `--{flag}`, but {} does not list it",
-                            name_of(&command.program),
-                            unit.unit.name
-                        ),
+                    error!(
+                        LINT_PORT,
+                        "{} listens at {unsaid} by `--{flag}`, but {} does not list it",
+                        name_of(&command.program),
+                        unit.unit.name
                     )
                     .at(place::of_flag(subject.site, host.name, unit.item, flag), "listens here")
                     .help(format!("add \"{unsaid}\" to `listens` of the [[unit]] at {}", unit.item.place)),

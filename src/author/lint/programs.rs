@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::author::lint::flags::name_of;
 use crate::author::lint::{Host, Subject};
-use crate::error::{Error, code, nearest};
+use crate::error::{Error, error, nearest};
 use crate::kind::command::Run;
 use crate::kind::symlink::Symlink;
 
@@ -38,12 +38,9 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
                     };
                     let place = subject.place_of_word(unit.item, program);
                     errors.push(
-                        Error::new(
-                            code::LINT_PROGRAM,
-                            format!("{} runs {program}, which nothing installs", unit.unit.name),
-                        )
-                        .at(place, format!("{key}= runs it"))
-                        .help(help),
+                        error!(LINT_PROGRAM, "{} runs {program}, which nothing installs", unit.unit.name)
+                            .at(place, format!("{key}= runs it"))
+                            .help(help),
                     );
                 }
             }

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::author::lint::{Host, Subject};
 use crate::error::mask::forms;
-use crate::error::{Error, code};
+use crate::error::{Error, error};
 use crate::host::unit_files::DIRS;
 use crate::kind::Item;
 use crate::kind::file::File;
@@ -26,12 +26,9 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
         for item in host.items.iter().filter(|item| item.is_secret) {
             errors.extend(shown(host, item).map(|Shown { secret, field, reader, help }| {
                 let at = subject.place(item, &field);
-                Error::new(
-                    code::LINT_SECRET,
-                    format!("the secret {secret} is in `{field}` of `{}`, which {reader} can read", item.id),
-                )
-                .at(at, "not a place for a secret")
-                .help(help)
+                error!(LINT_SECRET, "the secret {secret} is in `{field}` of `{}`, which {reader} can read", item.id)
+                    .at(at, "not a place for a secret")
+                    .help(help)
             }));
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::author::lint::{Host, Subject};
-use crate::error::{Error, code, nearest};
+use crate::error::{Error, error, nearest};
 use crate::host::unit_files::instance_of;
 use crate::kind::package::Package;
 
@@ -24,47 +24,10 @@ const KEYS: [(&str, &str, bool); 12] = [
 ];
 
 /// Services of distributions that need no [[unit]].
-const SERVICES: [&str; 39] = [
-    "NetworkManager",
-    "NetworkManager-wait-online",
-    "apparmor",
-    "auditd",
-    "chrony",
-    "chronyd",
-    "cloud-config",
-    "cloud-final",
-    "cloud-init",
-    "cloud-init-local",
-    "cron",
-    "crond",
-    "dbus",
-    "dbus-broker",
-    "ebtables",
-    "emergency",
-    "firewalld",
-    "ip6tables",
-    "iptables",
-    "ipset",
-    "irqbalance",
-    "kdump",
-    "netfilter-persistent",
-    "network",
-    "networking",
-    "nftables",
-    "ntp",
-    "ntpd",
-    "polkit",
-    "rescue",
-    "rpcbind",
-    "rsyslog",
-    "ssh",
-    "sshd",
-    "syslog",
-    "tuned",
-    "ufw",
-    "wpa_supplicant",
-    "apt-daily",
-];
+const SERVICES: &str = "NetworkManager NetworkManager-wait-online apparmor auditd chrony chronyd cloud-config cloud-final \
+    cloud-init cloud-init-local cron crond dbus dbus-broker ebtables emergency firewalld ip6tables \
+    iptables ipset irqbalance kdump netfilter-persistent network networking nftables ntp ntpd polkit \
+    rescue rpcbind rsyslog ssh sshd syslog tuned ufw wpa_supplicant apt-daily";
 
 /// Template units of distributions.
 const TEMPLATES: [&str; 4] = ["getty@", "serial-getty@", "user@", "user-runtime-dir@"];
@@ -79,11 +42,8 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
                 let known = if elsewhere { &everywhere } else { &here };
                 for name in unit.text.words(section, key).filter(|name| !is_known(name, known) && !is_systems(name)) {
                     let place = subject.place_of_word(unit.item, name);
-                    let error = Error::new(
-                        code::LINT_UNIT,
-                        format!("{} has {key}={name}, but there is no such unit", unit.unit.name),
-                    )
-                    .at(place, "no such unit");
+                    let error = error!(LINT_UNIT, "{} has {key}={name}, but there is no such unit", unit.unit.name)
+                        .at(place, "no such unit");
                     errors.push(match meant(name, known) {
                         Some(near) => error.help(format!("did you mean `{near}`?")),
                         None => error.help("add a [[unit]] for it; for a unit of a package, a `name` is enough"),
@@ -100,7 +60,7 @@ fn meant(name: &str, known: &BTreeSet<String>) -> Option<String> {
     let (stem, kind) = name.rsplit_once('.')?;
     let stems = |known: &'_ str| known.strip_suffix(kind)?.strip_suffix('.').map(str::to_owned);
     let own: Vec<String> = known.iter().filter_map(|known| stems(known)).collect();
-    let systems = SERVICES.iter().copied().filter(|_| kind == "service");
+    let systems = SERVICES.split(' ').filter(|_| kind == "service");
     let near = nearest(stem, own.iter().map(String::as_str)).or_else(|| nearest(stem, systems));
     let near = near.map(|near| format!("{near}.{kind}"));
     near.or_else(|| {
@@ -146,7 +106,7 @@ fn is_systems(name: &str) -> bool {
     match kind {
         "target" | "slice" | "mount" | "automount" | "device" | "swap" | "scope" => true,
         _ if stem.starts_with("systemd-") || TEMPLATES.iter().any(|template| stem.starts_with(template)) => true,
-        "service" => SERVICES.contains(&stem),
+        "service" => SERVICES.split(' ').any(|service| service == stem),
         "socket" => matches!(stem, "dbus" | "rpcbind" | "syslog" | "ssh" | "sshd"),
         _ => false,
     }

@@ -2,7 +2,7 @@
 //! without support for it, so that systemd restarts them.
 
 use crate::author::lint::{HostUnit, Subject};
-use crate::error::{Error, code};
+use crate::error::{Error, error};
 use crate::kind::Trigger;
 
 pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
@@ -19,10 +19,7 @@ fn enabled(subject: &Subject<'_>, unit: &HostUnit<'_>) -> Option<Error> {
         return None;
     }
     let place = subject.place(unit.item, "enable");
-    let error = Error::new(
-        code::LINT_UNIT,
-        format!("{} can't be enabled: its file does not say when to start it", unit.unit.name),
-    );
+    let error = error!(LINT_UNIT, "{} can't be enabled: its file does not say when to start it", unit.unit.name);
     Some(
         error.at(place, "enables nothing").help("add `WantedBy=multi-user.target` under `[Install]`, or omit `enable`"),
     )
@@ -33,7 +30,7 @@ fn reloaded(subject: &Subject<'_>, unit: &HostUnit<'_>) -> Option<Error> {
     let why = why_not(unit)?;
     let place = subject.place(unit.item, watched);
     let name = &unit.unit.name;
-    let error = Error::new(code::LINT_UNIT, format!("`reload_when` restarts {name}: {why}"));
+    let error = error!(LINT_UNIT, "`reload_when` restarts {name}: {why}");
     Some(error.at(place, "reloads nothing").help("use `restart_when`, or add an ExecReload= to the unit"))
 }
 

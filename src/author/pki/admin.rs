@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::author::pki::status::{bundle, certificate_at};
 use crate::author::pki::{CertificateState, CertificateStatus, Draft, survey};
 use crate::document::Files;
-use crate::error::{Context, Error, Result, code};
+use crate::error::{Context, Error, Result, code, error};
 use crate::pki::{
     Authority, AuthorityFields, Category, Certificate, CertificateRequest, PrivateKey, Reason, Request, Revoked,
     authority_path, authority_secret, certificate_path, key_secret, request_path, revoked,
@@ -105,7 +105,7 @@ impl PkiAdmin {
                 continue;
             }
             if has_key {
-                return Err(Error::new(code::PKI, format!("{path} is missing, and its key is there")).help(format!(
+                return Err(error!(PKI, "{path} is missing, and its key is there").help(format!(
                     "take {path} from the commit that had it, or remove secrets/pki/{name}.key.age to begin anew"
                 )));
             }
@@ -219,8 +219,7 @@ impl PkiAdmin {
         let Some(authority) = authorities.get(&wanted.authority) else { return Ok(String::new()) };
         let certificate = if wanted.key_on_host {
             let path = request_path(host, &wanted.name);
-            let bytes =
-                self.site.files.get(&path).ok_or_else(|| Error::new(code::PKI, format!("there is no {path}")))?;
+            let bytes = self.site.files.get(&path).ok_or_else(|| error!(PKI, "there is no {path}"))?;
             let request = self.fitting(Request::read(&path, bytes)?, &path, wanted)?;
             // the key now stays on the host
             draft.remove_secret(&key_secret(host, &wanted.name));
@@ -228,12 +227,9 @@ impl PkiAdmin {
         } else {
             let own = &self.site.find_host(host)?.recipients;
             if own.is_empty() {
-                return Err(Error::new(
-                    code::PKI,
-                    format!("the key of the certificate {} can't be encrypted to {host}", wanted.name),
-                )
-                .because(format!("host_vars/{host}.toml has no `recipient`"))
-                .help("add the host's /etc/ssh/ssh_host_ed25519_key.pub as `recipient = \"ssh-ed25519 …\"`"));
+                return Err(error!(PKI, "the key of the certificate {} can't be encrypted to {host}", wanted.name)
+                    .because(format!("host_vars/{host}.toml has no `recipient`"))
+                    .help("add the host's /etc/ssh/ssh_host_ed25519_key.pub as `recipient = \"ssh-ed25519 …\"`"));
             }
             let recipients = self.same_readers(draft.index(), &key_secret(host, &wanted.name), Some((host, own)))?;
             let key = PrivateKey::generate(wanted.key_type)?;
@@ -256,7 +252,7 @@ impl PkiAdmin {
         if request.key_type == Some(wanted.key_type) {
             return Ok(request);
         }
-        Err(Error::new(code::PKI, format!("{path} is for a key of another type than {}", wanted.key_type))
+        Err(error!(PKI, "{path} is for a key of another type than {}", wanted.key_type)
             .help("remove the key on the host, and let it make another one; or say in the role what it is"))
     }
 
@@ -274,11 +270,8 @@ impl PkiAdmin {
             .map(|(wanted, _)| wanted)
             .ok_or_else(|| unknown(certificate, all.iter().map(|status| status.name.as_str())))?;
         if !wanted.key_on_host {
-            return Err(Error::new(
-                code::PKI,
-                format!("the key of the certificate {certificate} is not made by {host}"),
-            )
-            .help("set `key_on_host = true` in the role, or run `kpull pki issue`"));
+            return Err(error!(PKI, "the key of the certificate {certificate} is not made by {host}")
+                .help("set `key_on_host = true` in the role, or run `kpull pki issue`"));
         }
         let request = self.fitting(request, &file.display().to_string(), wanted)?;
         let authority = self.authority(&wanted.authority)?;
@@ -301,7 +294,7 @@ impl PkiAdmin {
         })?;
         let read = Certificate::one(&path, bytes)?;
         let authority = self.signer_of(&read)?.ok_or_else(|| {
-            Error::new(code::PKI, format!("{path} is from no authority of this site"))
+            error!(PKI, "{path} is from no authority of this site")
                 .help("whoever signed it has to revoke it; remove the file, and `kpull pki issue` makes another one")
         })?;
         let mut all = Revoked::all(&self.site.files)?;
@@ -334,7 +327,7 @@ impl PkiAdmin {
         let note = match step {
             Step::Begin => {
                 if self.encrypted(&next).is_some() || self.encrypted(&old).is_some() {
-                    return Err(Error::new(code::PKI, format!("the authority {name} is being changed already"))
+                    return Err(error!(PKI, "the authority {name} is being changed already")
                         .help(format!("go on with `kpull pki rotate {name} --switch`, then `--finish`")));
                 }
                 self.authority(name)?;
@@ -348,13 +341,13 @@ impl PkiAdmin {
             }
             Step::Switch => {
                 let (Some(encrypted), Some(before)) = (self.encrypted(&next), self.encrypted(&current)) else {
-                    return Err(Error::new(code::PKI, format!("the authority {name} has no successor yet"))
+                    return Err(error!(PKI, "the authority {name} has no successor yet")
                         .help(format!("begin with `kpull pki rotate {name}`")));
                 };
                 let key = self.key(&next, encrypted)?;
                 let at = certificates.iter().position(|certificate| certificate.public == key.public());
                 let at = at.ok_or_else(|| {
-                    Error::new(code::PKI, format!("pki/{name}.pem has no certificate for the key of the new authority"))
+                    error!(PKI, "pki/{name}.pem has no certificate for the key of the new authority")
                         .help("take both from one commit")
                 })?;
                 certificates[..=at].rotate_right(1);
@@ -366,12 +359,12 @@ impl PkiAdmin {
             }
             Step::Finish => {
                 let Some(first) = certificates.first().cloned().filter(|_| self.encrypted(&old).is_some()) else {
-                    return Err(Error::new(code::PKI, format!("there is no old authority {name} to drop"))
+                    return Err(error!(PKI, "there is no old authority {name} to drop")
                         .help(format!("a change goes `kpull pki rotate {name}`, `--switch`, `--finish`")));
                 };
                 let left = self.signed_by_others(&certificates, &first)?;
                 if !left.is_empty() {
-                    return Err(Error::new(code::PKI, format!("certificates of the old authority {name} are left"))
+                    return Err(error!(PKI, "certificates of the old authority {name} are left")
                         .because(left.join(", "))
                         .help("`kpull pki issue` makes them anew; bring that release to the hosts first"));
                 }
@@ -425,10 +418,7 @@ impl PkiAdmin {
             let own = all.iter().filter(|revoked| revoked.authority == name);
             text.push_str(&Authority::new(name, certificate.clone(), key)?.revocations(own, self.now)?);
         }
-        match text.is_empty() {
-            true => Err(no_key(name)),
-            false => Ok(text),
-        }
+        if text.is_empty() { Err(no_key(name)) } else { Ok(text) }
     }
 
     /// The authority of this site that signed a certificate.
@@ -446,9 +436,10 @@ impl PkiAdmin {
     /// The current certificate and key of an authority.
     fn authority(&self, name: &str) -> Result<Authority> {
         self.fields(name)?;
-        let certificate = bundle(&self.site, name)?.into_iter().next().ok_or_else(|| {
-            Error::new(code::PKI, format!("the authority {name} has no certificate yet")).help("run `kpull pki init`")
-        })?;
+        let certificate = bundle(&self.site, name)?
+            .into_iter()
+            .next()
+            .ok_or_else(|| error!(PKI, "the authority {name} has no certificate yet").help("run `kpull pki init`"))?;
         let secret = authority_secret(name);
         let encrypted = self.encrypted(&secret).ok_or_else(|| no_key(name))?;
         Authority::new(name, certificate, self.key(&secret, encrypted)?)
@@ -457,7 +448,7 @@ impl PkiAdmin {
     fn fields(&self, name: &str) -> Result<&AuthorityFields> {
         let authorities = || self.site.pki.iter().filter(|(_, fields)| fields.kind == Category::Authority);
         authorities().find(|(known, _)| *known == name).map(|(_, fields)| fields).ok_or_else(|| {
-            let error = Error::new(code::PKI, format!("there is no authority `{name}`"));
+            let error = error!(PKI, "there is no authority `{name}`");
             error.help_nearest(
                 name,
                 authorities().map(|(name, _)| name.as_str()),
@@ -476,7 +467,7 @@ impl PkiAdmin {
             return Ok(keys);
         }
         let names: Vec<String> = new.iter().map(ToString::to_string).collect();
-        Err(Error::new(code::PKI, format!("a new {secret} would be read by {}, who can't read the one that is there", names.join(", "))).help(
+        Err(error!(PKI, "a new {secret} would be read by {}, who can't read the one that is there", names.join(", ")).help(
             "if that is meant, run `kpull secret rekey` first, which asks; else look at `recipient` in host_vars and at `[secrets] recipients` in site.toml",
         ))
     }
@@ -491,11 +482,8 @@ impl PkiAdmin {
 
     fn operators(&self) -> Result<&[Recipient]> {
         match self.site.operators.as_slice() {
-            [] => Err(Error::new(
-                code::PKI,
-                "the site has no operators, so nobody could read the keys of its authorities",
-            )
-            .help("add `[secrets]` with `recipients = [\"ssh-ed25519 …\"]` to site.toml: your own public key")),
+            [] => Err(error!(PKI, "the site has no operators, so nobody could read the keys of its authorities")
+                .help("add `[secrets]` with `recipients = [\"ssh-ed25519 …\"]` to site.toml: your own public key")),
             some => Ok(some),
         }
     }
@@ -517,15 +505,13 @@ fn public_path(name: &str, category: Category) -> String {
 }
 
 fn no_key(name: &str) -> Error {
-    Error::new(
-        code::PKI,
-        format!("the authority {name} has no key in this site: there is no secrets/pki/{name}.key.age"),
+    error!(PKI, "the authority {name} has no key in this site: there is no secrets/pki/{name}.key.age").help(
+        "put it there with `kpull secret set`, in PEM; or remove the certificate, and `kpull pki init` begins anew",
     )
-    .help("put it there with `kpull secret set`, in PEM; or remove the certificate, and `kpull pki init` begins anew")
 }
 
 fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Error {
-    let error = Error::new(code::PKI, format!("there is no certificate `{name}`"));
+    let error = error!(PKI, "there is no certificate `{name}`");
     error.help_nearest(name, known, "`kpull pki list` shows them all")
 }
 

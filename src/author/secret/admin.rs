@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::document::{Doc, Files, replace};
-use crate::error::{Context, Error, Result, code};
+use crate::error::{Context, Error, Result, code, error};
 use crate::resolve::{Catalog, Facts, resolve};
 use crate::secret::index::{Entry, INDEX, Index, digests};
 use crate::secret::readers::{Reader, newcomers, readers};
@@ -223,7 +223,7 @@ impl SecretAdmin {
         let users = self.users.of(name);
         if !users.is_empty() {
             let users: Vec<&str> = users.iter().map(String::as_str).collect();
-            return Err(Error::new(code::SECRET_WRITE, format!("the secret {name} is used on {}", users.join(", ")))
+            return Err(error!(SECRET_WRITE, "the secret {name} is used on {}", users.join(", "))
                 .help("remove it from the roles first"));
         }
         let path = self.dir.join(name::path_of(name));
@@ -242,7 +242,7 @@ impl SecretAdmin {
                 || content.starts_with(b"age-encryption.org/v1");
             if name::name_in(path).is_none_or(|name| name::check(name).is_err()) || !is_age {
                 errors.push(
-                    Error::new(code::SECRET_WRITE, format!("{path} is not a secret"))
+                    error!(SECRET_WRITE, "{path} is not a secret")
                         .because("secrets/ can only contain age files named NAME.age, and the index that kpull writes")
                         .help("write it with `kpull secret set NAME --from FILE`, and remove this one"),
                 );
@@ -254,7 +254,7 @@ impl SecretAdmin {
         match self.all_stale() {
             Err(error) => errors.extend(error.each()),
             Ok(stale) => errors.extend(stale.into_iter().map(|(name, why)| {
-                Error::new(code::SECRET, format!("the secret {name} is not encrypted as it should be"))
+                error!(SECRET, "the secret {name} is not encrypted as it should be")
                     .because(why)
                     .help("run `kpull secret rekey`")
             })),
@@ -272,14 +272,14 @@ impl SecretAdmin {
 }
 
 fn no_operators(site: &Site) -> Error {
-    Error::new(code::SECRET_WRITE, "the site names no operators who can read secrets")
+    error!(SECRET_WRITE, "the site names no operators who can read secrets")
         .at(site.doc.place(&["secrets".to_owned()]), "of this site")
         .help("add `[secrets]` with `recipients = [\"…\"]` to site.toml: the public keys of its operators (ssh-ed25519, ssh-rsa or age1…)")
 }
 
 fn no_recipient(host: &str, name: &str, doc: &Doc) -> Error {
     let file = doc.file();
-    Error::new(code::SECRET_WRITE, format!("{host} uses the secret {name}, but has no key to decrypt it"))
+    error!(SECRET_WRITE, "{host} uses the secret {name}, but has no key to decrypt it")
         .at(doc.key_place(&[]), "no `recipient` in this file")
         .help(format!("add `recipient = \"ssh-ed25519 …\"` to {file}: what `ssh-keyscan -t ed25519` or /etc/ssh/ssh_host_ed25519_key.pub on the host has"))
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 use fancy_regex::Regex;
 
 use crate::document::Files;
-use crate::error::{Error, Place, code, starred};
+use crate::error::{Error, Place, error, starred};
 use crate::text::leading;
 
 /// The comment that exempts a line, or the line after it.
@@ -103,7 +103,7 @@ pub fn scan(files: &Files) -> Vec<Error> {
             // of a key, only the first line
             let end = hidden.get(span.clone()).and_then(|shown| shown.find('\n')).map_or(span.end, |length| span.start + length);
             let place = Place { file: path.to_owned(), text: hidden.clone(), span: span.start..end };
-            Error::new(code::LITERAL, format!("{what} is in the site, where anyone with access can read it"))
+            error!(LITERAL, "{what} is in the site, where anyone with access can read it")
                 .at(place, "looks like a secret")
                 .help(format!(
                     "change it, since it may be compromised; then run `kpull secret set NAME`, and write {{{{ secret(\"NAME\") }}}} here. If it is not a secret, end the line with `# {ESCAPE}`"

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::author::supply::pin::ARTIFACTS;
 use crate::document::{Artifact, Doc, Files, Pin};
-use crate::error::{Context, Error, Place, Result, code};
+use crate::error::{Context, Error, Place, Result, code, error};
 use crate::net::download::{DownloadRequest, Progress, download, hash};
 use crate::net::{self, Client, Conditions, Kind, Options};
 use crate::store::archive::Archive;
@@ -51,7 +51,7 @@ pub fn check(
 ) -> Result<()> {
     let Some(doc) = files.doc(ARTIFACTS)? else { return Ok(()) };
     let client = Client::new(&checking.net)?;
-    let scratch = tempfile::tempdir().context(code::SUPPLY, || "can't make a temporary directory".to_owned())?;
+    let scratch = tempfile::tempdir().context(code::SUPPLY, || "can't make a temporary directory")?;
     let mut errors = Vec::new();
     for (name, artifact) in artifacts {
         for (arch, pin) in &artifact.pins {
@@ -62,11 +62,10 @@ pub fn check(
                     let part = scratch.path().join("file");
                     let wanted = DownloadRequest { name, sha256: Some(&pin.sha256), size: pin.size };
                     download(&checking.net, url, &part, &wanted, progress).and_then(|got| {
-                        local = local
-                            .take()
-                            .or(Some(File::open(&part).context(code::SUPPLY, || "can't read a download".to_owned())?));
+                        local =
+                            local.take().or(Some(File::open(&part).context(code::SUPPLY, || "can't read a download")?));
                         // the open file stays readable; the next download begins with nothing
-                        std::fs::remove_file(&part).context(code::SUPPLY, || "can't remove a download".to_owned())?;
+                        std::fs::remove_file(&part).context(code::SUPPLY, || "can't remove a download")?;
                         Ok(Some(got.size))
                     })
                 } else {
@@ -78,7 +77,7 @@ pub fn check(
             let place = || doc.place(&[name.clone(), arch.clone()]);
             if !works {
                 errors.push(
-                    Error::new(code::SUPPLY, format!("{name} ({arch}) is not available from any of its addresses"))
+                    error!(SUPPLY, "{name} ({arch}) is not available from any of its addresses")
                         .at(place(), "no address of this pin works")
                         .help("add an address that works to `urls`: kpull pin URL; or serve it from a mirror"),
                 );
@@ -142,14 +141,14 @@ fn ask(client: &Client, url: &str) -> Result<Option<u64>> {
     };
     match reply.kind {
         Kind::Ok | Kind::Partial => Ok(reply.length),
-        _ => Err(Error::new(code::SUPPLY, format!("{url} is not there"))),
+        _ => Err(error!(SUPPLY, "{url} is not there")),
     }
 }
 
 fn agrees(pin: &Pin, url: &str, size: Option<u64>) -> Result<Option<u64>> {
     match (pin.size, size) {
         (Some(pinned), Some(size)) if pinned != size => {
-            Err(Error::new(code::SUPPLY, format!("{url} has {size} bytes, and {pinned} are pinned")))
+            Err(error!(SUPPLY, "{url} has {size} bytes, and {pinned} are pinned"))
         }
         _ => Ok(size),
     }

@@ -7,7 +7,7 @@ use toml_edit::{DocumentMut, InlineTable, Item, RawString, Table, TableLike, Val
 
 use crate::author::supply::sums::Sums;
 use crate::document::{Doc, Files, Format, pins};
-use crate::error::{Context, Error, Result, code};
+use crate::error::{Context, Error, Result, code, error};
 use crate::net::{self, Client, Conditions, Kind, Options};
 use crate::read;
 
@@ -153,13 +153,12 @@ pub fn compare(options: &Options, url: &str, sha256: &str, sums: Option<&str>, a
         return Ok(Checked::Nowhere { unread });
     };
     let text = fetch(options, place)?.ok_or_else(|| {
-        Error::new(code::SUPPLY, format!("there is no {place}"))
-            .help("`--sums` is the address or path of the publisher's checksums")
+        error!(SUPPLY, "there is no {place}").help("`--sums` is the address or path of the publisher's checksums")
     })?;
     let found = Sums::parse(&text);
     let digest = found.of(name)?.or_else(|| found.only().filter(|_| alone));
     let digest = digest.ok_or_else(|| {
-        Error::new(code::SUPPLY, format!("{place} has no SHA-256 of {name}"))
+        error!(SUPPLY, "{place} has no SHA-256 of {name}")
             .help("use the checksums of this version; a file with one bare digest works for one address only")
     })?;
     agree(name, sha256, digest, place.to_owned())
@@ -273,11 +272,7 @@ fn check(text: &str) -> Result<()> {
 fn put(doc: &mut DocumentMut, name: &str, pins: &[&NewPin], replace: bool) -> Result<Vec<Done>> {
     let Some(version) = pins.first().map(|pin| pin.version.as_str()) else { return Ok(Vec::new()) };
     if let Some(other) = pins.iter().find(|pin| pin.version != version) {
-        return Err(Error::new(
-            code::SUPPLY,
-            format!("{name} can't be of version {version} and {} at once", other.version),
-        )
-        .help(
+        return Err(error!(SUPPLY, "{name} can't be of version {version} and {} at once", other.version).help(
             "all architectures of an artifact have one version: give the addresses of one version, or add --version",
         ));
     }
@@ -291,20 +286,15 @@ fn put(doc: &mut DocumentMut, name: &str, pins: &[&NewPin], replace: bool) -> Re
         doc.insert(name, Item::Table(table));
     }
     let item = doc.entry(name).or_insert_with(toml_edit::table);
-    let artifact = item
-        .as_table_like_mut()
-        .ok_or_else(|| Error::new(code::SUPPLY, format!("`{name}` in {ARTIFACTS} is not a table")))?;
+    let artifact = item.as_table_like_mut().ok_or_else(|| error!(SUPPLY, "`{name}` in {ARTIFACTS} is not a table"))?;
     let arches: Vec<String> =
         artifact.iter().filter(|(_, item)| item.is_table_like()).map(|(key, _)| key.to_owned()).collect();
     let before = artifact.get("version").and_then(Item::as_str).filter(|old| *old != version).map(str::to_owned);
     if let Some(old) = &before
         && let Some(stale) = arches.iter().find(|arch| !pins.iter().any(|pin| pin.arch == **arch))
     {
-        return Err(Error::new(
-            code::SUPPLY,
-            format!("{name} {old} is pinned for {stale} too, and would keep the old file"),
-        )
-        .help(format!("pin {version} for all architectures at once: kpull pin URL_AMD64 URL_ARM64")));
+        return Err(error!(SUPPLY, "{name} {old} is pinned for {stale} too, and would keep the old file")
+            .help(format!("pin {version} for all architectures at once: kpull pin URL_AMD64 URL_ARM64")));
     }
     set(artifact, "version", version.into());
     // in the style of the other pins
@@ -352,15 +342,12 @@ fn put_one(
         });
     }
     if updated.is_none() && !replace {
-        return Err(Error::new(
-            code::SUPPLY,
-            format!("{} {} ({}) is pinned with another digest", pin.name, pin.version, pin.arch),
-        )
-        .because(format!("{old} is pinned, and this file has {}", pin.sha256))
-        .help(
-            "publishers should not change a release: find out why this one did; --replace pins the new digest \
+        return Err(error!(SUPPLY, "{} {} ({}) is pinned with another digest", pin.name, pin.version, pin.arch)
+            .because(format!("{old} is pinned, and this file has {}", pin.sha256))
+            .help(
+                "publishers should not change a release: find out why this one did; --replace pins the new digest \
                  anyway",
-        ));
+            ));
     }
     fill(present, pin);
     Ok(updated.unwrap_or(Done::Replaced { old }))

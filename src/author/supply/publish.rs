@@ -15,7 +15,7 @@ use reqwest::Url;
 
 use crate::document::layout::{self, BLOBS, MANIFEST, POINTER, POINTER_MAX, Pointer, RELEASES, SIGNATURES};
 use crate::document::{Files, is_sha256, read_if_there};
-use crate::error::{Context, Error, Exit, Result, code};
+use crate::error::{Context, Error, Exit, Result, code, error};
 use crate::host::root::{Access, FileType, Fingerprint, Meta, Root};
 use crate::net::{self, Client, Conditions, Kind};
 use crate::trust::{KeySet, Listed, Manifest, Purpose, Shortfall, signed_by};
@@ -40,7 +40,7 @@ impl Signed {
     /// key set are valid for any host to apply it.
     pub fn open(dir: &Path) -> Result<Self> {
         let unsigned = |what: &str| {
-            Error::new(code::SUPPLY, format!("the site in {} is not signed: {what}", dir.display()))
+            error!(SUPPLY, "the site in {} is not signed: {what}", dir.display())
                 .help("sign it with `kpull sign`, then publish")
         };
         let bytes = read_if_there(dir, MANIFEST)?.ok_or_else(|| unsigned(&format!("there is no {MANIFEST}")))?;
@@ -48,9 +48,7 @@ impl Signed {
             read_if_there(dir, SIGNATURES)?.ok_or_else(|| unsigned(&format!("there is no {SIGNATURES}")))?;
         let plainly = |error: Error| error.exit(Exit::Failed).help(AGAIN);
         if signed_by(&bytes, &signatures).map_err(plainly)?.is_empty() {
-            return Err(
-                Error::new(code::SUPPLY, format!("no signature in {SIGNATURES} is over this {MANIFEST}")).help(AGAIN)
-            );
+            return Err(error!(SUPPLY, "no signature in {SIGNATURES} is over this {MANIFEST}").help(AGAIN));
         }
         let manifest = Manifest::parse(&bytes).map_err(plainly)?;
         let files = Files::in_directory(dir)?;
@@ -63,7 +61,7 @@ impl Signed {
                 (_, None) => "is in the site, but not in the release",
                 _ => "was changed after signing",
             };
-            return Err(Error::new(code::SUPPLY, format!("{path} {why}")).help(AGAIN));
+            return Err(error!(SUPPLY, "{path} {why}").help(AGAIN));
         }
         let newest = KeySet::newest(&files)?;
         let shortfalls = newest.map(|set| set.shortfalls(Timestamp::now(), manifest.expires)).unwrap_or_default();
@@ -144,18 +142,18 @@ pub fn publish(signed: &Signed, target: &dyn Target, force: bool) -> Result<Publ
 
 fn may_follow(new: &Pointer, old: &Pointer, target: &str) -> Result<()> {
     if old.site != new.site {
-        return Err(Error::new(
-            code::SUPPLY,
-            format!("{target} has releases of the site `{}`, and this one is of `{}`", old.site, new.site),
+        return Err(error!(
+            SUPPLY,
+            "{target} has releases of the site `{}`, and this one is of `{}`", old.site, new.site
         )
         .help("publish each site to its own place; --force replaces it"));
     }
     if old.serial > new.serial {
-        return Err(Error::new(code::SUPPLY, format!("{target} already has release {}, and this one is {}", old.serial, new.serial))
+        return Err(error!(SUPPLY, "{target} already has release {}, and this one is {}", old.serial, new.serial)
             .help("start from the last signed state of the site, and sign again; hosts refuse an older release, so --force is only for a place that no host has seen, and for serials that a key set has revoked (`last_serial`)"));
     }
     if old.serial == new.serial && old.manifest != new.manifest {
-        return Err(Error::new(code::SUPPLY, format!("{target} has another release with the serial {}", old.serial))
+        return Err(error!(SUPPLY, "{target} has another release with the serial {}", old.serial)
             .help("each serial has one release: use that site's release.toml, and sign again"));
     }
     Ok(())
@@ -281,7 +279,7 @@ pub(super) fn open(path: &Path, directories: &[&str]) -> Result<(Root, PathBuf)>
 }
 
 fn gone(path: &Path) -> Error {
-    Error::new(code::SUPPLY, format!("can't read {}: it is not a file", path.display()))
+    error!(SUPPLY, "can't read {}: it is not a file", path.display())
 }
 
 /// Locks a directory. Exit code 75 if another process holds the lock.
@@ -309,7 +307,7 @@ pub(super) fn lock(root: &Root, dir: &Path) -> Result<File> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => {
-            Err(Error::new(code::BUSY, format!("another kpull is running in {}", dir.display())).exit(Exit::Busy))
+            Err(error!(BUSY, "another kpull is running in {}", dir.display()).exit(Exit::Busy))
         }
         Err(std::fs::TryLockError::Error(error)) => Err(error).context(code::SUPPLY, what),
     }
@@ -406,7 +404,7 @@ impl Target for Web {
         if self.pointer()?.is_some_and(|(present, _)| present == *pointer) {
             return Ok(());
         }
-        Err(Error::new(code::SUPPLY, format!("someone else has just published at {}", self.name()))
+        Err(error!(SUPPLY, "someone else has just published at {}", self.name())
             .help("hosts use that release; check it, sign again on top of it, and publish"))
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::author::vendor::{Edit, FILE, List, ORIGIN, Origin, RoleRequest, Upstream};
 use crate::document::{Doc, Files};
-use crate::error::{Error, Result, code};
+use crate::error::{Error, Result, error};
 
 /// Differences from `vendor.toml` and the origins of roles. Queries no repository.
 pub fn complaints(files: &Files, list: Option<&List>) -> Vec<Error> {
@@ -11,7 +11,7 @@ pub fn complaints(files: &Files, list: Option<&List>) -> Vec<Error> {
     for wanted in listed.iter().flat_map(|upstream| &upstream.roles) {
         if files.children(&format!("roles/{}", wanted.own)).is_empty() {
             errors.push(
-                Error::new(code::VENDOR, format!("roles/{}/ is not there", wanted.own))
+                error!(VENDOR, "roles/{}/ is not there", wanted.own)
                     .at(wanted.place.clone(), "listed here")
                     .help("`kpull vendor` fetches it"),
             );
@@ -30,7 +30,7 @@ fn of_role(files: &Files, role: &str, listed: Option<(&Upstream, &RoleRequest)>)
         (None, None) => return Ok(Vec::new()),
         (None, Some((_, wanted))) => {
             return Ok(vec![
-                Error::new(code::VENDOR, format!("roles/{role}/ is not vendored"))
+                error!(VENDOR, "roles/{role}/ is not vendored")
                     .at(wanted.place.clone(), "listed here")
                     .help("vendor it under another name, or don't list it here"),
             ]);
@@ -41,20 +41,17 @@ fn of_role(files: &Files, role: &str, listed: Option<(&Upstream, &RoleRequest)>)
     let again = "`kpull vendor` fetches it again";
     match listed {
         None => errors.push(
-            Error::new(
-                code::VENDOR,
-                format!("roles/{role}/ is vendored from {}, but {FILE} does not list it", origin.site),
-            )
-            .at(doc.place(&["site".to_owned()]), "vendored from there")
-            .help(format!("delete the role or list it; without {ORIGIN} it is the site's own")),
+            error!(VENDOR, "roles/{role}/ is vendored from {}, but {FILE} does not list it", origin.site)
+                .at(doc.place(&["site".to_owned()]), "vendored from there")
+                .help(format!("delete the role or list it; without {ORIGIN} it is the site's own")),
         ),
         Some((upstream, wanted)) if upstream.site != origin.site || wanted.name != origin.role => errors.push(
-            Error::new(code::VENDOR, format!("roles/{role}/ is `{}` of {}", origin.role, origin.site))
+            error!(VENDOR, "roles/{role}/ is `{}` of {}", origin.role, origin.site)
                 .at(wanted.place.clone(), "another one is wanted")
                 .help(again),
         ),
         Some((upstream, _)) if upstream.commit != origin.commit || upstream.git != origin.git => errors.push(
-            Error::new(code::VENDOR, format!("roles/{role}/ is of commit {} of {}", origin.commit, origin.git))
+            error!(VENDOR, "roles/{role}/ is of commit {} of {}", origin.commit, origin.git)
                 .at(upstream.commit_place.clone(), "another one is wanted")
                 .help(again),
         ),
@@ -71,7 +68,7 @@ impl Edit {
             Self::Removed => "was vendored, but is missing",
             Self::Added => "was added to the vendored role",
         };
-        Error::new(code::VENDOR, format!("roles/{role}/{path} {what}"))
+        error!(VENDOR, "roles/{role}/{path} {what}")
             .at(doc.place(&["files".to_owned(), path.to_owned()]), "the vendored file")
             .help(format!("edit it at its origin, and vendor it again; `git checkout` undoes edits, and without {ORIGIN} the role is the site's own"))
     }

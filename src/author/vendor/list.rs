@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::document::{Doc, read_if_there};
-use crate::error::{Error, Place, Result, code};
+use crate::error::{Error, Place, Result, error};
 use crate::site::{RESERVED, is_plain_name};
 use crate::source::Config;
 use crate::trust::{AllowedSigners, Purpose};
@@ -112,7 +112,7 @@ impl List {
         for wanted in upstreams.iter().flat_map(|upstream: &Upstream| &upstream.roles) {
             if !names.insert(&wanted.own) {
                 errors.push(
-                    Error::new(code::VENDOR, format!("two roles have the name `{}` here", wanted.own))
+                    error!(VENDOR, "two roles have the name `{}` here", wanted.own)
                         .at(wanted.place.clone(), "the second one")
                         .help("give one of them another name here: { name = \"NAME\", as = \"OWN NAME\" }"),
                 );
@@ -142,7 +142,7 @@ fn upstream(doc: &Doc, site: &str, file: UpstreamFile) -> Result<Upstream> {
         .map_err(|error| error.at(commit_place.clone(), "this commit"))?;
     for (index, line) in file.signers.iter().enumerate() {
         if let Err(why) = AllowedSigners::check_line(line) {
-            return Err(Error::new(code::VENDOR, "this allowed signer can't be read")
+            return Err(error!(VENDOR, "this allowed signer can't be read")
                 .because(why)
                 .at(doc.place(&at(&["signers", &index.to_string()])), "this line")
                 .help("a line is `NAME [OPTIONS] KEYTYPE KEY`, as in ssh-keygen(1) under ALLOWED SIGNERS"));
@@ -152,12 +152,9 @@ fn upstream(doc: &Doc, site: &str, file: UpstreamFile) -> Result<Upstream> {
         .map_err(|error| error.at(doc.place(&at(&["signers"])), "these keys"))?;
     let keys = signers.count(Purpose::Release);
     if file.threshold == 0 || file.threshold > keys {
-        return Err(Error::new(
-            code::VENDOR,
-            format!("`threshold` is {}, and {keys} of these keys may sign releases", file.threshold),
-        )
-        .at(doc.place(&at(&["threshold"])), "out of reach")
-        .help("list more signers, or ask for fewer"));
+        return Err(error!(VENDOR, "`threshold` is {}, and {keys} of these keys may sign releases", file.threshold)
+            .at(doc.place(&at(&["threshold"])), "out of reach")
+            .help("list more signers, or ask for fewer"));
     }
     let mut roles = Vec::new();
     for (index, role) in file.roles.into_iter().enumerate() {
@@ -167,12 +164,12 @@ fn upstream(doc: &Doc, site: &str, file: UpstreamFile) -> Result<Upstream> {
             RoleFile::Other(Renamed { name, own }) => (name, own),
         };
         if let Some(bad) = [&name, &own].into_iter().find(|name| !is_plain_name(name)) {
-            return Err(Error::new(code::VENDOR, format!("a role can't be called `{bad}`"))
+            return Err(error!(VENDOR, "a role can't be called `{bad}`")
                 .at(place, "this name")
                 .help("take letters, digits, `-`, `_` and `.`"));
         }
         if RESERVED.contains(&own.as_str()) {
-            return Err(Error::new(code::VENDOR, format!("a role can't be called `{own}`"))
+            return Err(error!(VENDOR, "a role can't be called `{own}`")
                 .at(place, "this name")
                 .help("templates know this name already: { name = \"NAME\", as = \"OWN NAME\" }"));
         }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::document::{Files, is_version_controls, replace};
-use crate::error::{Context, Error, Place, Result, code};
+use crate::error::{Context, Error, Place, Result, code, error};
 use crate::net;
 use crate::sandbox;
 use crate::site::Role;
@@ -52,7 +52,7 @@ pub struct Change {
 
 /// Fetches the listed roles of `upstream`. Nothing is parsed before its signatures are verified.
 pub fn fetch(upstream: &Upstream, net: &net::Options) -> Result<Vec<VendoredRole>> {
-    let cache = tempfile::tempdir().context(code::VENDOR, || "can't make a temporary directory".to_owned())?;
+    let cache = tempfile::tempdir().context(code::VENDOR, || "can't make a temporary directory")?;
     let config = Config {
         git: Some(upstream.git.clone()),
         commit: Some(upstream.commit.clone()),
@@ -76,11 +76,8 @@ pub fn fetch(upstream: &Upstream, net: &net::Options) -> Result<Vec<VendoredRole
     let names: BTreeSet<&str> =
         manifest.files.keys().filter_map(|path| path.strip_suffix("/role.toml")?.strip_prefix("roles/")).collect();
     if let Some(wanted) = upstream.roles.iter().find(|wanted| !names.contains(wanted.name.as_str())) {
-        let error = Error::new(
-            code::VENDOR,
-            format!("{} has no role `{}` in release {}", upstream.site, wanted.name, manifest.serial),
-        )
-        .at(wanted.place.clone(), "no such role");
+        let error = error!(VENDOR, "{} has no role `{}` in release {}", upstream.site, wanted.name, manifest.serial)
+            .at(wanted.place.clone(), "no such role");
         return Err(error.help_nearest(
             &wanted.name,
             names.iter().copied(),
@@ -141,12 +138,9 @@ pub fn changes(files: &Files, roles: &[VendoredRole]) -> Result<Vec<Change>> {
     for role in roles {
         if let Some(missing) = role.requires.iter().find(|name| !known.contains(*name)) {
             errors.push(
-                Error::new(
-                    code::VENDOR,
-                    format!("the role {} requires `{missing}`, which the site does not have", role.own),
-                )
-                .at(role.place.clone(), "requires another one")
-                .help(format!("vendor `{missing}` too, or write it")),
+                error!(VENDOR, "the role {} requires `{missing}`, which the site does not have", role.own)
+                    .at(role.place.clone(), "requires another one")
+                    .help(format!("vendor `{missing}` too, or write it")),
             );
         }
         match role.changes(files) {
@@ -166,7 +160,7 @@ impl VendoredRole {
         // a file that already has its new content is no edit, so that a killed run can be repeated
         let is_new = |path: &str| has(path).map(|content| &**content) == self.files.get(path).map(|content| &**content);
         if before.is_none() && origin::of_role(files, own).any(|(path, _)| !is_new(path)) {
-            return Err(Error::new(code::VENDOR, format!("roles/{own}/ exists already, and is not vendored"))
+            return Err(error!(VENDOR, "roles/{own}/ exists already, and is not vendored")
                 .at(self.place.clone(), "would be written there")
                 .help("vendor it under another name, { name = \"NAME\", as = \"OWN NAME\" }, or move your role; nothing was written"));
         }

@@ -5,17 +5,15 @@ mod site;
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use clap::Args;
 use jiff::SignedDuration;
 
 use crate::author::pki::Completed;
-use crate::cli::{Run, apply, graphical, print, print_as_is};
+use crate::cli::prelude::*;
+use crate::cli::{apply, graphical, print_as_is};
 use crate::engine::{Agent, RunOptions, plan};
-use crate::error::{Context, Error, Exit, Result, code};
-use crate::report::{Event, Notes, Report, Summary, Text};
+use crate::report::{Event, Notes, Report, Summary};
 use crate::trust::{Signer, sign};
 use setup::DemoSetup;
 use site::{Edit, Which};
@@ -135,7 +133,7 @@ fn tampered(setup: &DemoSetup, steps: &Steps) -> Result<()> {
             graphical(&error).lines().for_each(|line| print_as_is(&format!("   {line}")));
         }
         Err(error) => return Err(error),
-        Ok(_) => return Err(Error::new(code::OTHER, "the tampered release was not refused")),
+        Ok(_) => return Err(error!(OTHER, "the tampered release was not refused")),
     }
     steps.next("Intact", "the release arrives as it was signed, and only the one file changes.");
     setup.tamper(false);

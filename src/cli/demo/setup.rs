@@ -1,7 +1,6 @@
 //! What the demo needs around the hosts: the site, keys, an authority, a web server.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,12 +17,10 @@ use zeroize::Zeroizing;
 use super::site::{Shown, Upstream};
 use crate::author::pki::{Completed, PkiAdmin};
 use crate::author::secret::admin::SecretAdmin;
+use crate::cli::prelude::*;
 use crate::cli::secret::random;
-use crate::document::Files;
-use crate::error::{Context, Error, Result, code};
 use crate::net::server::{Answer, Received, Server};
 use crate::secret::Keyring;
-use crate::site::Site;
 use crate::trust::NAMESPACE;
 
 /// Marks a directory that the demo created, so that the next demo may remove it.
@@ -43,13 +40,12 @@ impl DemoSetup {
         fresh(dir)?;
         let dir = dir.canonicalize().context(code::OTHER, || format!("can't find {}", dir.display()))?;
         let tampering = Arc::new(AtomicBool::new(false));
-        let (tls, ca) =
-            authority().map_err(|error| Error::new(code::OTHER, "can't make certificates").because(error))?;
+        let (tls, ca) = authority().map_err(|error| error!(OTHER, "can't make certificates").because(error))?;
         let (served, on) = (dir.clone(), tampering.clone());
         let server = Server::secure(tls, move |request| {
             answer(&served, request, on.load(Ordering::SeqCst).then_some(shown.change.1.file))
         })
-        .context(code::OTHER, || "can't listen on 127.0.0.1".to_owned())?;
+        .context(code::OTHER, || "can't listen on 127.0.0.1")?;
         let setup = Self { shown, dir, server, tampering };
         for (path, content) in (shown.files)() {
             setup.write(&format!("site/{path}"), &content)?;
@@ -154,13 +150,11 @@ impl DemoSetup {
 
     /// Serves stand-ins for upstream releases, and pins them in artifacts.toml.
     fn pin_stand_ins(&self) -> Result<()> {
-        let mut artifacts: toml::Table = self
-            .read("site/artifacts.toml")?
-            .parse()
-            .context(code::OTHER, || "artifacts.toml can't be read".to_owned())?;
+        let mut artifacts: toml::Table =
+            self.read("site/artifacts.toml")?.parse().context(code::OTHER, || "artifacts.toml can't be read")?;
         for Upstream { name: artifact, dir, programs } in self.shown.upstream {
             let Some(entry) = artifacts.get_mut(*artifact).and_then(toml::Value::as_table_mut) else {
-                return Err(Error::new(code::OTHER, format!("artifacts.toml has no {artifact}")));
+                return Err(error!(OTHER, "artifacts.toml has no {artifact}"));
             };
             let version = entry.get("version").and_then(toml::Value::as_str).unwrap_or_default().to_owned();
             for arch in ["amd64", "arm64"] {
@@ -220,7 +214,7 @@ fn fresh(dir: &Path) -> Result<()> {
     if dir.join(MARK).is_file() {
         std::fs::remove_dir_all(dir).context(code::OTHER, what)?;
     } else if dir.exists() {
-        return Err(Error::new(code::OTHER, format!("{} exists, and the demo did not create it", dir.display()))
+        return Err(error!(OTHER, "{} exists, and the demo did not create it", dir.display())
             .help("add --dir with an unused name"));
     }
     std::fs::create_dir_all(dir).and_then(|()| std::fs::write(dir.join(MARK), "")).context(code::OTHER, what)

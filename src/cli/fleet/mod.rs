@@ -4,24 +4,19 @@ mod page;
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use clap::Args;
-use jiff::Timestamp;
-use serde_json::json;
-
+use crate::cli::prelude::*;
 use crate::cli::status::ago;
-use crate::cli::{Run, SiteArgs, TlsArgs, print, print_as_is, print_json};
+use crate::cli::{TlsArgs, print_as_is};
 use crate::config::{READING, cluster};
 use crate::document::layout::MANIFEST;
-use crate::document::{Files, read_if_there};
-use crate::error::{Error, Exit, Result, code, quoted};
+use crate::document::read_if_there;
+use crate::error::quoted;
 use crate::host::etcd;
 use crate::host::root::Root;
 use crate::read;
-use crate::site::Site;
 use crate::status::{HostState, Record, RecordSource};
 use crate::trust::{KeySet, Manifest};
 
@@ -70,7 +65,7 @@ impl Fleet {
         }
         let dir = PathBuf::from(from);
         if !read::is_directory(&dir) {
-            return Err(Error::new(code::FLEET, format!("there is no directory {}", dir.display()))
+            return Err(error!(FLEET, "there is no directory {}", dir.display())
                 .help("name the `dir` under [status] in the hosts' kpull.toml, or an address of it"));
         }
         Ok(RecordSource::Dir(dir))

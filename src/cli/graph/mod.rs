@@ -4,18 +4,14 @@ mod dot;
 mod mermaid;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
 
-use clap::{Args, ValueEnum};
-use serde_json::json;
+use clap::ValueEnum;
 
-use crate::cli::{HostArgs, Run, SiteSource, kept_site, load_site, print, print_json, print_line};
-use crate::error::{Error, Exit, Result, code};
+use crate::cli::prelude::*;
+use crate::cli::{SiteSource, kept_site, load_site, print_line};
 use crate::kind::{Item, Trigger};
-use crate::report::Text;
 use crate::resolve::{Catalog, Facts, resolve};
 use crate::secret::SecretStore;
-use crate::site::Site;
 
 /// Arguments of `graph`.
 #[derive(Args, Debug)]
@@ -48,7 +44,7 @@ enum Format {
 impl Run for Graph {
     fn run(&self) -> Result<Exit> {
         if self.format == Format::Svg {
-            let error = Error::new(code::EXPLAIN, "`--format svg` was removed");
+            let error = error!(EXPLAIN, "`--format svg` was removed");
             return Err(error.help(
                 "run `kpull graph --format dot` and pipe it into Graphviz (`dot -Tsvg`), or use --format mermaid",
             ));
@@ -95,7 +91,7 @@ impl Graph {
         match (self.named(), names.as_slice()) {
             (Some(name), _) => Ok(name.clone()),
             (None, [name]) => Ok((*name).to_owned()),
-            (None, _) => Err(Error::new(code::SITE, "which host?").help(format!("name one of {}", names.join(", ")))),
+            (None, _) => Err(error!(SITE, "which host?").help(format!("name one of {}", names.join(", ")))),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{Installed, Manager};
-use crate::error::{Error, Result, code};
+use crate::error::{Result, error};
 use crate::host::process::{Command, argv, run};
 
 /// The required version of a package.
@@ -85,7 +85,7 @@ fn parts(version: &str) -> (Option<&str>, &str, Option<&str>) {
 /// How rpm itself orders two parts of versions: negative, 0 or positive.
 fn rpm_order(a: &str, b: &str) -> Result<i32> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || ".+~^_".contains(c);
-    let fails = |why: &str| Error::new(code::PACKAGE, format!("can't compare the versions {a} and {b}")).because(why);
+    let fails = |why: &str| error!(PACKAGE, "can't compare the versions {a} and {b}").because(why);
     if !a.chars().chain(b.chars()).all(is_plain) {
         return Err(fails("a version has letters, digits, `.`, `+`, `~`, `^` and `_`"));
     }

@@ -13,7 +13,7 @@ use rustix::fs::XattrFlags;
 
 use super::acl::{ACL_GROUP, ACL_MASK, ACL_OTHER, ACL_OWNER};
 use super::{Access, FileType, Meta, Root, entries, through};
-use crate::error::{Error, Result, code};
+use crate::error::{Error, Result, error};
 use crate::host::label;
 
 /// An extended attribute: its name and its value.
@@ -47,10 +47,7 @@ pub(super) const ATTRIBUTE_MAX: usize = 64 * 1024;
 impl Root {
     /// [`Root::give_access`]; an error if that is refused.
     pub fn set_access(&self, path: &Path, access: Access) -> Result<()> {
-        match self.give_access(path, access)? {
-            true => Ok(()),
-            false => Err(self.not_given(path)),
-        }
+        if self.give_access(path, access)? { Ok(()) } else { Err(self.not_given(path)) }
     }
 
     /// Sets mode and owners of the file or directory at `path`. Returns `false` without a change if that [gives](Root::exposes) others access.
@@ -91,7 +88,7 @@ impl Root {
     pub(super) fn not_given(&self, path: &Path) -> Error {
         let shown = self.shown(path);
         let shown = shown.display();
-        Error::new(code::FILE, format!("{shown} and its content are not given to others"))
+        error!(FILE, "{shown} and its content are not given to others")
             .because("it is private to its owner, and others can write in the directory above it, and may have moved it there")
             .help(format!(
                 "if they may access it, set its owner and mode by hand (`ls -ld {shown}`); otherwise move it away, and the next run creates a new one"
@@ -109,7 +106,7 @@ impl Root {
     pub(super) fn own(&self, fd: &OwnedFd, parent: &OwnedFd, path: &Path) -> Result<FileStat> {
         let own = self.stat_of(fd, path)?;
         if own.st_nlink > 1 && Meta::from(own).what == FileType::File && self.others_write_in(parent, path, 0)? {
-            return Err(Error::new(code::FILE, format!("{} is the same file as another path", path.display()))
+            return Err(error!(FILE, "{} is the same file as another path", path.display())
                 .because("others can write in its directory, and may have made a hard link to another user's file")
                 .help("remove it: the next run creates it again"));
         }
@@ -168,7 +165,7 @@ impl Root {
 
     /// The error that a file system has no modes and owners of its own.
     fn without(&self, what: &str, path: &Path, now: &FileStat) -> Error {
-        Error::new(code::FILE, format!("can't set the {what} of {}", self.shown(path).display()))
+        error!(FILE, "can't set the {what} of {}", self.shown(path).display())
             .because("every file of this file system has the mode and owner of its mount (vfat, exFAT, NTFS, a network share)")
             .help(format!(
                 "write `mode = \"{:04o}\"` in the role, with the owner and the group that have the numbers {} and {}, or mount it \

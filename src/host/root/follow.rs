@@ -12,7 +12,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::Mode;
 
 use super::{Access, FileType, Meta, PLACE, Root, split};
-use crate::error::{Error, Result, code};
+use crate::error::{Error, Result, error};
 
 /// Links that are followed for one path at most, as by the kernel.
 const LINKS_MAX: usize = 40;
@@ -113,7 +113,7 @@ impl Root {
                         return Err(Errno::ELOOP.into());
                     }
                     if !self.trusts(meta.uid) {
-                        let error = Error::new(code::FILE, format!("{} goes through a link that belongs to user {}", path.display(), meta.uid))
+                        let error = error!(FILE, "{} goes through a link that belongs to user {}", path.display(), meta.uid)
                             .help("its owner could redirect writes to any place: make root the owner of the link, or use the path that it leads to");
                         return Err(error.into());
                     }

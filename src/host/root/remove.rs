@@ -13,7 +13,7 @@ use nix::unistd::UnlinkatFlags;
 
 use super::follow::open_within;
 use super::{DIRECTORY, FileType, Meta, Root, entries, failed, identity, through};
-use crate::error::{Error, Result, code};
+use crate::error::{Result, error};
 use crate::read;
 
 impl Root {
@@ -75,10 +75,8 @@ fn walk(parent: &OwnedFd, name: &Path, path: &Path, remove: bool) -> Result<()> 
     };
     let enter = |above: &OwnedFd, name: &Path, path: &Path| -> Result<(OwnedFd, Level)> {
         let dir = open(above, name).map_err(|errno| match errno {
-            Errno::EXDEV => {
-                Error::new(code::FILE, format!("can't remove {}: something is mounted there", path.display()))
-                    .help("unmount it first (findmnt shows it); nothing was removed")
-            }
+            Errno::EXDEV => error!(FILE, "can't remove {}: something is mounted there", path.display())
+                .help("unmount it first (findmnt shows it); nothing was removed"),
             _ => failed("open", path, errno),
         })?;
         let id = identity(&dir).map_err(|errno| failed("look at", path, errno))?;
@@ -109,7 +107,7 @@ fn walk(parent: &OwnedFd, name: &Path, path: &Path, remove: bool) -> Result<()> 
         let Some(above) = way.last() else { break };
         dir = nix::fcntl::openat(&dir, "..", DIRECTORY, Mode::empty()).map_err(|errno| failed("open", &path, errno))?;
         if identity(&dir).map_err(|errno| failed("look at", &path, errno))? != above.id {
-            return Err(Error::new(code::FILE, format!("{} was moved while it was being removed", path.display()))
+            return Err(error!(FILE, "{} was moved while it was being removed", path.display())
                 .help("run again when it is no longer being changed")
                 .of_path());
         }

@@ -350,6 +350,7 @@ fn clear(parent: &OwnedFd, temporary: &Path) {
 mod tests {
     use super::super::tests::{PLAIN, tree};
     use super::*;
+    use crate::error::error;
 
     #[test]
     fn a_nameless_file_is_nowhere_until_it_gets_its_place() {
@@ -379,7 +380,7 @@ mod tests {
         let (dir, root) = tree();
         root.write(Path::new("/f"), b"old", PLAIN).unwrap();
         let file = root.nameless(Path::new("/f")).unwrap().unwrap();
-        root.place(Path::new("/f"), file, PLAIN, |_| Err(Error::new(code::FILE, "no"))).unwrap_err();
+        root.place(Path::new("/f"), file, PLAIN, |_| Err(error!(FILE, "no"))).unwrap_err();
         assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"old");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }

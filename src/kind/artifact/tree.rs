@@ -1,17 +1,14 @@
 //! Directories of archives and commits, extracted into directories of the host with everything in them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
-use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::document::Pin;
-use crate::document::fields::AbsolutePath;
-use crate::error::{Error, Result, code, counted};
-use crate::host::root::{Access, FileType, failed_io};
+use crate::error::counted;
+use crate::host::root::failed_io;
 use crate::kind::artifact::{installed, is_safe};
-use crate::kind::file::Ownership;
-use crate::kind::{Claim, WatchedInput, Work};
+use crate::kind::prelude::*;
 use crate::store::Progress;
 use crate::store::tree::Entry;
 
@@ -69,9 +66,8 @@ impl Trees {
             for (prefix, into) in &self.into {
                 let Some(listing) = known.remove(prefix) else { return Ok(None) };
                 for (below, entry) in listing {
-                    let path = AbsolutePath::try_from(format!("{into}/{below}")).map_err(|why| {
-                        Error::new(code::ARTIFACT, format!("{}: can't be extracted", pin.name)).because(why)
-                    })?;
+                    let path = AbsolutePath::try_from(format!("{into}/{below}"))
+                        .map_err(|why| error!(ARTIFACT, "{}: can't be extracted", pin.name).because(why))?;
                     places.insert(path.to_path_buf(), entry);
                 }
             }
@@ -83,8 +79,7 @@ impl Trees {
     /// Every path that is extracted.
     pub(in crate::kind) fn paths(&self, pin: &Pin, work: &Work<'_>) -> Result<impl Iterator<Item = Claim>> {
         let places = self.places(pin, work)?.ok_or_else(|| {
-            Error::new(code::ARTIFACT, format!("what {} has in it is not known yet", pin.name))
-                .help("the next `kpull apply` fetches it")
+            error!(ARTIFACT, "what {} has in it is not known yet", pin.name).help("the next `kpull apply` fetches it")
         })?;
         Ok(places.keys().map(Claim::path))
     }
@@ -293,6 +288,6 @@ fn write(work: &Work<'_>, size: u64, content: &mut dyn Read, places: &[(&Path, &
 }
 
 fn in_the_way(path: &Path, what: &str) -> Error {
-    Error::new(code::ARTIFACT, format!("{} is something else, and kpull extracts {what} there", path.display()))
+    error!(ARTIFACT, "{} is something else, and kpull extracts {what} there", path.display())
         .help("move it away; what is extracted is never put behind a link")
 }

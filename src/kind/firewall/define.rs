@@ -1,25 +1,18 @@
 //! Custom services and IP sets: files, which a running firewalld loads when it reloads.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
 use ipnet::IpNet;
 use quick_xml::escape::escape;
-use schemars::JsonSchema;
-use serde::Deserialize;
 
 use super::fields::{HelperName, ProtocolName, ServiceName};
 use super::{FirewallFields, traffic_of_service};
-use crate::document::fields::AbsolutePath;
-use crate::error::Result;
+use crate::host::address;
 use crate::host::firewalld::IpSet;
 use crate::host::firewalld_age::Age;
 use crate::host::rich_rule::attribute;
 use crate::host::zone::{PortRange, Traffic};
-use crate::host::{Host, address};
-use crate::kind::file::File;
-use crate::kind::{About, Change, Claim, Fields, Phase, Resource, WatchedInput, Work};
+use crate::kind::prelude::*;
 
 /// A custom service: what a zone allows that lists its name.
 #[derive(Debug, Deserialize, JsonSchema)]

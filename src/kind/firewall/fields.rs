@@ -1,21 +1,17 @@
 //! The fields of `[[firewall]]`.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use ipnet::IpNet;
-use schemars::JsonSchema;
-use serde::Deserialize;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{self, Deserializer, IntoDeserializer, Visitor};
 
 use super::define::{Definition, IpSetFields, ServiceFields};
 use super::{Firewall, OwnZone, traffic_of, traffic_of_service};
-use crate::error::Result;
 use crate::host::address;
 use crate::host::rich_rule::RichRule;
 use crate::host::zone::{Element, PortRange, Target, Traffic};
-use crate::kind::{Build, Fields, Resource};
+use crate::kind::prelude::*;
 
 /// Fields of `[[firewall]]`. Without `exclusive`, what is listed is added and everything else is left alone.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -5,12 +5,10 @@
 
 use super::zones::{etc_file, is_torn, kept_zone, repair_torn, write_zone, zone_file, zone_inputs, zone_name};
 use super::{Firewall, FirewallFields, digest, in_zone, of_zone, part_of_file};
-use crate::error::Result;
-use crate::host::Host;
 use crate::host::firewalld::Zone;
 use crate::host::zone::Target;
-use crate::kind::prior_state::PriorState;
-use crate::kind::{About, Change, Claim, Fields, Item, Phase, Queries, Resource, Restorable, WatchedInput, Work};
+use crate::kind::Queries;
+use crate::kind::prelude::*;
 
 /// A zone as a whole, by its file.
 pub(super) fn whole_zone(zone: &str) -> Claim {

@@ -1,17 +1,13 @@
 //! Zones in firewalld's files and in a running firewalld.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-
 use super::{Edits, Firewall, not_running};
-use crate::error::{Error, Result, code, nearest};
-use crate::host::Host;
+use crate::error::nearest;
 use crate::host::firewalld::{UNKNOWN_ZONE, Zone};
 use crate::host::firewalld_age::Age;
-use crate::host::root::{Access, Root};
+use crate::host::root::Root;
 use crate::host::zone::{Edit, Element, Settings};
 use crate::host::zone_file::ZoneFile;
-use crate::kind::{Item, WatchedInput};
+use crate::kind::prelude::*;
 
 /// Makes the edits that a zone needs, in a tree or on the running host.
 pub(super) fn edit(host: &Host, catalog: &[Item], zone: &str, edits: &dyn Fn(&Settings) -> Vec<Edit>) -> Result<()> {
@@ -137,7 +133,7 @@ fn edit_live(host: &Host, catalog: &[Item], zone: &str, edits: &dyn Fn(&Settings
 /// The error for an unknown zone.
 pub(super) fn unknown_zone(host: &Host, zone: &str) -> Result<Error> {
     let known = kept_zones(&host.root)?;
-    let error = Error::new(code::FIREWALL, format!("firewalld has no zone `{zone}`"));
+    let error = error!(FIREWALL, "firewalld has no zone `{zone}`");
     Ok(match nearest(zone, known.iter().map(String::as_str)) {
         Some(near) => error.help(format!("did you mean `{near}`? {UNKNOWN_ZONE}")),
         None => error.help(UNKNOWN_ZONE),
@@ -172,9 +168,8 @@ pub(crate) fn kept_zone(root: &Root, zone: &str) -> Result<Option<(PathBuf, Stri
     for path in [etc_file(zone), packaged_file(zone)] {
         if let Some((_, content)) = root.read(&path)?.filter(|(_, content)| !content.is_empty()) {
             // since it is written back
-            let text = String::from_utf8(content).map_err(|_| {
-                Error::new(code::FIREWALL, format!("{} is not UTF-8 text", root.outside(&path).display()))
-            })?;
+            let text = String::from_utf8(content)
+                .map_err(|_| error!(FIREWALL, "{} is not UTF-8 text", root.outside(&path).display()))?;
             return Ok(Some((path, text)));
         }
     }
@@ -202,7 +197,7 @@ pub(super) fn zone_file(host: &Host, zone: &str) -> Result<ZoneFile> {
 
 pub(super) fn parse(host: &Host, path: &Path, text: String) -> Result<ZoneFile> {
     ZoneFile::parse(text).map_err(|why| {
-        Error::new(code::FIREWALL, format!("{} is not the file of a zone", host.root.outside(path).display()))
+        error!(FIREWALL, "{} is not the file of a zone", host.root.outside(path).display())
             .because(why)
             .help("repair it, or remove it so that the package's own is taken")
     })

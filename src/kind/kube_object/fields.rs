@@ -1,17 +1,11 @@
 //! The fields of `[[kube_object]]`.
 
-use std::time::Duration;
-
 use reqwest::Url;
-use schemars::JsonSchema;
-use serde::Deserialize;
 
 use super::KubeObject;
 use super::manifest::{self, Manifest};
-use crate::document::fields::{AbsolutePath, HumanDuration};
-use crate::error::Result;
 use crate::host::kube::Access;
-use crate::kind::{Build, Fields, Resource};
+use crate::kind::prelude::*;
 
 /// Fields of `[[kube_object]]`. Exactly one of `content` and `template` is set.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -1,12 +1,10 @@
 //! A stand-in for a cluster, for the tests.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::host::Host;
-use crate::kind::Work;
+use crate::kind::prelude::*;
 use crate::net::testing::{Answer, Authority, Received, Server};
 use crate::store::Store;
 

@@ -1,15 +1,8 @@
 //! What was before a `[[permissions]]`, and comes back when no role has it any more.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
-use serde::{Deserialize, Serialize};
-
 use super::summary;
-use crate::document::fields::AbsolutePath;
-use crate::error::{Error, Result, code};
 use crate::host::root::permissions::Permissions as State;
-use crate::kind::{About, Change, Phase, Resource, Work};
+use crate::kind::prelude::*;
 
 /// Permissions by path.
 pub(in crate::kind) type States = BTreeMap<String, State>;
@@ -62,13 +55,13 @@ impl Managed {
 /// A record of permissions as the store has it.
 pub(super) fn encode(states: &States) -> Result<Vec<u8>> {
     serde_json::to_vec(states)
-        .map_err(|error| Error::new(code::STORE, "the permissions of a path can't be recorded").because(error))
+        .map_err(|error| error!(STORE, "the permissions of a path can't be recorded").because(error))
 }
 
 /// Reads a record.
 pub(super) fn decode(record: &[u8]) -> Result<States> {
     serde_json::from_slice(record)
-        .map_err(|error| Error::new(code::STORE, "the recorded permissions can't be read").because(error))
+        .map_err(|error| error!(STORE, "the recorded permissions can't be read").because(error))
 }
 
 /// Permissions that come back.

@@ -225,49 +225,11 @@ pub(super) struct Capabilities {
 }
 
 /// The kernel's capabilities, by number.
-const NAMES: [&str; 41] = [
-    "chown",
-    "dac_override",
-    "dac_read_search",
-    "fowner",
-    "fsetid",
-    "kill",
-    "setgid",
-    "setuid",
-    "setpcap",
-    "linux_immutable",
-    "net_bind_service",
-    "net_broadcast",
-    "net_admin",
-    "net_raw",
-    "ipc_lock",
-    "ipc_owner",
-    "sys_module",
-    "sys_rawio",
-    "sys_chroot",
-    "sys_ptrace",
-    "sys_pacct",
-    "sys_admin",
-    "sys_boot",
-    "sys_nice",
-    "sys_resource",
-    "sys_time",
-    "sys_tty_config",
-    "mknod",
-    "lease",
-    "audit_write",
-    "audit_control",
-    "setfcap",
-    "mac_override",
-    "mac_admin",
-    "syslog",
-    "wake_alarm",
-    "block_suspend",
-    "audit_read",
-    "perfmon",
-    "bpf",
-    "checkpoint_restore",
-];
+const NAMES: &str = "chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap linux_immutable \
+    net_bind_service net_broadcast net_admin net_raw ipc_lock ipc_owner sys_module sys_rawio sys_chroot \
+    sys_ptrace sys_pacct sys_admin sys_boot sys_nice sys_resource sys_time sys_tty_config mknod lease \
+    audit_write audit_control setfcap mac_override mac_admin syslog wake_alarm block_suspend audit_read \
+    perfmon bpf checkpoint_restore";
 
 /// The version of the kernel's format without a user namespace, and the bit beside it that makes capabilities effective.
 const REVISION: u32 = 0x0200_0000;
@@ -286,7 +248,7 @@ impl TryFrom<String> for Capabilities {
             let mut bits = 0;
             for name in names.split(',') {
                 let short = name.to_ascii_lowercase();
-                let known = NAMES.iter().position(|known| short.strip_prefix("cap_") == Some(known));
+                let known = NAMES.split(' ').position(|known| short.strip_prefix("cap_") == Some(known));
                 bits |=
                     1_u64 << known.ok_or_else(|| format!("`{name}` is not a capability (capabilities(7)): {shape}"))?;
             }

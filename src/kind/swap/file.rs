@@ -4,20 +4,15 @@ use std::fmt;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 
 use nix::unistd::{SysconfVar, sysconf};
-use schemars::JsonSchema;
-use serde::Deserialize;
 
 use super::{SwapFields, in_use, turn_off};
-use crate::document::fields::AbsolutePath;
-use crate::error::{Error, Result, code};
-use crate::host::root::{Access, FileType, Meta, failed_io};
+use crate::host::root::{Meta, failed_io};
 use crate::host::unit_files;
-use crate::kind::prior_state::PriorState;
+use crate::kind::Fields as _;
+use crate::kind::prelude::*;
 use crate::kind::unit::UnitFields;
-use crate::kind::{About, Build, Change, Claim, Fields as _, Phase, Resource, Restorable, WatchedInput, Work};
 
 /// What ends the first page of a swap area.
 const SIGNATURE: &[u8] = b"SWAPSPACE2";

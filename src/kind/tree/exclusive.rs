@@ -1,14 +1,9 @@
 //! What is in the directory of an exclusive resource besides its files, and how it comes back.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-
 use super::TreeFields;
-use crate::document::fields::AbsolutePath;
-use crate::error::{Error, Result, code, counted};
-use crate::host::root::FileType;
-use crate::kind::prior_state::PriorState;
-use crate::kind::{About, Build, Change, Claim, Fields as _, Phase, Resource, Restorable, WatchedInput, Work};
+use crate::error::counted;
+use crate::kind::Fields as _;
+use crate::kind::prelude::*;
 
 /// How many paths are saved before they are removed, and how many bytes in all.
 const PATHS_MAX: usize = 1000;
@@ -95,11 +90,8 @@ impl Resource for Exclusive {
         match work.host.root.meta(&self.path)?.map(|meta| meta.what) {
             None | Some(FileType::Directory) => {}
             Some(_) => {
-                return Err(Error::new(
-                    code::FILE,
-                    format!("{} is not a directory, and the role wants a tree there", self.path),
-                )
-                .help("name the directory that a link leads to, or move it away"));
+                return Err(error!(FILE, "{} is not a directory, and the role wants a tree there", self.path)
+                    .help("name the directory that a link leads to, or move it away"));
             }
         }
         let (others, _) = self.others(work)?;

@@ -1,21 +1,15 @@
 //! The fields of `[[unit]]`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
-
-use schemars::JsonSchema;
-use serde::Deserialize;
-
 use super::check::Check;
 use super::listen::{Listen, TextOrTable};
 use super::quadlet::{self, Quadlet};
 use super::{ActiveState, Unit, starters_of};
-use crate::document::fields::{AbsolutePath, HumanDuration, is_argv};
-use crate::error::{Error, Result, nearest};
+use crate::document::fields::is_argv;
+use crate::error::nearest;
 use crate::host::unit_files::{self, ETC, Flaw, Own, QUADLETS};
 use crate::host::zone::Traffic;
-use crate::kind::file::File;
-use crate::kind::{Build, Fields, Resource, Trigger};
+use crate::kind::Trigger;
+use crate::kind::prelude::*;
 
 /// Fields of `[[unit]]`. At most one of `content`, `template` and `source`; none when a package brings the unit.
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -1,14 +1,9 @@
 //! What enables a unit or keeps it from starting: links, masks and System V scripts.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
 use super::{Unit, units};
-use crate::error::{Error, Result, code};
-use crate::host::Host;
 use crate::host::process::{self, Command, run_if_there};
 use crate::host::unit_files::{self, Found, Link};
-use crate::kind::{Item, Work};
+use crate::kind::prelude::*;
 
 /// How long enabling or disabling a System V script may take.
 const ONE_SCRIPT: Duration = Duration::from_secs(60);
@@ -33,7 +28,7 @@ impl Unit {
             if file.is_none() || self.is_restored {
                 return Ok(None);
             }
-            return Err(Error::new(code::UNIT, format!("{} can't be enabled: its file says nothing of when to start it", self.name))
+            return Err(error!(UNIT, "{} can't be enabled: its file says nothing of when to start it", self.name)
                 .help("add `WantedBy=multi-user.target` under `[Install]`, by a drop-in if a package brings the unit; or leave out `enable`"));
         }
         let names: Vec<&str> = std::iter::once(self.name.as_str()).chain(file.map(|file| file.name.as_str())).collect();

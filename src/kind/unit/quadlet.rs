@@ -1,15 +1,10 @@
 //! Quadlet files: from these, podman makes the services of containers, pods, networks and volumes whenever systemd reloads its files.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use crate::document::fields::AbsolutePath;
 use crate::document::is_sha256;
-use crate::error::{Error, Result, code};
 use crate::host::process::{Command, Output, argv, run, run_if_there};
-use crate::host::root::{Access, Root};
+use crate::host::root::Root;
 use crate::host::unit_files::{Flaw, QUADLETS, logical_lines};
-use crate::kind::{About, Change, Item, Phase, Resource, WatchedInput, Work};
+use crate::kind::prelude::*;
 
 /// The types of Quadlet files, and what podman adds to the name of the file for that of the service.
 pub(super) const TYPES: [(&str, &str); 5] =

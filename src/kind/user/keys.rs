@@ -2,16 +2,11 @@
 
 use std::borrow::Cow;
 
-use crate::document::fields::AbsolutePath;
-use crate::error::{Error, Result, code};
 use crate::host::accounts::Login;
-use crate::host::root::{Access, FileType};
 use crate::kind::block;
-use crate::kind::diff::Diff;
 use crate::kind::directory::Directory;
-use crate::kind::file::Ownership;
-use crate::kind::prior_state::{PriorFile, PriorState};
-use crate::kind::{About, Change, Claim, Phase, Resource, Restorable, WatchedInput, Work};
+use crate::kind::prelude::*;
+use crate::kind::prior_state::PriorFile;
 
 /// The name of the block with the keys.
 const BLOCK: &str = "keys";
@@ -83,7 +78,7 @@ impl AuthorizedKeys {
         };
         let path = |path: String| {
             AbsolutePath::try_from(path).map_err(|why| {
-                Error::new(code::ACCOUNT, format!("{} can't have SSH keys: its home is `{home}`", self.user))
+                error!(ACCOUNT, "{} can't have SSH keys: its home is `{home}`", self.user)
                     .because(why)
                     .help("set the `home` of the user, or leave `authorized_keys` out")
             })
@@ -176,7 +171,7 @@ impl Resource for AuthorizedKeys {
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
         let Some(login) = self.login(work)? else {
-            return Err(Error::new(code::ACCOUNT, format!("there is no user {} to give SSH keys to", self.user))
+            return Err(error!(ACCOUNT, "there is no user {} to give SSH keys to", self.user)
                 .help(format!("`getent passwd {}` has to show it", self.user)));
         };
         let [directory, path] = self.paths(Some(&login))?;

@@ -1,12 +1,7 @@
 //! Whether the services of a user run without a session.
 
-use std::path::{Path, PathBuf};
-
-use crate::error::Result;
-use crate::host::root::Access;
 use crate::host::useradd;
-use crate::kind::prior_state::PriorState;
-use crate::kind::{About, Change, Claim, Phase, Resource, Restorable, WatchedInput, Work};
+use crate::kind::prelude::*;
 
 /// Where logind has a file for each user that lingers.
 const DIRECTORY: &str = "/var/lib/systemd/linger";
@@ -38,10 +33,7 @@ impl Resource for Linger {
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let is_on = work.host.root.meta(&file(&self.user))?.is_some();
-        Ok((is_on != self.on).then(|| match self.on {
-            true => Change::addition("enable"),
-            false => Change::removal("disable"),
-        }))
+        Ok((is_on != self.on).then(|| if self.on { Change::addition("enable") } else { Change::removal("disable") }))
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {

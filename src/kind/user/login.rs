@@ -1,15 +1,11 @@
 //! Whether a user can log in: its password, whether it is locked, and when its account expires.
 
 use jiff::civil::Date;
-use schemars::JsonSchema;
-use serde::Deserialize;
 
-use crate::error::{Error, Result, code};
 use crate::host::account_files::{Login as State, Tables};
 use crate::host::accounts;
 use crate::host::useradd;
-use crate::kind::prior_state::PriorState;
-use crate::kind::{About, Change, Claim, Phase, Resource, Restorable, Work};
+use crate::kind::prelude::*;
 
 /// The day on which a locked account has expired: the first one that every program takes for a date.
 const LOCKED: u32 = 1;
@@ -167,7 +163,7 @@ impl Resource for Login {
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
         let Some(old) = self.known(work)? else {
-            return Err(Error::new(code::ACCOUNT, format!("the login of {} can't be changed here", self.user))
+            return Err(error!(ACCOUNT, "the login of {} can't be changed here", self.user)
                 .because("it is not in /etc/passwd: another service (LDAP, systemd-homed, …) has it")
                 .help("change it there, or leave `password_hash`, `locked` and `expires` out"));
         };

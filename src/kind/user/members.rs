@@ -1,13 +1,10 @@
 //! Who is in which group: the further groups of a user.
 
-use crate::document::fields::AccountName;
-use crate::error::Result;
 use crate::host::account_files::Tables;
 use crate::host::accounts::{self, Database};
 use crate::host::{Missing, useradd};
-use crate::kind::prior_state::PriorState;
+use crate::kind::prelude::*;
 use crate::kind::user::no_group;
-use crate::kind::{About, Change, Claim, Phase, Resource, Restorable, Work};
 
 /// The supplementary groups of a user.
 #[derive(Debug)]

@@ -1,17 +1,12 @@
 //! A user that must not exist, or that no role has any more.
 
-use std::path::{Path, PathBuf};
-
-use crate::error::{Error, Result, code};
 use crate::host::account_files::Tables;
 use crate::host::accounts;
-use crate::host::root::FileType;
 use crate::host::useradd;
-use crate::kind::prior_state::PriorState;
+use crate::kind::prelude::*;
 use crate::kind::user::linger;
 use crate::kind::user::login::Login;
 use crate::kind::user::members::Members;
-use crate::kind::{About, Change, Claim, Phase, Resource, Restorable, Work};
 
 /// Directories with a file or directory for each user that receives mail.
 const MAIL: &str = "/var/mail";
@@ -34,7 +29,7 @@ impl Removal {
         work.host.with_accounts(|accounts| {
             let known = accounts.local(&self.user).map(|login| (login.uid, login.home.clone()));
             match known {
-                Some((0, _)) => Err(Error::new(code::ACCOUNT, format!("the user {} can't be removed", self.user))
+                Some((0, _)) => Err(error!(ACCOUNT, "the user {} can't be removed", self.user)
                     .because("its number is 0, which is root's")
                     .help("remove it by hand, if that is what you want")),
                 known => Ok(known),
@@ -53,11 +48,9 @@ impl Removal {
         let is_own = meta.uid == uid || !nix::unistd::geteuid().is_root();
         match is_deep && is_own {
             true => Ok(Some(home)),
-            false => {
-                Err(Error::new(code::ACCOUNT, format!("{}, the home of {}, is not removed", home.display(), self.user))
-                    .because("it belongs to another user, or is right below `/`")
-                    .help("remove it by hand, or leave `remove_home` out"))
-            }
+            false => Err(error!(ACCOUNT, "{}, the home of {}, is not removed", home.display(), self.user)
+                .because("it belongs to another user, or is right below `/`")
+                .help("remove it by hand, or leave `remove_home` out")),
         }
     }
 

@@ -19,7 +19,7 @@ use reqwest::{Method, Url};
 
 use super::gauge::Gauge;
 use super::{Refs, first_words, other_format};
-use crate::error::{Error, Result, code};
+use crate::error::{Error, Result, error};
 use crate::net::{self, Client, Failure, Kind, Reply, Request, Retryable};
 
 /// Web servers may recognize git's requests by the start of this.
@@ -99,7 +99,7 @@ impl Remote {
             // the client retries by itself
             Link::Http { home, client } => self.over_http(home, client).map_err(|failure| {
                 failure.or(|why| {
-                    Error::new(code::GIT, format!("{} is not a git repository", self.name))
+                    error!(GIT, "{} is not a git repository", self.name)
                         .because(why)
                         .help("check the address; the server must speak git's smart HTTP protocol")
                 })
@@ -124,7 +124,7 @@ impl Remote {
     }
 
     fn ssh_failed(&self, why: &str) -> Error {
-        Error::new(code::GIT, format!("{} can't be reached over ssh", self.name)).because(why).help(
+        error!(GIT, "{} can't be reached over ssh", self.name).because(why).help(
             "try `ssh -o BatchMode=yes HOST` as the user that runs kpull: its key must be allowed there, and the \
              host's key known here",
         )
@@ -181,7 +181,7 @@ fn with_marked_output(command: &str) -> String {
 }
 
 fn too_much(max: u64) -> Error {
-    Error::new(code::GIT, format!("the git server sends more than {max} bytes"))
+    error!(GIT, "the git server sends more than {max} bytes")
         .help("keep big files out of the site: an artifact belongs into artifacts.toml")
 }
 
@@ -304,7 +304,7 @@ impl Exchange {
         let mut there = answer.url().clone();
         let path = there.path().strip_suffix("/info/refs").map(|base| format!("{base}/git-upload-pack"));
         let Some(path) = path.filter(|_| there.query() == url.query()) else {
-            return Err(Error::new(code::GIT, format!("{} redirects to something else", net::shown(home)))
+            return Err(error!(GIT, "{} redirects to something else", net::shown(home))
                 .help("write the address of the repository itself"));
         };
         there.set_query(None);
@@ -325,11 +325,11 @@ fn ask(client: &Client, home: &Url, url: &Url, body: Option<Vec<u8>>, answer: &s
     let shown = net::shown(home);
     let help = "check the address; the server must speak git's smart HTTP protocol";
     if reply.kind != Kind::Ok {
-        return Err(Error::new(code::GIT, format!("there is no git repository at {shown}")).help(help));
+        return Err(error!(GIT, "there is no git repository at {shown}").help(help));
     }
     match reply.header(&CONTENT_TYPE) {
         Some(given) if given == format!("application/x-git-upload-pack-{answer}") => Ok(reply),
-        given => Err(Error::new(code::GIT, format!("{shown} is not a git repository"))
+        given => Err(error!(GIT, "{shown} is not a git repository")
             .because(format!("the answer is {}", given.unwrap_or("of no type")))
             .help(help)),
     }

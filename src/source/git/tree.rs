@@ -10,7 +10,7 @@ use gix_ref::file::ReferenceExt;
 
 use super::{Refs, empty, first_words, other_format};
 use crate::document::{Tree, repository};
-use crate::error::{Error, Result, code};
+use crate::error::{Error, Result, code, error};
 use crate::source::{segments, too_big};
 
 /// Files of a tree at most: a few kilobytes of git objects can claim billions.
@@ -27,7 +27,7 @@ pub(super) fn objects(dir: PathBuf) -> Result<Objects, String> {
 /// Opens the repository at `path` on this host: its objects, and its refs with their peeled targets.
 pub(super) fn open(path: &Path, name: &str) -> Result<(Objects, Refs)> {
     let not_one = |why: String| {
-        Error::new(code::GIT, format!("{name} is not a git repository"))
+        error!(GIT, "{name} is not a git repository")
             .because(why)
             .help("correct `git`; a plain directory is a source too: dir = \"PATH\"")
     };
@@ -115,7 +115,7 @@ impl GitTree {
     }
 
     fn broken(&self, why: &str) -> Error {
-        let error = Error::new(code::GIT, format!("{}: an object can't be read", self.name)).because(why);
+        let error = error!(GIT, "{}: an object can't be read", self.name).because(why);
         match &self.cache {
             Some(cache) => {
                 let _ = empty(cache);

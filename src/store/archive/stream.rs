@@ -417,7 +417,7 @@ mod tests {
         let zip = stored_zip(&[wrong]);
         let error = Archive::new("x", Format::Zip)
             .extract(Cursor::new(zip), &names(["a"]), &mut |_, content| {
-                content.read_exact(&mut [0; 3]).context(code::ARTIFACT, || "sink".into())
+                content.read_exact(&mut [0; 3]).context(code::ARTIFACT, || "sink")
             })
             .unwrap_err();
         assert_eq!(error.to_string(), "x: is damaged in member `a`: Invalid checksum");

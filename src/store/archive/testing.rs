@@ -35,7 +35,7 @@ pub fn take_within(limits: &Limits, format: Format, bytes: &[u8], wanted: &[&str
         &wanted,
         &mut |member, content| {
             let mut all = Vec::new();
-            content.read_to_end(&mut all).context(code::ARTIFACT, || "sink".into())?;
+            content.read_to_end(&mut all).context(code::ARTIFACT, || "sink")?;
             taken.push((member.clone(), all));
             Ok(())
         },

@@ -8,49 +8,10 @@ use crate::template::filters::invalid;
 use crate::text::leading;
 
 /// All methods, for suggestions.
-pub const METHODS: &[&str] = &[
-    "capitalize",
-    "casefold",
-    "center",
-    "count",
-    "endswith",
-    "find",
-    "format",
-    "get",
-    "index",
-    "isalnum",
-    "isalpha",
-    "isascii",
-    "isdigit",
-    "islower",
-    "isnumeric",
-    "isspace",
-    "isupper",
-    "items",
-    "join",
-    "keys",
-    "ljust",
-    "lower",
-    "lstrip",
-    "partition",
-    "removeprefix",
-    "removesuffix",
-    "replace",
-    "rfind",
-    "rjust",
-    "rpartition",
-    "rsplit",
-    "rstrip",
-    "split",
-    "splitlines",
-    "startswith",
-    "strip",
-    "swapcase",
-    "title",
-    "upper",
-    "values",
-    "zfill",
-];
+pub const METHODS: &str = "capitalize casefold center count endswith find format get index isalnum isalpha isascii isdigit \
+    islower isnumeric isspace isupper items join keys ljust lower lstrip partition removeprefix \
+    removesuffix replace rfind rjust rpartition rsplit rstrip split splitlines startswith strip swapcase \
+    title upper values zfill";
 
 /// Calls a method of a value that the engine does not know.
 pub(super) fn call(state: &mut State<'_, '_>, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {

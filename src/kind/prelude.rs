@@ -1,0 +1,19 @@
+//! What almost every kind imports.
+
+pub(super) use std::collections::{BTreeMap, BTreeSet};
+pub(super) use std::path::{Path, PathBuf};
+pub(super) use std::time::Duration;
+
+pub(super) use schemars::JsonSchema;
+pub(super) use serde::{Deserialize, Serialize};
+
+pub(super) use crate::document::fields::{AbsolutePath, AccountName, HumanDuration};
+pub(super) use crate::error::{Error, Result, code, error};
+pub(super) use crate::host::Host;
+pub(super) use crate::host::root::{Access, FileType};
+pub(super) use crate::kind::diff::Diff;
+pub(super) use crate::kind::file::{File, Ownership};
+pub(super) use crate::kind::prior_state::PriorState;
+pub(super) use crate::kind::{
+    About, Build, Change, Claim, Fields, Item, Phase, Resource, Restorable, WatchedInput, Work,
+};
