@@ -364,6 +364,10 @@ impl<'a> Run<'a> {
             self.report.event(&Event::Saved(&path));
         }
         let made = item.resource.apply(self.work, change);
+        // a program may have moved directories or mounted something on them, as semanage does with its own
+        if !item.about.is_self_contained {
+            self.work.host.root.forget_directories();
+        }
         if let Some(error) = self.work.host.root.labels().take_trouble() {
             self.report.event(&Event::Unlabelled(&error));
         }

@@ -2,6 +2,26 @@
 
 use crate::support::alone::World;
 
+/// A file in a directory that a command replaces, and one below a mount that the same run makes.
+const MOVED: &str = r#"
+[[command]]
+name = "swap"
+run = ["sh", "-c", "mv /srv/app /srv/former && mkdir /srv/app"]
+creates = "/srv/former"
+[[file]]
+path = "/srv/app/conf"
+content = "new\n"
+after = ["command:swap"]
+[[mount]]
+where = "/srv/data"
+what = "tmpfs"
+type = "tmpfs"
+[[file]]
+path = "/srv/data/conf"
+content = "new\n"
+after = ["unit:srv-data.mount"]
+"#;
+
 /// Files of a user, one that needs the first, and one of the host that comes last.
 const ROLE: &str = r#"
 [[user]]
@@ -201,4 +221,16 @@ fn a_mounted_file_is_written_in_place_if_the_role_says_so_and_restored_likewise(
     world.release("");
     world.converges();
     assert_eq!(host.run("cat /srv/hosts /srv/a; stat -c '%i %a' /srv/hosts /srv/a").ok(), before);
+}
+
+#[test]
+fn a_file_goes_to_its_path_even_if_the_same_run_moves_its_directory_or_mounts_something_there() {
+    let world = World::new();
+    let host = world.host();
+    host.run("mkdir /srv/app /srv/data && echo old | tee /srv/app/conf /srv/data/conf").ok();
+    world.release(MOVED);
+    world.converges();
+    assert_eq!(host.run("cat /srv/app/conf /srv/former/conf /srv/data/conf").ok(), "new\nold\nnew");
+    host.run("systemctl stop srv-data.mount").ok();
+    assert_eq!(host.run("cat /srv/data/conf").ok(), "old");
 }

@@ -41,6 +41,12 @@ impl From<Error> for Unopened {
 }
 
 impl Root {
+    /// Closes the directories that are kept open, so that their paths are resolved anew. Call this after anything else than this root may
+    /// have moved them, or mounted something on them.
+    pub fn forget_directories(&self) {
+        self.parents.borrow_mut().clear();
+    }
+
     /// The directory at `path`, following links inside the root; `None` if there is none.
     pub(super) fn directory(&self, path: &Path) -> Result<Option<Rc<OwnedFd>>> {
         if let Some(fd) = self.parents.borrow().get(path) {

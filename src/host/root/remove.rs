@@ -26,7 +26,7 @@ impl Root {
             _ => UnlinkatFlags::NoRemoveDir,
         };
         nix::unistd::unlinkat(&parent, &*name, flag).map_err(|errno| self.failed("remove", path, errno))?;
-        self.parents.borrow_mut().clear();
+        self.forget_directories();
         self.sync(&parent, path)
     }
 

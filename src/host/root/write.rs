@@ -242,7 +242,7 @@ impl Root {
             self.attribute_is_set(set, path, &attribute)
         })?;
         // they may go through the replaced link
-        self.parents.borrow_mut().clear();
+        self.forget_directories();
         self.sync(&parent, path)
     }
 
