@@ -193,7 +193,7 @@ pub struct About {
     pub watches: Vec<(String, Trigger)>,
     /// The slot that it acquires before it interrupts something, if any.
     pub slot: Option<String>,
-    /// Directories in which resources change only after this one.
+    /// Paths at and below which resources change only after this one.
     pub covers: Vec<PathBuf>,
     /// See [`Resource::watched_inputs`]; a resource for which this depends on the host has the method instead.
     pub watched: Option<Vec<WatchedInput>>,

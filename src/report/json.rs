@@ -2,9 +2,9 @@
 
 use std::io::Write as _;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::error::{Error, is_hidden, mask};
+use crate::error::{is_hidden, mask};
 use crate::report::{Event, Occupied, Report};
 
 /// The version of the format; grows when a field changes its meaning or goes away.
@@ -17,11 +17,6 @@ pub struct Json;
 impl Report for Json {
     fn event(&self, event: &Event<'_>) {
         let change = |name: &str, item: &crate::kind::Item, change: &crate::kind::Change| json!({ "event": name, "id": item.id, "role": &*item.role, "what": change.what, "summary": change.summary, "diff": change.diff, "trigger": change.trigger });
-        let failed = |name: &str, error: &Error| json!({ "event": name, "code": error.code().name, "error": error.to_string(), "help": error.advice() });
-        let with = |name: &str, text: &str, mut value: Value| {
-            value[name] = text.into();
-            value
-        };
         let mut value = match event {
             Event::Passed(source, error) => {
                 json!({ "event": "source_passed", "source": source, "code": error.code().name, "error": error.to_string() })
@@ -37,10 +32,18 @@ impl Report for Json {
             }
             Event::Planned(item, planned) => change("planned", item, planned),
             Event::Changed(item, changed) => change("changed", item, changed),
-            Event::Unlabelled(error) => failed("unlabelled", error),
-            Event::Exposed(error) => failed("exposed", error),
-            Event::NotReported(error) => failed("not_reported", error),
-            Event::NoFact(name, error) => with("name", name, failed("fact_failed", error)),
+            Event::Unlabelled(error) => {
+                json!({ "event": "unlabelled", "code": error.code().name, "error": error.to_string(), "help": error.advice() })
+            }
+            Event::Exposed(error) => {
+                json!({ "event": "exposed", "code": error.code().name, "error": error.to_string(), "help": error.advice() })
+            }
+            Event::NotReported(error) => {
+                json!({ "event": "not_reported", "code": error.code().name, "error": error.to_string(), "help": error.advice() })
+            }
+            Event::NoFact(name, error) => {
+                json!({ "event": "fact_failed", "name": name, "code": error.code().name, "error": error.to_string(), "help": error.advice() })
+            }
             Event::SlotTaken { item, slot, by } => {
                 let (host, since) = match by {
                     Occupied::By(holder) => (Some(&holder.host), Some(holder.since)),
@@ -60,7 +63,9 @@ impl Report for Json {
             Event::Lost(id, error) => {
                 json!({ "event": "not_restored", "id": id, "code": error.code().name, "error": error.to_string() })
             }
-            Event::Overruled(id, error) => with("id", id.as_str(), failed("overruled", error)),
+            Event::Overruled(id, error) => {
+                json!({ "event": "overruled", "id": id, "code": error.code().name, "error": error.to_string(), "help": error.advice() })
+            }
             Event::RolloutWaiting(why) => json!({ "event": "rollout_waiting", "why": why }),
             Event::LockNotReturned(why) => json!({ "event": "lock_not_returned", "error": why }),
             Event::Saved(path) => json!({ "event": "saved", "path": path }),
@@ -82,7 +87,7 @@ impl Report for Json {
 }
 
 /// A value on one line, without secrets and control characters.
-pub fn line(mut value: Value) -> String {
+pub fn line(mut value: serde_json::Value) -> String {
     mask::hide_json(&mut value);
     let mut line = String::new();
     // control characters occur in texts only, where JSON has an escape for them

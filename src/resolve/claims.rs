@@ -8,6 +8,7 @@ use crate::kind::block::Block;
 use crate::kind::edit::FileEdit;
 use crate::kind::file::File;
 use crate::kind::symlink::Symlink;
+use crate::kind::validate::Validate;
 use crate::kind::{Claim, Item};
 
 /// Directories that are links on usual hosts, and their targets.
@@ -128,7 +129,7 @@ fn contradictions(items: &[Item], links: &Links) -> Vec<Error> {
     errors
 }
 
-/// An error for each file or link where a resource needs a directory whose contents it [covers](crate::kind::About::covers).
+/// An error for each file or link where a `[[validate]]` needs a directory.
 fn covered_files(items: &[Item], links: &Links) -> Vec<Error> {
     let is_file = |item: &&Item| {
         item.as_kind::<File>().is_some()
@@ -137,7 +138,8 @@ fn covered_files(items: &[Item], links: &Links) -> Vec<Error> {
             || item.as_kind::<Symlink>().is_some()
     };
     let mut errors = Vec::new();
-    for (item, path) in items.iter().flat_map(|item| item.about.covers.iter().map(move |path| (item, path))) {
+    let validates = items.iter().filter(|item| item.as_kind::<Validate>().is_some());
+    for (item, path) in validates.flat_map(|item| item.about.covers.iter().map(move |path| (item, path))) {
         let is_at = |claim: &Claim| claim.any_path().is_some_and(|at| links.straight(at) == links.straight(path));
         let Some(file) = items.iter().filter(is_file).find(|file| file.about.claims.iter().any(is_at)) else {
             continue;

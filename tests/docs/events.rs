@@ -83,7 +83,7 @@ fn written() -> Vec<(Key, BTreeSet<String>)> {
                 Some("word") => found.extend(
                     ["fetched", "kept", "mended"].map(|name| ((name.to_owned(), command.clone()), fields.clone())),
                 ),
-                Some("operation.word()") => {
+                Some("operation") => {
                     let words = ["made", "issued", "renewed", "revoked", "waiting", "rotated"];
                     found.extend(words.map(|word| ((word.to_owned(), command.clone()), fields.clone())));
                 }

@@ -124,6 +124,8 @@ impl Remote {
     }
 
     fn ssh_failed(&self, why: &str) -> Error {
+        // another thread passes on what ssh reports: without a pause, this error may come first, or the process end before
+        std::thread::sleep(std::time::Duration::from_millis(200));
         error!(GIT, "{} can't be reached over ssh", self.name).because(why).help(
             "try `ssh -o BatchMode=yes HOST` as the user that runs kpull: its key must be allowed there, and the \
              host's key known here",

@@ -1,5 +1,6 @@
 //! The files of one commit.
 
+use std::error::Error as StdError;
 use std::path::{Path, PathBuf};
 
 use gix_hash::{Kind, ObjectId};
@@ -51,7 +52,7 @@ pub(super) fn open(path: &Path, name: &str) -> Result<(Objects, Refs)> {
         return Err(other_format(name));
     }
     let objects = objects(common.join("objects")).map_err(not_one)?;
-    let unreadable = |why: &(dyn std::error::Error + 'static)| not_one(first_words(why));
+    let unreadable = |why: &(dyn StdError + 'static)| not_one(first_words(why));
     let head = store.find("HEAD").ok();
     let platform = store.iter().map_err(|why| unreadable(&why))?;
     let others = platform.all().map_err(|why| unreadable(&why))?;
@@ -65,6 +66,9 @@ pub(super) fn open(path: &Path, name: &str) -> Result<(Objects, Refs)> {
     }
     Ok((objects, refs))
 }
+
+/// Why the objects of a repository can't be used.
+type Cause = Box<dyn StdError>;
 
 /// The files of one commit.
 pub(super) struct GitTree {
@@ -85,18 +89,19 @@ impl GitTree {
             if entry.mode.is_commit() || tree.objects.exists(entry.oid) {
                 return Ok(());
             }
-            Err(format!("object {} is missing", entry.oid))
-        })?;
+            Err(format!("object {} is missing", entry.oid).into())
+        })
+        .map_err(|why| first_words(&*why))?;
         Ok(tree)
     }
 
     /// Visits every entry that isn't a tree, with the path of its parent, which ends in `/` or is empty.
-    fn walk(&self, mut visit: impl FnMut(&[u8], &EntryRef<'_>) -> Result<(), String>) -> Result<(), String> {
+    fn walk(&self, mut visit: impl FnMut(&[u8], &EntryRef<'_>) -> Result<(), Cause>) -> Result<(), Cause> {
         let mut left = FILES_MAX;
         let mut below = vec![(Vec::new(), self.root)];
         let mut buffer = Vec::new();
         while let Some((prefix, id)) = below.pop() {
-            let tree = self.objects.find_tree(&id, &mut buffer).map_err(|why| first_words(&why))?;
+            let tree = self.objects.find_tree(&id, &mut buffer)?;
             for entry in &tree.entries {
                 left = left.checked_sub(1).ok_or_else(|| format!("more than {FILES_MAX} files and directories"))?;
                 if entry.mode.is_tree() {
@@ -111,11 +116,15 @@ impl GitTree {
 
     /// The size of an object. Its header has it, before anything is unpacked.
     fn size(&self, id: ObjectId) -> Result<u64> {
-        self.objects.header(id).map(|header| header.size()).map_err(|why| self.broken(&first_words(&why)))
+        self.objects.header(id).map(|header| header.size()).map_err(|why| self.broken(&why))
     }
 
-    fn broken(&self, why: &str) -> Error {
-        let error = error!(GIT, "{}: an object can't be read", self.name).because(why);
+    fn broken(&self, why: &(dyn StdError + 'static)) -> Error {
+        let error = Error::of(code::GIT, format!("{}: an object can't be read", self.name), why);
+        // this host may be the cause, not the object: too many open files
+        if error.advice().is_some() {
+            return error;
+        }
         match &self.cache {
             Some(cache) => {
                 let _ = empty(cache);
@@ -128,12 +137,11 @@ impl GitTree {
 
 impl Tree for GitTree {
     fn read(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
-        let broken = |why: &(dyn std::error::Error + 'static)| self.broken(&first_words(why));
         let mut buffer = Vec::new();
         let mut id = self.root;
         let mut names = segments(path)?.into_iter().peekable();
         while let Some(name) = names.next() {
-            let tree = self.objects.find_tree(&id, &mut buffer).map_err(|why| broken(&why))?;
+            let tree = self.objects.find_tree(&id, &mut buffer).map_err(|why| self.broken(&why))?;
             let Some(entry) = tree.entries.iter().find(|entry| entry.filename == name) else { return Ok(None) };
             id = entry.oid.to_owned();
             if entry.mode.is_commit() {
@@ -153,7 +161,7 @@ impl Tree for GitTree {
             return Err(too_big(&self.name, path, max));
         }
         let mut blob = Vec::new();
-        self.objects.find_blob(&id, &mut blob).map_err(|why| broken(&why))?;
+        self.objects.find_blob(&id, &mut blob).map_err(|why| self.broken(&why))?;
         Ok(Some(blob))
     }
 
@@ -167,7 +175,7 @@ impl Tree for GitTree {
                 .help("keep big files out of the repository: pin them in artifacts.toml"));
         }
         let mut content = Vec::new();
-        self.objects.find(&object, &mut content).map_err(|why| self.broken(&first_words(&why)))?;
+        self.objects.find(&object, &mut content).map_err(|why| self.broken(&why))?;
         Ok(Some(content))
     }
 
@@ -180,7 +188,7 @@ impl Tree for GitTree {
             }
             Ok(())
         })
-        .map_err(|why| self.broken(&why))?;
+        .map_err(|why| self.broken(&*why))?;
         let mut paths = Vec::with_capacity(found.len());
         for path in found {
             paths.push(String::from_utf8(path).map_err(|why| {
