@@ -17,9 +17,15 @@ impl Run<'_> {
             match self.restore(orphan, orphans.get(at + 1..).unwrap_or_default()) {
                 Ok(()) => self.prior.forget(&orphan.claim),
                 Err(error) if !error.passes() && !error.is_of_machine() => {
-                    self.orphans_stay = true;
                     self.report.event(&Event::Lost(&orphan.id, &error));
-                    self.unrestored.push((orphan.id.clone(), error));
+                    self.work.host.forget_packages();
+                    // a program can fail when it has done its work already, as zypper if it can't cache what is left
+                    if matches!(orphan.item.resource.observe(self.work), Ok(None)) {
+                        self.prior.forget(&orphan.claim);
+                    } else {
+                        self.orphans_stay = true;
+                        self.unrestored.push((orphan.id.clone(), error));
+                    }
                 }
                 Err(error) => return Err(error),
             }
