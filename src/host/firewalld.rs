@@ -12,8 +12,9 @@ use crate::error::{Error, Result, error};
 use crate::host::address;
 use crate::host::bus::{self, Bus, Object};
 use crate::host::firewalld_age::Age;
+use crate::host::port_range::PortRange;
 use crate::host::rich_rule::newest_word;
-use crate::host::zone::{Edit, Element, PortRange, Settings, Target};
+use crate::host::zone::{Edit, Element, Settings, Target};
 
 const SERVICE: &str = "org.fedoraproject.FirewallD1";
 const MAIN: Object<'static> = Object { service: SERVICE, path: "/org/fedoraproject/FirewallD1", interface: SERVICE };

@@ -3,6 +3,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::process::{self, argv};
@@ -21,7 +22,7 @@ const AT_ONCE: usize = 500;
 /// Timeout of a query.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The policy's contexts for new paths. The first query is for all paths of the catalog, so that it takes one process for each type
+/// The policy's contexts for new paths, and its types of ports. The first query for contexts is for all paths of the catalog, so that it takes one process for each type
 /// and not one for each file.
 #[derive(Debug, Default)]
 pub struct Labels {
@@ -31,6 +32,7 @@ pub struct Labels {
     has_failed: Cell<bool>,
     is_reported: Cell<bool>,
     trouble: RefCell<Option<Error>>,
+    ports: RefCell<Option<Rc<str>>>,
 }
 
 impl Labels {
@@ -44,9 +46,20 @@ impl Labels {
         *self.expected.borrow_mut() = paths;
     }
 
+    /// The types of ports as `list` prints them; it is called once, until something may have changed the policy.
+    pub(super) fn ports(&self, list: impl FnOnce() -> Result<String>) -> Result<Rc<str>> {
+        if let Some(ports) = &*self.ports.borrow() {
+            return Ok(ports.clone());
+        }
+        let listed: Rc<str> = list()?.into();
+        *self.ports.borrow_mut() = Some(listed.clone());
+        Ok(listed)
+    }
+
     /// Discards all answers: a package or a command may have changed or installed the policy.
     pub fn forget(&self) {
         self.known.borrow_mut().clear();
+        self.ports.take();
         self.has_failed.set(false);
     }
 

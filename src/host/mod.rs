@@ -18,7 +18,7 @@ pub mod meminfo;
 pub mod mount_users;
 pub mod os;
 pub mod packages;
-mod port_range;
+pub mod port_range;
 pub mod process;
 pub mod rich_rule;
 pub mod root;

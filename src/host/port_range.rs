@@ -73,8 +73,20 @@ mod tests {
         let range = |text: &str| PortRange::try_from(text.to_owned()).unwrap().to_string();
         assert_eq!(range("2379-2380/tcp"), "2379-2380/tcp");
         assert_eq!(range("53-53/udp"), "53/udp");
-        for bad in ["443", "443/icmp", "0/tcp", "65536/tcp", "2380-2379/tcp", "a/tcp", "+1/tcp", "1-2-3/tcp", "1 /tcp"]
-        {
+        for bad in [
+            "",
+            "/tcp",
+            "80-/tcp",
+            "443",
+            "443/icmp",
+            "0/tcp",
+            "65536/tcp",
+            "2380-2379/tcp",
+            "a/tcp",
+            "+1/tcp",
+            "1-2-3/tcp",
+            "1 /tcp",
+        ] {
             let why = PortRange::try_from(bad.to_owned()).unwrap_err();
             assert!(why.starts_with(&format!("`{bad}` is not a port: ")), "{why}");
         }

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::port_range::PortRange;
 use super::process::{Command, Output, argv, run, run_if_there};
 use super::root::Root;
-use crate::error::{Error, Result, code};
+use crate::error::{Error, Result, error};
 use crate::text::leading;
 
 /// Where the kernel has the booleans of its policy.
@@ -23,33 +24,6 @@ const CHANGE: Duration = Duration::from_secs(600);
 /// How long it may take to give the files below a directory their contexts: a run has half an hour (kpull.service).
 pub const RESTORE: Duration = Duration::from_secs(1200);
 
-/// A protocol and the first and last of some of its ports.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ports {
-    /// `tcp`, `udp`, `sctp` or `dccp`.
-    pub protocol: String,
-    /// The first.
-    pub first: u16,
-    /// The last.
-    pub last: u16,
-}
-
-impl Ports {
-    /// `80` or `8000-8010`.
-    fn range(&self) -> String {
-        let Self { first, last, .. } = self;
-        if first == last { first.to_string() } else { format!("{first}-{last}") }
-    }
-
-    /// Reads `80` or `8000-8010`.
-    pub fn parse(range: &str, protocol: &str) -> Option<Self> {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let number = |text: &str| text.parse::<u16>().ok().filter(|_| text.chars().all(|c| c.is_ascii_digit()));
-        let (first, last) = (number(first)?, number(last)?);
-        (first > 0 && first <= last).then(|| Self { protocol: protocol.to_owned(), first, last })
-    }
-}
-
 /// One setting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -57,7 +31,7 @@ pub enum Setting {
     /// A boolean of the policy: `on` or `off`.
     Boolean(String),
     /// The type of ports.
-    Ports(Ports),
+    Ports(PortRange),
     /// The type of files whose paths fit an expression.
     Files(String),
 }
@@ -66,7 +40,7 @@ impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Boolean(name) => f.write_str(name),
-            Self::Ports(ports) => write!(f, "{}/{}", ports.range(), ports.protocol),
+            Self::Ports(ports) => ports.fmt(f),
             Self::Files(expression) => f.write_str(expression),
         }
     }
@@ -109,23 +83,23 @@ fn type_in(context: &str) -> Option<&str> {
 }
 
 /// The type of ports that a host has set: `portcon tcp 8000 - 8010 CONTEXT`.
-fn own_port(file: &str, ports: &Ports) -> Option<String> {
+fn own_port(file: &str, ports: &PortRange) -> Option<String> {
     let of = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let ["portcon", protocol, range @ .., context] = &words[..] else { return None };
-        let found = Ports::parse(&range.concat(), protocol)?;
+        let found = PortRange::parse(&range.concat(), protocol)?;
         type_in(context).filter(|_| found == *ports).map(str::to_owned)
     };
     file.lines().filter_map(of).next_back()
 }
 
 /// The type of ports in what `semanage port -l` prints, by the narrowest range that has all of them; and whether that is just these.
-fn listed_port(listing: &str, ports: &Ports) -> Option<(String, bool)> {
+fn listed_port(listing: &str, ports: &PortRange) -> Option<(String, bool)> {
     let mut best: Option<(u16, String)> = None;
     for line in listing.lines() {
         let mut words = line.split_whitespace();
         let (Some(kind), Some(protocol)) = (words.next(), words.next()) else { continue };
-        let ranges = words.flat_map(|words| words.split(',')).filter_map(|range| Ports::parse(range, protocol));
+        let ranges = words.flat_map(|words| words.split(',')).filter_map(|range| PortRange::parse(range, protocol));
         for range in ranges.filter(|range| range.protocol == ports.protocol) {
             let width = range.last.saturating_sub(range.first);
             let has = range.first <= ports.first && ports.last <= range.last;
@@ -166,11 +140,7 @@ impl Setting {
                 if own.is_some() {
                     return Ok(Current { value: own.clone(), own, is_named: true });
                 }
-                let output = semanage(&["port", "-l", "-n"].map(str::to_owned))?;
-                if !output.is_success() {
-                    return Err(output.failure("can't list the types of ports"));
-                }
-                let found = listed_port(&String::from_utf8_lossy(&output.stdout), ports);
+                let found = listed_port(&root.labels().ports(list_ports)?, ports);
                 let (value, is_named) = found.map_or((None, false), |(value, is_named)| (Some(value), is_named));
                 Ok(Current { value, own, is_named })
             }
@@ -194,7 +164,7 @@ impl Setting {
                 let output = run(&Command::new(&argv(["setsebool", "-P", name, value.unwrap_or("off")]), CHANGE))?;
                 return if output.is_success() { Ok(()) } else { Err(output.failure(failed())) };
             }
-            Self::Ports(ports) => ("port", argv(["-p", &ports.protocol, &ports.range()])),
+            Self::Ports(ports) => ("port", argv(["-p", &ports.protocol, &ports.ports()])),
             Self::Files(expression) => ("fcontext", argv([expression.as_str()])),
         };
         let current = self.current(root)?;
@@ -215,7 +185,7 @@ impl Setting {
 fn current_boolean(root: &Root, name: &str) -> Result<Current> {
     let Some((_, content)) = root.read(&Path::new(BOOLEANS).join(name))? else {
         let known = root.names(Path::new(BOOLEANS))?;
-        let error = Error::new(code::KERNEL, format!("SELinux's policy has no boolean {name}"));
+        let error = error!(KERNEL, "SELinux's policy has no boolean {name}");
         return Err(error.help_nearest(name, known.iter().map(String::as_str), "`getsebool -a` lists them"));
     };
     let shown = |is_on: bool| Some(if is_on { "on" } else { "off" }.to_owned());
@@ -229,10 +199,19 @@ fn current_boolean(root: &Root, name: &str) -> Result<Current> {
     })
 }
 
+/// What `semanage` prints about the types of ports.
+fn list_ports() -> Result<String> {
+    let output = semanage(&["port", "-l", "-n"].map(str::to_owned))?;
+    if !output.is_success() {
+        return Err(output.failure("can't list the types of ports"));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 fn semanage(words: &[String]) -> Result<Output> {
     let argv = [&["semanage".to_owned()], words].concat();
     run_if_there(&Command::new(&argv, CHANGE))?.ok_or_else(|| {
-        Error::new(code::COMMAND, "SELinux's types of ports and files can't be changed: there is no program semanage")
+        error!(COMMAND, "SELinux's types of ports and files can't be changed: there is no program semanage")
             .help("add a [[package]] with the name policycoreutils-python-utils (RHEL 7: policycoreutils-python)")
     })
 }
@@ -280,8 +259,8 @@ pub fn restoration(path: &Path) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn ports(range: &str) -> Ports {
-        Ports::parse(range, "tcp").unwrap()
+    fn ports(range: &str) -> PortRange {
+        PortRange::parse(range, "tcp").unwrap()
     }
 
     #[test]
@@ -349,13 +328,5 @@ mod tests {
             assert_eq!(of(expression).as_deref(), Some(path), "{expression}");
         }
         assert_eq!((of("/.*"), of("/"), of("/x.*"), of(".*")), (None, None, None, None));
-    }
-
-    #[test]
-    fn ports_are_a_number_or_a_range() {
-        assert_eq!((ports("80").range(), ports("80-90").range()), ("80".to_owned(), "80-90".to_owned()));
-        for bad in ["", "0", "90-80", "+80", "65536", "80-", "a"] {
-            assert_eq!(Ports::parse(bad, "tcp"), None, "{bad}");
-        }
     }
 }

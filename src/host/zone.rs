@@ -9,7 +9,7 @@ use serde::de::value::{Error, StrDeserializer};
 use sha2::{Digest, Sha256};
 
 use crate::host::address;
-pub use crate::host::port_range::PortRange;
+use crate::host::port_range::PortRange;
 use crate::host::rich_rule::normal_rule;
 use crate::text::display_as_serialized;
 

@@ -6,8 +6,9 @@ use std::ops::Range;
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
+use crate::host::port_range::PortRange;
 use crate::host::rich_rule::{Part, RichRule, attribute};
-use crate::host::zone::{Edit, Element, PortRange, Settings, Target};
+use crate::host::zone::{Edit, Element, Settings, Target};
 use crate::text::trailing;
 
 /// A zone's file.

@@ -11,8 +11,9 @@ use sha2::{Digest, Sha256};
 use crate::error::nearest;
 use crate::host::firewalld::UNKNOWN_SERVICE;
 use crate::host::firewalld_age::Age;
+use crate::host::port_range::PortRange;
 use crate::host::rich_rule::Part;
-use crate::host::zone::{Edit, Element, PortRange, Settings, Target, Traffic};
+use crate::host::zone::{Edit, Element, Settings, Target, Traffic};
 use crate::kind::prelude::*;
 use crate::kind::{Effect, Queries};
 

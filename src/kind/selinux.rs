@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::host::selinux::{self, BOOLEANS, Ports, RESTORE, Setting};
+use crate::host::port_range::PortRange;
+use crate::host::selinux::{self, BOOLEANS, RESTORE, Setting};
 use crate::kind::command::CommandFields;
 use crate::kind::prelude::*;
 
@@ -41,7 +42,7 @@ impl Fields for SelinuxFields {
             }
             (None, Some(port), None) => {
                 without("on", self.on.is_some(), "port")?;
-                let Some(ports) = ports(&port) else {
+                let Ok(ports) = PortRange::try_from(port) else {
                     return Err(build.invalid("port", "write it like `8443/tcp` or `8000-8010/udp`"));
                 };
                 let Some(kind) = self.kind else { return Err(build.invalid("port", "set `type` too")) };
@@ -71,11 +72,6 @@ impl Fields for SelinuxFields {
 fn is_name(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'))
-}
-
-fn ports(text: &str) -> Option<Ports> {
-    let (range, protocol) = text.split_once('/')?;
-    Ports::parse(range, protocol).filter(|_| matches!(protocol, "tcp" | "udp" | "sctp" | "dccp"))
 }
 
 /// One setting.
@@ -149,9 +145,10 @@ impl Resource for Selinux {
         if !Self::is_on(work) {
             return Ok(());
         }
-        self.setting.set(&work.host.root, self.value.as_deref())?;
+        let set = self.setting.set(&work.host.root, self.value.as_deref());
         // files that this run still makes get the new ones
         work.host.root.labels().forget();
+        set?;
         match &self.setting {
             Setting::Files(expression) if self.is_former => {
                 selinux::beginning(expression).map_or(Ok(()), |path| selinux::restore(&path))
@@ -163,7 +160,7 @@ impl Resource for Selinux {
     fn overruled(&self, work: &Work<'_>) -> Result<Option<Error>> {
         let is_off = work.host.is_live() && !Self::is_on(work);
         Ok(is_off.then(|| {
-            Error::new(code::KERNEL, "SELinux is off on this host, so the setting has no effect")
+            error!(KERNEL, "SELinux is off on this host, so the setting has no effect")
                 .help("leave the resource out there: `when = \"facts.selinux != 'disabled'\"`")
         }))
     }

@@ -10,8 +10,9 @@ use super::{FirewallFields, traffic_of_service};
 use crate::host::address;
 use crate::host::firewalld::IpSet;
 use crate::host::firewalld_age::Age;
+use crate::host::port_range::PortRange;
 use crate::host::rich_rule::attribute;
-use crate::host::zone::{PortRange, Traffic};
+use crate::host::zone::Traffic;
 use crate::kind::prelude::*;
 
 /// A custom service: what a zone allows that lists its name.

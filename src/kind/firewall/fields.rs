@@ -9,8 +9,9 @@ use serde::de::{self, Deserializer, IntoDeserializer, Visitor};
 use super::define::{Definition, IpSetFields, ServiceFields};
 use super::{Firewall, OwnZone, traffic_of, traffic_of_service};
 use crate::host::address;
+use crate::host::port_range::PortRange;
 use crate::host::rich_rule::RichRule;
-use crate::host::zone::{Element, PortRange, Target, Traffic};
+use crate::host::zone::{Element, Target, Traffic};
 use crate::kind::prelude::*;
 
 /// Fields of `[[firewall]]`. Without `exclusive`, what is listed is added and everything else is left alone.

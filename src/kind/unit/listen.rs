@@ -7,7 +7,8 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, Visitor};
 
-use crate::host::zone::{PortRange, Traffic};
+use crate::host::port_range::PortRange;
+use crate::host::zone::Traffic;
 
 /// Where other hosts reach a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
