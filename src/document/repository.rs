@@ -3,7 +3,7 @@
 use gix_hash::ObjectId;
 use gix_url::{Scheme, Url};
 
-use crate::error::{Error, Result, code};
+use crate::error::{Result, error};
 use crate::net;
 
 /// Parses an address. Messages don't repeat one with a password.
@@ -13,12 +13,12 @@ pub fn address(address: &str) -> Result<Url> {
     }
     let bare = || address.rsplit_once('@').map_or(address, |(_, host)| host);
     let wrong = || {
-        Error::new(code::GIT, format!("`{}` is not the address of a git repository", bare()))
+        error!(GIT, "`{}` is not the address of a git repository", bare())
             .help("https://, http://, ssh://, user@host:path, file:// and absolute paths work")
     };
     let url = gix_url::parse(address).map_err(|_| wrong())?;
     if url.password().is_some() {
-        return Err(Error::new(code::GIT, format!("`{}` has a password in it", bare())).help("use a key with ssh"));
+        return Err(error!(GIT, "`{}` has a password in it", bare()).help("use a key with ssh"));
     }
     match url.scheme {
         Scheme::Http | Scheme::Https => Ok(url),
@@ -31,7 +31,7 @@ pub fn address(address: &str) -> Result<Url> {
 /// Parses the whole id of a commit.
 pub fn commit(hex: &str) -> Result<ObjectId> {
     ObjectId::from_hex(hex.as_bytes()).map_err(|_| {
-        let error = Error::new(code::GIT, format!("`{hex}` is not a commit"));
+        let error = error!(GIT, "`{hex}` is not a commit");
         if hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return error
                 .because("it is from a repository with SHA-256 object names, which kpull does not support")

@@ -18,7 +18,6 @@ impl Run<'_> {
                 Ok(()) => self.prior.forget(&orphan.claim),
                 Err(error) if !error.passes() && !error.is_of_machine() => {
                     self.report.event(&Event::Lost(&orphan.id, &error));
-                    self.work.host.forget_packages();
                     // a program can fail when it has done its work already, as zypper if it can't cache what is left
                     if matches!(orphan.item.resource.observe(self.work), Ok(None)) {
                         self.prior.forget(&orphan.claim);
@@ -48,7 +47,7 @@ impl Run<'_> {
         let ids = item.resource.along(self.work);
         // an orphan that can't be observed is reported in its own turn
         let observe = |orphan: &Orphan| orphan.item.resource.observe(self.work).ok();
-        let along = others.iter().map(|(other, _)| other).filter(|other| ids.iter().any(|id| other.item.id == **id));
+        let along = others.iter().map(|(other, _)| other).filter(|other| ids.contains(&other.item.id));
         let mut along: Vec<(&Orphan, Change)> = along.filter_map(|other| Some((other, observe(other)??))).collect();
         along.retain(|(_, change)| change.what == Effect::Removed);
         let all = std::iter::once(orphan).chain(along.iter().map(|(other, _)| *other));

@@ -282,7 +282,7 @@ impl<'a> Run<'a> {
     fn along(&self, at: usize) -> Vec<(usize, Change)> {
         let items = self.work.catalog;
         let ids = items[at].resource.along(self.work);
-        let others = (at + 1..items.len()).filter(|&other| ids.iter().any(|id| items[other].id == **id));
+        let others = (at + 1..items.len()).filter(|&other| ids.contains(&items[other].id));
         // an item that can't be observed is reported in its own turn
         others.filter_map(|other| Some((other, items[other].resource.observe(self.work).ok()??))).collect()
     }

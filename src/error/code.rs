@@ -144,12 +144,13 @@ mod tests {
     #[test]
     fn every_code_is_used() {
         let sources = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+        // a call can have several lines
+        let sources: Vec<String> = sources.iter().map(|text| text.split_whitespace().collect()).collect();
         let own = include_str!("code.rs");
         for code in ALL {
             let (before, _) = own.split_once(&format!(" \"{}\"\n", code.name)).unwrap();
             let name = before.rsplit(char::is_whitespace).next().unwrap();
-            let ways =
-                [format!("code::{name},"), format!("code::{name})"), format!("error!({name},"), format!(" {name},\n")];
+            let ways = [format!("code::{name},"), format!("code::{name})"), format!("error!({name},")];
             let uses = |text: &String| ways.iter().any(|way| text.contains(way));
             assert!(sources.iter().any(uses), "{} is used nowhere: remove it", code.name);
         }

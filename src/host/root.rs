@@ -255,7 +255,6 @@ impl Root {
             Some(top) => top,
             None => {
                 self.make_directory(path, Access::of_mode(0o700))?;
-
                 self.directory(path)?.ok_or_else(|| self.failed("open", path, Errno::ENOTDIR))?
             }
         };

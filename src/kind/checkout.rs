@@ -133,7 +133,7 @@ impl Restorable for Checkout {
 }
 
 fn not_known(commit: &Commit) -> Error {
-    Error::new(code::GIT, format!("what {commit} has in it is not known yet")).help("the next `kpull apply` fetches it")
+    error!(GIT, "what {commit} has in it is not known yet").help("the next `kpull apply` fetches it")
 }
 
 #[cfg(test)]

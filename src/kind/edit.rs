@@ -236,11 +236,7 @@ impl FileEdit {
 
     /// Whether a missing file may exist by the time it is needed.
     fn may_come(&self, work: &Work<'_>) -> bool {
-        work.host.is_live()
-            && work
-                .catalog
-                .iter()
-                .any(|item| matches!(item.about.kind, "package" | "command" | "artifact" | "checkout"))
+        work.host.is_live() && work.has_one_of(&["package", "command", "artifact", "checkout"])
     }
 
     fn missing(&self) -> Error {

@@ -188,7 +188,7 @@ impl Filesystem {
     }
 
     fn missing(&self) -> Error {
-        Error::new(code::FILE, format!("there is no device {}", self.fields.device))
+        error!(FILE, "there is no device {}", self.fields.device)
             .help("`lsblk -p` lists the devices of a host, and `ls -l /dev/disk/by-id` their lasting names")
     }
 
@@ -240,11 +240,7 @@ impl Resource for Filesystem {
         match self.is_made(&work.host.root)? {
             Some(true) => Ok(None),
             Some(false) => Ok(Some(Change::addition(make))),
-            None if work
-                .catalog
-                .iter()
-                .any(|item| matches!(item.about.kind, "command" | "module" | "package" | "unit")) =>
-            {
+            None if work.has_one_of(&["command", "module", "package", "unit"]) => {
                 Ok(Some(Change::addition(format!("{make}, once there is the device"))))
             }
             None => Err(self.missing()),

@@ -3,8 +3,8 @@
 use crate::host::account_files::{Tables, WantedGroup};
 use crate::host::accounts::{self, Database, GROUP};
 use crate::host::{Missing, useradd};
+use crate::kind::Presence;
 use crate::kind::prelude::*;
-use crate::kind::user::State;
 use crate::kind::user::members::{self, groups_of, members_of};
 
 /// Fields of `[[group]]`.
@@ -20,7 +20,7 @@ pub struct GroupFields {
     system: bool,
     /// Whether it exists: `present`, or `absent`, which removes it; `present` when left out.
     #[serde(default)]
-    state: State,
+    state: Presence,
     /// All its members: everybody else is taken out. When left out, only `[[user]]` changes who is in it.
     members: Option<Vec<AccountName>>,
 }
@@ -29,7 +29,7 @@ impl Fields for GroupFields {
     const NAME: &'static str = "group";
 
     fn build(mut self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        if self.state == State::Absent {
+        if self.state == Presence::Absent {
             build.refuse_if(&*self.name == "root", "state", "the group root can't be removed")?;
             return Ok(vec![Box::new(Removal { group: self.name })]);
         }

@@ -159,6 +159,11 @@ impl Work<'_> {
             _ => false,
         })
     }
+
+    /// Whether the catalog has a resource of one of these kinds, which can create what the host lacks now.
+    pub fn has_one_of(&self, kinds: &[&str]) -> bool {
+        self.catalog.iter().any(|item| kinds.contains(&item.about.kind))
+    }
 }
 
 /// Whether something exists.
@@ -318,7 +323,7 @@ pub trait Resource: fmt::Debug + Any + Send + Sync {
     }
 
     /// Ids of resources that its change also changes: the packages of one entry are installed together.
-    fn along(&self, work: &Work<'_>) -> Vec<String> {
+    fn along(&self, work: &Work<'_>) -> Vec<ResourceId> {
         let _ = work;
         Vec::new()
     }

@@ -15,7 +15,7 @@ use crate::host::packages::{Installed, Manager, Requirement, check_changeable};
 use crate::host::root::Fingerprint;
 use crate::kind::prelude::*;
 use crate::kind::repository::{KEYS, RepositoryFields};
-use crate::kind::{Presence, Queries};
+use crate::kind::{Presence, Queries, ResourceId};
 
 /// What the claim on a package's hold is called; it is longer than that on the package, and so restored before.
 const HOLD: &str = "package-hold";
@@ -313,8 +313,8 @@ impl Resource for Package {
         queries.packages.insert(self.name.clone());
     }
 
-    fn along(&self, _: &Work<'_>) -> Vec<String> {
-        self.set.names.iter().map(|name| format!("{}:{name}", PackageFields::NAME)).collect()
+    fn along(&self, _: &Work<'_>) -> Vec<ResourceId> {
+        self.set.names.iter().map(|name| ResourceId::new(PackageFields::NAME, name)).collect()
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {

@@ -138,7 +138,7 @@ impl Resource for PermissionsFields {
                 .help("permissions belong to what a link leads to: name that path")),
             // in a tree, there is no package
             None if !work.host.is_live() => Ok(None),
-            None if work.catalog.iter().any(|item| matches!(item.about.kind, "package" | "command" | "unit")) => {
+            None if work.has_one_of(&["package", "command", "unit"]) => {
                 Ok(Some(Change::new("mode or owner, once it exists")))
             }
             None => Err(self.missing()),

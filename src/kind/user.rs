@@ -17,19 +17,9 @@ use crate::host::account_files::{Tables, WantedUser};
 use crate::host::accounts::{self, Database};
 use crate::host::process::argv;
 use crate::host::{home, useradd};
+use crate::kind::Presence;
 use crate::kind::prelude::*;
 use crate::kind::validation::Validation;
-
-/// Whether an account exists.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// It exists.
-    #[default]
-    Present,
-    /// It does not exist.
-    Absent,
-}
 
 /// What becomes of a user whom no role has any more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -74,7 +64,7 @@ pub struct UserFields {
     create_home: Option<bool>,
     /// Whether it exists: `present`, or `absent`, which removes it with its memberships, and ignores most other fields.
     #[serde(default)]
-    state: State,
+    state: Presence,
     /// The hash of its password, from a secret. When left out, a new user has no password, and that of an existing one stays.
     password_hash: Option<String>,
     /// Whether nobody can log in as this user, by password, by key or otherwise. When left out, that stays as it is.
@@ -106,14 +96,14 @@ impl Fields for UserFields {
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let ends = [
-            ("state", self.state == State::Absent),
+            ("state", self.state == Presence::Absent),
             ("on_removal", self.on_removal != OnRemoval::Keep),
             ("locked", self.locked == Some(true)),
         ];
         for (field, is_end) in ends {
             build.refuse_if(is_end && &*self.name == "root", field, "root can't be removed or locked")?;
         }
-        if self.state == State::Absent {
+        if self.state == Presence::Absent {
             return Ok(vec![Box::new(self.removal())]);
         }
         // a domain user may exist already

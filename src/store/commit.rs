@@ -14,7 +14,7 @@ use gix_object::{CommitRefIter, Kind, TreeRefIter, compute_hash};
 use serde::{Deserialize, Serialize};
 
 use crate::document::{Format, Pin, Tree, repository};
-use crate::error::{Context, Error, Result, code};
+use crate::error::{Context, Error, Result, code, error};
 use crate::net::download::hash;
 use crate::store::Store;
 
@@ -91,7 +91,7 @@ impl Store {
         }
         let repositories = self.repositories.as_ref();
         let repositories =
-            repositories.ok_or_else(|| Error::new(code::GIT, "this command fetches nothing from git repositories"))?;
+            repositories.ok_or_else(|| error!(GIT, "this command fetches nothing from git repositories"))?;
         let objects = repositories.open(commit, &self.dir().join("cache").join("commit")).map_err(Error::passing)?;
         let part = dir.join("commit.part");
         let what = || format!("can't write {}", part.display());
@@ -103,7 +103,7 @@ impl Store {
         self.write(&record(commit), &Record { sha256: tar.sha256, size: tar.size })?;
         drop(objects);
         self.root().remove_all(Path::new("/cache/commit"))?;
-        self.commit(commit)?.ok_or_else(|| Error::new(code::STORE, format!("the record of {commit} is gone")))
+        self.commit(commit)?.ok_or_else(|| error!(STORE, "the record of {commit} is gone"))
     }
 }
 
@@ -118,7 +118,7 @@ struct Packing<'a> {
 
 impl Packing<'_> {
     fn refuse(&self, why: &str) -> Error {
-        Error::new(code::GIT, format!("{}: {why}", self.commit))
+        error!(GIT, "{}: {why}", self.commit)
             .help("nothing was changed; `git fsck` in a clone shows whether the repository itself is broken")
     }
 

@@ -9,7 +9,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, SFlag};
 
 use super::{AS_IT_IS, Root};
-use crate::error::{Error, Result, code};
+use crate::error::{Result, error};
 use crate::host::unit_files::straight;
 
 /// How many links lead to a device at most: one of `/dev/disk`, one of a volume group.
@@ -29,7 +29,7 @@ impl Root {
         let Some(stat) = self.stat(&real)? else { return Ok(None) };
         match stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFBLK.bits() {
             true => Ok(Some(real)),
-            false => Err(Error::new(code::FILE, format!("{} is no block device", self.shown(path).display()))
+            false => Err(error!(FILE, "{} is not a block device", self.shown(path).display())
                 .help("name a disk, a partition or a volume; `lsblk -p` lists them, and `ls -l /dev/disk/by-id` their lasting names")),
         }
     }
@@ -69,9 +69,10 @@ mod tests {
         assert_eq!(root.device(Path::new("/none")).unwrap(), None);
         for path in ["/file", "/link", "/loop"] {
             let error = root.device(Path::new(path)).unwrap_err();
-            assert_eq!(error.to_string(), format!("{path} is no block device"));
+            assert_eq!(error.to_string(), format!("{path} is not a block device"));
         }
-        assert!(Root::open(Path::new("/")).unwrap().device(Path::new("/dev/null")).is_err());
+        let error = Root::open(Path::new("/")).unwrap().device(Path::new("/dev/null")).unwrap_err();
+        assert_eq!(error.to_string(), "/dev/null is not a block device");
     }
 
     #[test]

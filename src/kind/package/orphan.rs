@@ -8,7 +8,7 @@ use super::{HOLD, PackageFields, is_held, set_hold, versions};
 use crate::error::Result;
 use crate::host::Host;
 use crate::host::packages::{Manager, is_named};
-use crate::kind::{About, Change, Fields as _, Phase, Resource, Work};
+use crate::kind::{About, Change, Fields as _, Phase, Resource, ResourceId, Work};
 
 /// The former hold of a package whose hold no role has any more.
 #[derive(Debug)]
@@ -130,12 +130,12 @@ impl Resource for OrphanPackage {
         About::new(PackageFields::NAME, &self.package.name, Phase::Packages)
     }
 
-    fn along(&self, work: &Work<'_>) -> Vec<String> {
+    fn along(&self, work: &Work<'_>) -> Vec<ResourceId> {
         // what is not known now is removed on its own
         let Ok(Removal::Remove { needing, unneeded }) = self.removal(work.host) else { return Vec::new() };
         let is_useless = |other: &&PriorPackage| unneeded.iter().any(|name| is_named(&other.name, name));
         let is_new = self.others.iter().map(Arc::as_ref).filter(is_useless);
-        is_new.chain(needing).map(|other| format!("{}:{}", PackageFields::NAME, other.name)).collect()
+        is_new.chain(needing).map(|other| ResourceId::new(PackageFields::NAME, &other.name)).collect()
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {

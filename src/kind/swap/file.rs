@@ -146,10 +146,6 @@ impl Resource for SwapFile {
         Some(self)
     }
 
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        Ok(Some(vec![WatchedInput::Path(self.path.to_path_buf())]))
-    }
-
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let Some(meta) = self.present(work)? else {
             return Ok(Some(Change::addition(format!("create, {}", self.size))));

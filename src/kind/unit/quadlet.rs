@@ -113,12 +113,10 @@ impl Quadlet {
                 .because(format!("there is no {GENERATOR}"))
                 .help("add a [[package]] with `name = \"podman\"`; Debian 12 and Ubuntu 22.04 have an older one"));
         }
-        // the files must be there at once, and not when the run's batch is complete
-        let (root, stage) = (Root::open(Path::new("/"))?, Path::new(STAGE));
+        let (root, stage) = (&work.host.root, Path::new(STAGE));
         root.remove_all(stage)?;
         for quadlet in work.catalog.iter().filter_map(Item::as_kind::<Self>).chain([self]) {
-            let access = Access { mode: 0o600, uid: None, gid: None };
-            root.write(&stage.join(&quadlet.name), quadlet.text.as_bytes(), access)?;
+            root.write(&stage.join(&quadlet.name), quadlet.text.as_bytes(), Access::of_mode(0o600))?;
         }
         // of several files with one name, the generator takes the first
         let dirs = format!("{STAGE}:{QUADLETS}:/usr/share/containers/systemd");

@@ -171,7 +171,7 @@ impl Tree for GitTree {
             return Ok(None);
         }
         if self.size(object)? > max {
-            return Err(Error::new(code::GIT, format!("an object has more than {max} bytes"))
+            return Err(error!(GIT, "an object has more than {max} bytes")
                 .help("keep big files out of the repository: pin them in artifacts.toml"));
         }
         let mut content = Vec::new();
