@@ -1,20 +1,12 @@
 //! kpull.service on a kernel that limits the memory of its control group (version 2): what takes more is killed, and nothing else.
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
-use crate::platforms::steps::boot;
-use crate::support::site::Output;
-
-const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
-const KPULL: &str = env!("CARGO_BIN_EXE_kpull");
+use crate::platforms::steps::{boot, with_program};
 
 #[test]
 fn a_program_that_is_killed_for_its_memory_fails_alone_and_the_run_continues() {
-    let dir = tempfile::tempdir().unwrap();
-    Output::of(Command::new("strip").arg("-o").arg(dir.path().join("kpull")).arg(KPULL).output().unwrap()).exits(0);
-    fs::copy(Path::new(REPOSITORY).join("kpull.service"), dir.path().join("kpull.service")).unwrap();
+    let dir = with_program();
     fs::write(dir.path().join("role.toml"), ROLE).unwrap();
     // nothing that is not needed here has to start
     let results = boot(dir.path(), STEPS, "selinux=0 systemd.mask=firewalld.service systemd.mask=auditd.service");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::platforms::steps::{SITE, boot};
+use crate::platforms::steps::{SITE, boot, with_program};
 use crate::support::cookbook::recipes;
 use crate::support::site::Output;
 
@@ -182,9 +182,7 @@ step modules-after sh -c 'semodule -l | grep -x kpull'
 
 #[test]
 fn booleans_ports_file_contexts_and_audit_rules_hold_are_corrected_and_are_restored() {
-    let dir = tempfile::tempdir().unwrap();
-    Output::of(Command::new("strip").arg("-o").arg(dir.path().join("kpull")).arg(KPULL).output().unwrap()).exits(0);
-    fs::copy(format!("{REPOSITORY}/kpull.service"), dir.path().join("kpull.service")).unwrap();
+    let dir = with_program();
     fs::write(dir.path().join("settings.toml"), format!("summary = \"For a test\"\n{SETTINGS}")).unwrap();
     fs::write(dir.path().join("none.toml"), "summary = \"For a test\"\n").unwrap();
     let recipe = recipes().into_iter().find(|recipe| recipe.title == "Audit rules").expect("the recipe");

@@ -3,7 +3,18 @@
 use std::fs;
 use std::path::Path;
 
+use tempfile::TempDir;
+
 use crate::support::machine::{Machine, made_by, need, run};
+
+/// A directory for the files of the steps, with the program, without what only debuggers need, and its service.
+pub fn with_program() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("kpull");
+    run("strip", [Path::new("-o"), &program, Path::new(env!("CARGO_BIN_EXE_kpull"))]);
+    fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/kpull.service"), dir.path().join("kpull.service")).unwrap();
+    dir
+}
 
 /// What a step says and its exit code are files beside the steps.
 const STEP: &str = r#"

@@ -1,20 +1,12 @@
 //! File systems on empty disks, and swap, on a kernel of its own: the machine of `selinux-image`, with SELinux off.
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
-use crate::platforms::steps::{SITE, boot};
-use crate::support::site::Output;
-
-const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
-const KPULL: &str = env!("CARGO_BIN_EXE_kpull");
+use crate::platforms::steps::{SITE, boot, with_program};
 
 #[test]
 fn empty_disks_get_their_file_systems_once_and_swap_is_turned_on_resized_and_off() {
-    let dir = tempfile::tempdir().unwrap();
-    Output::of(Command::new("strip").arg("-o").arg(dir.path().join("kpull")).arg(KPULL).output().unwrap()).exits(0);
-    fs::copy(Path::new(REPOSITORY).join("kpull.service"), dir.path().join("kpull.service")).unwrap();
+    let dir = with_program();
     for (name, role) in [
         ("first", FIRST.to_owned()),
         ("larger", FIRST.replace("64M", "96M")),
