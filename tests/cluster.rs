@@ -118,7 +118,17 @@ fn web() -> Web {
         pods.len() == 2 && pods.iter().all(serves)
     });
     let service = ask(cluster, "get service web")["spec"]["clusterIP"].as_str().unwrap().to_owned();
-    Web { service, pods: running_pods(cluster) }
+    let pods = running_pods(cluster);
+    // kube-proxy of each host learns of a pod's new address later than the API, and sends some requests to the former one
+    let several =
+        format!("for each in 1 2 3 4 5 6 7 8; do curl -sS --max-time 5 http://{service}/ && echo || exit 1; done");
+    cluster.wait("the service sends requests from every host to both pods and nowhere else", SOON, || {
+        cluster.names().iter().all(|name| {
+            let output = cluster.host(name).run(&several);
+            output.status.success() && pods.iter().all(|pod| output.stdout.lines().any(|line| line == pod.name))
+        })
+    });
+    Web { service, pods }
 }
 
 fn deploy(cluster: &Cluster) {
