@@ -83,10 +83,7 @@ fn same_each_time(text: &str) -> String {
     text.trim_end().to_owned()
 }
 
-/// Lines that only one of the two has.
+/// The page as it is, and as the commands make it.
 fn differences(page: &str, made: &str) -> String {
-    let (old, new): (Vec<&str>, Vec<&str>) = (page.lines().collect(), made.lines().collect());
-    let gone = old.iter().filter(|line| !new.contains(line)).map(|line| format!("- {line}\n"));
-    let came = new.iter().filter(|line| !old.contains(line)).map(|line| format!("+ {line}\n"));
-    gone.chain(came).collect()
+    similar::TextDiff::from_lines(page, made).unified_diff().header("the page", "its commands").to_string()
 }
