@@ -126,28 +126,29 @@ impl Run for New {
 impl What {
     /// What is left to do with a site that has hosts.
     fn next_steps(&self) -> Option<String> {
-        match self {
-            Self::Site { dir, example: Some(_), .. } => Some(format!(
-                "next: set the addresses of your hosts in {0}/host_vars, then `kpull check --site {0}`",
-                dir.display()
-            )),
+        let (dir, what, mut commands) = match self {
+            Self::Site { dir, example: Some(_), .. } => {
+                (dir, "address and key", vec!["secret set db-password --generate 16"])
+            }
             Self::Cluster { dir, vip, .. } => {
                 let mut commands = vec!["pki init", "secret set bootstrap-token --generate 8"];
                 if vip.is_some() {
                     commands.extend(["secret set haproxy-stats --generate 16", "secret set keepalived --generate 8"]);
                 }
-                commands.extend(["pki issue --identity KEY", "secret rekey --identity KEY", "check", "sign --key KEY"]);
-                commands.push("publish /srv/www/k8s");
-                let commands: String = commands.iter().map(|command| format!("  kpull {command}\n")).collect();
-                Some(format!(
-                    "next, in {}:\n  site.toml: list your public key, `[secrets] recipients = [\"ssh-ed25519 …\"]`\n  \
-                     host_vars/NAME.toml: set each host's key, `recipient = \"ssh-ed25519 …\"`, from its /etc/ssh/ssh_host_ed25519_key.pub\n\
-                     {commands}  on each host: kpull enroll URL --site SITE --host NAME --fingerprint SHA256:…",
-                    dir.display()
-                ))
+                commands.extend(["pki issue --identity KEY", "secret rekey --identity KEY"]);
+                (dir, "key", commands)
             }
-            _ => None,
-        }
+            _ => return None,
+        };
+        commands.extend(["check", "sign --key KEY"]);
+        let commands: String = commands.iter().map(|command| format!("  kpull {command}\n")).collect();
+        Some(format!(
+            "next, in {}:\n  site.toml: list your public key, `[secrets] recipients = [\"ssh-ed25519 …\"]`\n  \
+             host_vars/NAME.toml: set each host's {what}, `recipient = \"ssh-ed25519 …\"`, from its /etc/ssh/ssh_host_ed25519_key.pub\n\
+             {commands}  push it to a git server, or `kpull publish DIR` for a web server\n  \
+             on each host: kpull enroll URL --site SITE --host NAME --fingerprint SHA256:…",
+            dir.display()
+        ))
     }
 }
 

@@ -7,6 +7,8 @@ use crate::support::page;
 const HOSTS: [(&str, &str); 3] = [("git", "192.168.1.10"), ("web1", "192.168.1.11"), ("db1", "192.168.1.12")];
 const PROMPTS: [&str; 4] = ["desk$", "git#", "web1#", "db1#"];
 const KEYS: [&str; 4] = ["KEY OF you", "KEY OF git", "KEY OF web1", "KEY OF db1"];
+/// Those of the SSH servers that run on both hosts.
+const HOST_KEYS: [&str; 4] = ["", "KEY OF git", "HOST KEY web1", "HOST KEY db1"];
 
 /// A git server, on which the operator has an account too, and two hosts.
 struct World {
@@ -24,6 +26,7 @@ impl World {
             host.run("echo 192.168.1.10 git.example.org >> /etc/hosts").ok();
             // PostgreSQL is large, and no power cut follows
             host.write("/etc/dpkg/dpkg.cfg.d/lab", "force-unsafe-io\n");
+            host.run("ssh-keygen -A").ok();
         }
         lab.host("git")
             .run(
@@ -47,7 +50,8 @@ impl page::World for World {
         let words = output.stdout.trim_end();
         if command.starts_with("cut ") {
             let index = PROMPTS.iter().position(|one| *one == prompt).unwrap();
-            self.real.push((KEYS[index], words.to_owned()));
+            let names = if command.contains("ssh_host") { HOST_KEYS } else { KEYS };
+            self.real.push((names[index], words.to_owned()));
         } else if command.contains("ssh-keygen -l") {
             self.real.push(("SHA256:KEY", words.split(' ').nth(1).unwrap().to_owned()));
         }
@@ -87,8 +91,31 @@ fn the_quickstart_leads_from_an_empty_repository_to_two_hosts() {
     assert!(page().contains("<p>the database does not answer</p>"), "{}", page());
     db1.run("systemctl start postgresql").ok();
     // who reads can't write
-    let write = "psql 'host=db1 dbname=site user=web' -c 'DELETE FROM messages'";
+    let write = "psql 'host=db1 dbname=site user=web passfile=/etc/pgpass' -c 'DELETE FROM messages'";
     assert!(world.lab.host("web1").run(write).stderr.contains("permission denied"));
+    // who has no password, or another, does not even read
+    let read = "psql --no-password 'host=db1 dbname=site user=web' -c 'SELECT message FROM messages'";
+    for (password, why) in
+        [("''", "no password supplied"), ("wrong", "password authentication failed for user \"web\"")]
+    {
+        let message = world.lab.host("web1").run(&format!("PGPASSWORD={password} {read}")).fails(2);
+        assert!(message.contains(why), "{message}");
+    }
+    assert_eq!(world.lab.host("web1").run("stat -c %a /etc/pgpass").ok(), "600");
+    assert_eq!(db1.run("stat -c %a /etc/postgresql/site.sql").ok(), "600");
+    // a new password reaches both hosts
+    let former = world.lab.host("web1").run("cat /etc/pgpass").ok();
+    world.lab.host("git").write(
+        "/run/command",
+        "kpull secret set db-password --generate 16 --site shop && kpull sign --key ~/.ssh/release --site shop &&
+         git -C shop add --all && git -C shop commit --quiet --message 'A new password' && git -C shop push --quiet\n",
+    );
+    world.lab.host("git").run("runuser -l you /run/command").ok();
+    for name in ["db1", "web1"] {
+        world.lab.host(name).run("kpull apply").ok();
+    }
+    assert_ne!(world.lab.host("web1").run("cat /etc/pgpass").ok(), former);
+    assert!(page().contains("<p>the database is up</p>"), "{}", page());
     // only the web server reaches the database
     world.lab.host("git").run("timeout 5 bash -c '</dev/tcp/192.168.1.12/5432'").fails(1);
     // a host can read the site with its key, and not write it

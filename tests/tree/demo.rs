@@ -17,14 +17,17 @@ fn the_demo_of_two_hosts_ends_with_commands_that_work() {
         shown.lines().filter_map(|line| line.split_once(". ")?.1.split_once(": ")).map(|step| step.0).collect();
     assert_eq!(
         steps,
-        ["The site", "Signed", "Served", "Applied", "Again", "Drift", "Tampered with", "Intact"],
+        ["The site", "Secrets", "Signed", "Served", "Applied", "Again", "Drift", "Tampered with", "Intact"],
         "{shown}"
     );
     assert!(shown.contains("roles/web/templates/write-page") && shown.contains("trust.tampered"), "{shown}");
-    assert!(shown.contains("web1: 1 changed of 19 resources (release 2,"), "{shown}");
+    assert!(shown.contains("web1: 1 changed of 20 resources (release 2,"), "{shown}");
     assert!(shown.contains("db1: nothing to do of 14 resources (release 2,"), "{shown}");
     let page = fs::read_to_string(dir.join("hosts/web1/usr/local/bin/write-page")).unwrap();
     assert!(page.contains("<p>Good day from web1</p>") && page.contains("host=db1 dbname=site user=web"), "{page}");
+    let [client, server] = ["web1/etc/pgpass", "db1/etc/postgresql/site.sql"].map(|path| dir.join("hosts").join(path));
+    let password = fs::read_to_string(client).unwrap().trim_end().rsplit(':').next().unwrap().to_owned();
+    assert!(password.len() == 16 && fs::read_to_string(server).unwrap().contains(&format!("PASSWORD '{password}'")));
 
     let (_, commands) = shown.split_once("continue on your own:\n").unwrap();
     let commands: Vec<&str> = commands.lines().map(str::trim).collect();

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use kpull::net::server::Server;
+use ssh_key::private::{Ed25519Keypair, PrivateKey};
 
 use crate::support::site::{Output, Site, kpull};
 use crate::support::web::web;
@@ -103,12 +104,29 @@ fn the_example_of_two_hosts_passes_check_test_and_fmt() {
     let site = dir.path().join("shop");
     let path = site.to_str().unwrap();
     let made = kpull(&["new", "site", path, "--example", "web"]).exits(0);
-    assert!(made.stdout.ends_with(&format!("then `kpull check --site {path}`\n")), "{}", made.stdout);
+    assert!(made.stdout.contains("\n  kpull secret set db-password --generate 16\n"), "{}", made.stdout);
     assert!(fs::read_to_string(site.join("site.toml")).unwrap().contains("\nname = \"shop\"\n"));
+    let missing = kpull(&["check", "--site", path, "--json"]).exits(1).events("error");
+    let help = format!("write it with `kpull secret set db-password --site {path}`");
+    assert!(missing.len() == 2 && missing.iter().all(|error| error["help"] == help), "{missing:?}");
+    let key = |seed| {
+        let key = PrivateKey::from(Ed25519Keypair::from_seed(&[seed; 32]));
+        format!("{:?}", key.public_key().to_openssh().unwrap())
+    };
+    for (file, line) in [
+        ("site.toml", format!("\n[secrets]\nrecipients = [{}]\n", key(1))),
+        ("host_vars/db1.toml", format!("recipient = {}\n", key(2))),
+        ("host_vars/web1.toml", format!("recipient = {}\n", key(3))),
+    ] {
+        let text = fs::read_to_string(site.join(file)).unwrap();
+        fs::write(site.join(file), text + &line).unwrap();
+    }
+    let set = kpull(&["secret", "set", "db-password", "--generate", "16", "--site", path]).exits(0);
+    assert_eq!(set.stdout, "db-password: encrypted to db1, web1 and the operators\n");
     let checked = kpull(&["check", "--site", path]).exits(0);
     assert_eq!(
         (checked.stdout.as_str(), checked.stderr.as_str()),
-        ("✓ db1              14 resources of 2 roles\n✓ web1             19 resources of 2 roles\n", "")
+        ("✓ db1              14 resources of 2 roles\n✓ web1             20 resources of 2 roles\n", "")
     );
     kpull(&["test", "--site", path]).exits(0);
     kpull(&["fmt", "--check", "--site", path]).exits(0);

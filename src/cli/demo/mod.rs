@@ -45,20 +45,22 @@ impl Run for Demo {
         for host in shown.hosts {
             print(&format!("   {host:<8} {}", setup.roles_of(host)?));
         }
-        if !shown.secrets.is_empty() {
+        let (made, issued) = setup.issue()?;
+        if made.is_empty() {
+            steps.next("Secrets", "kpull encrypts each secret to the hosts that need it.");
+        } else {
             steps.next(
                 "Certificates and secrets",
                 "kpull creates authorities and issues certificates, and encrypts each key and secret to the hosts that need it.",
             );
-            let (made, issued) = setup.issue()?;
             let hosts =
                 |done: &[Completed]| done.iter().filter_map(|done| done.host.as_ref()).collect::<BTreeSet<_>>().len();
             let names = |done: &[Completed]| done.iter().map(|done| done.name.as_str()).collect::<Vec<_>>().join(", ");
             print(&format!("   made      {}", names(&made)));
             print(&format!("   issued    {} certificates for {} hosts", issued.len(), hosts(&issued)));
-            setup.make_secrets()?;
-            print(&format!("   secrets   {}", shown.secrets.join(", ")));
         }
+        setup.make_secrets()?;
+        print(&format!("   secrets   {}", shown.secrets.join(", ")));
         steps.next(
             "Signed",
             "an OpenSSH key signs a list of all files with their sizes and SHA-256 digests; hosts trust only this key.",
@@ -92,7 +94,7 @@ impl Run for Demo {
         let (host, (variable, role)) = (shown.hosts.first().copied().unwrap_or_default(), shown.look);
         print(&format!("   {kpull} status --root {dir}/hosts/{host}"));
         print(&format!("   {kpull} explain --site {dir}/site {host} {variable}"));
-        if !shown.secrets.is_empty() {
+        if !made.is_empty() {
             print(&format!("   {kpull} pki list --site {dir}/site"));
         }
         print(&format!("   edit {dir}/site/roles/{role}/role.toml"));

@@ -51,11 +51,9 @@ impl DemoSetup {
             setup.write(&format!("site/{path}"), &content)?;
         }
         setup.write("ca.pem", ca.as_bytes())?;
-        if !shown.secrets.is_empty() {
-            let (operator, public) = make_key()?;
-            setup.write_key("operator", &operator)?;
-            setup.append("site/site.toml", &format!("\n[secrets]\nrecipients = [{public:?}]\n"))?;
-        }
+        let (operator, public) = make_key()?;
+        setup.write_key("operator", &operator)?;
+        setup.append("site/site.toml", &format!("\n[secrets]\nrecipients = [{public:?}]\n"))?;
         if !shown.upstream.is_empty() {
             setup.pin_stand_ins()?;
         }

@@ -112,8 +112,8 @@ static WEB: Shown = Shown {
     files: starts::web,
     about: "two plain hosts, a web server and its database, in some hundred lines. Packages, running services and probes need a real system; in the demo, kpull writes the files, the links of units and the firewall's zones.",
     hosts: &["web1", "db1"],
-    recipients: &[],
-    secrets: &[],
+    recipients: &["web1", "db1"],
+    secrets: &["db-password"],
     upstream: &[],
     drift: (
         "web1",
