@@ -4,6 +4,7 @@ mod arm64;
 mod debian;
 mod families;
 mod firewalld;
+mod hardening;
 mod kernels;
 mod memory;
 mod packages;

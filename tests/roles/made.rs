@@ -96,7 +96,13 @@ impl Made {
 
     /// What its roles make of a host of this architecture.
     pub fn tree(&self, host: &str, arch: &str) -> Tree {
+        self.tree_with(host, arch, |_| {})
+    }
+
+    /// The same, of one that has something already.
+    pub fn tree_with(&self, host: &str, arch: &str, prepare: impl FnOnce(&Path)) -> Tree {
         let dir = tempfile::tempdir().unwrap();
+        prepare(dir.path());
         let (at, store) = (Host::open(dir.path()).unwrap(), Store::open(&dir.path().join("var/lib/kpull")).unwrap());
         let catalog = self.catalog(host, arch);
         let work = Work { host: &at, store: &store, catalog: &catalog.items };

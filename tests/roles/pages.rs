@@ -10,6 +10,9 @@ use toml_edit::{DocumentMut, Item, RawString, Table, Value};
 use crate::roles::made::Made;
 use crate::roles::rendered::ADVICE;
 
+/// What says more about a role.
+const MORE: [(&str, &str); 1] = [("hardening", "[Harden the hosts](../usage/cluster.md#harden-the-hosts)")];
+
 #[test]
 fn every_role_has_a_page_that_says_what_the_role_does() {
     let (mut differ, mut expected) = (Vec::new(), BTreeSet::new());
@@ -129,6 +132,9 @@ fn page(name: &str) -> String {
     if !links.is_empty() {
         write!(page, "\nRequired roles: {}.\n", links.join(", ")).unwrap();
     }
+    for (_, link) in MORE.iter().filter(|(role, _)| *role == name) {
+        write!(page, "\nOn hosts of a Kubernetes cluster, see {link}.\n").unwrap();
+    }
     for group in groups(&doc).iter().filter(|group| !group.rows.is_empty()) {
         let of = group.explains_itself().unwrap_or("variable");
         match group.name.as_str() {
@@ -224,7 +230,10 @@ fn resources(doc: &DocumentMut) -> Vec<Vec<String>> {
             "swap" => "off".to_owned(),
             _ => field(
                 entry,
-                ["name", "path", "key", "template"].into_iter().find(|name| entry.contains_key(name)).unwrap(),
+                ["name", "path", "key", "template", "boolean"]
+                    .into_iter()
+                    .find(|name| entry.contains_key(name))
+                    .unwrap(),
             ),
         };
         let mut notes = vec![comment(entry.decor().suffix()), condition(entry)];

@@ -6,7 +6,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::roles::made::Made;
+use crate::roles::made::{Entry, Made, What};
 
 /// What the site's hosts install, and artifacts.toml has no pin for arm64 of.
 const NOT_PINNED: [&str; 1] = ["etcd"];
@@ -109,22 +109,43 @@ fn workers_of_another_address_plan_have_their_labels_and_taints() {
 }
 
 #[test]
-fn nodes_of_a_cluster_can_have_the_role_hardening_and_route_as_before() {
-    let made = Made::new(Some("two-hosts"), |site| {
+fn hosts_of_the_shipped_cluster_can_have_the_role_hardening_and_keep_all_that_they_have() {
+    let made = Made::new(None, |site| {
         let file = site.join("site.toml");
         let text = fs::read_to_string(&file).unwrap();
         fs::write(&file, text.replace("\"base\", ", "\"base\", \"hardening\", ")).unwrap();
     });
-    made.kpull("check").exits(0);
-    for host in ["m1", "w1"] {
-        let catalog = made.catalog(host, "amd64");
-        let setting = |name: &str| {
-            let item = catalog.items.iter().find(|item| item.about.key == name).unwrap();
-            (item.role.to_string(), format!("{:?}", item.resource).contains("value: \"1\""))
-        };
-        assert_eq!(setting("net.ipv4.ip_forward"), ("base".to_owned(), true), "{host}");
-        assert_eq!(setting("net.ipv4.conf.all.rp_filter"), ("hardening".to_owned(), false), "{host}");
+    let checked = made.kpull("check").exits(0);
+    assert_eq!(checked.stderr, "");
+    for host in made.site.hosts.keys() {
+        let [tree, before] = [&made, Made::shipped()].map(|made| {
+            // every Debian has this group
+            made.tree_with(host, "amd64", |root| {
+                fs::create_dir(root.join("etc")).unwrap();
+                fs::write(root.join("etc/group"), "root:x:0:\nshadow:x:42:\n").unwrap();
+            })
+        });
+        assert!(tree.left.is_empty(), "{host}: {:?}", tree.left);
+        // each site has its own certificates
+        let is_own = |entry: &Entry| matches!(&entry.what, What::File(text) if text.contains("-----BEGIN "));
+        for (path, entry) in before.entries.iter().filter(|(_, entry)| !is_own(entry)) {
+            assert_eq!(tree.entries.get(path).map(|entry| &entry.what), Some(&entry.what), "{host}: {path}");
+        }
+        let loose = tree.file("etc/sysctl.d/91-kpull-net.ipv4.conf.all.rp_filter.conf");
+        assert_eq!(loose, "net.ipv4.conf.all.rp_filter = 2\n", "{host}");
+        let blocked = tree.file("etc/modprobe.d/hardening.conf");
+        for module in ["br_netfilter", "overlay"] {
+            assert!(tree.file(&format!("etc/modules-load.d/kpull-{module}.conf")).contains(module), "{host}");
+            assert!(!blocked.contains(module), "{host}: {blocked}");
+        }
+        assert!(tree.file("etc/ssh/sshd_config.d/10-hardening.conf").contains("X11Forwarding no"), "{host}");
     }
+    // what both set is a conflict
+    let file = made.path().join("site.toml");
+    let text = fs::read_to_string(&file).unwrap() + "[vars.hardening.sysctl]\n\"net.ipv4.ip_forward\" = 0\n";
+    fs::write(&file, text).unwrap();
+    let error = made.kpull("check --json").exits(1).events("error").remove(0).to_string();
+    assert!(error.contains("roles/hardening/role.toml") && error.contains("roles/base/role.toml"), "{error}");
 }
 
 #[test]
