@@ -1,5 +1,7 @@
 //! What `packaging/` makes, for the package managers of other systems.
 
+#[path = "modules.rs"]
+mod modules;
 #[path = "provenance.rs"]
 mod provenance;
 #[path = "release.rs"]

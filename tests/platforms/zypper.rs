@@ -9,7 +9,7 @@ const AWAY: &str = "[[file]]\npath = \"/etc/zypp/repos.d/away.repo\"\n\
      content = \"[away]\\nname=away\\nbaseurl=http://127.0.0.1:1/\\nenabled=1\\ngpgcheck=0\\n\"\n";
 
 /// Makes packages in the repository that the host installs from; each is NAME VERSION [REQUIRES [CONFLICTS]], with - for none.
-const OFFER: &str = r#"
+pub const OFFER: &str = r#"
 set -eu
 cd /srv/rpm
 while read -r name version requires conflicts; do
