@@ -485,9 +485,17 @@ fn causes(error: &(dyn StdError + 'static)) -> String {
     text
 }
 
+/// How many things a summary lists; more are only counted.
+pub const LISTED: usize = 3;
+
 /// A number of things, with an `s` for the plural.
 pub fn counted(count: usize, thing: &str) -> String {
     format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A few things by name; more are only counted.
+pub fn listed(names: &[String], thing: &str) -> String {
+    if names.len() <= LISTED { names.join(", ") } else { counted(names.len(), thing) }
 }
 
 /// Makes control characters visible, so that names from outside can't control the terminal, and hides secrets.

@@ -43,7 +43,7 @@ impl Hook {
         let argv = self.command.as_deref().unwrap_or_default();
         let command = process::Command::new(argv, self.limit());
         let output = process::run(&process::Command { input: Some(text.as_bytes()), ..command })?;
-        if output.is_success() { Ok(()) } else { Err(output.failure(format!("the hook {} failed", argv[0]))) }
+        output.or_failure(format!("the hook {} failed", argv[0])).map(drop)
     }
 }
 

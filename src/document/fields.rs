@@ -166,6 +166,11 @@ pub fn is_plain(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
 }
 
+/// Whether a text is one word: not empty, and without white space and control characters.
+pub fn is_word(text: &str) -> bool {
+    !text.is_empty() && !text.chars().any(|c| c.is_whitespace() || c.is_control())
+}
+
 /// Whether a list is a program and its arguments.
 pub fn is_argv(words: &[String]) -> bool {
     words.first().is_some_and(|program| !program.is_empty()) && !words.iter().any(|word| word.contains('\0'))

@@ -13,8 +13,9 @@ use crate::engine::orphan::{Orphan, PruneOrder};
 use crate::error::{Error, Place, Result};
 use crate::host::Host;
 use crate::host::root::FileType;
-use crate::kind::prior_state::{self, PriorState, PriorUnit};
+use crate::kind::prior_state::{self, PriorState};
 use crate::kind::sysctl::Sysctl;
+use crate::kind::unit::PriorUnit;
 use crate::kind::unit::starts_others;
 use crate::kind::{Claim, Item, Phase, Resource, ResourceId, Trigger, Work};
 use crate::store::Store;
@@ -563,7 +564,7 @@ mod tests {
         });
         assert_eq!(restored(&mut before, ""), ["file:/etc/x", "file:/etc/y"]);
         let content = |before: &PriorStates, claim: &str| match &before.known[claim].prior {
-            PriorState::File { saved, .. } => String::from_utf8(tree.store.saved(saved).unwrap()).unwrap(),
+            PriorState::File { file, .. } => String::from_utf8(tree.store.saved(&file.saved).unwrap()).unwrap(),
             other => panic!("{other:?}"),
         };
         assert_eq!(content(&before, "path:/etc/x"), "theirs", "what was changed since is not read again");

@@ -8,9 +8,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::host::account_files::{Table, fields, number};
+pub use crate::host::account_table::{GROUP, PASSWD};
+use crate::host::account_table::{Table, fields, number};
 use crate::host::process::{Command, Ended, argv, run_if_there};
-use crate::host::root::{Root, WatchedInput};
+use crate::host::root::Root;
+use crate::host::watched::WatchedInput;
 
 /// The files of users and groups.
 const FILES: [&str; 4] = [PASSWD, GROUP, "/etc/shadow", "/etc/gshadow"];
@@ -19,10 +21,6 @@ const FILES: [&str; 4] = [PASSWD, GROUP, "/etc/shadow", "/etc/gshadow"];
 pub fn watched() -> Vec<WatchedInput> {
     FILES.map(|path| WatchedInput::Path(path.into())).into()
 }
-/// The users.
-pub const PASSWD: &str = "/etc/passwd";
-/// The groups.
-pub const GROUP: &str = "/etc/group";
 /// Timeout of a directory service.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// The exit code of `getent` for an unknown name or number.

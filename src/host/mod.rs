@@ -1,6 +1,7 @@
 //! Thin wrappers of the machine's own interfaces, or of a directory tree that becomes a machine.
 
 pub mod account_files;
+mod account_table;
 pub mod accounts;
 pub mod address;
 pub mod bus;
@@ -11,9 +12,6 @@ pub mod firewalld_age;
 pub mod fleetlock;
 pub mod home;
 pub mod kube;
-pub mod label;
-#[expect(clippy::disallowed_methods, reason = "the kernel's list of open files, and the terminal")]
-pub mod launch;
 pub mod meminfo;
 pub mod mount_users;
 pub mod os;
@@ -29,6 +27,7 @@ pub mod systemd;
 pub mod unit_files;
 pub mod useradd;
 pub mod view;
+pub mod watched;
 pub mod web;
 pub mod writable;
 pub mod zone;
@@ -40,11 +39,10 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result, code, error};
+use crate::error::{Error, Result, error};
 use account_files::Tables;
 use accounts::Accounts;
-use process::Ended;
-use root::{Access, Fingerprint, Root, WatchedInput};
+use root::{Access, Root};
 
 const FIREWALLD: &str = "firewalld.service";
 
@@ -202,6 +200,22 @@ impl Host {
         Ok(tables)
     }
 
+    /// Changes accounts: `live` with shadow's programs, on a live host; `in_tree` in the files of a tree.
+    pub fn change_accounts(
+        &self,
+        live: impl FnOnce() -> Result<()>,
+        in_tree: impl FnOnce(&mut Tables) -> Result<()>,
+    ) -> Result<()> {
+        let in_files = || {
+            let mut tables = Tables::read(&self.root)?;
+            in_tree(&mut tables)?;
+            tables.write(&self.root)
+        };
+        let changed = if self.is_live() { live() } else { in_files() };
+        self.forget_accounts();
+        changed
+    }
+
     /// Call this when users or groups have changed, by kpull or by a package.
     pub fn forget_accounts(&self) {
         *self.cache.accounts.borrow_mut() = None;
@@ -273,46 +287,6 @@ impl Host {
         let unit = answer.get(name).cloned().unwrap_or_default();
         self.cache.units.borrow_mut().extend(answer);
         Ok(unit)
-    }
-
-    /// The current fingerprint of an input; it differs from an earlier one if the input was touched.
-    pub fn seen(&self, input: &WatchedInput) -> Result<Option<Fingerprint>> {
-        let text = |text: Vec<u8>| Fingerprint { text: Some(text), ..Fingerprint::default() };
-        Ok(match input {
-            WatchedInput::Path(path) => self.root.seen(path)?,
-            WatchedInput::Place(path) => {
-                let place = |seen: Fingerprint| Fingerprint { size: 0, mtime: (0, 0), ctime: (0, 0), ..seen };
-                self.root.seen(path)?.map(place)
-            }
-            WatchedInput::Text(path) => self.root.read(path)?.map(|(_, content)| text(content)),
-            WatchedInput::Unit(name) => {
-                let unit = self.unit(name)?;
-                // the sub-state of an active unit changes by itself
-                let sub = if unit.active == "active" { "" } else { &unit.sub };
-                Some(text(format!("{} {} {sub} {}", unit.load, unit.active, unit.has_job).into()))
-            }
-            WatchedInput::Zone(name) => self.runtime(name)?.map(|zone| text(zone.digest().into())),
-            WatchedInput::IpSet(name) => self.firewalld()?.ipset(name)?.known().map(|set| text(set.digest().into())),
-            WatchedInput::Program(program) => {
-                let ended = process::run_if_there(&program.command())?.map(|output| output.ended);
-                let answer = match ended {
-                    Some(Ended::Exited(status)) if status.success() => "yes",
-                    Some(Ended::TimedOut(_)) => "none in time",
-                    _ => "no",
-                };
-                Some(text(answer.into()))
-            }
-            WatchedInput::Object(object) => {
-                let kube = self.kube(&object.access).map_err(|what| Error::new(code::FACTS, what))?;
-                kube.state(object)?.map(|state| text(state.into()))
-            }
-            WatchedInput::Key(key) => {
-                let state = self.etcd(&key.cluster)?.state(key);
-                let state =
-                    state.map_err(|why| error!(FACTS, "etcd does not return the state of a key").because(why))?;
-                state.map(|revision| text(revision.to_string().into()))
-            }
-        })
     }
 
     /// Call this when units have been started, stopped or changed: they are queried again.

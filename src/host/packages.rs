@@ -310,10 +310,8 @@ impl Manager {
             return Ok(());
         }
         for key in keys.filter_map(Path::to_str) {
-            let output = run(&Command::new(&argv(["rpm", "--import", key]), Duration::from_secs(60)))?;
-            if !output.is_success() {
-                return Err(output.failure(format!("can't make rpm trust {key}")));
-            }
+            run(&Command::new(&argv(["rpm", "--import", key]), Duration::from_secs(60)))?
+                .or_failure(format!("can't make rpm trust {key}"))?;
         }
         Ok(())
     }

@@ -3,6 +3,9 @@
 
 #![expect(clippy::disallowed_types, reason = "the one place")]
 
+#[expect(clippy::disallowed_methods, reason = "the kernel's list of open files, and the terminal")]
+pub mod launch;
+
 use std::ffi::OsStr;
 use std::fmt::Display;
 use std::io::{ErrorKind, Read, Write};
@@ -22,7 +25,6 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result, code, error, mask};
-use crate::host::launch;
 use crate::read;
 use crate::text::shortened;
 
@@ -134,6 +136,11 @@ impl Output {
     /// Whether it exited with 0.
     pub fn is_success(&self) -> bool {
         matches!(self.ended, Ended::Exited(status) if status.success())
+    }
+
+    /// Itself if it is a success; otherwise the error of [`Output::failure`].
+    pub fn or_failure(self, what: impl Display) -> Result<Self> {
+        if self.is_success() { Ok(self) } else { Err(self.failure(what)) }
     }
 
     /// Its exit code; `None` if it did not end by itself.

@@ -8,6 +8,7 @@ pub mod acl;
 mod device;
 mod follow;
 mod gather;
+pub mod label;
 pub mod permissions;
 mod remove;
 mod write;
@@ -29,11 +30,11 @@ use nix::unistd::AccessFlags;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::label::Labels;
 use crate::error::{Context, Error, Result, code, error};
 use crate::net::download::hash;
 use crate::read;
 use gather::Batch;
+use label::Labels;
 
 /// The type of what is at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,37 +86,6 @@ impl From<FileStat> for Meta {
             gid: stat.st_gid,
             size: u64::try_from(stat.st_size).unwrap_or(0),
         }
-    }
-}
-
-/// Something on the host that can show whether a resource was touched.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum WatchedInput {
-    /// What is at a path, or that nothing is.
-    Path(PathBuf),
-    /// The same, but without the content of a directory.
-    Place(PathBuf),
-    /// The text of a kernel file, which has no times.
-    Text(PathBuf),
-    /// The state of a unit.
-    Unit(String),
-    /// The runtime settings of a firewalld zone.
-    Zone(String),
-    /// The runtime state of a set of addresses in firewalld.
-    IpSet(String),
-    /// Whether a program succeeds.
-    Program(super::process::Program),
-    /// The version of an object of a Kubernetes cluster.
-    Object(super::kube::ObjectVersion),
-    /// The revision of a key of etcd.
-    Key(super::etcd::KeyRevision),
-}
-
-impl WatchedInput {
-    /// Whether it is queried again each time, so that a later answer may differ from what was observed.
-    pub fn is_asked_anew(&self) -> bool {
-        matches!(self, Self::Text(_) | Self::Program(_) | Self::Object(_) | Self::Key(_))
     }
 }
 

@@ -162,7 +162,7 @@ impl Setting {
         let (kind, mut words) = match self {
             Self::Boolean(name) => {
                 let output = run(&Command::new(&argv(["setsebool", "-P", name, value.unwrap_or("off")]), CHANGE))?;
-                return if output.is_success() { Ok(()) } else { Err(output.failure(failed())) };
+                return output.or_failure(failed()).map(drop);
             }
             Self::Ports(ports) => ("port", argv(["-p", &ports.protocol, &ports.ports()])),
             Self::Files(expression) => ("fcontext", argv([expression.as_str()])),
@@ -177,8 +177,7 @@ impl Setting {
         let mut command = argv([kind, verb]);
         command.extend(value.into_iter().flat_map(|value| argv(["-t", value])));
         command.append(&mut words);
-        let output = semanage(&command)?;
-        if output.is_success() { Ok(()) } else { Err(output.failure(failed())) }
+        semanage(&command)?.or_failure(failed()).map(drop)
     }
 }
 
@@ -201,10 +200,7 @@ fn current_boolean(root: &Root, name: &str) -> Result<Current> {
 
 /// What `semanage` prints about the types of ports.
 fn list_ports() -> Result<String> {
-    let output = semanage(&["port", "-l", "-n"].map(str::to_owned))?;
-    if !output.is_success() {
-        return Err(output.failure("can't list the types of ports"));
-    }
+    let output = semanage(&["port", "-l", "-n"].map(str::to_owned))?.or_failure("can't list the types of ports")?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
@@ -243,11 +239,8 @@ pub fn beginning(expression: &str) -> Option<PathBuf> {
 
 /// Gives the files below a path the contexts of the policy.
 pub fn restore(path: &Path) -> Result<()> {
-    let output = run(&Command::new(&restoration(path), RESTORE))?;
-    match output.is_success() {
-        true => Ok(()),
-        false => Err(output.failure(format!("can't give the files in {} their SELinux contexts", path.display()))),
-    }
+    let what = format!("can't give the files in {} their SELinux contexts", path.display());
+    run(&Command::new(&restoration(path), RESTORE))?.or_failure(what).map(drop)
 }
 
 /// The program of [`restore`]; it succeeds if there is no such path.

@@ -145,10 +145,7 @@ pub fn refuse_busy(root: &Root, user: &str, uid: u32) -> Result<()> {
     let processes = processes(root, uid)?;
     let Some(first) = processes.first() else { return Ok(()) };
     let names = processes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let stop = match unit_of(&first.to_string()) {
-        Some(unit) => format!("`systemctl stop {unit}`"),
-        None => format!("`kill {first}`"),
-    };
+    let stop = stop_command(&first.to_string());
     Err(error!(ACCOUNT, "the user {user} can't be removed: processes of it run: {names}; `loginctl terminate-user {user}` ends sessions").help(format!(
         "end them with `loginctl terminate-user {user}` or {stop}, then run `kpull apply --retry`; or set `end_processes = true`"
     )))
@@ -176,18 +173,20 @@ fn failure(program: &str, output: &Output, what: String) -> Error {
     }
     let process = message.split_once("used by process ").and_then(|(_, rest)| rest.split_whitespace().next());
     if let Some(process) = process {
-        let stop = match unit_of(process) {
-            Some(unit) => format!("`systemctl stop {unit}`"),
-            None => format!("`kill {process}`"),
-        };
-        return error.help(format!("end it with {stop}, then run `kpull apply --retry`; or leave the home as it is"));
+        return error.help(format!(
+            "end it with {}, then run `kpull apply --retry`; or leave the home as it is",
+            stop_command(process)
+        ));
     }
     error.help(format!("this is the message of `{program}`; fix what it names and run again, or change the role"))
 }
 
-/// The unit of a process, if it can be stopped.
-fn unit_of(process: &str) -> Option<String> {
-    let groups = read::kernel(&format!("/proc/{process}/cgroup")).ok()?;
-    let names = groups.lines().filter_map(|line| line.rsplit('/').next());
-    names.map(str::to_owned).find(|name| name.ends_with(".service") || name.ends_with(".scope"))
+/// The command that stops a process, or the unit that it is in.
+fn stop_command(process: &str) -> String {
+    let groups = read::kernel(&format!("/proc/{process}/cgroup")).unwrap_or_default();
+    let mut names = groups.lines().filter_map(|line| line.rsplit('/').next());
+    match names.find(|name| name.ends_with(".service") || name.ends_with(".scope")) {
+        Some(unit) => format!("`systemctl stop {unit}`"),
+        None => format!("`kill {process}`"),
+    }
 }

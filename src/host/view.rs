@@ -7,8 +7,7 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use super::label;
-use super::root::{FileType, Meta, Root};
+use super::root::{FileType, Meta, Root, label};
 use crate::error::{Result, error};
 
 /// The most that the copies of one directory may take.

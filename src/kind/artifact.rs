@@ -8,8 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::document::Pin;
 use crate::document::fields::Mode;
 use crate::host::process;
-use crate::host::root::Meta;
-use crate::kind::artifact::tree::Trees;
+use crate::kind::artifact::tree::{Trees, installed, is_safe};
 use crate::kind::prelude::*;
 use crate::kind::tree::Exclusive;
 use crate::store::tree::prefix_problem;
@@ -227,17 +226,6 @@ impl Restorable for Artifact {
     }
 }
 
-/// The metadata and digest of the file at `path`.
-fn installed(work: &Work<'_>, path: &Path) -> Result<Option<(Meta, String)>> {
-    let Some((meta, file)) = work.host.root.file(path)? else { return Ok(None) };
-    Ok(Some((meta, work.store.digest_of(&work.host.root.outside(path), file)?)))
-}
-
-/// Whether a file can stay: its owner is right, and nobody else can have it open for writing.
-fn is_safe(work: &Work<'_>, meta: &Meta, wanted: &Ownership) -> Result<bool> {
-    Ok(meta.mode & 0o022 == 0 && wanted.is_owned(work.host, meta)?)
-}
-
 /// Runs the new file for `path`.
 fn self_test(path: &Path, new: &Path, arguments: &[String]) -> Result<()> {
     let what = format!("the new {} does not pass its self-test", path.display());
@@ -247,7 +235,7 @@ fn self_test(path: &Path, new: &Path, arguments: &[String]) -> Result<()> {
     let cwd = new.parent().unwrap_or(new);
     let output = process::run(&process::Command { cwd, ..process::Command::new(&argv, SELF_TEST) })
         .map_err(|error| Error::new(code::ARTIFACT, &what).because(error).help(help))?;
-    if output.is_success() { Ok(()) } else { Err(output.failure(what).help(help)) }
+    output.or_failure(what).map(drop).map_err(|error| error.help(help))
 }
 
 impl Artifact {

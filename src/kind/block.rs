@@ -4,8 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::document::fields::is_plain;
-use crate::kind::edit::EditedFile;
-use crate::kind::file::in_the_way;
+use crate::kind::edit::{EditedFile, check_is_file};
 use crate::kind::prelude::*;
 
 /// Fields of `[[block]]`.
@@ -74,12 +73,9 @@ impl Block {
 /// The content of a file and the range of a block in it, empty without the block.
 pub(super) fn find(host: &Host, path: &Path, comment: &str, name: &str) -> Result<(Vec<u8>, Range<usize>)> {
     let Some((_, content)) = host.root.read(path)? else {
-        let (found, help) = match host.root.meta(path)?.map(|meta| meta.what) {
-            None | Some(FileType::File) => return Ok((Vec::new(), 0..0)),
-            Some(FileType::Link) => ("a link", "name the file that it leads to"),
-            Some(FileType::Directory | FileType::Special) => ("no file", "name a text file"),
-        };
-        return Err(in_the_way(path, found, "a block in it").help(help));
+        let found = host.root.meta(path)?;
+        found.map_or(Ok(()), |meta| check_is_file(path, meta.what, "a block in it"))?;
+        return Ok((Vec::new(), 0..0));
     };
     let [begin, end] = ["BEGIN", "END"].map(|word| format!("{comment} {word} kpull {name}"));
     let bad = |line: usize, why: &str| {
@@ -109,6 +105,13 @@ pub(super) fn find(host: &Host, path: &Path, comment: &str, name: &str) -> Resul
     }
 }
 
+/// The content of a file with this text in the place of a block.
+pub(super) fn replaced(content: &[u8], range: Range<usize>, text: &str) -> Vec<u8> {
+    let (before, after) = (&content[..range.start], &content[range.end..]);
+    let is_ended = before.is_empty() || before.ends_with(b"\n") || text.is_empty();
+    [before, if is_ended { &b""[..] } else { b"\n" }, text.as_bytes(), after].concat()
+}
+
 impl Resource for Block {
     fn about(&self) -> About {
         self.file.about(BlockFields::NAME, &self.name, &self.name)
@@ -131,14 +134,9 @@ impl Resource for Block {
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
         let (content, range) = self.find(work.host)?;
-        let (before, after) = (&content[..range.start], &content[range.end..]);
-        let mut new = before.to_vec();
-        if !new.is_empty() && !new.ends_with(b"\n") && !self.text.is_empty() {
-            new.push(b'\n');
-        }
-        new.extend_from_slice(self.text.as_bytes());
-        new.extend_from_slice(after);
-        if self.unended && after.is_empty() && new.ends_with(b"\n") {
+        let is_last = range.end == content.len();
+        let mut new = replaced(&content, range, &self.text);
+        if self.unended && is_last && new.ends_with(b"\n") {
             new.pop();
         }
         self.file.put(work, work.host.root.meta(&self.file.path)?.as_ref(), &new, new.is_empty())

@@ -1,13 +1,20 @@
 //! Edits of files that others own: what `[[line]]`, `[[setting]]` and `[[block]]` have in common. The rest of the file stays as it is.
 
+mod ini;
+mod json;
+pub(super) mod lines;
+mod toml;
+pub(super) mod values;
+mod yaml;
+
 use std::fmt;
 
+use self::lines::{FormerLines, LineEdit};
+use self::values::{FormerSetting, SettingEdit};
 use crate::host::root::Meta;
 use crate::kind::Presence;
 use crate::kind::file::{self, in_the_way};
-use crate::kind::line::{FormerLines, LineEdit};
 use crate::kind::prelude::*;
-use crate::kind::setting::{FormerSetting, SettingEdit};
 use crate::kind::validation::Validation;
 use crate::secret::fits;
 
@@ -114,6 +121,16 @@ impl EditedFile {
     }
 }
 
+/// Refuses anything but a file; `wanted` says what the role wants there.
+pub(super) fn check_is_file(path: &Path, what: FileType, wanted: &str) -> Result<()> {
+    let (found, help) = match what {
+        FileType::File => return Ok(()),
+        FileType::Link => ("a link", "name the file that it leads to"),
+        FileType::Directory | FileType::Special => ("no file", "name a text file"),
+    };
+    Err(in_the_way(path, found, wanted).help(help))
+}
+
 /// The edit of one part of a file.
 #[derive(Debug)]
 pub struct FileEdit {
@@ -185,14 +202,7 @@ impl FileEdit {
 
     fn find(&self, host: &Host) -> Result<Option<Found>> {
         let Some(meta) = host.root.meta(&self.file.path)? else { return Ok(None) };
-        let (found, help) = match meta.what {
-            FileType::File => ("", ""),
-            FileType::Link => ("a link", "name the file that it leads to"),
-            FileType::Directory | FileType::Special => ("no file", "name a text file"),
-        };
-        if !found.is_empty() {
-            return Err(in_the_way(&self.file.path, found, "to edit a file there").help(help));
-        }
+        check_is_file(&self.file.path, meta.what, "to edit a file there")?;
         if meta.size > LARGEST {
             return Err(self.fails("it is larger than 1 MiB").help("edits are for configuration files"));
         }
@@ -331,17 +341,17 @@ impl Restorable for FileEdit {
 
 /// Where two texts differ: whole lines, with their line breaks.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Hunk<'a> {
+struct Hunk<'a> {
     /// How many lines come before it.
-    pub(super) at: usize,
+    at: usize,
     /// Its lines in the first text.
-    pub(super) old: &'a str,
+    old: &'a str,
     /// Its lines in the second text.
-    pub(super) new: &'a str,
+    new: &'a str,
 }
 
 impl<'a> Hunk<'a> {
-    pub(super) fn between(old: &'a str, new: &'a str) -> Self {
+    fn between(old: &'a str, new: &'a str) -> Self {
         let lines = |text: &'a str| text.split_inclusive('\n');
         let (mut at, mut head) = (0, 0);
         for (one, other) in lines(old).zip(lines(new)) {

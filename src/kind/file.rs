@@ -150,6 +150,19 @@ impl Restorable for File {
     }
 }
 
+/// The recorded state of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PriorFile {
+    /// SHA-256 of its content, which the store has saved under it.
+    pub saved: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
 /// Writes a file once `validate` accepts its content: into the existing one if `in_place`, else as a new one.
 pub(super) fn write(
     work: &Work<'_>,

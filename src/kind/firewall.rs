@@ -3,12 +3,12 @@
 mod define;
 mod fields;
 mod former;
+mod names;
 mod own;
 mod zones;
 
 use sha2::{Digest, Sha256};
 
-use crate::error::nearest;
 use crate::host::firewalld::UNKNOWN_SERVICE;
 use crate::host::firewalld_age::Age;
 use crate::host::port_range::PortRange;
@@ -215,10 +215,7 @@ impl Firewall {
                 continue;
             }
             let error = error!(FIREWALL, "firewalld knows no service `{name}`");
-            return Err(match nearest(name, known.iter().map(String::as_str)) {
-                Some(near) => error.help(format!("did you mean `{near}`? {UNKNOWN_SERVICE}")),
-                None => error.help(UNKNOWN_SERVICE),
-            });
+            return Err(error.help_nearest(name, known.iter().map(String::as_str), UNKNOWN_SERVICE));
         }
         Ok(())
     }

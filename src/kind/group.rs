@@ -64,16 +64,8 @@ impl Resource for GroupFields {
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
-        let root = &work.host.root;
-        let made = match work.host.is_live() {
-            true => useradd::add_group(&self.wanted()),
-            false => {
-                let mut tables = Tables::read(root)?;
-                tables.make_group(&self.wanted()).and_then(|_| tables.write(root))
-            }
-        };
-        work.host.forget_accounts();
-        made
+        let wanted = self.wanted();
+        work.host.change_accounts(|| useradd::add_group(&wanted), |tables| tables.make_group(&wanted).map(drop))
     }
 }
 
@@ -99,13 +91,9 @@ impl Resource for Removal {
         if !tables.has_local_group(&self.group) {
             return Ok(());
         }
+        // refuses what can't be done before any change
         tables.remove_group(&self.group)?;
-        let removed = match work.host.is_live() {
-            true => useradd::remove_group(&self.group),
-            false => tables.write(&work.host.root),
-        };
-        work.host.forget_accounts();
-        removed
+        work.host.change_accounts(|| useradd::remove_group(&self.group), |tables| tables.remove_group(&self.group))
     }
 }
 
@@ -163,21 +151,15 @@ impl Resource for GroupMembers {
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
-        let mut tables = Tables::read(&work.host.root)?;
+        let tables = Tables::read(&work.host.root)?;
         if !tables.has_local_group(&self.group) {
             return Err(error!(ACCOUNT, "the members of {} can't be changed here", self.group)
                 .because(format!("it is not in {GROUP}: another service (LDAP, systemd-homed, …) has it"))
                 .help("change them there, or leave `members` out"));
         }
         let (missing, surplus) = self.differences(&tables);
-        for user in missing {
-            members::set(user, &self.group, true, &mut tables, work)?;
-        }
-        for user in surplus {
-            members::set(&user, &self.group, false, &mut tables, work)?;
-        }
-        work.host.forget_accounts();
-        tables.write(&work.host.root)
+        let added = missing.iter().map(|user| (&***user, &*self.group, true));
+        members::change(added.chain(surplus.iter().map(|user| (&**user, &*self.group, false))), tables, work)
     }
 }
 

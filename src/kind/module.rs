@@ -91,12 +91,12 @@ impl Resource for Module {
             return Ok(());
         }
         let output = run(&Command::new(&argv(["modprobe", "--", &self.name]), Duration::from_secs(60)))?;
-        if !output.is_success() {
-            return Err(output.failure(format!("can't load the kernel module {}", self.name)).help(
+        output.or_failure(format!("can't load the kernel module {}", self.name)).map_err(|error| {
+            error.help(
                 "see whether the running kernel has it (`modinfo`), and install the package with its further modules; \
                  after an update of the kernel its old modules are gone until a reboot; a container can't load any",
-            ));
-        }
+            )
+        })?;
         if !self.is_loaded(work.host)? {
             let what = format!("modprobe found {}, but no module of this name is loaded", self.name);
             return Err(Error::new(code::KERNEL, what)

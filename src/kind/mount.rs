@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::document::fields::is_word;
 use crate::host::unit_files;
 use crate::kind::prelude::*;
 use crate::kind::unit::UnitFields;
@@ -38,7 +39,6 @@ impl Fields for MountFields {
     const NAME: &'static str = "mount";
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        let is_word = |text: &str| !text.is_empty() && !text.chars().any(|c| c.is_whitespace() || c.is_control());
         let is_line = !self.what.trim().is_empty() && !self.what.chars().any(char::is_control);
         build.refuse_if(!is_line, "what", "name what is mounted, in one line")?;
         let is_bad = self.kind.as_deref().is_some_and(|kind| !is_word(kind));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::de::{Deserializer, Error as _, IntoDeserializer};
 
 pub use self::orphan::{FormerHold, OrphanPackage, remove_together};
-use crate::document::fields::is_plain;
+use crate::document::fields::{is_plain, is_word};
 use crate::error::Context;
 use crate::host::os::Image;
 use crate::host::packages::{Installed, Manager, Requirement, check_changeable};
@@ -122,9 +122,9 @@ fn answers(package: &str, given: &BTreeMap<String, String>, build: &dyn Build) -
     let owner = package.split(':').next().unwrap_or(package);
     let mut lines = String::new();
     for (question, answer) in given {
-        let is_question = !question.is_empty() && !question.chars().any(|c| c.is_whitespace() || c.is_control());
         let is_typed = TYPES.contains(&answer.split(' ').next().unwrap_or_default());
-        let is_bad = !is_question || question.starts_with('#') || !is_typed || answer.chars().any(char::is_control);
+        let is_bad =
+            !is_word(question) || question.starts_with('#') || !is_typed || answer.chars().any(char::is_control);
         let why = "write each as question and one line of type and answer, like `\"postfix/main_mailer_type\" = \"select \
                    Local only\"`; `debconf-show PACKAGE` and `debconf-get-selections` show them";
         build.refuse_if(is_bad, "debconf", why)?;
@@ -375,7 +375,7 @@ impl Restorable for Package {
         let (host, manager) = (work.host, self.set.manager(work.host)?);
         if *owned == Claim::thing(HOLD, &self.name) {
             let held = is_held(host, manager, &self.name)?;
-            return Ok(PriorState::Hold { name: self.name.clone(), manager: self.set.manager, held });
+            return Ok(PriorState::Hold(FormerHold { name: self.name.clone(), manager: self.set.manager, held }));
         }
         if !host.package(manager, &self.name)?.is_empty() {
             return Ok(PriorState::Same);

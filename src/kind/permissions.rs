@@ -8,7 +8,7 @@ use std::collections::HashSet;
 pub use self::former::Managed;
 pub(super) use self::former::{Former, States};
 use self::rights::{AclEntry, Capabilities, NewMode};
-use crate::error::counted;
+use crate::error::{LISTED, counted};
 use crate::host::NoAccess;
 use crate::host::root::acl::{AccessList, Who};
 use crate::host::root::permissions::Permissions as State;
@@ -59,7 +59,7 @@ impl Fields for PermissionsFields {
         let mut known = BTreeSet::new();
         let twice = self.acl.iter().flatten().find(|entry| !known.insert((entry.is_default, &entry.whom)));
         if let Some(entry) = twice {
-            return Err(build.invalid("acl", &format!("`{entry}` is the second entry for the same account")));
+            return Err(build.invalid("acl", &format!("`{}` is the second entry for the same account", entry.text)));
         }
         let of_mode = || self.mode.as_ref().map(NewMode::for_directories);
         let directory_mode = self.directory_mode.or_else(of_mode).filter(|_| self.recursive);
@@ -77,16 +77,13 @@ struct Numbers<'a> {
 /// Paths that differ, and how, in words.
 type Differences = Vec<(PathBuf, Vec<String>)>;
 
-/// How many paths are named in a summary; more are only counted.
-const NAMED: usize = 3;
-
 impl Resource for PermissionsFields {
     fn about(&self) -> About {
         let owners = [
             self.owner.as_ref().map(|name| format!("user:{name}")),
             self.group.as_ref().map(|name| format!("group:{name}")),
         ];
-        let of_acl = self.acl.iter().flatten().filter_map(|entry| entry.whom.after());
+        let of_acl = self.acl.iter().flatten().filter_map(AclEntry::after);
         let claim = match self.managed() {
             // beside the mode and owner of a file, which another resource may manage
             Managed { mode: false, owner: false, group: false, .. } => Claim::thing("capabilities", &self.path),
@@ -124,9 +121,8 @@ impl Resource for PermissionsFields {
         if self.is_skipped(work)? {
             return Ok(None);
         }
-        let mut differences = Vec::new();
-        let found = match self.numbers(work) {
-            Ok(numbers) => self.each(work, &numbers, false, &mut differences)?,
+        let (found, differences) = match self.numbers(work) {
+            Ok(numbers) => self.adjust(work, &numbers, false)?,
             Err(NoAccess::Missing(account)) if work.may_make(&account) => {
                 return Ok(Some(Change::new(format!("mode or owner, once there is the {account}"))));
             }
@@ -150,10 +146,8 @@ impl Resource for PermissionsFields {
             return Ok(());
         }
         let numbers = self.numbers(work).map_err(|why| self.refused(why))?;
-        match self.each(work, &numbers, true, &mut Vec::new())? {
-            None => Err(self.missing()),
-            Some(_) => Ok(()),
-        }
+        let (found, _) = self.adjust(work, &numbers, true)?;
+        found.map(drop).ok_or_else(|| self.missing())
     }
 }
 
@@ -209,9 +203,9 @@ impl PermissionsFields {
 
     /// The permissions of everything that it manages.
     fn states(&self, work: &Work<'_>) -> Result<States> {
-        let (mut states, others) = (BTreeMap::new(), self.others(work));
+        let (mut states, is_of_others) = (BTreeMap::new(), self.is_of_others(work));
         work.host.root.each_permissions(&self.path, self.recursive, &mut |path, _, now| {
-            if !others.has(path)
+            if !is_of_others(path)
                 && let Some(path) = path.to_str()
             {
                 states.insert(path.to_owned(), now.clone());
@@ -232,30 +226,24 @@ impl PermissionsFields {
     fn numbers(&self, work: &Work<'_>) -> Result<Numbers<'_>, NoAccess> {
         let name = |name: &Option<AccountName>| name.as_ref().map_or_else(|| "0".to_owned(), ToString::to_string);
         let access = work.host.access(0, &name(&self.owner), &name(&self.group))?;
-        let with_number = |acl: &'_ Vec<AclEntry>| -> Result<Vec<Who>, NoAccess> {
-            acl.iter().map(|entry| entry.whom.number(work.host)).collect()
-        };
-        let acl = self.acl.as_ref().map(|acl| Ok::<_, NoAccess>(with_number(acl)?.into_iter().zip(acl).collect()));
+        let with_number = |entry| Ok::<_, NoAccess>((AclEntry::number(entry, work.host)?, entry));
+        let acl = self.acl.as_ref().map(|acl| acl.iter().map(with_number).collect()).transpose()?;
         let (uid, gid) = (access.uid.filter(|_| self.owner.is_some()), access.gid.filter(|_| self.group.is_some()));
-        Ok(Numbers { uid, gid, acl: acl.transpose()? })
+        Ok(Numbers { uid, gid, acl })
     }
 
     /// Lists what differs, and changes it if `is_applied`. Returns what is at the path.
-    fn each(
+    fn adjust(
         &self,
         work: &Work<'_>,
         numbers: &Numbers<'_>,
         is_applied: bool,
-        differences: &mut Differences,
-    ) -> Result<Option<FileType>> {
-        let others = self.others(work);
-        work.host.root.each_permissions(&self.path, self.recursive, &mut |path, is_directory, now| {
+    ) -> Result<(Option<FileType>, Differences)> {
+        let is_of_others = self.is_of_others(work);
+        adjust(work, &self.path, self.recursive, is_applied, |path, is_directory, now| {
             let wanted = self.wanted(numbers, is_directory, now);
-            if wanted == *now || others.has(path) {
-                return Ok(None);
-            }
-            differences.push((path.to_owned(), self.words(now, &wanted)));
-            Ok(is_applied.then_some(wanted))
+            let words = self.words(now, &wanted);
+            (!is_of_others(path)).then_some((wanted, words))
         })
     }
 
@@ -302,10 +290,9 @@ impl PermissionsFields {
         if let Some(group) = self.group.as_ref().filter(|_| wanted.gid != now.gid) {
             words.push(format!("group → {group}"));
         }
-        if let Some(acl) =
-            self.acl.as_ref().filter(|_| (&wanted.acl, &wanted.default_acl) != (&now.acl, &now.default_acl))
-        {
-            let entries: Vec<String> = acl.iter().map(ToString::to_string).collect();
+        let has_other_list = (&wanted.acl, &wanted.default_acl) != (&now.acl, &now.default_acl);
+        if let Some(acl) = self.acl.as_ref().filter(|_| has_other_list) {
+            let entries: Vec<&str> = acl.iter().map(|entry| entry.text.as_str()).collect();
             words.push(format!(
                 "access list → {}",
                 if entries.is_empty() { "none".to_owned() } else { entries.join(",") }
@@ -317,41 +304,42 @@ impl PermissionsFields {
         words
     }
 
-    /// What other resources manage below the path, whose permissions are theirs.
-    fn others(&self, work: &Work<'_>) -> Others {
-        let mut others = Others { paths: HashSet::new(), trees: Vec::new() };
-        if !self.recursive {
-            return others;
-        }
+    /// Whether another resource manages a path, and so its permissions: for everything below the path.
+    fn is_of_others(&self, work: &Work<'_>) -> impl Fn(&Path) -> bool {
+        let (mut paths, mut trees) = (HashSet::new(), Vec::new());
         let is_below = |path: &Path| path != &*self.path && path.starts_with(&*self.path);
-        for item in work.catalog {
-            if let Some(other) = item.as_kind::<Self>() {
-                match other.recursive {
-                    true if is_below(&other.path) => others.trees.push(other.path.to_path_buf()),
-                    _ => drop(others.paths.insert(other.path.to_path_buf())),
+        for item in work.catalog.iter().filter(|_| self.recursive) {
+            match item.as_kind::<Self>() {
+                Some(other) if other.recursive && is_below(&other.path) => trees.push(other.path.to_path_buf()),
+                Some(other) => drop(paths.insert(other.path.to_path_buf())),
+                None => {
+                    let owned = item.owned(work).unwrap_or_else(|_| item.about.claims.clone());
+                    let owned = owned.iter().filter_map(Claim::whole_path).filter(|path| is_below(path));
+                    paths.extend(owned.map(Path::to_owned));
                 }
-                continue;
             }
-            let owned = item.owned(work).unwrap_or_else(|_| item.about.claims.clone());
-            others
-                .paths
-                .extend(owned.iter().filter_map(Claim::whole_path).filter(|path| is_below(path)).map(Path::to_owned));
         }
-        others.paths.remove(&*self.path);
-        others
+        paths.remove(&*self.path);
+        move |path| paths.contains(path) || trees.iter().any(|tree| path.starts_with(tree))
     }
 }
 
-/// What other resources manage.
-struct Others {
-    paths: HashSet<PathBuf>,
-    trees: Vec<PathBuf>,
-}
-
-impl Others {
-    fn has(&self, path: &Path) -> bool {
-        self.paths.contains(path) || self.trees.iter().any(|tree| path.starts_with(tree))
-    }
+/// Lists what differs at a path, or also below it, and changes it if `is_applied`. `wanted` tells what a file or directory is to have
+/// in place of its permissions, and the differences in words. Returns what is at the path.
+fn adjust(
+    work: &Work<'_>,
+    path: &Path,
+    is_recursive: bool,
+    is_applied: bool,
+    wanted: impl Fn(&Path, bool, &State) -> Option<(State, Vec<String>)>,
+) -> Result<(Option<FileType>, Differences)> {
+    let mut differences = Vec::new();
+    let found = work.host.root.each_permissions(path, is_recursive, &mut |path, is_directory, now| {
+        let Some((new, words)) = wanted(path, is_directory, now).filter(|(new, _)| new != now) else { return Ok(None) };
+        differences.push((path.to_owned(), words));
+        Ok(is_applied.then_some(new))
+    })?;
+    Ok((found, differences))
 }
 
 /// The change for what differs; `None` if nothing does.
@@ -364,7 +352,7 @@ fn summary(differences: &Differences, is_recursive: bool) -> Option<Change> {
         }
     };
     match differences.len() {
-        0..=NAMED => Change::of(differences.iter().map(named).collect()),
+        0..=LISTED => Change::of(differences.iter().map(named).collect()),
         many => Some(Change::new(format!("mode or owner of {}", counted(many, "path")))),
     }
 }

@@ -1,12 +1,14 @@
 //! The state before a resource was applied, and the resource that restores it.
 
 use crate::host::packages::Manager;
+use crate::host::root::Meta;
+use crate::host::selinux;
 use crate::host::zone::{Edit, Element, Target};
-use crate::host::{selinux, settings};
 use crate::kind::absent::AbsentFields;
 use crate::kind::block::Block;
 use crate::kind::directory::Directory;
 use crate::kind::edit::{EditedFile, FileEdit, Undo};
+use crate::kind::file::PriorFile;
 use crate::kind::firewall::{self, Setting};
 use crate::kind::package::{FormerHold, OrphanPackage};
 use crate::kind::permissions::{Former, Managed};
@@ -16,7 +18,7 @@ use crate::kind::symlink::Symlink;
 use crate::kind::sysctl::Sysctl;
 use crate::kind::system::System;
 use crate::kind::tree::Several;
-use crate::kind::unit::Unit;
+use crate::kind::unit::{PriorUnit, Unit};
 use crate::kind::user::{FormerKeys, Linger, Locked, Login, Members, Removal};
 use crate::store::Store;
 
@@ -33,14 +35,9 @@ pub enum PriorState {
     File {
         /// Where.
         path: String,
-        /// SHA-256 of its content, which the store has saved under it.
-        saved: String,
-        /// Permission bits.
-        mode: u32,
-        /// Owner.
-        uid: u32,
-        /// Group.
-        gid: u32,
+        /// The file.
+        #[serde(flatten)]
+        file: PriorFile,
         /// Whether it is overwritten in place.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         in_place: bool,
@@ -142,21 +139,9 @@ pub enum PriorState {
         residue: bool,
     },
     /// The hold of a package.
-    Hold {
-        /// The package.
-        name: String,
-        /// The package manager; the host's own if `None`.
-        manager: Option<Manager>,
-        /// Whether it was held.
-        held: bool,
-    },
+    Hold(FormerHold),
     /// A setting of the system: its name, its time zone, …
-    System {
-        /// Which one.
-        setting: settings::Setting,
-        /// Its value; `None` if it was not set.
-        value: Option<String>,
-    },
+    System(System),
     /// A setting of SELinux.
     Selinux {
         /// Which one.
@@ -207,12 +192,7 @@ pub enum PriorState {
         expires: Option<i64>,
     },
     /// Whether a user lingered.
-    Linger {
-        /// The user.
-        user: String,
-        /// Whether it did.
-        on: bool,
-    },
+    Linger(Linger),
     /// A file with SSH keys, without those of kpull.
     AuthorizedKeys {
         /// The file.
@@ -246,46 +226,6 @@ pub enum PriorState {
     },
 }
 
-/// The recorded state of a file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PriorFile {
-    /// SHA-256 of its content, which the store has saved under it.
-    pub saved: String,
-    /// Permission bits.
-    pub mode: u32,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-}
-
-/// The recorded state of a unit; `None` for what roles have not changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PriorUnit {
-    /// Whether it was enabled.
-    pub enabled: Option<bool>,
-    /// Whether it ran.
-    pub running: Option<bool>,
-    /// Whether it was masked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub masked: Option<bool>,
-    /// Whether it keeps running when no role has it any more.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub keeps_running: bool,
-}
-
-impl PriorUnit {
-    /// This state, completed by another.
-    pub fn or(self, other: Self) -> Self {
-        Self {
-            enabled: self.enabled.or(other.enabled),
-            running: self.running.or(other.running),
-            masked: self.masked.or(other.masked),
-            keeps_running: other.keeps_running,
-        }
-    }
-}
-
 impl PriorState {
     /// The state of a path. The content of a file is saved.
     pub fn of_path(owned: &Claim, work: &Work<'_>) -> Result<Self> {
@@ -295,8 +235,8 @@ impl PriorState {
         Ok(match meta.what {
             FileType::File => {
                 let Some((meta, content)) = root.read(at)? else { return Ok(Self::Nothing { path }) };
-                let (saved, in_place) = (work.store.save(&content)?, false);
-                Self::File { path, saved, mode: meta.mode, uid: meta.uid, gid: meta.gid, in_place }
+                let (saved, Meta { mode, uid, gid, .. }) = (work.store.save(&content)?, meta);
+                Self::File { path, file: PriorFile { saved, mode, uid, gid }, in_place: false }
             }
             FileType::Link => match root.link(at)?.map(|target| target.into_os_string().into_string()) {
                 Some(Ok(target)) => Self::Link { path, target },
@@ -312,7 +252,7 @@ impl PriorState {
         let former = |zone: &String, setting| Box::new(firewall::Former { zone: zone.clone(), setting });
         Ok(Some(match self {
             Self::Nothing { path } => Box::new(AbsentFields::unless_full(at(path)?)),
-            Self::File { path, saved, mode, uid, gid, in_place } => {
+            Self::File { path, file: PriorFile { saved, mode, uid, gid }, in_place } => {
                 Box::new(file(path, store.saved(saved)?, Ownership::numeric(*mode, *uid, *gid), *in_place)?)
             }
             Self::Link { path, target } => Box::new(Symlink { path: at(path)?, target: target.into() }),
@@ -338,10 +278,8 @@ impl PriorState {
                 let beside = beside.as_ref().and_then(|saved| store.saved(saved).ok());
                 Box::new(OrphanPackage::new(name, *manager, beside.as_deref(), !residue))
             }
-            Self::Hold { name, manager, held } => {
-                Box::new(FormerHold { name: name.clone(), manager: *manager, held: *held })
-            }
-            Self::System { setting, value } => Box::new(System { setting: *setting, value: value.clone() }),
+            Self::Hold(hold) => Box::new(hold.clone()),
+            Self::System(system) => Box::new(system.clone()),
             Self::Selinux { setting, value } => {
                 Box::new(Selinux { setting: setting.clone(), value: value.clone(), is_former: true })
             }
@@ -368,7 +306,7 @@ impl PriorState {
                 let password = password.as_ref().map(|saved| store.saved(saved)).transpose()?;
                 Box::new(Login::restored(user, password, *locked, *expires))
             }
-            Self::Linger { user, on } => Box::new(Linger { user: user.clone(), on: *on }),
+            Self::Linger(linger) => Box::new(linger.clone()),
             Self::AuthorizedKeys { path, file } => {
                 let former = |file: &PriorFile| {
                     let access = Access { mode: file.mode, uid: Some(file.uid), gid: Some(file.gid) };
@@ -393,7 +331,7 @@ impl PriorState {
     /// SHA-256 of each saved content that it refers to.
     pub fn saved(&self) -> Vec<&str> {
         match self {
-            Self::File { saved, .. } | Self::Permissions { saved, .. } => vec![saved],
+            Self::File { file: PriorFile { saved, .. }, .. } | Self::Permissions { saved, .. } => vec![saved],
             Self::NoPackage { beside: saved, .. } | Self::Login { password: saved, .. } => {
                 saved.as_deref().into_iter().collect()
             }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::document::fields::is_plain;
+use crate::document::fields::{is_plain, is_word};
 use crate::kind::prelude::*;
 
 /// Fields of `[[repository]]`. Exactly one of `key` and `key_text` is set. Packages are always verified: there is no field to turn it off.
@@ -94,7 +94,6 @@ impl RepositoryFields {
         let why = "a name has letters, digits, `-`, `_` and `.`, and does not begin with `.`";
         build.refuse_if(!is_name, "name", why)?;
         build.refuse_if(self.urls.is_empty(), "urls", "name at least one address")?;
-        let is_word = |text: &&String| !text.is_empty() && !text.chars().any(|c| c.is_whitespace() || c.is_control());
         let words = [
             ("urls", &self.urls[..]),
             ("suites", &self.suites),
@@ -102,7 +101,7 @@ impl RepositoryFields {
             ("architectures", &self.architectures),
         ];
         for (field, words) in words {
-            let is_bad = !words.iter().all(|word| is_word(&word));
+            let is_bad = !words.iter().all(|word| is_word(word));
             build.refuse_if(is_bad, field, "each entry is one word, without spaces or line breaks")?;
         }
         if let Some(url) = self.urls.iter().find(|url| !url.contains("://") && !url.starts_with("file:/")) {

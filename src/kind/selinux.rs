@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::document::fields::is_word;
 use crate::host::port_range::PortRange;
 use crate::host::selinux::{self, BOOLEANS, RESTORE, Setting};
 use crate::kind::command::CommandFields;
@@ -50,8 +51,7 @@ impl Fields for SelinuxFields {
             }
             (None, None, Some(expression)) => {
                 without("on", self.on.is_some(), "file")?;
-                let is_path =
-                    expression.starts_with('/') && !expression.contains(|c: char| c.is_whitespace() || c.is_control());
+                let is_path = expression.starts_with('/') && is_word(&expression);
                 let why = "an expression for whole paths begins with `/` and has no white space (`\\s` stands for it)";
                 build.refuse_if(!is_path, "fcontext", why)?;
                 let Some(kind) = self.kind else { return Err(build.invalid("fcontext", "set `type` too")) };

@@ -122,12 +122,8 @@ impl Resource for NoSwap {
 /// Has the kernel let go of a device or file. `otherwise` says what a reboot leads to.
 fn turn_off(device: &str, otherwise: &str) -> Result<()> {
     let output = run(&Command::new(&argv(["swapoff", "--", device]), Duration::from_secs(600)))?;
-    match output.is_success() {
-        true => Ok(()),
-        false => Err(output
-            .failure(format!("can't let go of the swap {device}"))
-            .help(format!("what is in it has to fit into memory: stop something large, or reboot; {otherwise}"))),
-    }
+    let help = format!("what is in it has to fit into memory: stop something large, or reboot; {otherwise}");
+    output.or_failure(format!("can't let go of the swap {device}")).map(drop).map_err(|error| error.help(help))
 }
 
 #[cfg(test)]

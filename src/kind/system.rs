@@ -79,7 +79,7 @@ fn why_not(setting: Setting) -> &'static str {
 }
 
 /// One setting of the system; without a value, it is not set.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct System {
     pub(super) setting: Setting,
     pub(super) value: Option<String>,
@@ -183,10 +183,8 @@ impl Resource for System {
         if let Some(name) = self.value.as_deref()
             && self.running(host)?.is_some_and(|running| running != name)
         {
-            let output = run(&Command::new(&argv(["hostname", name]), Duration::from_secs(60)))?;
-            if !output.is_success() {
-                return Err(output.failure(format!("can't set the name of the running host to {name}")));
-            }
+            run(&Command::new(&argv(["hostname", name]), Duration::from_secs(60)))?
+                .or_failure(format!("can't set the name of the running host to {name}"))?;
         }
         Ok(())
     }
@@ -204,7 +202,7 @@ impl Restorable for System {
             // a file in place of the link, or nothing
             (Setting::Timezone, None) => PriorState::of_path(owned, work),
             (Setting::Hostname, None) => Ok(PriorState::Kept { why: "a host has a name".to_owned() }),
-            _ => Ok(PriorState::System { setting: self.setting, value }),
+            _ => Ok(PriorState::System(Self { setting: self.setting, value })),
         }
     }
 }

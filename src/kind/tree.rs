@@ -8,6 +8,7 @@ pub(super) use self::exclusive::{Exclusive, Several};
 use crate::document::fields::Mode;
 use crate::kind::directory::Directory;
 use crate::kind::prelude::*;
+use crate::text;
 
 /// Fields of `[[tree]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -23,7 +24,8 @@ pub struct TreeFields {
     /// Permissions of files. When left out, `0755` for programs and scripts, which begin with `#!`, and `0644` for others; `0600` for a file
     /// with a secret in it.
     mode: Option<Mode>,
-    /// Permissions of some files, by patterns of their paths in the tree: `*` stands for anything but `/`.
+    /// Permissions of some files, by patterns of their paths in the tree: `*` stands for any text without `/`, and `?`
+    /// for one character.
     #[serde(default)]
     modes: BTreeMap<String, Mode>,
     /// Permissions of the directories. When this, `owner` and `group` are left out, directories that exist stay as they are.
@@ -99,7 +101,7 @@ impl TreeFields {
         build: &dyn Build,
     ) -> Result<Mode> {
         let mut found: Option<(&String, Mode)> = None;
-        for (pattern, mode) in self.modes.iter().filter(|(pattern, _)| fits(pattern.as_bytes(), target.as_bytes())) {
+        for (pattern, mode) in self.modes.iter().filter(|(pattern, _)| fits(target, pattern)) {
             used.insert(pattern.clone());
             if let Some((other, _)) = found.filter(|(_, other)| other != mode) {
                 let why = format!("`{target}` fits `{other}` and `{pattern}`, which have different modes");
@@ -124,15 +126,10 @@ fn directories<'a>(paths: impl Iterator<Item = &'a String>) -> BTreeSet<String> 
     paths.flat_map(above).collect()
 }
 
-/// Whether a path fits a pattern: `*` stands for any text without `/`.
-fn fits(pattern: &[u8], path: &[u8]) -> bool {
-    match (pattern, path) {
-        ([], []) => true,
-        ([b'*', rest @ ..], _) if fits(rest, path) => true,
-        ([b'*', ..], [byte, left @ ..]) => *byte != b'/' && fits(pattern, left),
-        ([byte, rest @ ..], [same, left @ ..]) => byte == same && fits(rest, left),
-        _ => false,
-    }
+/// Whether each name of a path fits that of a pattern.
+fn fits(path: &str, pattern: &str) -> bool {
+    let (path, pattern): (Vec<&str>, Vec<&str>) = (path.split('/').collect(), pattern.split('/').collect());
+    path.len() == pattern.len() && path.iter().zip(pattern).all(|(name, pattern)| text::fits(name, pattern))
 }
 
 #[cfg(test)]
@@ -259,8 +256,10 @@ mod tests {
             ("*/*.sh", "x/a.sh", true),
             ("a*b*c", "aXbYbZc", true),
             ("a", "ab", false),
+            ("a?", "ab", true),
+            ("a?b", "a/b", false),
         ] {
-            assert_eq!(fits(pattern.as_bytes(), path.as_bytes()), is_fit, "{pattern} {path}");
+            assert_eq!(fits(path, pattern), is_fit, "{pattern} {path}");
         }
     }
 }

@@ -4,14 +4,15 @@ mod check;
 mod fields;
 mod links;
 mod listen;
+mod prior;
 mod quadlet;
 
 use self::check::Check;
 pub use self::fields::{UnitFields, UnitName};
 pub use self::listen::Listen;
+pub use self::prior::PriorUnit;
 use crate::host::unit_files::{self, ETC, Found, Own};
 use crate::kind::prelude::*;
-use crate::kind::prior_state::PriorUnit;
 use crate::kind::{Queries, Trigger};
 
 /// The state that a role wants a unit in.
@@ -98,17 +99,6 @@ pub fn inherit(items: &mut [Item]) {
 }
 
 impl Unit {
-    /// Restores the prior state of a unit. A unit that ran is restarted, since its files are restored.
-    pub(super) fn restored(name: &str, was: PriorUnit) -> Self {
-        let state = match was.running {
-            Some(true) => ActiveState::Running,
-            Some(false) if !was.keeps_running => ActiveState::Stopped,
-            _ => ActiveState::Any,
-        };
-        let (enable, mask) = (was.enabled, was.masked);
-        Self { name: name.to_owned(), enable, state, mask, is_restored: true, ..Self::default() }
-    }
-
     /// The role's texts: its file, then its drop-ins in systemd's order.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         self.own.text.iter().chain(self.own.dropins.values()).chain(&self.made_from).map(String::as_str)
@@ -458,47 +448,6 @@ impl Resource for Unit {
             host.forget_units();
         }
         Ok(())
-    }
-}
-
-impl Restorable for Unit {
-    fn prior_state(&self, _: &Claim, work: &Work<'_>) -> Result<PriorState> {
-        Ok(PriorState::Unit { name: self.name.clone(), state: self.prior_unit(work)? })
-    }
-
-    fn refine(&self, prior: &mut PriorState, work: &Work<'_>) -> Result<bool> {
-        let PriorState::Unit { state: was, .. } = prior else { return Ok(false) };
-        let refined = was.or(self.prior_unit(work)?);
-        Ok(std::mem::replace(was, refined) != refined)
-    }
-}
-
-impl Unit {
-    /// Its current state, as far as the role decides about it.
-    fn prior_unit(&self, work: &Work<'_>) -> Result<PriorUnit> {
-        let host = work.host;
-        let found = unit_files::find(&host.root, &self.name, &Own::default())?;
-        // a unit that kpull creates neither ran nor was enabled
-        let is_ours = self.own.text.is_some() || (self.made_from.is_some() && !self.is_there(host, &found)?);
-        let is_new = matches!(found, Found::Missing) && is_ours;
-        let is_enabled = || -> Result<bool> {
-            let names = match &found {
-                Found::File(file) => vec![&*self.name, &file.name],
-                Found::Masked { .. } => vec![&*self.name],
-                Found::Missing if !unit_files::script_links(&host.root, &self.name)?.is_empty() => return Ok(true),
-                Found::Missing => vec![&*self.name],
-            };
-            Ok(!unit_files::links_to(&host.root, &names)?.is_empty())
-        };
-        let enabled = (is_new || self.enable.is_some()).then(is_enabled).transpose()?;
-        let asks = host.is_live() && self.state != ActiveState::Any;
-        let running = match is_new {
-            true => Some(false),
-            false => asks.then(|| Ok::<_, Error>(self.status(work)? == UnitStatus::Running)).transpose()?,
-        };
-        let is_masked = matches!(found, Found::Masked { .. });
-        let masked = (self.mask.is_some() || (is_masked && self.must_unmask())).then_some(is_masked);
-        Ok(PriorUnit { enabled, running, masked, keeps_running: self.keep_running })
     }
 }
 

@@ -12,6 +12,7 @@ pub use self::keys::{AuthorizedKeys, FormerKeys};
 pub use self::linger::Linger;
 pub use self::login::{Expiry, Login};
 pub use self::members::Members;
+use self::members::no_group;
 pub use self::removal::{Locked, Removal};
 use crate::host::account_files::{Tables, WantedUser};
 use crate::host::accounts::{self, Database};
@@ -162,10 +163,11 @@ impl UserFields {
             parts.push(Box::new(Linger { user: name.clone(), on }));
         }
         if let Some(keys) = &self.authorized_keys {
-            let lines = keys::lines(keys).map_err(|why| build.invalid("authorized_keys", &why))?;
+            let text = keys::text(keys).map_err(|why| build.invalid("authorized_keys", &why))?;
             let new_home = if &*self.name == "root" { "/root".to_owned() } else { self.wanted().new_home() };
-            let keys = AuthorizedKeys::new(&self.name, self.home.clone(), new_home, &lines);
-            parts.push(Box::new(keys.with(self.exclusive_keys, build.is_secret())));
+            let (user, home, exclusive) = (name.clone(), self.home.clone(), self.exclusive_keys);
+            let sensitive = build.is_secret();
+            parts.push(Box::new(AuthorizedKeys { user, home, new_home, text, exclusive, sensitive }));
         }
         if let Some(rules) = &self.sudo {
             parts.push(Box::new(self.sudoers(rules, build)?));
@@ -280,12 +282,6 @@ impl UserFields {
             true => Ok(()),
         }
     }
-}
-
-pub(super) fn no_group(user: &str, group: &str) -> Error {
-    error!(ACCOUNT, "{user} can't be in the group {group}: there is no such group").help(format!(
-        "`getent group {group}` has to show it: add a [[group]] to the role, or the [[package]] that makes it"
-    ))
 }
 
 impl Resource for UserFields {

@@ -1,6 +1,8 @@
 //! What a template sees: variables in their layers, the hosts of the site, facts. Each is looked up on demand, so that a
 //! host pays only for what its roles use.
 
+mod scope;
+
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -10,12 +12,12 @@ use minijinja::value::{Serde, Value};
 use minijinja::{Environment, ErrorKind};
 use serde_json::Value as Json;
 
+use self::scope::{FactsObject, HostObject, Scope, having};
 use crate::document::{Doc, Path, foreign};
 use crate::error::{Error, Place, Result, code, error, nearest};
-use crate::resolve::all::Views;
 use crate::resolve::facts::Facts;
-use crate::resolve::scope::{FactsObject, HostObject, Scope, having};
 use crate::resolve::secrets::{HostSecrets, Origin};
+use crate::resolve::views::{Var, Views};
 use crate::secret::{SecretStore, lock};
 use crate::site::{RESERVED, Role, Site, Type};
 use crate::template::{depth, expression, filters, functions, merge};
@@ -46,9 +48,6 @@ struct Rendered {
     value: Value,
     is_secret: bool,
 }
-
-/// A variable: the host, the role (or the site) and the name.
-pub(super) type Var = (String, Option<String>, String);
 
 /// How deep variables may depend on one another; with the depth of templates it must fit into a thread's stack.
 const DEPTH: usize = 32;

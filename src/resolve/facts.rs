@@ -162,29 +162,22 @@ impl Facts {
     }
 
     /// These facts with all details, as they are recorded.
-    pub fn with_details(self) -> Result<Self> {
+    pub fn with_details(&self) -> Result<Self> {
         let mut all = Map::new();
         for name in details::NAMES {
             all.extend(self.detail(name)?.map(|value| (name.to_owned(), value)));
         }
-        let own = serde_json::to_value(&self).unwrap_or_default();
-        serde_json::from_value(merge(own, &Value::Object(all))).context(code::FACTS, || "facts can't be told")
+        self.or(Value::Object(all))
     }
 
-    /// These facts with what `other` has besides.
-    fn or(self, other: Self) -> Self {
-        Self {
-            fqdn: self.fqdn.or(other.fqdn),
-            default_ipv4: self.default_ipv4.or(other.default_ipv4),
-            default_ipv6: self.default_ipv6.or(other.default_ipv6),
-            disks: self.disks.or(other.disks),
-            mounts: self.mounts.or(other.mounts),
-            virtualization: self.virtualization.or(other.virtualization),
-            cloud: self.cloud.or(other.cloud),
-            machine_id: self.machine_id.or(other.machine_id),
-            timezone: self.timezone.or(other.timezone),
-            ..self
+    /// These facts with what others have besides.
+    fn or(&self, mut others: Value) -> Result<Self> {
+        let failed = || "facts can't be told";
+        let own = serde_json::to_value(self).context(code::FACTS, failed)?;
+        if let (Some(others), Value::Object(own)) = (others.as_object_mut(), own) {
+            others.extend(own);
         }
+        serde_json::from_value(others).context(code::FACTS, failed)
     }
 
     /// These facts with custom ones, and with the defaults that roles have for others.
@@ -275,7 +268,9 @@ impl Facts {
             Some(bytes) => Doc::parse(&file, &bytes)?
                 .read()
                 .map(Self::completed)
-                .and_then(|facts| Ok(facts.or(Self::assumed(name, address, None)?)))
+                .and_then(|facts| {
+                    facts.or(serde_json::to_value(Self::assumed(name, address, None)?).unwrap_or_default())
+                })
                 .map_err(|error: Error| error.or_help(format!("`kpull facts`, run on {name}, prints the whole file"))),
             None => Self::assumed(name, address, None),
         }

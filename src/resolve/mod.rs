@@ -8,14 +8,14 @@ pub mod custom;
 mod facts;
 mod order;
 mod references;
-mod scope;
 mod secrets;
 mod share;
 mod shown;
 #[cfg(test)]
 pub mod testing;
+mod views;
 
-pub use all::{Views, once, resolve_all};
+pub use all::{once, resolve_all};
 pub use claims::{Clash, clashes};
 use context::whole_expression;
 pub use context::{Layer, TemplateContext, is_template, layers};
@@ -23,6 +23,7 @@ pub use facts::{Facts, NO_PACKAGE_MANAGER};
 pub use order::predecessors;
 pub use references::Unmatched;
 pub use shown::{Shown, digest};
+pub use views::Views;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;

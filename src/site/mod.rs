@@ -438,11 +438,11 @@ fn unknown_name<'a>(
 ) -> Error {
     let known: Vec<&str> = known.into_iter().map(String::as_str).collect();
     let error = error!(SITE, "there is no {what} `{name}`").at(doc.place(path), format!("no such {what}"));
-    match nearest(name, known.iter().copied()) {
-        Some(near) => error.help(format!("did you mean `{near}`?")),
-        None if known.is_empty() => error.help(format!("the site has no {what} at all")),
-        None => error.help(format!("the site has these: {}", known.join(", "))),
-    }
+    let otherwise = match known.is_empty() {
+        true => format!("the site has no {what} at all"),
+        false => format!("the site has these: {}", known.join(", ")),
+    };
+    error.help_nearest(name, known, otherwise)
 }
 
 /// The value, or `None` after adding the error to `errors`.

@@ -81,13 +81,9 @@ fn keygen(key: &Path, message: &[u8], purpose: Purpose) -> Result<String> {
     let key = key.to_str().ok_or_else(|| Error::new(code::SIGN, what()).because("its path is not in UTF-8"))?;
     let argv = argv(["ssh-keygen", "-Y", "sign", "-n", purpose.namespace(), "-f", key]);
     if purpose == Purpose::Status {
-        let output = run(&Command { input: Some(message), ..Command::new(&argv, PATIENCE) })?;
-        let failed = || output.failure(what()).help("a host signs with a key that has no passphrase");
-        return if output.is_success() {
-            String::from_utf8(output.stdout).context(code::SIGN, what)
-        } else {
-            Err(failed())
-        };
+        let signed = run(&Command { input: Some(message), ..Command::new(&argv, PATIENCE) })?.or_failure(what());
+        let signed = signed.map_err(|error| error.help("a host signs with a key that has no passphrase"))?;
+        return String::from_utf8(signed.stdout).context(code::SIGN, what);
     }
     let [program, words @ ..] = &argv[..] else { return Err(Error::new(code::SIGN, what())) };
     let mut child = at_terminal(program)

@@ -103,10 +103,10 @@ fn a_device_that_has_anything_is_left_alone_and_what_it_has_is_told() {
     table[510..].copy_from_slice(&[0x55, 0xaa]);
     host.write("/srv/table", &table);
     for (make, why) in [
-        ("mkfs.ext4 -q -L old", "it has a file system of type ext4 with the label old, UUID "),
-        ("mkswap", "it has something of type swap, UUID "),
+        ("mkfs.ext4 -q -L old", "LABEL=old, "),
+        ("mkswap", "TYPE=swap, "),
         ("wipefs --all --quiet", "it has bytes in its first MiB that are not zero"),
-        ("sh -c 'cat /srv/table > \"$0\"'", "it has a partition table (dos)"),
+        ("sh -c 'cat /srv/table > \"$0\"'", "PTTYPE=dos"),
     ] {
         if make.starts_with("sh") {
             device.clear(&world);
@@ -125,7 +125,7 @@ fn a_device_that_has_anything_is_left_alone_and_what_it_has_is_told() {
     assert!(output.to_string().contains("add a [[package]] with the name xfsprogs"), "{output}");
     world.release(&role(ext4));
     world.converges();
-    is_refused("type = \"ext4\"\nlabel = \"other\"", "it has a file system of type ext4 with the label new");
+    is_refused("type = \"ext4\"\nlabel = \"other\"", "LABEL=new, ");
 
     let nowhere = "[[filesystem]]\ndevice = \"/dev/nowhere\"\ntype = \"ext4\"\n";
     world.release(nowhere);

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use super::{Table, failed, fields, number};
+use super::failed;
 use crate::error::Result;
+use crate::host::account_table::{Table, fields, number};
 use crate::host::root::Root;
 
 /// The settings for new users in `/etc/login.defs`.

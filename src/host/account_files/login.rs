@@ -1,8 +1,9 @@
 //! What decides whether a user can log in (`/etc/shadow`), and in a tree the removal of accounts and memberships as `userdel`,
 //! `groupdel` and `gpasswd` do it.
 
-use super::{Table, Tables, failed, fields, members, number};
+use super::{Tables, failed};
 use crate::error::Result;
+use crate::host::account_table::{fields, members, number};
 
 /// The fields of a line of `/etc/shadow`.
 const SHADOW_FIELDS: usize = 9;
@@ -20,14 +21,6 @@ impl Login {
     /// The hash of the password, whether it is locked or not.
     pub fn bare(&self) -> &str {
         self.password.trim_start_matches('!')
-    }
-}
-
-impl Table {
-    fn remove(&mut self, name: &str) {
-        let count = self.lines.len();
-        self.lines.retain(|line| fields(line).first() != Some(&name.as_bytes()));
-        self.changed |= self.lines.len() != count;
     }
 }
 

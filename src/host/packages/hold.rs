@@ -72,14 +72,8 @@ impl Manager {
             }
         };
         let output = run(&Command::new(&argv(words.iter().copied()), Duration::from_secs(300)))?;
-        if output.is_success() {
-            return Ok(());
-        }
-        let error = output.failure(what());
-        Err(match help {
-            Some(help) => error.help(help),
-            None => error,
-        })
+        let done = output.or_failure(what()).map(drop);
+        done.map_err(|error| help.into_iter().fold(error, Error::help))
     }
 }
 

@@ -12,9 +12,8 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::XattrFlags;
 
 use super::acl::{ACL_GROUP, ACL_MASK, ACL_OTHER, ACL_OWNER};
-use super::{Access, FileType, Meta, Root, entries, through};
+use super::{Access, FileType, Meta, Root, entries, label, through};
 use crate::error::{Error, Result, error};
-use crate::host::label;
 
 /// An extended attribute: its name and its value.
 type Attribute = (String, Vec<u8>);

@@ -13,9 +13,8 @@ use rustix::fs::XattrFlags;
 
 use super::access::WITHOUT_MODES;
 use super::gather::give_name;
-use super::{AS_IT_IS, Access, DIRECTORY, FileType, Meta, Root, split, through};
+use super::{AS_IT_IS, Access, DIRECTORY, FileType, Meta, Root, label, split, through};
 use crate::error::{Context as _, Error, Result, code};
-use crate::host::label;
 
 impl Root {
     /// Writes a file atomically: a temporary file beside it, its access, fsync, rename, fsync of the directory. It keeps the extended

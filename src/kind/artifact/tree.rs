@@ -5,9 +5,8 @@ use std::io::Read;
 use std::sync::OnceLock;
 
 use crate::document::Pin;
-use crate::error::counted;
-use crate::host::root::failed_io;
-use crate::kind::artifact::{installed, is_safe};
+use crate::error::{LISTED, counted, listed};
+use crate::host::root::{Meta, failed_io};
 use crate::kind::prelude::*;
 use crate::store::Progress;
 use crate::store::tree::Entry;
@@ -16,8 +15,6 @@ use crate::store::tree::Entry;
 const LARGE: u64 = 1 << 20;
 /// Everyone can read directories.
 const DIRECTORY: Access = Access::of_mode(0o755);
-/// How many changes of a type are listed; more are only counted.
-const NAMED: usize = 3;
 
 /// What is extracted from one artifact.
 #[derive(Debug)]
@@ -131,13 +128,11 @@ impl Trees {
         if missing > 0 {
             parts.push(format!("extract {}", counted(missing, "file")));
         }
-        match others.len() {
-            0 => {}
-            1..=NAMED => parts.push(format!("replace {}", others.join(", "))),
-            many => parts.push(format!("replace {}", counted(many, "file"))),
+        if !others.is_empty() {
+            parts.push(format!("replace {}", listed(&others, "file")));
         }
         match accesses.len() {
-            0..=NAMED => parts.append(&mut accesses),
+            0..=LISTED => parts.append(&mut accesses),
             many => parts.push(format!("mode or owner of {}", counted(many, "file"))),
         }
         Ok((parts, self.places.get().is_some_and(|places| places.len() == missing)))
@@ -249,6 +244,17 @@ impl Trees {
             })
         })
     }
+}
+
+/// The metadata and digest of the file at `path`.
+pub(super) fn installed(work: &Work<'_>, path: &Path) -> Result<Option<(Meta, String)>> {
+    let Some((meta, file)) = work.host.root.file(path)? else { return Ok(None) };
+    Ok(Some((meta, work.store.digest_of(&work.host.root.outside(path), file)?)))
+}
+
+/// Whether a file can stay: its owner is right, and nobody else can have it open for writing.
+pub(super) fn is_safe(work: &Work<'_>, meta: &Meta, wanted: &Ownership) -> Result<bool> {
+    Ok(meta.mode & 0o022 == 0 && wanted.is_owned(work.host, meta)?)
 }
 
 /// Writes one content to each of its places.

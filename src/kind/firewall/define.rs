@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use ipnet::IpNet;
 use quick_xml::escape::escape;
 
-use super::fields::{HelperName, ProtocolName, ServiceName};
+use super::names::{HelperName, ProtocolName, ServiceName};
 use super::{FirewallFields, traffic_of_service};
+use crate::document::fields::is_word;
 use crate::host::address;
 use crate::host::firewalld::IpSet;
 use crate::host::firewalld_age::Age;
@@ -192,9 +193,7 @@ impl IpSetFields {
                         }
                     }
                     "mac" if address::mac(text).is_none() => return Err(why("is not a hardware address")),
-                    _ if text.is_empty() || text.chars().any(|c| c.is_whitespace() || c.is_control()) => {
-                        return Err(why("has an empty part, or blanks in it"));
-                    }
+                    _ if !is_word(text) => return Err(why("has an empty part, or blanks in it")),
                     _ => {}
                 }
             }

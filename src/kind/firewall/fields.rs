@@ -7,6 +7,7 @@ use serde::de::value::SeqAccessDeserializer;
 use serde::de::{self, Deserializer, IntoDeserializer, Visitor};
 
 use super::define::{Definition, IpSetFields, ServiceFields};
+use super::names::{InterfaceName, ProtocolName, ServiceName, SetName, ZoneName};
 use super::{Firewall, OwnZone, traffic_of, traffic_of_service};
 use crate::host::address;
 use crate::host::port_range::PortRange;
@@ -102,45 +103,6 @@ impl Source {
             (None, None) => format!("source mac=\"{}\"", self.0),
         }
     }
-}
-
-macro_rules! names {
-    ($($(#[$about:meta])* $name:ident($what:literal, $longest:literal, $others:literal);)*) => {$(
-        $(#[$about])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
-        #[serde(try_from = "String")]
-        #[schemars(with = "String")]
-        pub(super) struct $name(pub(super) String);
-
-        impl TryFrom<String> for $name {
-            type Error = String;
-
-            fn try_from(text: String) -> Result<Self, String> {
-                let is_plain = |c: char| c.is_ascii_alphanumeric() || $others.contains(c);
-                if text.is_empty() || text.len() > $longest || !text.chars().all(is_plain) {
-                    return Err(format!(
-                        concat!("`{}` is not ", $what, ": letters, digits and `{}`, at most {}"), text, $others, $longest
-                    ));
-                }
-                Ok(Self(text))
-            }
-        }
-    )*};
-}
-
-names! {
-    /// A zone's name: firewalld makes chains of the packet filter from it.
-    ZoneName("the name of a zone", 17, "-_");
-    /// A service's name.
-    ServiceName("the name of a service", 128, "-_.+");
-    /// An IP protocol by name or number.
-    ProtocolName("a protocol", 32, "-.");
-    /// A network interface's name; a `+` at its end stands for whatever follows.
-    InterfaceName("the name of a network interface", 15, "-_.:@+");
-    /// A set's name.
-    SetName("the name of a set", 31, "-_.:");
-    /// The name of a helper for a protocol's connections.
-    HelperName("the name of a helper", 64, "-_");
 }
 
 /// One value or a list.

@@ -1,7 +1,6 @@
 //! Zones in firewalld's files and in a running firewalld.
 
 use super::{Edits, Firewall, not_running};
-use crate::error::nearest;
 use crate::host::firewalld::{UNKNOWN_ZONE, Zone};
 use crate::host::firewalld_age::Age;
 use crate::host::root::Root;
@@ -134,10 +133,7 @@ fn edit_live(host: &Host, catalog: &[Item], zone: &str, edits: &dyn Fn(&Settings
 pub(super) fn unknown_zone(host: &Host, zone: &str) -> Result<Error> {
     let known = kept_zones(&host.root)?;
     let error = error!(FIREWALL, "firewalld has no zone `{zone}`");
-    Ok(match nearest(zone, known.iter().map(String::as_str)) {
-        Some(near) => error.help(format!("did you mean `{near}`? {UNKNOWN_ZONE}")),
-        None => error.help(UNKNOWN_ZONE),
-    })
+    Ok(error.help_nearest(zone, known.iter().map(String::as_str), UNKNOWN_ZONE))
 }
 
 /// The file that sets firewalld's default zone.

@@ -5,17 +5,18 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{HOLD, PackageFields, is_held, set_hold, versions};
-use crate::error::Result;
-use crate::host::Host;
 use crate::host::packages::{Manager, is_named};
-use crate::kind::{About, Change, Fields as _, Phase, Resource, ResourceId, Work};
+use crate::kind::ResourceId;
+use crate::kind::prelude::*;
 
 /// The former hold of a package whose hold no role has any more.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FormerHold {
-    pub(in crate::kind) name: String,
-    pub(in crate::kind) manager: Option<Manager>,
-    pub(in crate::kind) held: bool,
+    pub(super) name: String,
+    /// The package manager; the host's own if `None`.
+    pub(super) manager: Option<Manager>,
+    /// Whether it was held.
+    pub(super) held: bool,
 }
 
 impl FormerHold {

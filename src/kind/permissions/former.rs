@@ -1,6 +1,6 @@
 //! What was before a `[[permissions]]`, and comes back when no role has it any more.
 
-use super::summary;
+use super::{Differences, adjust, summary};
 use crate::host::root::permissions::Permissions as State;
 use crate::kind::prelude::*;
 
@@ -79,23 +79,17 @@ impl Former {
     }
 
     /// Lists what differs, and changes it if `is_applied`.
-    fn each(&self, work: &Work<'_>, is_applied: bool) -> Result<Vec<(PathBuf, Vec<String>)>> {
-        let mut differences = Vec::new();
+    fn adjust(&self, work: &Work<'_>, is_applied: bool) -> Result<Differences> {
         let is_recursive = self.states.keys().any(|path| Path::new(path) != &*self.path);
-        work.host.root.each_permissions(&self.path, is_recursive, &mut |path, _, now| {
-            let Some(former) = path.to_str().and_then(|path| self.states.get(path)) else { return Ok(None) };
-            let wanted = self.managed.restored(now, former);
-            if wanted == *now {
-                return Ok(None);
-            }
+        let wanted = |path: &Path, _: bool, now: &State| {
+            let wanted = self.managed.restored(now, self.states.get(path.to_str()?)?);
             let words = match wanted.mode == now.mode {
                 true => "as it was before".to_owned(),
                 false => format!("mode {:04o} → {:04o}", now.mode, wanted.mode),
             };
-            differences.push((path.to_owned(), vec![words]));
-            Ok(is_applied.then_some(wanted))
-        })?;
-        Ok(differences)
+            Some((wanted, vec![words]))
+        };
+        Ok(adjust(work, &self.path, is_recursive, is_applied, wanted)?.1)
     }
 }
 
@@ -105,10 +99,10 @@ impl Resource for Former {
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
-        Ok(summary(&self.each(work, false)?, self.states.len() > 1))
+        Ok(summary(&self.adjust(work, false)?, self.states.len() > 1))
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
-        self.each(work, true).map(drop)
+        self.adjust(work, true).map(drop)
     }
 }

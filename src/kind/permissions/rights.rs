@@ -130,7 +130,7 @@ impl NewMode {
 #[serde(try_from = "String")]
 #[schemars(with = "String")]
 pub(super) struct AclEntry {
-    text: String,
+    pub(super) text: String,
     /// Whether it is for what is made in a directory.
     pub(super) is_default: bool,
     pub(super) whom: Whom,
@@ -180,31 +180,25 @@ impl TryFrom<String> for AclEntry {
     }
 }
 
-impl fmt::Display for AclEntry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl Whom {
+impl AclEntry {
     /// The account that must exist first.
     pub(super) fn after(&self) -> Option<String> {
-        match self {
-            Self::User(name) => Some(format!("user:{name}")),
-            Self::Group(name) => Some(format!("group:{name}")),
-            Self::Known(_) => None,
+        match &self.whom {
+            Whom::User(name) => Some(format!("user:{name}")),
+            Whom::Group(name) => Some(format!("group:{name}")),
+            Whom::Known(_) => None,
         }
     }
 
-    /// The same with a number.
+    /// Whom it is for, by number.
     pub(super) fn number(&self, host: &Host) -> Result<Who, NoAccess> {
-        let (who, missing) = match self {
-            Self::Known(who) => return Ok(*who),
-            Self::User(name) => {
+        let (who, missing) = match &self.whom {
+            Whom::Known(who) => return Ok(*who),
+            Whom::User(name) => {
                 let login = host.with_accounts(|accounts| accounts.login(name))?;
                 (login.map(|login| Who::User(login.uid)), Missing::User(name.to_string()))
             }
-            Self::Group(name) => {
+            Whom::Group(name) => {
                 let gid = host.with_accounts(|accounts| accounts.gid(name))?;
                 (gid.map(Who::Group), Missing::Group(name.to_string()))
             }

@@ -1,16 +1,13 @@
 //! What is in the directory of an exclusive resource besides its files, and how it comes back.
 
 use super::TreeFields;
-use crate::error::counted;
+use crate::error::{counted, listed};
 use crate::kind::Fields as _;
 use crate::kind::prelude::*;
 
 /// How many paths are saved before they are removed, and how many bytes in all.
 const PATHS_MAX: usize = 1000;
 const BYTES_MAX: u64 = 64 << 20;
-
-/// How many names a summary has; more are only counted.
-const NAMED: usize = 3;
 
 /// A directory that has nothing in it but the files of a tree, and what other resources manage.
 #[derive(Debug)]
@@ -96,13 +93,8 @@ impl Resource for Exclusive {
         }
         let (others, _) = self.others(work)?;
         let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(match others.len() {
-            0 => None,
-            1..=NAMED => {
-                Some(Change::new(format!("remove {}", others.iter().map(name).collect::<Vec<_>>().join(", "))))
-            }
-            many => Some(Change::new(format!("remove {}", counted(many, "path")))),
-        })
+        let names: Vec<String> = others.iter().map(name).collect();
+        Ok((!names.is_empty()).then(|| Change::new(format!("remove {}", listed(&names, "path")))))
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {

@@ -147,13 +147,10 @@ impl Quadlet {
             argv.extend(["--authfile".to_owned(), authfile.to_string()]);
         }
         argv.push(image.to_owned());
-        let output = run(&Command::new(&argv, PULL))?;
-        if output.is_success() {
-            return Ok(());
-        }
         let what = format!("podman can't pull {image}, and {} stays as it is", self.service);
         let help = "check the name, the digest and the registry; if the registry requires a login, set `authfile`";
-        Err(output.failure(what).with_code(code::ARTIFACT).or_help(help))
+        let pulled = run(&Command::new(&argv, PULL))?.or_failure(what);
+        pulled.map(drop).map_err(|error| error.with_code(code::ARTIFACT).or_help(help))
     }
 }
 

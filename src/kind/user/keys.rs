@@ -6,7 +6,6 @@ use crate::host::accounts::Login;
 use crate::kind::block;
 use crate::kind::directory::Directory;
 use crate::kind::prelude::*;
-use crate::kind::prior_state::PriorFile;
 
 /// The name of the block with the keys.
 const BLOCK: &str = "keys";
@@ -17,54 +16,37 @@ const TYPES: [&str; 5] = ["ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-sha2-", "<
 /// The keys of a user.
 #[derive(Debug)]
 pub struct AuthorizedKeys {
-    user: String,
+    pub(super) user: String,
     /// Its home, if the role sets it.
-    home: Option<AbsolutePath>,
+    pub(super) home: Option<AbsolutePath>,
     /// The home of a new user.
-    new_home: String,
+    pub(super) new_home: String,
     /// The block with all keys, and its markers.
-    text: String,
+    pub(super) text: String,
     /// Whether the file has no other keys.
-    exclusive: bool,
-    sensitive: bool,
+    pub(super) exclusive: bool,
+    pub(super) sensitive: bool,
 }
 
-/// The lines of `authorized_keys`; the error says what is wrong with one.
-pub(super) fn lines(keys: &[String]) -> Result<Vec<String>, String> {
-    let lines = keys.iter().flat_map(|key| key.lines()).map(str::trim).filter(|line| !line.is_empty());
-    let check = |line: &str| {
+/// The block with these keys; the error says what is wrong with one.
+pub(super) fn text(keys: &[String]) -> Result<String, String> {
+    let mut text = format!("# BEGIN kpull {BLOCK}\n");
+    for line in keys.iter().flat_map(|key| key.lines()).map(str::trim).filter(|line| !line.is_empty()) {
         let has_type = line.split_whitespace().any(|word| TYPES.iter().any(|name| word.starts_with(name)));
-        match has_type && !line.chars().any(char::is_control) && !line.starts_with('#') {
-            true => Ok(line.to_owned()),
-            false => Err(format!(
-                "`{}` is not a public key: write the line of a .pub file, like `ssh-ed25519 AAAA… ann@laptop`",
-                short(line)
-            )),
+        if !has_type || line.chars().any(char::is_control) || line.starts_with('#') {
+            // it may be a private key by mistake
+            let beginning: String = line.chars().take(12).collect();
+            return Err(format!(
+                "`{beginning}…` is not a public key: write the line of a .pub file, like `ssh-ed25519 AAAA… ann@laptop`"
+            ));
         }
-    };
-    lines.map(check).collect()
-}
-
-/// The beginning of a line, which may be a private key by mistake.
-fn short(line: &str) -> String {
-    line.chars().take(12).chain(['…']).collect()
+        text.push_str(line);
+        text.push('\n');
+    }
+    Ok(text + &format!("# END kpull {BLOCK}\n"))
 }
 
 impl AuthorizedKeys {
-    pub(super) fn new(user: &str, home: Option<AbsolutePath>, new_home: String, lines: &[String]) -> Self {
-        let mut text = format!("# BEGIN kpull {BLOCK}\n");
-        for line in lines {
-            text.push_str(line);
-            text.push('\n');
-        }
-        text.push_str(&format!("# END kpull {BLOCK}\n"));
-        Self { user: user.to_owned(), home, new_home, text, exclusive: false, sensitive: false }
-    }
-
-    pub(super) fn with(self, exclusive: bool, sensitive: bool) -> Self {
-        Self { exclusive, sensitive, ..self }
-    }
-
     fn login(&self, work: &Work<'_>) -> Result<Option<Login>> {
         work.host.with_accounts(|accounts| accounts.login(&self.user))
     }
@@ -92,21 +74,13 @@ impl AuthorizedKeys {
 
     /// The file as it is and as it is to be.
     fn content(&self, path: &AbsolutePath, work: &Work<'_>) -> Result<(Vec<u8>, Vec<u8>)> {
-        let is_link = work.host.root.meta(path)?.is_some_and(|meta| meta.what == FileType::Link);
-        if self.exclusive && is_link {
-            return Ok((Vec::new(), self.text.clone().into_bytes()));
-        }
         if self.exclusive {
+            // a link is replaced
             let old = work.host.root.read(path)?.map(|(_, content)| content).unwrap_or_default();
             return Ok((old, self.text.clone().into_bytes()));
         }
         let (old, range) = block::find(work.host, path, "#", BLOCK)?;
-        let mut new = old[..range.start].to_vec();
-        if !new.is_empty() && !new.ends_with(b"\n") {
-            new.push(b'\n');
-        }
-        new.extend_from_slice(self.text.as_bytes());
-        new.extend_from_slice(&old[range.end..]);
+        let new = block::replaced(&old, range, &self.text);
         Ok((old, new))
     }
 }
@@ -208,9 +182,7 @@ impl Restorable for AuthorizedKeys {
         let is_own = |path: &String| **path == *own.to_string();
         let (path, file) = match prior {
             PriorState::Nothing { path } if is_own(path) => (path.clone(), None),
-            PriorState::File { path, saved, mode, uid, gid, .. } if is_own(path) => {
-                (path.clone(), Some(PriorFile { saved: saved.clone(), mode: *mode, uid: *uid, gid: *gid }))
-            }
+            PriorState::File { path, file, .. } if is_own(path) => (path.clone(), Some(file.clone())),
             _ => return Ok(false),
         };
         *prior = PriorState::AuthorizedKeys { path, file };

@@ -7,7 +7,7 @@ use crate::kind::prelude::*;
 const DIRECTORY: &str = "/var/lib/systemd/linger";
 
 /// Whether a user lingers.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Linger {
     pub(in crate::kind) user: String,
     pub(in crate::kind) on: bool,
@@ -52,6 +52,6 @@ impl Resource for Linger {
 impl Restorable for Linger {
     fn prior_state(&self, _: &Claim, work: &Work<'_>) -> Result<PriorState> {
         let on = work.host.root.meta(&file(&self.user))?.is_some();
-        Ok(PriorState::Linger { user: self.user.clone(), on })
+        Ok(PriorState::Linger(Self { user: self.user.clone(), on }))
     }
 }

@@ -9,8 +9,11 @@ use crate::kind::prelude::*;
 
 /// The day on which a locked account has expired: the first one that every program takes for a date.
 const LOCKED: u32 = 1;
+
 /// What `/etc/shadow` has for a user without a password.
-const NONE: &str = "!*";
+fn none() -> State {
+    State { password: "!*".to_owned(), expires: None }
+}
 
 /// The first day on which nobody can log in any more, like `2027-01-31`; or `never`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -122,12 +125,8 @@ impl Login {
 
     fn known(&self, work: &Work<'_>) -> Result<Option<State>> {
         let tables = Tables::read(&work.host.root)?;
-        match tables.login(&self.user) {
-            _ if !tables.has_local_user(&self.user) => Ok(None),
-            Some(login) => Ok(Some(login)),
-            // the user itself adds the line
-            None => Ok(Some(State { password: NONE.to_owned(), expires: None })),
-        }
+        // the user itself adds the line
+        Ok(tables.has_local_user(&self.user).then(|| tables.login(&self.user).unwrap_or_else(none)))
     }
 }
 
@@ -154,10 +153,9 @@ impl Resource for Login {
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         match self.known(work)? {
-            Some(known) => Ok(Change::of(self.differences(&known))),
             None if self.is_restored => Ok(None),
-            // its user is created in the same run
-            None => Ok(Change::of(self.differences(&State { password: NONE.to_owned(), expires: None }))),
+            // a user that is created in the same run has no password yet
+            known => Ok(Change::of(self.differences(&known.unwrap_or_else(none)))),
         }
     }
 
@@ -168,12 +166,13 @@ impl Resource for Login {
                 .help("change it there, or leave `password_hash`, `locked` and `expires` out"));
         };
         let new = self.wanted(&old);
-        if work.host.is_live() {
-            return useradd::set_login(&self.user, &old, &new);
-        }
-        let mut tables = Tables::read(&work.host.root)?;
-        tables.set_login(&self.user, &new);
-        tables.write(&work.host.root)
+        work.host.change_accounts(
+            || useradd::set_login(&self.user, &old, &new),
+            |tables| {
+                tables.set_login(&self.user, &new);
+                Ok(())
+            },
+        )
     }
 }
 
@@ -186,7 +185,7 @@ impl Restorable for Login {
 
     fn refine(&self, prior: &mut PriorState, work: &Work<'_>) -> Result<bool> {
         let PriorState::Login { password, locked, expires, .. } = prior else { return Ok(false) };
-        let known = self.known(work)?.unwrap_or_else(|| State { password: NONE.to_owned(), expires: None });
+        let known = self.known(work)?.unwrap_or_else(none);
         let mut is_new = false;
         if self.hash.is_some() && password.is_none() {
             // the lock of an earlier release is not what was there before

@@ -4,7 +4,6 @@ use crate::host::account_files::Tables;
 use crate::host::accounts::{self, Database};
 use crate::host::{Missing, useradd};
 use crate::kind::prelude::*;
-use crate::kind::user::no_group;
 
 /// The supplementary groups of a user.
 #[derive(Debug)]
@@ -38,14 +37,28 @@ pub(in crate::kind) fn prior_member(user: &str, group: &str, work: &Work<'_>) ->
     })
 }
 
-/// Adds a user to a group, or takes it out.
-pub(in crate::kind) fn set(user: &str, group: &str, is_in: bool, tables: &mut Tables, work: &Work<'_>) -> Result<()> {
-    match (work.host.is_live(), is_in) {
-        (true, _) => useradd::set_member(user, group, is_in)?,
-        (false, true) => tables.add_member(user, group),
-        (false, false) => tables.remove_member(user, group),
+/// Changes memberships: a user, a group, and whether the user is in it.
+pub(in crate::kind) fn change<'a>(
+    changes: impl Iterator<Item = (&'a str, &'a str, bool)>,
+    mut tables: Tables,
+    work: &Work<'_>,
+) -> Result<()> {
+    for (user, group, is_in) in changes {
+        match (work.host.is_live(), is_in) {
+            (true, _) => useradd::set_member(user, group, is_in)?,
+            (false, true) => tables.add_member(user, group),
+            (false, false) => tables.remove_member(user, group),
+        }
     }
-    Ok(())
+    work.host.forget_accounts();
+    tables.write(&work.host.root)
+}
+
+/// The error for a group that does not exist.
+pub(super) fn no_group(user: &str, group: &str) -> Error {
+    error!(ACCOUNT, "{user} can't be in the group {group}: there is no such group").help(format!(
+        "`getent group {group}` has to show it: add a [[group]] to the role, or the [[package]] that makes it"
+    ))
 }
 
 impl Members {
@@ -103,8 +116,7 @@ impl Resource for Members {
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
-        let root = &work.host.root;
-        let mut tables = self.tables(work)?;
+        let tables = self.tables(work)?;
         let missing: Vec<&AccountName> =
             self.groups.iter().filter(|group| tables.is_member(&self.user, group) != Some(true)).collect();
         for group in &missing {
@@ -113,14 +125,9 @@ impl Resource for Members {
                     .help(format!("no package of this host has made it; `getent group {group}` has to show it")));
             }
         }
-        for group in missing {
-            set(&self.user, group, true, &mut tables, work)?;
-        }
-        for group in self.surplus(&tables) {
-            set(&self.user, &group, false, &mut tables, work)?;
-        }
-        work.host.forget_accounts();
-        tables.write(root)
+        let surplus = self.surplus(&tables);
+        let added = missing.iter().map(|group| (&*self.user, &***group, true));
+        change(added.chain(surplus.iter().map(|group| (&*self.user, &**group, false))), tables, work)
     }
 }
 

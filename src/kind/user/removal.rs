@@ -1,6 +1,5 @@
 //! A user that must not exist, or that no role has any more.
 
-use crate::host::account_files::Tables;
 use crate::host::accounts;
 use crate::host::useradd;
 use crate::kind::prelude::*;
@@ -96,16 +95,13 @@ impl Resource for Removal {
             root.remove_all(&home)?;
             root.remove_all(&self.mail())?;
         }
-        let removed = match work.host.is_live() {
-            true => useradd::remove_user(&self.user),
-            false => {
-                let mut tables = Tables::read(root)?;
+        work.host.change_accounts(
+            || useradd::remove_user(&self.user),
+            |tables| {
                 tables.remove_user(&self.user);
-                tables.write(root)
-            }
-        };
-        work.host.forget_accounts();
-        removed
+                Ok(())
+            },
+        )
     }
 }
 

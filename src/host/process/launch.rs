@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
 
-use super::process::{self, Identity};
+use super::Identity;
 
 /// The argument that makes this process the launcher of the program that follows.
 pub const COMMAND: &str = "launch";
@@ -124,7 +124,7 @@ fn become_program(identity: &OsString, program: &OsString, arguments: impl Itera
     if let Err(errno) = prepared {
         return errno.into();
     }
-    let mut process = process::new(program);
+    let mut process = super::new(program);
     process.args(arguments);
     if let Some((uid, gid)) = user {
         // enter the directory again, as that user

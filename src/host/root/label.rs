@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::process::{self, argv};
-use super::root::FileType;
+use super::FileType;
 use crate::error::{Error, Result, error};
+use crate::host::process::{self, argv};
 
 /// The extended attribute that holds a context.
 pub const ATTRIBUTE: &str = "security.selinux";
@@ -47,7 +47,7 @@ impl Labels {
     }
 
     /// The types of ports as `list` prints them; it is called once, until something may have changed the policy.
-    pub(super) fn ports(&self, list: impl FnOnce() -> Result<String>) -> Result<Rc<str>> {
+    pub(in crate::host) fn ports(&self, list: impl FnOnce() -> Result<String>) -> Result<Rc<str>> {
         if let Some(ports) = &*self.ports.borrow() {
             return Ok(ports.clone());
         }
