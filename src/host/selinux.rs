@@ -122,6 +122,12 @@ fn listed_files(file: &str, expression: &str) -> Option<String> {
 }
 
 impl Setting {
+    /// Whether it is a boolean that the policy does not have.
+    pub fn is_missing(&self, root: &Root) -> Result<bool> {
+        let Self::Boolean(name) = self else { return Ok(false) };
+        Ok(root.meta(&Path::new(BOOLEANS).join(name))?.is_none())
+    }
+
     /// The files that show a change of it.
     pub fn files(&self, root: &Root) -> Result<Vec<PathBuf>> {
         Ok(match self {
@@ -185,7 +191,11 @@ fn current_boolean(root: &Root, name: &str) -> Result<Current> {
     let Some((_, content)) = root.read(&Path::new(BOOLEANS).join(name))? else {
         let known = root.names(Path::new(BOOLEANS))?;
         let error = error!(KERNEL, "SELinux's policy has no boolean {name}");
-        return Err(error.help_nearest(name, known.iter().map(String::as_str), "`getsebool -a` lists them"));
+        return Err(error.help_nearest(
+            name,
+            known.iter().map(String::as_str),
+            "`getsebool -a` lists them; if some hosts may lack it, set `ignore_missing = true`",
+        ));
     };
     let shown = |is_on: bool| Some(if is_on { "on" } else { "off" }.to_owned());
     let own = root.text(&own_file(root, "booleans.local")?)?;
@@ -304,6 +314,8 @@ mod tests {
         let error = of("httpd_can_conect").unwrap_err();
         assert_eq!(error.to_string(), "SELinux's policy has no boolean httpd_can_conect");
         assert_eq!(error.advice(), Some("did you mean `httpd_can_connect`?"));
+        let is_missing = |name: &str| Setting::Boolean(name.to_owned()).is_missing(&root).unwrap();
+        assert!(is_missing("httpd_can_conect") && !is_missing("httpd_can_connect"));
     }
 
     #[test]

@@ -281,7 +281,8 @@ impl PriorState {
             Self::Hold(hold) => Box::new(hold.clone()),
             Self::System(system) => Box::new(system.clone()),
             Self::Selinux { setting, value } => {
-                Box::new(Selinux { setting: setting.clone(), value: value.clone(), is_former: true })
+                let (setting, value) = (setting.clone(), value.clone());
+                Box::new(Selinux { setting, value, ignore_missing: true, is_former: true })
             }
             Self::Permissions { path, saved, managed } => {
                 Box::new(Former::new(at(path)?, &store.saved(saved)?, *managed)?)

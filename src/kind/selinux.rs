@@ -16,6 +16,9 @@ pub struct SelinuxFields {
     boolean: Option<String>,
     /// Whether the boolean is on, now and after the next boot.
     on: Option<bool>,
+    /// Whether a policy without this boolean is fine.
+    #[serde(default)]
+    ignore_missing: bool,
     /// A port or range with its protocol: `8443/tcp`, `8000-8010/udp`.
     port: Option<String>,
     /// An expression for whole paths: `/srv/www(/.*)?`. Files that exist get their new contexts too.
@@ -60,7 +63,9 @@ impl Fields for SelinuxFields {
             _ => return Err(build.invalid("boolean", "set one of `boolean`, `port` and `fcontext`")),
         };
         let mut resources: Vec<Box<dyn Resource>> = vec![];
-        let resource = Selinux { setting, value: Some(value), is_former: false };
+        let is_boolean = matches!(setting, Setting::Boolean(_));
+        without("ignore_missing", self.ignore_missing && !is_boolean, "port or file")?;
+        let resource = Selinux { setting, value: Some(value), ignore_missing: self.ignore_missing, is_former: false };
         let command = resource.restoration().map(|command| command.build(build)).transpose()?;
         resources.push(Box::new(resource));
         resources.extend(command.into_iter().flatten());
@@ -80,6 +85,8 @@ pub struct Selinux {
     pub(super) setting: Setting,
     /// Without one, the policy's applies.
     pub(super) value: Option<String>,
+    /// Whether a policy without the boolean is fine.
+    pub(super) ignore_missing: bool,
     /// Whether it restores what the host had set before.
     pub(super) is_former: bool,
 }
@@ -88,6 +95,22 @@ impl Selinux {
     /// Whether SELinux is on: only then it has settings.
     fn is_on(work: &Work<'_>) -> bool {
         work.host.is_live() && work.host.root.labels().is_on()
+    }
+
+    /// Whether there is nothing to set: SELinux is off, or its policy may lack the boolean and does.
+    fn is_skipped(&self, work: &Work<'_>) -> Result<bool> {
+        Ok(!Self::is_on(work) || self.ignore_missing && self.setting.is_missing(&work.host.root)?)
+    }
+
+    /// What the host has now, to be restored later.
+    fn former(&self, work: &Work<'_>) -> Result<PriorState> {
+        if self.is_skipped(work)? {
+            return Ok(PriorState::Same);
+        }
+        let current = self.setting.current(&work.host.root)?;
+        // a boolean is not taken back to the policy's value, which only the policy's sources show
+        let value = if matches!(self.setting, Setting::Boolean(_)) { current.value } else { current.own };
+        Ok(PriorState::Selinux { setting: self.setting.clone(), value })
     }
 
     /// The command that gives files that exist their new contexts, once the setting has changed. It stays pending if a run is killed.
@@ -125,7 +148,7 @@ impl Resource for Selinux {
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
-        if !Self::is_on(work) {
+        if self.is_skipped(work)? {
             return Ok(None);
         }
         let current = self.setting.current(&work.host.root)?;
@@ -142,7 +165,7 @@ impl Resource for Selinux {
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
-        if !Self::is_on(work) {
+        if self.is_skipped(work)? {
             return Ok(());
         }
         let set = self.setting.set(&work.host.root, self.value.as_deref());
@@ -168,13 +191,16 @@ impl Resource for Selinux {
 
 impl Restorable for Selinux {
     fn prior_state(&self, _: &Claim, work: &Work<'_>) -> Result<PriorState> {
-        if !Self::is_on(work) {
-            return Ok(PriorState::Same);
+        self.former(work)
+    }
+
+    /// What has come since, with a policy or because SELinux was turned on, is recorded as it is now.
+    fn refine(&self, prior: &mut PriorState, work: &Work<'_>) -> Result<bool> {
+        if *prior == PriorState::Same {
+            *prior = self.former(work)?;
+            return Ok(*prior != PriorState::Same);
         }
-        let current = self.setting.current(&work.host.root)?;
-        // a boolean is not taken back to the policy's value, which only the policy's sources show
-        let value = if matches!(self.setting, Setting::Boolean(_)) { current.value } else { current.own };
-        Ok(PriorState::Selinux { setting: self.setting.clone(), value })
+        Ok(false)
     }
 }
 
@@ -240,6 +266,10 @@ mod tests {
             ("fcontext = 'srv'\ntype = 'a_t'", "`fcontext`: an expression"),
             ("fcontext = '/a b'\ntype = 'a_t'", "`fcontext`: an expression"),
             ("fcontext = '/a'", "`fcontext`: set `type` too"),
+            (
+                "fcontext = '/a'\ntype = 'a_t'\nignore_missing = true",
+                "`ignore_missing`: it says nothing about a port or file",
+            ),
         ] {
             let told = refusal("selinux", fields);
             assert!(told.starts_with(why), "{fields}: {told}");

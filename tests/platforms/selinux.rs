@@ -47,13 +47,13 @@ fn under_debians_policy_kpull_converges_with_its_module_and_labels_what_it_write
     assert_eq!(results.step("modules-after", 1), "");
 }
 
-/// The command of a shipped role that lets its program connect.
+/// What a shipped role has to let its program connect.
 fn boolean(role: &str) -> &'static str {
     let text = match role {
         "haproxy" => include_str!("../../roles/haproxy/role.toml"),
         _ => include_str!("../../roles/nginx/role.toml"),
     };
-    text.split("\n\n").find(|part| part.contains("setsebool")).expect("such a command")
+    text.split("\n\n").find(|part| part.starts_with("[[selinux]]")).expect("a boolean")
 }
 
 /// Of each way in which kpull writes, one; and a proxy for the port of an API server.
@@ -183,7 +183,8 @@ step modules-after sh -c 'semodule -l | grep -x kpull'
 #[test]
 fn booleans_ports_file_contexts_and_audit_rules_hold_are_corrected_and_are_restored() {
     let dir = with_program();
-    fs::write(dir.path().join("settings.toml"), format!("summary = \"For a test\"\n{SETTINGS}")).unwrap();
+    let role = ["summary = \"For a test\"", boolean("haproxy"), boolean("nginx"), SETTINGS].join("\n");
+    fs::write(dir.path().join("settings.toml"), role).unwrap();
     fs::write(dir.path().join("none.toml"), "summary = \"For a test\"\n").unwrap();
     let recipe = recipes().into_iter().find(|recipe| recipe.title == "Audit rules").expect("the recipe");
     fs::write(dir.path().join("audit-rules.toml"), recipe.role).unwrap();
@@ -197,6 +198,7 @@ fn booleans_ports_file_contexts_and_audit_rules_hold_are_corrected_and_are_resto
     let plan = results.step("plan", 2);
     assert!(plan.contains("selinux:httpd_can_network_connect  off → on"), "{plan}");
     assert!(!plan.contains("selinux:443/tcp"), "the policy has that itself: {plan}");
+    assert!(!plan.contains("haproxy_connect_any"), "Debian's policy does not have it: {plan}");
     results.step("killed", 1);
     assert_eq!(results.step("contexts", 0), "var_t var_t\n");
     results.step("set", 0);
@@ -208,8 +210,14 @@ fn booleans_ports_file_contexts_and_audit_rules_hold_are_corrected_and_are_resto
     assert_eq!(results.step("state-corrected", 0), SET);
     let message = results.step("misspelled", 1);
     assert!(message.contains("did you mean `httpd_can_network_connect`?"), "{message}");
+    // a policy brings the boolean of the role haproxy
+    assert!(results.step("policy", 2).contains("selinux:haproxy_connect_any  off → on"));
+    results.step("policy-set", 0);
+    assert_eq!(results.step("haproxy", 0), "haproxy_connect_any --> on\n");
+    results.step("policy-idle", 0);
     results.step("none", 0);
     assert_eq!(results.step("after", 0), before);
+    assert_eq!(results.step("haproxy-after", 0), "haproxy_connect_any --> off\n");
 
     results.step("rules", 0);
     assert!(results.step("loaded", 0).contains("-w /etc/sudoers.d -p wa -k sudo"));
@@ -220,9 +228,6 @@ fn booleans_ports_file_contexts_and_audit_rules_hold_are_corrected_and_are_resto
 
 /// A value that the policy does not have, one that it has itself, and one in place of the policy's.
 const SETTINGS: &str = r#"
-[[selinux]]
-boolean = "httpd_can_network_connect"
-on = true
 [[selinux]]
 port = "443/tcp"
 type = "http_port_t"
@@ -269,11 +274,22 @@ semanage port -d -p tcp 8500-8510
 step drift kpull plan
 step corrected converge
 step state-corrected state
-sed s/network_connect/network_conect/ /mnt/settings.toml > /mnt/typo.toml
+{ cat /mnt/settings.toml; printf '[[selinux]]\nboolean = "httpd_can_network_conect"\non = true\n'; } > /mnt/typo.toml
 misspelled() { sign typo && kpull plan; }
 step misspelled misspelled
+# a stand-in for the policies of Fedora and RHEL, which have this boolean
+policy() {
+    local rule='(allow httpd_t unreserved_port_t (tcp_socket (name_connect)))'
+    echo "(boolean haproxy_connect_any false) (booleanif haproxy_connect_any (true $rule))" > /root/haproxy.cil
+    semodule -i /root/haproxy.cil && sign settings > /dev/null && kpull plan
+}
+step policy policy
+step policy-set converge
+step haproxy getsebool haproxy_connect_any
+step policy-idle kpull plan
 step none release none
 step after state
+step haproxy-after getsebool haproxy_connect_any
 grep -h denied /var/log/audit/audit.log | grep -E 'comm="kpull|initrc_t|semanage|setsebool|restorecon' > /mnt/denied
 
 recorded() {

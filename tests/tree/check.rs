@@ -202,6 +202,11 @@ fn mistakes_about_devices_swap_and_selinux_are_found_at_their_field() {
         ("[[swap]]\nenabled = true", "3:11", "set `file` and `size`"),
         ("[[selinux]]\ntype = \"a_t\"\nport = \"80\"", "4:8", "write it like `8443/tcp`"),
         ("[[selinux]]\nboolean = \"x\"", "3:11", "set `on` to true or false"),
+        (
+            "[[selinux]]\nport = \"80/tcp\"\ntype = \"a_t\"\nignore_missing = true",
+            "5:18",
+            "it says nothing about a port or file: remove it",
+        ),
     ] {
         let [error, place, _] = reported(&[("roles/web/role.toml", &format!("summary = \"x\"\n{entry}\n"))]);
         assert!(error.contains(message), "{entry}: {error}");
