@@ -146,6 +146,11 @@ const NAMES: &[(&[&str], &str, &str)] = &[
     (&["perm", "perms", "permission", "permissions", "chmod"], "mode", "that is `mode`, like \"0644\""),
     (&["enabled", "autostart", "boot"], "enable", "that is `enable`"),
     (&["masked"], "mask", "that is `mask`"),
+    (
+        &["user", "scope", "rootless"],
+        "authfile",
+        "`User=` in the file of the unit sets the user of its process; kpull manages no units and containers of a user's own systemd",
+    ),
     (&["ensure", "present", "latest"], "state", "that is `state`"),
     (&["cmd", "command", "argv"], "run", "that is `run = [\"PROGRAM\", \"ARGUMENT\"]`"),
     (&["chdir", "workdir", "working_directory"], "cwd", "that is `cwd`"),

@@ -250,6 +250,96 @@ fn a_container_is_replaced_only_by_one_whose_image_is_there() {
 }
 
 #[test]
+fn the_service_of_kpull_pulls_images_and_ends_a_pull_that_hangs() {
+    let world = world();
+    let host = world.host();
+    // the driver of most hosts, which tests what the kernel can do; it does not work on the overlay that is the host's disk
+    host.run("mkdir -p /var/lib/containers && mount -t tmpfs tmpfs /var/lib/containers").ok();
+    host.run("sed -i s/vfs/overlay/ /etc/containers/storage.conf").ok();
+    let applies = || host.run("systemctl start kpull.service || { journalctl -u kpull.service -o cat -n 40; exit 1; }");
+    let (one, two) = (push(host, "web", "one"), push(host, "web", "two"));
+    world.release(&role(&one, "", AUTHFILE));
+    applies().ok();
+    assert_eq!(served(host), "one");
+    let shifting = host.run(r#"podman info -f '{{index .Store.GraphStatus "Supports shifting"}}'"#);
+    assert_eq!(shifting.ok(), "true", "podman records until the next boot what it could not do");
+
+    // this registry accepts connections, and answers none
+    host.run("systemd-run -q socat TCP-LISTEN:5001,fork EXEC:'sleep 600'").ok();
+    let silent = "[[registry]]\nprefix = \"silent.example.org\"\nlocation = \"127.0.0.1:5001\"\ninsecure = true\n";
+    host.write("/etc/containers/registries.conf.d/silent.conf", silent);
+    let first = container(host);
+    let limit = format!("{AUTHFILE}\npull_within = \"3s\"");
+    world.release(&role(&two, "", &limit).replace("registry.example.org", "silent.example.org"));
+    let run = applies();
+    assert_ne!(run.code(), 0, "{run}");
+    assert_eq!(host.run("systemctl show -p ExecMainStatus --value kpull.service").ok(), "1");
+    for part in
+        ["podman can't pull silent.example.org/web:1", "it took longer than 3s and was ended", "set `pull_within`"]
+    {
+        assert!(run.stdout.contains(part), "{part}: {run}");
+    }
+    host.run("! pgrep -x podman").ok();
+
+    // the same with one that is not there: no release is to blame
+    host.run("systemctl stop docker-registry").ok();
+    world.release(&role(&two, "", &limit));
+    host.run("kpull apply").fails(1);
+    assert_eq!(container(host), first);
+    host.run("systemctl start docker-registry").ok();
+    applies().ok();
+    assert_eq!(served(host), "two");
+    world.is_converged();
+}
+
+#[test]
+fn a_file_names_the_image_of_a_container_and_a_drop_in_changes_the_container_of_a_package() {
+    let world = world();
+    let host = world.host();
+    let (one, two) = (push(host, "web", "one"), push(host, "web", "two"));
+    let named = |digest: &str, more: &str| {
+        let image = format!("registry.example.org/web:1@sha256:{digest}");
+        let file = format!("[Image]\\nImage={image}\\nAuthFile=/etc/registry.json\\n");
+        let unit = format!("[[unit]]\nname = \"web.image\"\n{AUTHFILE}\ncontent = \"{file}\"\n");
+        role(digest, "", "").replace(&image, "web.image") + &unit + more
+    };
+    for (digest, version) in [(&one, "one"), (&two, "two")] {
+        world.release(&named(digest, ""));
+        world.converges();
+        assert_eq!(served(host), version);
+    }
+    // without its image, the container stays as it is
+    let before = container(host);
+    world.release(&named(&"0".repeat(64), ""));
+    let words = host.run("kpull apply").fails(3);
+    assert!(words.contains("podman can't pull"), "{words}");
+    assert_eq!(container(host), before);
+
+    let package = format!("[Container]\nImage=registry.example.org/web@sha256:{one}\nPublishPort=8081:8080\n");
+    host.write("/usr/share/containers/systemd/pkg.container", package);
+    let dropin = |value: &str| {
+        format!(
+            r#"
+[[file]]
+path = "/etc/containers/systemd/pkg.container.d/10-site.conf"
+content = "[Container]\nEnvironment=VERSION={value}\n"
+[[unit]]
+name = "pkg.service"
+state = "running"
+restart_when = ["file:/etc/containers/systemd/pkg.container.d/10-site.conf"]
+"#
+        )
+    };
+    for value in ["three", "four"] {
+        world.release(&named(&two, &dropin(value)));
+        world.converges();
+        let page =
+            "curl -sf --retry 50 --retry-delay 0 --retry-max-time 10 --retry-connrefused http://192.168.1.11:8081/";
+        assert_eq!(host.run(page).ok(), value);
+    }
+}
+
+#[test]
 fn a_former_container_of_the_host_is_restored() {
     let world = world();
     let host = world.host();

@@ -235,6 +235,10 @@ fn names_from_other_tools_get_advice_with_the_name_in_kpull() {
             "[[docker_container]]\nname = \"web\"",
             "a container is a [[unit]]: `name = \"NAME.container\"`, with a Quadlet file as `content`",
         ),
+        (
+            "[[unit]]\nname = \"web.container\"\nuser = \"web\"",
+            "`User=` in the file of the unit sets the user of its process; kpull manages no units and containers of a user's own systemd",
+        ),
         ("[[mount]]\npath = \"/srv\"", "that is `where`"),
         ("[[mkfs]]\ndev = \"/dev/sdb\"", "that is a [[filesystem]]: `device` and `type`"),
         ("[[filesystem]]\ndevice = \"/dev/sdb\"\nfstype = \"ext4\"", "that is `type`"),

@@ -52,6 +52,8 @@ pub struct UnitFields {
     check_within: Option<HumanDuration>,
     /// For a Quadlet file: the file with the credentials of the registry, as `podman login` writes it.
     authfile: Option<AbsolutePath>,
+    /// For a Quadlet file: how long the download of its image may take; `10m` when left out.
+    pull_within: Option<HumanDuration>,
     /// Whether it goes on running when no role has it any more; it stops when kpull has started it or brought its file, when
     /// this is left out.
     #[serde(default)]
@@ -83,10 +85,16 @@ impl TryFrom<String> for FileName {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        if text.ends_with(".image") || text.ends_with(".build") {
-            return Err(format!("`{text}` is not supported: name the image in the .container, with its digest"));
+        if text.ends_with(".build") {
+            let advice = "build the image elsewhere, push it to a registry, and name it with its digest";
+            return Err(format!("`{text}` is not supported: {advice}"));
         }
-        let types = unit_files::TYPES.into_iter().chain(quadlet::TYPES.map(|(kind, _)| kind));
+        if text.contains('/') {
+            let advice =
+                "write it without a directory; kpull manages units and containers of the system, and none of a user";
+            return Err(format!("`{text}` is not the name of a unit: {advice}"));
+        }
+        let types = unit_files::TYPES.into_iter().chain(quadlet::TYPES);
         check_name(&text, &types.collect::<Vec<_>>())?;
         Ok(Self(text))
     }
@@ -130,14 +138,16 @@ impl Fields for UnitFields {
         for (path, text) in texts.chain(dropins) {
             let path = AbsolutePath::try_from(path).map_err(|why| build.invalid("name", &why))?;
             let file = File::new("unit-file", path, text.as_bytes(), build.is_secret());
-            // restarting a target or slice stops everything in it, and podman keeps networks and volumes as they are
-            if ![".target", ".slice", ".network", ".volume"].iter().any(|end| self.name.0.ends_with(end)) {
+            // restarting a target or slice stops everything in it, and podman keeps networks, volumes and images as they are
+            if ![".target", ".slice", ".network", ".volume", ".image"].iter().any(|end| self.name.0.ends_with(end)) {
                 watches.push((format!("{}:{}", file.kind, file.path), Trigger::Restart));
             }
             files.push(Box::new(file));
         }
         let mut after: Vec<String> = files.iter().map(|file| file.about().id()).collect();
         after.extend(starters_of(&name).map(|starter| format!("{}:{starter}", Self::NAME)));
+        let image = quadlet.iter().filter_map(Quadlet::image_file);
+        watches.extend(image.map(|file| (format!("unit-file:{QUADLETS}/{file}"), Trigger::Restart)));
         watches.extend(self.restart_when.into_iter().map(|id| (id, Trigger::Restart)));
         watches.extend(self.reload_when.into_iter().map(|id| (id, Trigger::Reload)));
         // an expression can yield an id that is already listed
@@ -207,7 +217,8 @@ impl UnitFields {
         let name = &self.name.0;
         let Some(service) = quadlet::service(name) else {
             let why = "only a Quadlet file, like `web.container`, has an image to pull";
-            return build.refuse_if(self.authfile.is_some(), "authfile", why).map(|()| None);
+            build.refuse_if(self.authfile.is_some(), "authfile", why)?;
+            return build.refuse_if(self.pull_within.is_some(), "pull_within", why).map(|()| None);
         };
         let why = "write a file for each container, by `for_each`: kpull has no templates of Quadlet files";
         build.refuse_if(name.contains('@'), "name", why)?;
@@ -221,7 +232,8 @@ impl UnitFields {
         };
         let image = quadlet::image(name, text).map_err(|flaw| flawed(build, field, name, &flaw))?;
         let (name, text, authfile) = (name.clone(), text.to_owned(), self.authfile.clone());
-        Ok(Some(Quadlet { name, service, text, image, authfile }))
+        let within = self.pull_within.map_or(quadlet::PULL, |duration| duration.0);
+        Ok(Some(Quadlet { name, service, text, image, authfile, within }))
     }
 
     /// Checks that the fields fit together.

@@ -6,9 +6,8 @@ use crate::host::root::Root;
 use crate::host::unit_files::{Flaw, QUADLETS, logical_lines};
 use crate::kind::prelude::*;
 
-/// The types of Quadlet files, and what podman adds to the name of the file for that of the service.
-pub(super) const TYPES: [(&str, &str); 5] =
-    [("container", ""), ("kube", ""), ("network", "-network"), ("pod", "-pod"), ("volume", "-volume")];
+/// The types of Quadlet files.
+pub(super) const TYPES: [&str; 6] = ["container", "image", "kube", "network", "pod", "volume"];
 
 /// The program that makes the services, on every system.
 const GENERATOR: &str = "/usr/lib/systemd/system-generators/podman-system-generator";
@@ -23,26 +22,32 @@ const STAGE: &str = "/run/kpull/quadlets";
 const IMAGES: [&str; 2] =
     ["/var/lib/containers/storage/overlay-images/images.json", "/var/lib/containers/storage/vfs-images/images.json"];
 
+/// What podman says when a registry can't be reached, or a connection to it ends.
+const UNREACHABLE: [&str; 2] = ["pinging container registry", "reading blob"];
+
 /// How long the generator, or a question to podman, may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long the download of an image may take.
-const PULL: Duration = Duration::from_secs(30 * 60);
+/// How long the download of an image may take, unless the role says otherwise: as long as that of a git source.
+pub(super) const PULL: Duration = Duration::from_secs(600);
 
 /// The service that podman makes of the Quadlet file with this name; `None` for the name of another file.
 pub(super) fn service(name: &str) -> Option<String> {
-    let (stem, kind) = name.rsplit_once('.')?;
-    let (_, end) = TYPES.iter().find(|(known, _)| *known == kind)?;
-    Some(format!("{stem}{end}.service"))
+    match name.rsplit_once('.').filter(|(_, kind)| TYPES.contains(kind))? {
+        (stem, "container" | "kube") => Some(format!("{stem}.service")),
+        (stem, kind) => Some(format!("{stem}-{kind}.service")),
+    }
 }
 
-/// The image that the text of a Quadlet file names, with its digest.
+/// The image that the text of a Quadlet file names, with its digest, or the `.image` file that it names instead.
 pub(super) fn image(name: &str, text: &str) -> Result<Option<String>, Flaw> {
     let (mut image, mut has_root) = (None, false);
     for (line, text) in logical_lines(text) {
         let Some((key, value)) = text.split_once('=') else { continue };
         let why = match key.trim_end() {
+            "Image" if !name.ends_with(".image") && is_image_file(value.trim()) => None,
             "Image" => why_not(value.trim()),
+            "ImageTag" => Some("containers would run what has this name, whatever its digest: remove this"),
             "ServiceName" => Some("the service is named after the file: remove this"),
             _ => None,
         };
@@ -55,11 +60,16 @@ pub(super) fn image(name: &str, text: &str) -> Result<Option<String>, Flaw> {
             _ => {}
         }
     }
-    if name.ends_with(".container") && image.is_none() && !has_root {
+    if ((name.ends_with(".container") && !has_root) || name.ends_with(".image")) && image.is_none() {
         let (line, text) = (1, text.lines().next().unwrap_or_default().to_owned());
-        return Err(Flaw { line, text, why: "no line of it names an image: add `Image=` to `[Container]`" });
+        return Err(Flaw { line, text, why: "no line of it names an image: add `Image=`" });
     }
     Ok(image)
+}
+
+/// Whether this is the name of a `.image` file.
+fn is_image_file(image: &str) -> bool {
+    image.ends_with(".image") && !image.contains('/')
 }
 
 /// Why this does not name one image for ever.
@@ -86,6 +96,7 @@ pub(super) struct Quadlet {
     pub(super) text: String,
     pub(super) image: Option<String>,
     pub(super) authfile: Option<AbsolutePath>,
+    pub(super) within: Duration,
 }
 
 impl Quadlet {
@@ -98,9 +109,14 @@ impl Quadlet {
         Ok(root.read(&self.path())?.is_none_or(|(_, content)| content != self.text.as_bytes()))
     }
 
+    /// The `.image` file that names its image.
+    pub(super) fn image_file(&self) -> Option<&str> {
+        self.image.as_deref().filter(|image| is_image_file(image))
+    }
+
     /// The image, if podman does not have it.
     fn missing_image(&self) -> Result<Option<&str>> {
-        let Some(image) = &self.image else { return Ok(None) };
+        let Some(image) = self.image.as_deref().filter(|image| !is_image_file(image)) else { return Ok(None) };
         let found = run_if_there(&Command::new(&argv(["podman", "image", "exists", image]), PATIENCE))?;
         Ok((!found.is_some_and(|output| output.is_success())).then_some(image))
     }
@@ -147,10 +163,20 @@ impl Quadlet {
             argv.extend(["--authfile".to_owned(), authfile.to_string()]);
         }
         argv.push(image.to_owned());
+        let output = run(&Command::new(&argv, self.within))?;
+        if output.is_success() {
+            return Ok(());
+        }
         let what = format!("podman can't pull {image}, and {} stays as it is", self.service);
-        let help = "check the name, the digest and the registry; if the registry requires a login, set `authfile`";
-        let pulled = run(&Command::new(&argv, PULL))?.or_failure(what);
-        pulled.map(drop).map_err(|error| error.with_code(code::ARTIFACT).or_help(help))
+        let registry = image.split('/').next().unwrap_or_default();
+        let help = format!(
+            "check the name, the digest, and that `curl https://{registry}/v2/` gets an answer; if the registry requires a \
+             login, set `authfile`; if the download takes longer, set `pull_within`"
+        );
+        let error = output.failure(what).with_code(code::ARTIFACT).or_help(help);
+        let words = output.last_lines();
+        let is_unreachable = output.code().is_none() || UNREACHABLE.iter().any(|part| words.contains(part));
+        Err(if is_unreachable { error.passing() } else { error })
     }
 }
 
@@ -209,6 +235,7 @@ mod tests {
     fn the_service_is_named_after_the_file_and_its_type() {
         for (file, service) in [
             ("a.container", "unit:a.service"),
+            ("a.image", "unit:a-image.service"),
             ("a.kube", "unit:a.service"),
             ("a.network", "unit:a-network.service"),
             ("a.pod", "unit:a-pod.service"),
@@ -221,11 +248,24 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_a_network_or_volume_restarts_nothing() {
-        for name in ["a.network", "a.volume"] {
-            let made = build("unit", &format!("name = '{name}'\ncontent = '[Network]'")).unwrap();
+    fn a_change_of_a_network_volume_or_image_restarts_nothing() {
+        for name in ["a.network", "a.volume", "a.image"] {
+            let text = format!("[Image]\nImage=example.org/a@{DIGEST}\n");
+            let made = build("unit", &format!("name = '{name}'\ncontent = '''{text}'''")).unwrap();
             assert!(made.last().unwrap().about().watches.is_empty(), "podman keeps what it has");
         }
+    }
+
+    #[test]
+    fn a_container_is_restarted_for_the_file_that_names_its_image() {
+        let made = build("unit", &container("Image=web.image")).unwrap();
+        let watches = made.last().unwrap().about().watches;
+        assert!(watches.iter().any(|(id, _)| id == "unit-file:/etc/containers/systemd/web.image"), "{watches:?}");
+        let refused = |text: &str| refusal("unit", &format!("name = 'a.image'\ncontent = '''[Image]\n{text}\n'''"));
+        assert!(refused("Image=web.image").starts_with("`content`: line 2 of a.image: the image has no digest"));
+        assert!(refused("AllTags=no").starts_with("`content`: line 1 of a.image: no line of it names an image"));
+        let tag = format!("Image=example.org/a@{DIGEST}\nImageTag=example.org/a:1");
+        assert!(refused(&tag).starts_with("`content`: line 3 of a.image: containers would run what has this name"));
     }
 
     #[test]
@@ -257,7 +297,8 @@ mod tests {
             ("example.org/web:1", no_digest),
             ("example.org/web@sha256:123", no_digest),
             ("", no_digest),
-            ("web.image", no_digest),
+            ("web.build", no_digest),
+            ("example.org/web.image", no_digest),
             (&format!("example.org/web@{}", DIGEST.to_uppercase()), no_digest),
             (&format!("web@{DIGEST}"), "the image has no registry"),
             (&format!("library/web@{DIGEST}"), "the image has no registry"),
@@ -290,9 +331,11 @@ mod tests {
         assert!(refused.starts_with("`name`: write a file for each container"), "{refused}");
         let refused = refusal("unit", "name = 'a.service'\nauthfile = '/a'");
         assert!(refused.starts_with("`authfile`: "), "{refused}");
-        for name in ["a.image", "a.build"] {
-            let refused = refusal("unit", &format!("name = '{name}'\ncontent = '[Image]'"));
-            assert!(refused.contains("name the image in the .container, with its digest"), "{refused}");
-        }
+        let refused = refusal("unit", "name = 'a.service'\npull_within = '5m'");
+        assert!(refused.starts_with("`pull_within`: "), "{refused}");
+        let refused = refusal("unit", "name = 'a.build'\ncontent = '[Build]'");
+        assert!(refused.contains("build the image elsewhere, push it to a registry"), "{refused}");
+        let refused = refusal("unit", "name = 'users/1000/a.container'\ncontent = '[Container]'");
+        assert!(refused.contains("write it without a directory; kpull manages"), "{refused}");
     }
 }
