@@ -12,6 +12,12 @@ const PROBE: Duration = Duration::from_secs(60);
 /// How long a file system may take to make: a large disk may first discard all that it has. A run has half an hour (kpull.service).
 const MAKE: Duration = Duration::from_secs(1500);
 
+/// The device on which mkfs has begun and not finished: what that leaves if power fails is made again.
+const BEGUN: &str = "filesystem-begun.json";
+
+/// Where an XFS has a byte that mkfs clears in the end.
+const XFS_IN_PROGRESS: usize = 126;
+
 /// Fields of `[[filesystem]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -110,11 +116,18 @@ fn probe(device: &str) -> Result<Option<Found>> {
     }
 }
 
+/// Whether mkfs.xfs had not finished with a device that begins like this. blkid finds an XFS on it all the same.
+fn is_unfinished(beginning: &[u8]) -> bool {
+    beginning.starts_with(b"XFSB") && beginning.get(XFS_IN_PROGRESS) == Some(&1)
+}
+
 impl Filesystem {
     /// Whether the device has the file system; `None` if there is no such device. An error if the device has anything else.
-    fn is_made(&self, root: &Root) -> Result<Option<bool>> {
+    fn is_made(&self, work: &Work<'_>) -> Result<Option<bool>> {
+        let root = &work.host.root;
         let Some(device) = root.device(&self.fields.device)? else { return Ok(None) };
-        let found = probe(&device.to_string_lossy())?;
+        let beginning = root.beginning(&device)?;
+        let found = probe(&device.to_string_lossy())?.filter(|_| !is_unfinished(&beginning));
         let why = match &found {
             Some(found) if found.is_empty() => "several signatures (`wipefs` lists them)".to_owned(),
             Some(found) => {
@@ -127,10 +140,26 @@ impl Filesystem {
                 format!("what `blkid -p` shows as {}", shown.join(", "))
             }
             None if root.is_in_use(&device)? => "something that uses it (`lsblk` shows what)".to_owned(),
-            None if root.begins_with_zeros(&device)? => return Ok(Some(false)),
+            None if beginning.iter().all(|byte| *byte == 0) || self.is_begun(work)? => return Ok(Some(false)),
             None => "bytes in its first MiB that are not zero".to_owned(),
         };
         Err(self.refused(&device, &why))
+    }
+
+    /// What distinguishes the device from others, also after the next boot: its name, its size, and what its maker has called it.
+    fn identity(&self, root: &Root) -> Result<Vec<String>> {
+        let device = root.device(&self.fields.device)?.ok_or_else(|| self.missing())?;
+        let known = Path::new("/sys/class/block").join(device.file_name().unwrap_or_default());
+        let known = ["size", "serial", "wwid", "device/wwid"].map(|name| known.join(name));
+        // most devices lack some of them, or can't be asked
+        let texts = known.iter().map(|path| root.text(path).unwrap_or_default());
+        Ok([self.fields.device.to_string()].into_iter().chain(texts).collect())
+    }
+
+    /// Whether mkfs has begun on the device and not finished, as far as is recorded.
+    fn is_begun(&self, work: &Work<'_>) -> Result<bool> {
+        let begun = work.store.read::<Vec<String>>(BEGUN)?;
+        Ok(begun.is_some_and(|begun| self.identity(&work.host.root).is_ok_and(|identity| identity == begun)))
     }
 
     fn refused(&self, device: &Path, found: &str) -> Error {
@@ -150,13 +179,14 @@ impl Filesystem {
     /// The program that makes it, with its arguments.
     fn program(&self, device: &Path) -> Vec<String> {
         let FilesystemFields { kind, label, uuid, options, .. } = &self.fields;
-        let mut words = vec![format!("mkfs.{kind}")];
-        let (label_option, uuid_option) = match kind {
-            FsType::Vfat => ("-n", ""),
-            FsType::Xfs => ("-L", "-m"),
-            FsType::Ext4 => ("-L", "-U"),
+        let mut words = vec![format!("mkfs.{}", kind)];
+        // -f: it asks about an XFS that it has not finished
+        let (plain, label_option, uuid_option) = match kind {
+            FsType::Vfat => (&[][..], "-n", ""),
+            FsType::Xfs => (&["-q", "-f"][..], "-L", "-m"),
+            FsType::Ext4 => (&["-q"][..], "-L", "-U"),
         };
-        words.extend((*kind != FsType::Vfat).then(|| "-q".to_owned()));
+        words.extend(plain.iter().map(|word| (*word).to_owned()));
         words.extend(label.iter().flat_map(|label| [label_option.to_owned(), label.clone()]));
         let uuid = uuid.as_ref().map(|uuid| if *kind == FsType::Xfs { format!("uuid={uuid}") } else { uuid.clone() });
         words.extend(uuid.into_iter().flat_map(|uuid| [uuid_option.to_owned(), uuid]));
@@ -164,6 +194,29 @@ impl Filesystem {
         words.push(device.to_string_lossy().into_owned());
         words.extend(options.iter().cloned());
         words
+    }
+
+    /// Makes the file system.
+    fn make(&self, work: &Work<'_>) -> Result<()> {
+        let root = &work.host.root;
+        let Some(device) = root.device(&self.fields.device)? else { return Err(self.missing()) };
+        let (name, program) = (self.fields.kind, self.program(&device));
+        let failed = format!("can't make {name} on {}", self.fields.device);
+        work.store.write(BEGUN, &self.identity(root)?)?;
+        let Some(output) = run_if_there(&Command::new(&program, MAKE))? else {
+            work.store.root().remove(&Path::new("/").join(BEGUN))?;
+            let package = self.fields.kind.package();
+            return Err(Error::new(code::COMMAND, failed)
+                .because(format!("there is no program mkfs.{name}"))
+                .help(format!("add a [[package]] with the name {package}")));
+        };
+        let output = output.or_failure(failed)?;
+        match self.is_made(work)? {
+            Some(true) => Ok(()),
+            _ => {
+                Err(output.failure(format!("mkfs.{name} succeeded, but blkid finds no {name} on {}", device.display())))
+            }
+        }
     }
 }
 
@@ -192,7 +245,8 @@ impl Resource for Filesystem {
         }
         let label = self.fields.label.as_ref().map(|label| format!(" with the label {label}"));
         let make = format!("make {}{}", self.fields.kind, label.unwrap_or_default());
-        match self.is_made(&work.host.root)? {
+        match self.is_made(work)? {
+            Some(true) if self.is_begun(work)? => Ok(Some(Change::new("record that the file system is complete"))),
             Some(true) => Ok(None),
             Some(false) => Ok(Some(Change::addition(make))),
             None if work.has_one_of(&["command", "module", "package", "unit"]) => {
@@ -203,32 +257,16 @@ impl Resource for Filesystem {
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
-        let root = &work.host.root;
-        if self.is_made(root)?.ok_or_else(|| self.missing())? {
-            return Ok(());
+        if !self.is_made(work)?.ok_or_else(|| self.missing())? {
+            self.make(work)?;
         }
-        let Some(device) = root.device(&self.fields.device)? else { return Err(self.missing()) };
-        let (name, program) = (self.fields.kind, self.program(&device));
-        let failed = format!("can't make {name} on {}", self.fields.device);
-        let Some(output) = run_if_there(&Command::new(&program, MAKE))? else {
-            let package = self.fields.kind.package();
-            return Err(Error::new(code::COMMAND, failed)
-                .because(format!("there is no program mkfs.{name}"))
-                .help(format!("add a [[package]] with the name {package}")));
-        };
-        let output = output.or_failure(failed)?;
-        match self.is_made(root)? {
-            Some(true) => Ok(()),
-            _ => {
-                Err(output.failure(format!("mkfs.{name} succeeded, but blkid finds no {name} on {}", device.display())))
-            }
-        }
+        work.store.root().remove(&Path::new("/").join(BEGUN))
     }
 }
 
 impl Restorable for Filesystem {
     fn prior_state(&self, _: &Claim, work: &Work<'_>) -> Result<PriorState> {
-        Ok(match work.host.is_live() && self.is_made(&work.host.root)? != Some(true) {
+        Ok(match work.host.is_live() && self.is_made(work)? != Some(true) {
             true => PriorState::Kept { why: "kpull removes no file system".to_owned() },
             false => PriorState::Same,
         })
@@ -256,9 +294,20 @@ mod tests {
         );
         assert_eq!(
             words(&format!("type = 'xfs'\nlabel = 'data'\nuuid = '{uuid}'")),
-            format!("mkfs.xfs -q -L data -m uuid={uuid} /dev/sdb")
+            format!("mkfs.xfs -q -f -L data -m uuid={uuid} /dev/sdb")
         );
         assert_eq!(words("type = 'vfat'\nlabel = 'EFI'"), "mkfs.vfat -n EFI /dev/sdb");
+    }
+
+    #[test]
+    fn an_xfs_that_mkfs_has_not_finished_is_none() {
+        let mut beginning = vec![0; 512];
+        beginning[..4].copy_from_slice(b"XFSB");
+        assert!(!is_unfinished(&beginning) && !is_unfinished(b"XFSB"));
+        beginning[XFS_IN_PROGRESS] = 1;
+        assert!(is_unfinished(&beginning));
+        beginning[0] = b'x';
+        assert!(!is_unfinished(&beginning));
     }
 
     #[test]

@@ -55,11 +55,17 @@ fn an_empty_device_gets_its_file_system_which_is_mounted_and_stays() {
     assert!(plan.code() == 2 && plan.to_string().contains("make ext4 with the label data"), "{plan}");
     assert_eq!(host.run(&format!("blkid -p {name}")).code(), 2, "a plan changes nothing");
 
-    // a run that dies while the program works is finished by the next
-    host.write("/usr/local/sbin/mkfs.ext4", "#!/bin/sh\n# stand-in\nkill -9 $PPID\n");
-    host.run("chmod +x /usr/local/sbin/mkfs.ext4").ok();
-    assert_ne!(host.run("kpull apply").code(), 0);
-    host.run("rm /usr/local/sbin/mkfs.ext4").ok();
+    // a run that dies while the program works is finished by the next, whatever was written until then
+    for what in
+        ["", "dd if=/dev/urandom of=$last bs=64k seek=1 count=1 status=none conv=fsync", "/usr/sbin/mkfs.ext4 \"$@\""]
+    {
+        let program = format!("#!/bin/sh\n# stand-in\nfor last; do :; done\n{what}\nkill -9 $PPID\n");
+        host.write("/usr/local/sbin/mkfs.ext4", program);
+        host.run("chmod +x /usr/local/sbin/mkfs.ext4").ok();
+        host.run("kpull apply").fails(137);
+        host.run("rm /usr/local/sbin/mkfs.ext4").ok();
+        assert_eq!(host.run("kpull plan").code(), 2);
+    }
     world.converges();
     let shown = || host.run(&format!("blkid -p -o value -s LABEL -s TYPE {name} | sort | tr '\\n' ' '")).ok();
     assert_eq!(shown().trim_end(), "data ext4");
@@ -75,6 +81,13 @@ fn an_empty_device_gets_its_file_system_which_is_mounted_and_stays() {
     assert_eq!(host.run("cat /srv/data/file").ok(), "kept");
     world.release("");
     world.converges();
+    assert_eq!(device.content(&world), content, "nothing was written to it");
+
+    // what somebody does to it later is not taken for work that was left unfinished
+    host.run(&format!("wipefs --all --quiet {name}")).ok();
+    let content = device.content(&world);
+    world.release(&role);
+    assert!(host.run("kpull apply").fails(3).contains("bytes in its first MiB that are not zero"));
     assert_eq!(device.content(&world), content, "nothing was written to it");
 }
 

@@ -1,4 +1,4 @@
-//! Block devices: which one a path leads to, whether the kernel uses it, and whether it begins with zeros.
+//! Block devices: which one a path leads to, whether the kernel uses it, and what it begins with.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -45,13 +45,13 @@ impl Root {
         }
     }
 
-    /// Whether the first MiB of the device is zero.
-    pub fn begins_with_zeros(&self, device: &Path) -> Result<bool> {
-        let Some((parent, name)) = self.parent(device)? else { return Ok(false) };
+    /// The first MiB of the device.
+    pub fn beginning(&self, device: &Path) -> Result<Vec<u8>> {
+        let Some((parent, name)) = self.parent(device)? else { return Ok(Vec::new()) };
         let file = File::from(self.open_at((&parent, &name), OFlag::O_RDONLY, "open", device)?);
         let mut content = Vec::new();
         file.take(BEGINNING).read_to_end(&mut content).map_err(|error| self.failed_io("read", device, error))?;
-        Ok(content.iter().all(|byte| *byte == 0))
+        Ok(content)
     }
 }
 
@@ -76,18 +76,13 @@ mod tests {
     }
 
     #[test]
-    fn a_beginning_has_one_byte_that_is_not_zero_or_none() {
+    fn the_beginning_is_a_mib_or_what_there_is() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::open(dir.path()).unwrap();
-        let write = |name: &str, content: &[u8]| std::fs::write(dir.path().join(name), content).unwrap();
-        let mut content = vec![0; 2 << 20];
-        write("zeros", &content);
-        content[1 << 20] = 1;
-        write("later", &content);
-        content[(1 << 20) - 1] = 1;
-        write("last", &content);
-        let zeros = |name: &str| root.begins_with_zeros(Path::new(name)).unwrap();
-        assert!(zeros("/zeros") && zeros("/later") && !zeros("/last"));
-        assert!(!root.is_in_use(Path::new("/zeros")).unwrap());
+        for (name, size, read) in [("short", 3, 3), ("whole", 1 << 20, 1 << 20), ("long", 2 << 20, 1 << 20)] {
+            std::fs::write(dir.path().join(name), vec![7; size]).unwrap();
+            assert_eq!(root.beginning(&Path::new("/").join(name)).unwrap(), vec![7; read], "{name}");
+        }
+        assert!(!root.is_in_use(Path::new("/short")).unwrap());
     }
 }
