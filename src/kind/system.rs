@@ -99,6 +99,15 @@ impl System {
         Ok(Some(host.root.text(Path::new(KERNEL_NAME))?.trim().to_owned()))
     }
 
+    /// The zone in `/etc/timezone`, if there is such a file and it must have the zone of the role.
+    fn named(&self, host: &Host) -> Result<Option<String>> {
+        let meta = host.root.meta(Path::new(ZONE_NAME))?.filter(|meta| meta.what == FileType::File);
+        if self.setting != Setting::Timezone || self.value.is_none() || meta.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(host.root.text(Path::new(ZONE_NAME))?.trim().to_owned()))
+    }
+
     /// Writes the setting's file.
     fn write(&self, host: &Host) -> Result<()> {
         let (root, path) = (&host.root, Path::new(self.path(host)?));
@@ -149,7 +158,9 @@ impl Resource for System {
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         let file = WatchedInput::Path(self.path(work.host)?.into());
         let is_running = self.setting == Setting::Hostname && work.host.is_live();
-        Ok(Some([file].into_iter().chain(is_running.then(|| WatchedInput::Text(KERNEL_NAME.into()))).collect()))
+        let running = is_running.then(|| WatchedInput::Text(KERNEL_NAME.into()));
+        let named = (self.setting == Setting::Timezone).then(|| WatchedInput::Path(ZONE_NAME.into()));
+        Ok(Some([file].into_iter().chain(running).chain(named).collect()))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -158,6 +169,10 @@ impl Resource for System {
         let mut parts = Vec::new();
         if old != self.value {
             parts.push(format!("{} → {}", shown(&old), shown(&self.value)));
+        }
+        let named = self.named(work.host)?;
+        if old == self.value && named.is_some() && named != self.value {
+            parts.push(format!("{ZONE_NAME}: {} → {}", shown(&named), shown(&self.value)));
         }
         let running = self.running(work.host)?;
         if running.is_some() && self.value.is_some() && running != self.value {
@@ -177,7 +192,8 @@ impl Resource for System {
         if let Some(value) = self.value.as_deref().filter(|_| host.is_live()) {
             host.change_setting(self.setting, value)?;
         }
-        if self.setting.read(&host.root)? != self.value {
+        let named = self.named(host)?;
+        if self.setting.read(&host.root)? != self.value || named.is_some() && named != self.value {
             self.write(host)?;
         }
         if let Some(name) = self.value.as_deref()
@@ -229,6 +245,11 @@ mod tests {
         let link = std::fs::read_link(tree.path("/etc/localtime")).unwrap();
         assert_eq!(link.to_str(), Some("../usr/share/zoneinfo/Europe/Berlin"));
         assert_eq!(tree.summary(&*one("system", "timezone = 'Etc/UTC'")).as_deref(), Some("Europe/Berlin → Etc/UTC"));
+        // a run that was killed between the two, or somebody's edit
+        tree.put("/etc/timezone", "Etc/UTC\n");
+        let change = tree.converge(&*one("system", "timezone = 'Europe/Berlin'"));
+        assert_eq!(change.summary, "/etc/timezone: Etc/UTC → Europe/Berlin");
+        assert_eq!(tree.get("/etc/timezone"), "Europe/Berlin\n");
     }
 
     #[test]
