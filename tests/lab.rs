@@ -14,6 +14,7 @@ mod firewall;
 mod hardening;
 mod health;
 mod kernel;
+mod kinds;
 mod labels;
 mod launch;
 mod observe;

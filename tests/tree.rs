@@ -22,6 +22,7 @@ mod help;
 mod hooks;
 mod isolated;
 mod keys;
+mod kinds;
 mod lines;
 mod metrics;
 mod mirrors;

@@ -39,7 +39,7 @@ mv /tmp/Release .
 "#;
 
 /// A package of the host's repository, whose new index apt has not read yet.
-fn offer(host: Host<'_>, name: &str, version: &str, arch: &str, depends: &str) {
+pub fn offer(host: Host<'_>, name: &str, version: &str, arch: &str, depends: &str) {
     host.write("/srv/deb", DEB);
     host.run(&format!("bash /srv/deb {name} {version} {arch} '{depends}'")).ok();
 }

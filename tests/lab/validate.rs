@@ -214,6 +214,21 @@ fn files_that_are_valid_only_together_are_checked_together_before_any_is_written
     host.run("echo drift > /etc/nginx/conf.d/zones.conf").ok();
     world.converges();
     host.run("nginx -t").ok();
+    // a run that dies while the program runs has written nothing
+    let before = files();
+    let last = [("sites-enabled/b", site("two", "fourth")), ("conf.d/zones.conf", zone("two"))];
+    let slow = "[\"sh\", \"-c\", \"touch /run/checks; test -e /run/go || sleep 50\"]";
+    world.release(
+        &sites(&last.each_ref().map(|(name, text)| (*name, text.as_str()))).replace("[\"nginx\", \"-t\"]", slow),
+    );
+    host.run(
+        "kpull apply & run=$!; until [ -e /run/checks ]; do sleep 0.1; done; kill -9 $run; wait $run; touch /run/go",
+    )
+    .ok();
+    assert_eq!(files(), before);
+    world.converges();
+    host.run("systemctl reload nginx").ok();
+    assert_eq!(serves(), "fourth");
     world.release("");
     world.converges();
     assert_eq!(

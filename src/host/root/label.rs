@@ -22,8 +22,8 @@ const AT_ONCE: usize = 500;
 /// Timeout of a query.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The policy's contexts for new paths, and its types of ports. The first query for contexts is for all paths of the catalog, so that it takes one process for each type
-/// and not one for each file.
+/// The policy's contexts for new paths, and its types of ports. The first query for contexts is for all paths of the catalog, so that it
+/// takes one process for each type and not one for each file.
 #[derive(Debug, Default)]
 pub struct Labels {
     is_on: OnceCell<bool>,
@@ -130,4 +130,25 @@ fn contexts(paths: &[PathBuf], what: FileType) -> Result<Vec<Option<String>>> {
             .help("run `matchpathcon /etc` to see the problem; then run `restorecon -R` on the files that were written meanwhile: they have the contexts of their directories"));
     }
     Ok(contexts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_types_of_ports_are_listed_once_until_something_may_have_changed_the_policy() {
+        let (labels, count) = (Labels::default(), Cell::new(0));
+        let list = || {
+            count.set(count.get() + 1);
+            match count.get() {
+                1 => Err(error!(COMMAND, "no semanage")),
+                number => Ok(number.to_string()),
+            }
+        };
+        let listed = || labels.ports(list).map(|ports| ports.to_string()).ok();
+        assert_eq!([listed(), listed(), listed()], [None, Some("2".to_owned()), Some("2".to_owned())]);
+        labels.forget();
+        assert_eq!([listed(), listed()].map(Option::unwrap), ["3", "3"]);
+    }
 }
