@@ -18,7 +18,7 @@ const DESCRIBED: &[Described] = &[
     ("usage/roles.md", "Custom facts", 1, "role", "facts.NAME"),
     ("usage/rollout.md", "Rollouts", 0, "site", "rollout"),
     ("usage/rollout.md", "FleetLock", 0, "site", "rollout.fleetlock"),
-    ("usage/pki.md", "From nothing", 0, "site", "pki.NAME"),
+    ("usage/pki.md", "Create authorities and certificates", 0, "site", "pki.NAME"),
     ("usage/artifacts.md", "artifacts.toml", 0, "artifacts", "NAME"),
     ("usage/artifacts.md", "artifacts.toml", 1, "artifacts", "NAME.amd64"),
     ("usage/editing.md", "Examples of roles", 0, "test", ""),
@@ -95,7 +95,7 @@ fn fields<'a>(schema: &'a Value, before: &str, into: &mut BTreeMap<String, Field
 fn words(schema: &Value) -> BTreeSet<&'static str> {
     let of = |choice: &Value| match choice["type"].as_str() {
         Some("string") => {
-            &["text", "path", "mode", "account", "span", "time", "expression", "IP address", "address"][..]
+            &["text", "path", "mode", "account", "duration", "time", "expression", "IP address", "address"][..]
         }
         Some("integer" | "number") => &["number", "seconds"],
         Some("boolean") => &["true/false"],
@@ -171,7 +171,13 @@ fn every_kind_and_no_other_has_its_part_of_the_page() {
     let parts: BTreeSet<&str> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
     let kinds: BTreeSet<&str> = kpull::kind::KINDS.iter().map(|kind| kind.name).collect();
     let others: Vec<&&str> = parts.symmetric_difference(&kinds).collect();
-    assert_eq!(others, [&"Paths that refuse", &"Two names of one path", &"What a file keeps", &"Who owns what"]);
+    let rules = [
+        &"Attributes of a replaced file",
+        &"Owners and groups",
+        &"Paths that kpull cannot write",
+        &"Two names of one path",
+    ];
+    assert_eq!(others, rules);
 }
 
 #[test]
