@@ -677,7 +677,7 @@ mod tests {
     fn the_nearest_name_is_found_and_a_far_one_is_not() {
         assert_eq!(nearest("enabel", ["enable", "state"]), Some("enable"));
         assert_eq!(nearest("zzz", ["enable", "state"]), None);
-        assert_eq!(nearest("enable", ["enable"]), None, "nobody meant what is there already");
+        assert_eq!(nearest("enable", ["enable"]), None, "nobody meant what already exists");
     }
 
     #[test]

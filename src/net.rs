@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(body(&Options { ca: Some(ours.file()), ..once() }, &url), b"hello");
         for options in [Options { ca: Some(other.file()), ..once() }, once()] {
             let error = problem(&options, &url);
-            assert!(error.to_string().contains(": TLS failed: the server's certificate is not good: "), "{error}");
+            assert!(error.to_string().contains(": TLS failed: the server's certificate is not valid: "), "{error}");
             assert!(error.advice().unwrap().contains("ca = \"FILE\""));
         }
         assert_eq!(server.seen().len(), 1);
@@ -172,15 +172,15 @@ mod tests {
         for (options, expected) in [
             (Options { bearer: Some(none.clone()), ..once() }, "`bearer`: /nonexistent/file can't be read"),
             (Options { ca: Some(none), ..once() }, "`ca`: /nonexistent/file can't be read"),
-            (Options { basic: Some(path.clone()), ..once() }, "has no `:` in it"),
-            (Options { ca: Some(path.clone()), ..once() }, "has no certificate in it"),
+            (Options { basic: Some(path.clone()), ..once() }, "contains no `:`"),
+            (Options { ca: Some(path.clone()), ..once() }, "contains no certificate"),
             (
                 Options { client_cert: Some(path.clone()), client_key: Some(path.clone()), ..once() },
-                "has no certificate in it",
+                "contains no certificate",
             ),
             (
                 Options { client_cert: Some(authority.issue("a").0), client_key: Some(path), ..once() },
-                "has no private key in it",
+                "contains no private key",
             ),
         ] {
             let error = Client::new(&options).err().unwrap();
@@ -377,7 +377,10 @@ mod tests {
         let server =
             Server::plain(|_| Answer { announced: false, ..Answer::new(200, "half") }.with("Content-Length", "1000"));
         let error = read_all(get(&once(), &server.url("a")).unwrap(), 1000).unwrap_err();
-        assert!(error.to_string().starts_with(&format!("GET {}: the answer broke off", server.url("a"))), "{error}");
+        assert!(
+            error.to_string().starts_with(&format!("GET {}: the answer was interrupted", server.url("a"))),
+            "{error}"
+        );
     }
 
     #[test]

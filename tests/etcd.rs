@@ -303,7 +303,7 @@ fn a_member_that_lost_its_disk_is_removed_and_joins_again() {
     let before = cluster.settled("a", &["a", "b", "c"]);
     cluster.stop("c");
     fs::remove_dir_all(cluster.file("c")).unwrap();
-    assert_eq!(cluster.member("c", "").look().as_deref(), Some("join the cluster that runs (lost its data)"));
+    assert_eq!(cluster.member("c", "").look().as_deref(), Some("join the running cluster (lost its data)"));
     cluster.join("c", "");
     assert_eq!(cluster.state("c"), "existing");
     let after = cluster.settled("c", &["a", "b", "c"]);
@@ -319,7 +319,7 @@ fn a_member_without_data_replaces_no_running_member() {
     fs::rename(cluster.file("c"), cluster.file("elsewhere")).unwrap();
     let error = cluster.member("c", "within = '0s'").apply().unwrap_err();
     let client = cluster.client_url("c");
-    assert_eq!(error.to_string(), format!("c has no data here, and yet it runs and answers at {client}"));
+    assert_eq!(error.to_string(), format!("c has no data on this host, but it is running and answers at {client}"));
     fs::rename(cluster.file("elsewhere"), cluster.file("c")).unwrap();
     assert_eq!(cluster.settled("a", &["a", "b", "c"]).len(), 3);
 }
@@ -444,7 +444,7 @@ fn a_cluster_grows_from_one_to_three() {
 fn a_member_that_is_no_founder_waits_for_a_cluster_and_writes_nothing() {
     let cluster = Cluster::new(&["a", "b"]);
     let member = cluster.member("b", "founders = ['a']\nwithin = '0s'");
-    assert_eq!(member.look().as_deref(), Some("join the cluster, when that can take it"));
+    assert_eq!(member.look().as_deref(), Some("join the cluster when it accepts the member"));
     let error = member.apply().unwrap_err();
     assert!(error.to_string().starts_with("b waits for a running cluster to join: "), "{error}");
     assert_eq!(error.exit_code(), Exit::Unhealthy);
@@ -533,7 +533,7 @@ fn a_host_waits_for_a_key_that_another_host_sets_and_never_sets_it() {
     let (hasty, patient) = (Catalog::of(&role("'h2', 'h3'", "0s")), Catalog::of(&role("'h2', 'h3'", "120s")));
     assert_eq!(hasty.look(), None);
     let wait = |catalog: &Catalog| catalog.first().gate().unwrap().wait(&catalog.work());
-    assert_eq!(wait(&hasty).unwrap_err(), "etcd does not have it yet; it is for h2, h3 to set");
+    assert_eq!(wait(&hasty).unwrap_err(), "etcd does not have it yet; h2, h3 must set it");
     assert_eq!(cluster.client("a").get(Api::V2, "/k").unwrap(), None);
     // the up-to-date check does not request it either
     assert_eq!(hasty.first().watched_inputs(&hasty.work()).unwrap(), Some(Vec::new()));
@@ -757,7 +757,7 @@ fn one_host_at_a_time_has_a_slot_at_a_lock_server_and_keeps_it_if_a_probe_fails(
     let held = h1.before(&item, &restart()).unwrap().unwrap();
     assert_eq!(locks.holders("default"), ["h1"]);
     let error = h2.before(&item, &restart()).unwrap_err();
-    let full = "the lock server says: all 1 semaphore slots currently locked (failed_lock)";
+    let full = "the lock server refuses: all 1 semaphore slots currently locked (failed_lock)";
     assert_eq!(error.to_string(), format!("the slot s is not available: {full}"));
     h1.after(&item, held).unwrap();
     assert_eq!(locks.holders("default"), [""; 0]);
@@ -772,7 +772,7 @@ fn one_host_at_a_time_has_a_slot_at_a_lock_server_and_keeps_it_if_a_probe_fails(
     drop(server);
     let error = h1.before(&item, &restart()).unwrap_err();
     assert!(
-        error.to_string().starts_with("the slot s is not available: the lock server can't be asked: http"),
+        error.to_string().starts_with("the slot s is not available: the lock server can't be reached: http"),
         "{error}"
     );
 }
@@ -787,8 +787,8 @@ fn a_missing_slot_or_probe_is_an_error_with_the_nearest_name() {
     let message: Vec<(String, Option<String>)> =
         error.each().map(|error| (error.to_string(), error.advice().map(str::to_owned))).collect();
     let expected = [
-        ("`unit:a.service` waits for the slot `ss`, and this host has no such slot", "did you mean `s`?"),
-        ("`slot:s` is kept until `probe:pp` passes, and this host has no such probe", "did you mean `probe:p`?"),
+        ("`unit:a.service` waits for the slot `ss`, but this host has no such slot", "did you mean `s`?"),
+        ("`slot:s` is kept until `probe:pp` passes, but this host has no such probe", "did you mean `probe:p`?"),
     ];
     assert_eq!(message, expected.map(|(what, help)| (what.to_owned(), Some(help.to_owned()))));
 }

@@ -124,17 +124,17 @@ impl Adoption<'_> {
         let shown = path.display().to_string();
         if self.count > MOST {
             return Err(error!(ADOPT, "the directories have more than {MOST} files")
-                .help("name the files that matter; files that programs generate don't belong in a role"));
+                .help("name only the files that you edit; files that programs generate don't belong in a role"));
         }
         let Some(meta) = self.root.meta(path)? else {
-            return Err(error!(ADOPT, "there is nothing at {shown}").help("omit it, or correct the path"));
+            return Err(error!(ADOPT, "{shown} does not exist").help("omit it, or correct the path"));
         };
         let at = ("path", quoted(&shown));
         match meta.what {
             FileType::Link => {
                 let target = self.root.link(path)?.unwrap_or_default();
                 let target = target.to_str().ok_or_else(|| {
-                    error!(ADOPT, "{shown} leads to {}, which is not UTF-8", target.display())
+                    error!(ADOPT, "{shown} points to {}, which is not UTF-8", target.display())
                         .help("omit the link, or create it again")
                 })?;
                 self.table("symlink", &[at, ("target", quoted(target))])?;
@@ -155,7 +155,7 @@ impl Adoption<'_> {
             }
             FileType::Special => {
                 return Err(
-                    error!(ADOPT, "{shown} is a device, a socket or a pipe").help("roles can't create those: omit it")
+                    error!(ADOPT, "{shown} is a device, a socket or a pipe").help("a role can't create it: omit it")
                 );
             }
         }
@@ -188,8 +188,8 @@ impl Adoption<'_> {
         let name = shown.to_string().trim_start_matches('/').to_owned();
         if is_version_controls(&name) {
             return Err(error!(ADOPT, "{shown} is part of a repository")
-                .because("git would use its settings and hooks as those of the site")
-                .help("name the files beside it"));
+                .because("git would use its settings and hooks for the site")
+                .help("name other files"));
         }
         if name.contains(|c: char| c.is_control() || c == '\\') {
             return Err(error!(ADOPT, "a site can't have a file with the name {}", one_line(&name))
@@ -200,12 +200,12 @@ impl Adoption<'_> {
             return Err(error!(ADOPT, "{shown} can't be read").help("check its type with `ls -l`"));
         };
         if meta.size > LARGEST {
-            return Err(error!(ADOPT, "{shown} has {} bytes, which is too much for a site", meta.size)
+            return Err(error!(ADOPT, "{shown} has {} bytes, which is too large for a site", meta.size)
                 .help("pin programs and archives in artifacts.toml: `kpull pin`"));
         }
         if meta.mode & 0o004 == 0 && !self.private {
             return Err(error!(ADOPT, "not everyone on the host can read {shown}, but many can read a site")
-                .help("store secrets in it with `kpull secret`; if it has none, add --private"));
+                .help("store secrets in it with `kpull secret`; if it contains no secrets, add --private"));
         }
         let content = read::whole(&file, meta.size, LARGEST).context(code::ADOPT, || format!("can't read {shown}"))?;
         self.files.extend([(format!("roles/{}/files/{name}", self.name), content.into())]);
@@ -330,7 +330,7 @@ impl Adoption<'_> {
 /// Refuses a text that a role would render as a template.
 fn no_template(text: &str, what: &str) -> Result<()> {
     match is_template(text) {
-        true => Err(error!(ADOPT, "{what} looks like a template").help("write this one by hand")),
+        true => Err(error!(ADOPT, "{what} looks like a template").help("write this resource by hand")),
         false => Ok(()),
     }
 }

@@ -58,7 +58,7 @@ impl Cluster<'_> {
         let error = |message: String, help: &str| Err(Error::new(code::EDIT, message).help(help));
         if count.is_multiple_of(2) {
             return error(
-                format!("{count} masters are no better than {}", count.saturating_sub(1)),
+                format!("{count} masters tolerate no more failures than {}", count.saturating_sub(1)),
                 "name one, three or five of them: etcd needs more than half of its members",
             );
         }
@@ -74,7 +74,7 @@ impl Cluster<'_> {
             if let Some((other, _)) = earlier.clone().find(|(other, at)| other == name || at == address) {
                 return error(
                     format!("{name}={address} has the name or the address of the host {other}"),
-                    "give each host a name and an address of its own",
+                    "use a different name and address for each host",
                 );
             }
             if self.vip.is_some_and(|(vip, _)| vip == *address) {

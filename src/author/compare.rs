@@ -102,7 +102,7 @@ pub fn compare(old: &SiteState, new: &SiteState) -> Result<Comparison> {
     names.dedup();
     for name in names {
         let text = match (old.host(name), new.host(name)) {
-            (_, None) => "The host was removed from the site: it gets no more releases.\n".to_owned(),
+            (_, None) => "The host was removed from the site, and receives no more releases.\n".to_owned(),
             (None, Some(after)) => format!("A new host.\n\n{}", changes(&Parts::new(), &after?)),
             (Some(Err(before)), Some(after)) => {
                 format!(

@@ -19,10 +19,10 @@ use crate::site::Site;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ExampleFile {
-    /// What it shows, in a sentence.
-    #[allow(dead_code, reason = "it is for people")]
+    /// What the example shows, in a sentence.
+    #[allow(dead_code, reason = "it is for readers")]
     summary: String,
-    /// The host that is looked at; the first by name when left out.
+    /// The host to inspect. Default: the first by name.
     host: Option<String>,
     /// As `[vars]` in `site.toml`: variables of the site, and tables of variables of roles.
     #[serde(default)]
@@ -30,20 +30,20 @@ pub(crate) struct ExampleFile {
     /// As `[groups]` in `site.toml`.
     #[serde(default)]
     groups: Map<String, Value>,
-    /// As `[pki]` in `site.toml`; what `kpull pki init` would make is taken for made.
+    /// As `[pki]` in `site.toml`. Everything that `kpull pki init` creates is assumed to exist.
     #[serde(default)]
     pki: Map<String, Value>,
-    /// Hosts by name, each as its file in `host_vars/`; one with the role, `h1` at 192.0.2.1, when left out.
+    /// Hosts by name, each as in its file in `host_vars/`. Default: one host with the role, `h1` at 192.0.2.1.
     #[serde(default)]
     hosts: BTreeMap<String, Value>,
-    /// Facts of the host that is looked at, in place of those that `kpull check` assumes.
+    /// Facts of the inspected host, instead of those that `kpull check` assumes.
     #[serde(default)]
     facts: Map<String, Value>,
-    /// By kind, resources that the host has: those of their fields that matter, as roles write them; `contains` and `lacks`
-    /// are lists of texts that are, and are not, in what it writes.
+    /// Resources that the host must have, by kind, with the fields that matter, as roles write them. `contains` and `lacks` are lists of
+    /// texts that must and must not be in the content.
     #[serde(default)]
     expect: Expected,
-    /// By kind, resources that the host has not.
+    /// Resources that the host must not have, by kind.
     #[serde(default)]
     without: Expected,
 }
@@ -76,7 +76,7 @@ impl Example {
             }
         }
         if file.expect.is_empty() && file.without.is_empty() {
-            return Err(error!(EDIT, "{path} expects nothing")
+            return Err(error!(EDIT, "{path} has no expectations")
                 .help("add [[expect.KIND]] with some fields of a resource, or [[without.KIND]]"));
         }
         Ok(Self { role: role.to_owned(), doc, file })
@@ -92,9 +92,9 @@ impl Example {
         for (kind, index, wanted) in each(&self.file.without) {
             if let Some(found) = of(&shown, kind).find(|one| differences(one, wanted).is_empty()) {
                 let at = ["without".to_owned(), kind.to_owned(), index.to_string()];
-                let error = error!(EDIT, "there is such a {kind}: {}", found.ids.join(", "));
+                let error = error!(EDIT, "a {kind} matches that must not exist: {}", found.ids.join(", "));
                 let help = format!("it is from {}", found.place);
-                errors.push(error.at(self.doc.place(&at), "not to be there").help(help));
+                errors.push(error.at(self.doc.place(&at), "must not exist").help(help));
             }
         }
         Error::check(errors)?;
@@ -158,7 +158,7 @@ impl Example {
         let first = differ.first()?;
         let lines: Vec<String> = differ.iter().map(ToString::to_string).collect();
         Some(
-            error!(EDIT, "no {kind} is as it is expected")
+            error!(EDIT, "no {kind} has the expected fields")
                 .because(format!("the nearest is {} ({})", nearest.ids.join(", "), nearest.place))
                 .at(at(Some(first.field)), "not so")
                 .help(lines.join("\n")),

@@ -21,8 +21,9 @@ pub fn format(file: &str, text: &str) -> Result<String> {
     let formatted = format!("{}\n", doc.to_string().trim());
     let after = Doc::parse(file, formatted.as_bytes())?;
     if before.value() != after.value() {
-        return Err(error!(EDIT, "{file} would say something else once it is formatted")
-            .help("leave it as it is, and report this bug in kpull"));
+        return Err(
+            error!(EDIT, "formatting {file} would change its meaning").help("this is a bug in kpull: please report it")
+        );
     }
     Ok(formatted)
 }

@@ -8,12 +8,12 @@ use crate::host::root::Root;
 /// Arguments of `adopt`.
 #[derive(Args, Debug)]
 pub struct Adopt {
-    /// The name of the role [default: list what was created or changed in /etc of this host]
+    /// The name of the role [default: list files in /etc that were created or changed on this host]
     role: Option<String>,
-    /// What to adopt: /PATH (a directory with its contents), NAME.service, firewall:ZONE, sysctl:NAME, package:NAME
+    /// The objects to adopt: /PATH (a directory with its contents), NAME.service, firewall:ZONE, sysctl:NAME, package:NAME
     #[arg(requires = "role")]
     things: Vec<AdoptTarget>,
-    /// Include files that not everyone on the host can read
+    /// Include files that some users of the host cannot read
     #[arg(long)]
     private: bool,
     /// The directory of the site to write the role to
@@ -42,11 +42,13 @@ impl Run for Adopt {
         }
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         if name.is_empty() || !name.chars().all(is_plain) {
-            return Err(error!(ADOPT, "a role can't be called `{name}`").help("use letters, digits, `-` and `_`"));
+            return Err(
+                error!(ADOPT, "`{name}` is not a valid name for a role").help("use letters, digits, `-` and `_`")
+            );
         }
         let dir = self.site.join("roles").join(name);
         if dir.exists() {
-            return Err(error!(ADOPT, "there is a role {name} in {} already", self.site.display())
+            return Err(error!(ADOPT, "{} already has a role {name}", self.site.display())
                 .help("choose another name; you can merge two roles by hand"));
         }
         let files = role(&root, name, &self.things, self.private)?;
@@ -67,6 +69,6 @@ fn next(name: &str, site: &Path) -> String {
     let site = site.display();
     format!(
         "next: add {name:?} to `roles` of a host in {site}/host_vars, then `kpull check --site {site}`, and on that host\n\
-         `kpull plan --site {site} --host NAME`, which has nothing to change"
+         `kpull plan --site {site} --host NAME`, which shows no changes"
     )
 }

@@ -19,16 +19,16 @@ pub struct Apply {
     /// Show the change of each file
     #[arg(long)]
     diff: bool,
-    /// Try a release again that failed on this host, or follow the newest one again after `rollback`
+    /// Try a release again that failed on this host, or follow the newest release again after `rollback`
     #[arg(long)]
     retry: bool,
-    /// Run a full check, including what is unchanged since the last run
+    /// Run a full check, including resources that are unchanged since the last run
     #[arg(long)]
     full: bool,
     /// Apply a new release now, even before it has reached this host in the rollout
     #[arg(long)]
     now: bool,
-    /// Change only this role, or the resource with this id, and what it needs; repeatable, and `*` matches any text. The host does not
+    /// Change only this role, or the resource with this id, and the resources that it needs; repeatable; `*` matches any text. The host does not
     /// count as converged
     #[arg(long, value_name = "ROLE|ID")]
     only: Vec<String>,

@@ -32,7 +32,7 @@ pub struct Check {
     /// Download all artifacts and compare their digests
     #[arg(long, requires = "artifacts")]
     download: bool,
-    /// Also look for artifacts in this mirror, besides the state directory of this host
+    /// Also look for artifacts in this mirror, in addition to the state directory of this host
     #[arg(long, value_name = "DIR", requires = "artifacts")]
     mirror: Option<PathBuf>,
     #[command(flatten)]
@@ -74,7 +74,7 @@ impl Run for Check {
         errors.extend(lint_hosts(&site));
         for role in site.roles.keys().filter(|role| !site.hosts.values().any(|host| host.roles.contains(role))) {
             if !self.json {
-                print_line(&format!("! the role {role} is used by no host, so its templates were not tried"));
+                print_line(&format!("! the role {role} is used by no host, so its templates were not checked"));
             }
         }
         errors.extend(self.keys(&site));

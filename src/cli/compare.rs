@@ -15,7 +15,7 @@ use crate::host::process::at_terminal;
 pub struct Compare {
     /// The old state: a directory with a site, or a revision in the git repository of the site
     old: String,
-    /// The new state, likewise [default: the site's directory as it is]
+    /// The new state, a directory or a revision [default: the site's directory]
     new: Option<String>,
     /// Show at most this many bytes of each difference
     #[arg(long, value_name = "BYTES", default_value_t = 20_000)]
@@ -58,7 +58,7 @@ impl Compare {
         }
         let what = || format!("can't get the revision `{name}`");
         if name.starts_with('-') {
-            return Err(Error::new(code::EDIT, what()).because("it starts with a dash"));
+            return Err(Error::new(code::EDIT, what()).because("it begins with a dash"));
         }
         let unpacked = tempfile::tempdir().context(code::EDIT, what)?;
         self.unpack(name, unpacked.path()).map_err(|error| {

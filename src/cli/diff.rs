@@ -18,7 +18,7 @@ pub struct Diff {
     verbosity: VerbosityArgs,
     /// The older generation [default: the second to last]
     from: Option<u64>,
-    /// The newer one [default: the last]
+    /// The newer generation [default: the last]
     to: Option<u64>,
     /// Omit the changes of texts
     #[arg(long)]

@@ -18,7 +18,7 @@ use crate::trust::{self, Enrolment, KeySet, LastSeen, Manifest, TrustState};
 pub struct Enroll {
     #[command(flatten)]
     host: HostArgs,
-    /// Where releases come from: a web server's directory, a git repository (….git, ssh://, or with --git), a directory
+    /// The source of releases: a directory on a web server, a git repository (….git, ssh://, or with --git), or a directory
     /// [default: as in kpull.toml]
     #[arg(value_name = "URL", requires = "site")]
     url: Option<String>,
@@ -87,7 +87,7 @@ impl Enroll {
     /// Writes `kpull.toml` and the keys beside it, after checking the source.
     fn write_configuration(&self, url: &str, site: &str, path: &Path) -> Result<Written> {
         if path.exists() && !self.replace {
-            return Err(error!(ENROLL, "{} is there already", path.display())
+            return Err(error!(ENROLL, "{} already exists", path.display())
                 .help("run `kpull enroll` without a URL to use it, or add --replace to write a new one"));
         }
         let config = self.source(url)?;
@@ -100,11 +100,10 @@ impl Enroll {
             None => {
                 let wanted: BTreeSet<&str> = self.fingerprint.iter().map(String::as_str).collect();
                 if wanted.is_empty() {
-                    return Err(error!(ENROLL, "no trusted signer was named").help(
-                        "add --signers FILE or --fingerprint SHA256:…, which you got from somewhere other than the source",
-                    ));
+                    return Err(error!(ENROLL, "no trusted signer was named")
+                        .help("add --signers FILE or --fingerprint SHA256:…, from another place than the source"));
                 }
-                let cache = tempfile::tempdir().context(code::ENROLL, || "can't make a temporary directory")?;
+                let cache = tempfile::tempdir().context(code::ENROLL, || "can't create a temporary directory")?;
                 let tree = source::state(&mut *sandbox::open(&config, &cache.path().join("source"), &[])?)?;
                 match trust::enrol(&*tree, site, &wanted, Timestamp::now())? {
                     Enrolment::Set(bytes) => ("keys", bytes, self.threshold),
@@ -135,7 +134,7 @@ impl Enroll {
                 text.push_str(&format!("{key} = {}\n", quoted(&value.display().to_string())));
             }
         }
-        let what = || format!("can't make {}", base.display());
+        let what = || format!("can't create {}", base.display());
         if let Some(above) = base.parent() {
             std::fs::create_dir_all(above).context(code::ENROLL, what)?;
         }
@@ -199,7 +198,7 @@ impl Enroll {
                     return Err(Error::refused(code::ENROLL, format!(
                         "this host has followed key set {followed}, and the source ends with set {last}"
                     ))
-                    .help("someone may be hiding newer sets to bring back replaced keys; if the site starts over, name the signers again: `kpull enroll URL --site NAME --replace --signers FILE`"));
+                    .help("someone may be hiding newer sets to restore replaced keys; if the site starts with new keys, name the signers again: `kpull enroll URL --site NAME --replace --signers FILE`"));
                 }
                 agent.adopt(&mut trust, chain)?;
                 let announced = trust.policy.announce(&*tree, now)?;

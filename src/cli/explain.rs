@@ -65,7 +65,7 @@ impl Explain {
                 let whole = self.variable.rsplitn(path.len() - at + 1, '.').last().unwrap_or_default();
                 let names = value.as_object().into_iter().flatten().map(|(name, _)| format!("`{name}`"));
                 return Err(self.unset().help(match names.collect::<Vec<_>>().join(", ") {
-                    none if none.is_empty() => format!("{value} has no parts"),
+                    none if none.is_empty() => format!("{value} has no entries"),
                     names => format!("`{whole}` has no `{key}`: it has {names}"),
                 }));
             };
@@ -132,7 +132,7 @@ impl Explain {
         let role = role.and_then(|role| site.roles.get(role));
         match role.and_then(|role| Some((role, nearest(&path[0], role.names())?))) {
             Some((role, near)) => error.help(format!("did you mean `{}.{near}`?", role.name)),
-            None => error.help("a variable is ROLE.NAME, or NAME for one that site.toml declares"),
+            None => error.help("a variable is ROLE.NAME, or NAME if site.toml declares it"),
         }
     }
 }

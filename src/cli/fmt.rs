@@ -8,9 +8,9 @@ use crate::document::{read_if_there, replace, utf8};
 /// Arguments of `fmt`.
 #[derive(Args, Debug)]
 pub struct Fmt {
-    /// Format these TOML files [default: all files of the site that people write]
+    /// Format these TOML files [default: all hand-written files of the site]
     files: Vec<PathBuf>,
-    /// Change nothing; exit with 1 if something would change
+    /// Change nothing; exit with 1 if a file would change
     #[arg(long)]
     check: bool,
     #[command(flatten)]

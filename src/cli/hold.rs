@@ -17,10 +17,10 @@ pub struct Hold {
     /// The id of the resource, as in `plan` and `graph` [default: list held resources]
     #[arg(requires = "reason")]
     resource: Option<String>,
-    /// How long, such as 8h or 3d; at most 30 days
-    #[arg(long = "for", value_name = "TIME", default_value = "8h", value_parser = duration)]
+    /// The duration, such as 8h or 3d; at most 30 days
+    #[arg(long = "for", value_name = "DURATION", default_value = "8h", value_parser = duration)]
     time: SignedDuration,
-    /// The reason, recorded for later readers
+    /// The reason, which kpull records
     #[arg(long)]
     reason: Option<String>,
 }

@@ -26,7 +26,7 @@ pub struct Keys {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show every key set, who may sign what, and whether each set has enough signatures
+    /// Show every key set, the keys that can sign releases and sets, and whether each set has enough signatures
     Show {
         /// Check the first set against these keys, with which hosts were enrolled
         #[arg(long, value_name = "FILE")]
@@ -40,7 +40,7 @@ enum Action {
     New(New),
     /// Add a signature to the newest key set
     Sign {
-        /// Sign with this OpenSSH key: a private key, or the .pub file of one that an agent or a hardware key holds
+        /// Sign with this OpenSSH key: a private key, or the .pub file of a key in an agent or a hardware key
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
     },
@@ -98,7 +98,7 @@ impl Sets {
     fn newest(&self) -> Result<&(KeySet, Vec<u8>, Vec<u8>)> {
         self.0.last().ok_or_else(|| {
             error!(KEYS, "the site has no key set: there is no keys/1.toml")
-                .help("make one with `kpull keys new --signers FILE`")
+                .help("create one with `kpull keys new --signers FILE`")
         })
     }
 }

@@ -100,7 +100,7 @@ static COMMANDS: [(&str, &[Entry]); 4] = [
         "On a host",
         &[
             entry::<apply::Apply>("apply", "Apply the current release to this host"),
-            entry::<plan::Plan>("plan", "Show what `apply` would change, without changing anything"),
+            entry::<plan::Plan>("plan", "Show what `apply` changes, without changing the host"),
             entry::<status::Status>("status", "Show the release of this host and the result of its last run"),
             entry::<verify::Verify>("verify", "Run all probes once and show when certificates expire"),
             entry::<history::History>("history", "List applied releases, their signers and their changes"),
@@ -108,21 +108,21 @@ static COMMANDS: [(&str, &[Entry]); 4] = [
             entry::<rollback::Rollback>("rollback", "Roll back to an earlier release until a newer one arrives"),
             entry::<hold::Hold>("hold", "Exclude a resource from changes for a while"),
             entry::<hold::Unhold>("unhold", "Manage a held resource again"),
-            entry::<hold::Disown>("disown", "Keep what a resource created when its role is removed"),
-            entry::<gc::Gc>("gc", "Delete old generations, and saved contents and artifacts that nothing needs"),
+            entry::<hold::Disown>("disown", "Keep a resource unchanged when its role is removed"),
+            entry::<gc::Gc>("gc", "Delete old generations, and unused saved contents and artifacts"),
             entry::<enroll::Enroll>("enroll", "Set which site and which signers this host trusts"),
             entry::<self_test::SelfTest>("self-test", "Test whether this kpull can read the configuration and release"),
             entry::<facts::FactsOf>("facts", "Print the facts of this machine, to record them in a site"),
-            entry::<adopt::Adopt>("adopt", "Write a role from what exists on this host"),
+            entry::<adopt::Adopt>("adopt", "Write a role from existing files and settings of this host"),
         ],
     ),
     (
         "For a site",
         &[
             entry::<new::New>("new", "Create a site, a cluster, a role or a host"),
-            entry::<check::Check>("check", "Check every host of a site without contacting any"),
+            entry::<check::Check>("check", "Check every host of a site, without contacting the hosts"),
             entry::<test::Test>("test", "Test roles against their examples"),
-            entry::<compare::Compare>("compare", "Show what a change to a site changes on each host, in Markdown"),
+            entry::<compare::Compare>("compare", "Show the effect of a site's change on each host, in Markdown"),
             entry::<explain::Explain>("explain", "Show where the value of a variable comes from"),
             entry::<graph::Graph>("graph", "Show the resources of a host in order, with their dependencies"),
             entry::<fmt::Fmt>("fmt", "Format the TOML files of a site"),
@@ -161,7 +161,7 @@ fn entries() -> impl Iterator<Item = &'static Entry> {
 /// Which host, and how to report.
 #[derive(Args, Debug)]
 struct HostArgs {
-    /// Use this directory as if it were `/`; units, firewall and kernel are left out
+    /// Use this directory as if it were `/`, without units, firewall and kernel
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
     /// Read this configuration [default: etc/kpull/kpull.toml below --root]
@@ -189,10 +189,10 @@ impl HostArgs {
 /// How much a command reports.
 #[derive(Args, Clone, Copy, Debug)]
 struct VerbosityArgs {
-    /// Report only what needs attention
+    /// Report only problems
     #[arg(short, long, conflicts_with = "verbose")]
     quiet: bool,
-    /// Show where each resource is defined, and show texts in full
+    /// Show where each resource is defined, and show complete texts
     #[arg(short, long)]
     verbose: bool,
 }
@@ -210,7 +210,7 @@ impl VerbosityArgs {
 /// Which site: a directory, or the release of this host.
 #[derive(Args, Debug)]
 struct SiteSource {
-    /// The site's directory [default: the current one if it has a site.toml, else the release of this host]
+    /// The site's directory [default: the current one if it has a site.toml, otherwise the release of this host]
     #[arg(long, value_name = "DIR")]
     site: Option<PathBuf>,
 }

@@ -72,7 +72,7 @@ enum What {
         /// A group of the host; repeatable
         #[arg(long = "group", value_name = "NAME")]
         groups: Vec<String>,
-        /// A role besides those of its groups; repeatable
+        /// A role in addition to those of its groups; repeatable
         #[arg(long = "role", value_name = "NAME")]
         roles: Vec<String>,
         /// A variable: `ROLE.NAME=VALUE` or `NAME=VALUE`, with a TOML value or plain text; repeatable
@@ -107,7 +107,7 @@ impl Run for New {
         };
         let made: Vec<(PathBuf, Vec<u8>)> = made.into_iter().map(|(path, content)| (dir.join(path), content)).collect();
         if let Some((path, _)) = made.iter().find(|(path, _)| path.symlink_metadata().is_ok()) {
-            return Err(error!(EDIT, "{} is there already", path.display())
+            return Err(error!(EDIT, "{} already exists", path.display())
                 .help("choose another name, or edit the existing file; nothing was written"));
         }
         replace(&made)?;
@@ -233,7 +233,7 @@ fn cluster(cluster: &Cluster<'_>) -> Result<Made> {
 fn role(dir: &Path, name: &str) -> Result<Made> {
     check_name("role", name)?;
     if crate::site::RESERVED.contains(&name) {
-        return Err(error!(EDIT, "a role can't be called `{name}`").help("templates already use this name"));
+        return Err(error!(EDIT, "`{name}` is not a valid name for a role").help("templates already use this name"));
     }
     let role = format!(
         r#"summary = "What {name} is for, in a sentence"

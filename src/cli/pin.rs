@@ -32,7 +32,7 @@ pub struct Pin {
     /// The publisher's checksums [default: URL.sha256, or SHA256SUMS, SHA256SUMS.txt, sha256sums.txt beside it]
     #[arg(long, value_name = "URL|FILE")]
     sums: Option<String>,
-    /// The format, such as tar.gz, or file for a file to install as it is [default: derived from the address]
+    /// The format, such as tar.gz, or file for a file to install unchanged [default: derived from the address]
     #[arg(long, value_parser = ["tar.gz", "tar.xz", "tar.zst", "tar", "zip", "gz", "xz", "zst", "file"])]
     format: Option<String>,
     /// Replace a pin of the same version that has another digest
@@ -60,10 +60,10 @@ impl Run for Pin {
             None if self.options.site.join("site.toml").exists() => String::new(),
             None => {
                 return Err(error!(SUPPLY, "there is no {}", path.display())
-                    .help("add --site DIR, the directory with site.toml"));
+                    .help("add --site DIR: the directory with site.toml"));
             }
         };
-        let scratch = tempfile::tempdir().context(code::SUPPLY, || "can't make a temporary directory")?;
+        let scratch = tempfile::tempdir().context(code::SUPPLY, || "can't create a temporary directory")?;
         let mut fetched: Vec<Fetched> = Vec::new();
         for pin in pins {
             let new = self.fetch(pin, scratch.path())?;
@@ -145,10 +145,8 @@ impl Pin {
         let Fetched { pin: NewPin { name, version, arch, urls, sha256, size, .. }, checked, members } = fetched;
         let (word, old, line) = match done {
             Done::Added => ("added", None, format!("pinned in {ARTIFACTS}")),
-            Done::Updated { old } => {
-                ("updated", Some(old), format!("pinned in {ARTIFACTS}, in place of version {old}"))
-            }
-            Done::Replaced { old } => ("replaced", Some(old), format!("pinned in {ARTIFACTS}, in place of {old}")),
+            Done::Updated { old } => ("updated", Some(old), format!("pinned in {ARTIFACTS}, replacing version {old}")),
+            Done::Replaced { old } => ("replaced", Some(old), format!("pinned in {ARTIFACTS}, replacing {old}")),
             Done::MoreUrls => ("urls", None, format!("already pinned; added the address to {ARTIFACTS}")),
             Done::Size => ("size", None, format!("already pinned; added the size to {ARTIFACTS}")),
             Done::Nothing => ("nothing", None, "nothing to do: already pinned".to_owned()),

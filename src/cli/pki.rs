@@ -29,8 +29,8 @@ enum Command {
     Renew {
         #[command(flatten)]
         keys: Identity,
-        /// Renew certificates that expire within this time [default: as each role says]
-        #[arg(long, value_name = "TIME")]
+        /// Renew certificates that expire within this time [default: as each role defines]
+        #[arg(long, value_name = "DURATION")]
         before: Option<Lifetime>,
         /// Renew only certificates of this host
         #[arg(long, value_name = "NAME")]

@@ -30,7 +30,7 @@ pub struct Plan {
     /// Plan the newest release, even before it has reached this host in the rollout
     #[arg(long, conflicts_with = "site")]
     now: bool,
-    /// Compare only this role, or the resource with this id, and what it needs; repeatable, and `*` matches any text
+    /// Compare only this role, or the resource with this id, and the resources that it needs; repeatable; `*` matches any text
     #[arg(long, value_name = "ROLE|ID")]
     only: Vec<String>,
 }

@@ -19,7 +19,7 @@ pub struct Publish {
     #[arg(long, value_name = "N")]
     keep: Option<NonZeroUsize>,
     /// How long to keep a release after it was replaced, and a blob after it was written [default: 1h]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     grace: Option<Duration>,
     /// Replace a newer release, or one of another site
     #[arg(long)]

@@ -19,7 +19,7 @@ pub struct Rollback {
     verbosity: VerbosityArgs,
     /// Roll back to this generation [default: the last good one of another release]
     generation: Option<u64>,
-    /// The reason, recorded for later readers
+    /// The reason, which kpull records
     #[arg(long, default_value = "manual `kpull rollback`")]
     reason: String,
     /// Show the change of each file
@@ -51,7 +51,7 @@ impl Rollback {
         let all = agent.store.generations()?;
         let Some(last) = all.last() else {
             return Err(error!(GENERATION, "nothing has been applied on this host yet")
-                .help("there is nothing to go back from"));
+                .help("there is no generation to roll back from"));
         };
         match self.generation {
             Some(number) => all
@@ -64,7 +64,7 @@ impl Rollback {
                 None => agent.store.last_good(&last.release)?,
                 good => good,
             }
-            .ok_or_else(|| error!(GENERATION, "there is no earlier good release to go back to").help(help)),
+            .ok_or_else(|| error!(GENERATION, "there is no earlier good release to roll back to").help(help)),
         }
     }
 }

@@ -79,7 +79,7 @@ struct Edit {
 /// Whether new readers are allowed.
 #[derive(Args, Debug)]
 struct Consent {
-    /// Do not ask before new readers get access to a secret
+    /// Do not ask for confirmation before new recipients get access to a secret
     #[arg(long)]
     yes: bool,
 }
@@ -88,7 +88,7 @@ struct Consent {
 struct Rekey {
     #[command(flatten)]
     identity: Identity,
-    /// Only report what would be encrypted again; exit with 2 if something would
+    /// Only report the secrets that must be encrypted again; exit with 2 if there are any
     #[arg(long)]
     check: bool,
     #[command(flatten)]
@@ -164,7 +164,7 @@ impl Secret {
     fn write(&self, admin: &mut SecretAdmin, name: &str, plain: &Plain) -> Result<Exit> {
         if plain.is_empty() {
             return Err(error!(SECRET_WRITE, "the value of {name} is empty, and nothing was written")
-                .help("give it on standard input, or with --from FILE"));
+                .help("pass it on standard input, or with --from FILE"));
         }
         let hosts: Vec<String> = admin.set(name, plain)?.into_iter().collect();
         let line = match hosts.is_empty() {
@@ -224,7 +224,7 @@ impl Secret {
         self.check_newcomers(&widened, &rekey.consent)?;
         let done = admin.rekey(&|| rekey.identity.keys())?;
         let line = match done.len() {
-            0 => "every secret is encrypted to those who need it".to_owned(),
+            0 => "every secret is encrypted to the right recipients".to_owned(),
             count => format!("encrypted {} again: sign the site", counted(count, "secret")),
         };
         print_result(self.options.json, json!({ "event": "done", "rekeyed": done.len() }), &line);
@@ -240,14 +240,14 @@ impl Secret {
         }
         let secrets = counted(count, "secret");
         let refused = |why: &str| {
-            error!(SECRET_WRITE, "{secrets} would have new readers, and nothing was written").because(why).help(
-                "if that is intended, run this again with `--yes`; else check which role or host_vars file grants it",
+            error!(SECRET_WRITE, "{secrets} would get new recipients, so nothing was written").because(why).help(
+                "if this is intended, run the command again with `--yes`; otherwise, check which role or host_vars file causes it",
             )
         };
         if self.options.json || !std::io::stdin().is_terminal() {
-            return Err(refused("there is no terminal to ask on"));
+            return Err(refused("there is no terminal for the confirmation"));
         }
-        match confirm(&format!("Let them read {secrets}? [y/N]"))? {
+        match confirm(&format!("Grant access to {secrets}? [y/N]"))? {
             true => Ok(()),
             false => Err(refused("you did not confirm")),
         }
@@ -285,7 +285,7 @@ impl Secret {
         print_result(
             self.options.json,
             json!({ "event": "secret_removed", "name": name }),
-            &format!("{name}: removed; git still has it, so change the secret where it is used, too"),
+            &format!("{name}: removed; the git history still contains it, so also change the secret where it is used"),
         );
         Ok(Exit::Done)
     }
@@ -303,7 +303,7 @@ fn read_all(from: impl std::io::Read, what: &str) -> Result<Plain> {
     let mut plain = Zeroizing::new(Vec::with_capacity(64 * 1024));
     from.take(LARGEST + 1).read_to_end(&mut plain).context(code::SECRET_WRITE, || format!("can't read {what}"))?;
     if plain.len() as u64 > LARGEST {
-        return Err(error!(SECRET_WRITE, "{what} has more than the {LARGEST} bytes that a secret may have")
+        return Err(error!(SECRET_WRITE, "{what} is larger than a secret can be ({LARGEST} bytes)")
             .help("publish large files as artifacts"));
     }
     Ok(plain)
@@ -319,12 +319,12 @@ fn typed(name: &str) -> Result<Plain> {
 
 fn terminal() -> Result<std::fs::File> {
     let terminal = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty");
-    terminal.context(code::SECRET_WRITE, || "can't ask on the terminal")
+    terminal.context(code::SECRET_WRITE, || "can't prompt on the terminal")
 }
 
 /// Asks on the terminal, without echo.
 fn ask(question: &str) -> Result<Zeroizing<String>> {
-    let what = || "can't ask on the terminal".to_owned();
+    let what = || "can't prompt on the terminal".to_owned();
     let mut terminal = terminal().map_err(|error| error.help("run this in a terminal"))?;
     let shown = tcgetattr(&terminal).context(code::SECRET_WRITE, what)?;
     let mut hidden = shown.clone();
@@ -344,20 +344,20 @@ fn ask(question: &str) -> Result<Zeroizing<String>> {
 /// Asks for confirmation on the terminal.
 fn confirm(question: &str) -> Result<bool> {
     let mut terminal = terminal().map_err(|error| error.help("run this in a terminal, or with `--yes`"))?;
-    write!(terminal, "{question} ").context(code::SECRET_WRITE, || "can't ask on the terminal")?;
+    write!(terminal, "{question} ").context(code::SECRET_WRITE, || "can't prompt on the terminal")?;
     Ok(matches!(read_line(&terminal)?.trim(), "y" | "Y" | "yes"))
 }
 
 fn read_line(mut from: &std::fs::File) -> Result<Zeroizing<String>> {
     let (mut line, mut byte) = (Zeroizing::new(Vec::with_capacity(4096)), [0]);
-    while line.len() < 4096 && from.read(&mut byte).context(code::SECRET_WRITE, || "can't read what is typed")? == 1 {
+    while line.len() < 4096 && from.read(&mut byte).context(code::SECRET_WRITE, || "can't read the input")? == 1 {
         match byte[0] {
             b'\n' => break,
             other => line.push(other),
         }
     }
     let text = std::str::from_utf8(&line).map(ToOwned::to_owned);
-    text.map(Zeroizing::new).map_err(|_| error!(SECRET_WRITE, "what was typed is not UTF-8").help("use --from FILE"))
+    text.map(Zeroizing::new).map_err(|_| error!(SECRET_WRITE, "the input is not UTF-8").help("use --from FILE"))
 }
 
 /// Runs work that needs cleanup, with terminating signals blocked until it is done.
@@ -377,7 +377,7 @@ fn uninterrupted<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 /// Opens a secret in an editor. The text is only in memory, in its own directory, and only while the editor runs.
 fn edited(old: &Plain) -> Result<Plain> {
     uninterrupted(|| {
-        let what = || "can't make a file to edit".to_owned();
+        let what = || "can't create a file to edit".to_owned();
         let dir = tempfile::Builder::new()
             .prefix("kpull-")
             .permissions(std::fs::Permissions::from_mode(0o700))
@@ -387,10 +387,10 @@ fn edited(old: &Plain) -> Result<Plain> {
         let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         made.and_then(|mut file| file.write_all(old)).context(code::SECRET_WRITE, what)?;
         let new = run_editor(&path).and_then(|()| {
-            let file = std::fs::File::open(&path).context(code::SECRET_WRITE, || "can't read what the editor wrote")?;
+            let file = std::fs::File::open(&path).context(code::SECRET_WRITE, || "can't read the edited file")?;
             read_all(file, "the secret")
         });
-        dir.close().context(code::SECRET_WRITE, || "can't remove the file that was edited")?;
+        dir.close().context(code::SECRET_WRITE, || "can't remove the edited file")?;
         new
     })
 }
@@ -419,7 +419,7 @@ fn memory() -> Result<PathBuf> {
         nix::sys::statfs::statfs(dir).is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC)
     };
     run.into_iter().chain([PathBuf::from("/dev/shm")]).find(is_memory).ok_or_else(|| {
-        error!(SECRET_WRITE, "no directory in memory to edit a secret in")
+        error!(SECRET_WRITE, "can't edit a secret: no directory in memory is available")
             .because("neither XDG_RUNTIME_DIR nor /dev/shm is a tmpfs")
             .help("write the secret again, with `kpull secret set`")
     })

@@ -7,11 +7,11 @@ use crate::trust::{Signer, sign};
 /// Arguments of `sign`.
 #[derive(Args, Debug)]
 pub struct Sign {
-    /// Sign with this OpenSSH key: a private key, or the .pub file of one that an agent or a hardware key holds
+    /// Sign with this OpenSSH key: a private key, or the .pub file of a key in an agent or a hardware key
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
     /// How long hosts accept the release
-    #[arg(long, value_name = "TIME", default_value = "30d")]
+    #[arg(long, value_name = "DURATION", default_value = "30d")]
     lifetime: Lifetime,
     /// Create a new release, with a new serial and expiry, even if no file has changed
     #[arg(long)]
@@ -29,7 +29,7 @@ impl Run for Sign {
                 "expires": manifest.expires, "files": manifest.files.len(), "added": signed.added }));
         } else {
             let note = if signed.added {
-                " (no file has changed: the signature is added to the release that was there)"
+                " (no file has changed: the signature is added to the existing release)"
             } else {
                 ""
             };

@@ -76,7 +76,7 @@ impl Run for Status {
             let _ = writeln!(text, "  seen        release {}, signed {}", seen.serial, ago(seen.created));
         }
         if let Some(why) = last.as_ref().and_then(|last| last.waits.as_ref()) {
-            let _ = writeln!(text, "  waits       for its turn with {}", quoted(why));
+            let _ = writeln!(text, "  waits       for its position in the rollout of {}", quoted(why));
         }
         let last_time = last.as_ref().map(|last| last.time);
         match last {
@@ -123,7 +123,7 @@ impl Run for Status {
         for need in lacking {
             let cause = need.cause();
             let _ = match agent.config.sandbox.require.contains(&need) {
-                true => writeln!(text, "  sandbox     nothing is fetched: {cause}, and [sandbox] requires it"),
+                true => writeln!(text, "  sandbox     kpull fetches nothing: {cause}, and [sandbox] requires it"),
                 false => {
                     let can = need.consequence();
                     writeln!(text, "  sandbox     {cause}: the process that talks to the network {can}")
@@ -151,7 +151,9 @@ impl Health {
     fn words(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
-            Self::Unproven => "unproven: not all probes have passed since the last change; the last run says why",
+            Self::Unproven => {
+                "unproven: not all probes have passed since the last change; the output of the last run shows why"
+            }
             Self::Unhealthy => "unhealthy: `kpull verify` lists what failed",
         }
     }
@@ -177,7 +179,7 @@ fn next_run(host: &Host) -> Option<Result<Timestamp, String>> {
     Some(match systemd.next_elapse(TIMER) {
         Ok(Some(time)) => Ok(time),
         Ok(None) => Err(format!("none: {TIMER} is not active; `systemctl enable --now {TIMER}` starts it")),
-        Err(error) => Err(format!("not known: {error}")),
+        Err(error) => Err(format!("unknown: {error}")),
     })
 }
 

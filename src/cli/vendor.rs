@@ -11,7 +11,7 @@ pub struct Vendor {
     /// Sites in vendor.toml [default: all]
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// Change nothing; exit with 1 if something would change
+    /// Change nothing; exit with 1 if a file would change
     #[arg(long)]
     check: bool,
     #[command(flatten)]

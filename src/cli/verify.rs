@@ -31,7 +31,7 @@ const GAP: usize = 3;
 /// Arguments of `verify`.
 #[derive(Args, Debug)]
 pub struct Verify {
-    /// Check only these, by their name in the table or by id [default: all]
+    /// Check only these probes and certificates, by their name in the table or by id [default: all]
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     #[command(flatten)]
@@ -53,8 +53,8 @@ impl Run for Verify {
         let is_live = agent.host.is_live();
         if let Some(probe) = subjects.iter().find(|subject| !self.names.is_empty() && !is_live && subject.is_probe()) {
             return Err(error!(PROBE, "{} can't run", probe.item.id)
-                .because(format!("{} is a tree, where nothing runs", self.host.root.display()))
-                .help("leave out the names, or run this on the host itself"));
+                .because(format!("{} is a tree, in which nothing runs", self.host.root.display()))
+                .help("omit the names, or run this on the host itself"));
         }
         let required = &agent.config.sandbox.require;
         let open = || {
@@ -79,7 +79,7 @@ impl Run for Verify {
             }));
         } else {
             if !is_live {
-                print(&format!("{} is a tree, where nothing runs: probes are skipped", self.host.root.display()));
+                print(&format!("{} is a tree, in which nothing runs: probes are skipped", self.host.root.display()));
             }
             table(&rows, &|code, word| text.paint(code, word)).iter().for_each(|line| print_as_is(line));
             let soon = if expiring == 0 { String::new() } else { format!(" ({expiring} expiring)") };

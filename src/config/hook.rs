@@ -33,15 +33,15 @@ pub enum When {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Hook {
-    /// The events that it is notified of.
+    /// The events to report.
     pub on: Vec<When>,
-    /// The program and its arguments; no shell. Either this or `post` is set.
+    /// The program and its arguments, without a shell. Set either this or `post`.
     pub command: Option<Vec<String>>,
-    /// The address that notifications are posted to.
+    /// The address to post notifications to.
     pub post: Option<String>,
-    /// The time limit in seconds, for the program or for each answer of the server; 10 when left out.
+    /// The time limit in seconds, for the program or for each answer of the server. Default: 10.
     timeout: Option<u64>,
-    /// How often a failed request is repeated; 2 when left out.
+    /// How often a failed request is repeated. Default: 2.
     retries: Option<u32>,
     /// See [`net::Options::ca`].
     ca: Option<PathBuf>,
@@ -107,16 +107,14 @@ impl Hook {
         match (&self.command, &self.post) {
             (Some(argv), None) if is_argv(argv) => {}
             (Some(_), None) => {
-                return Err(
-                    error!(HOOK, "`command` names no program").help("write it as [\"/path/of/program\", \"argument\"]")
-                );
+                return Err(error!(HOOK, "`command` is empty").help("write it as [\"/path/of/program\", \"argument\"]"));
             }
             (None, Some(url)) => {
                 let url = net::parse(url)?;
                 let is_here = matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"));
                 if url.scheme() != "https" && !is_here {
-                    return Err(error!(HOOK, "{} can be read and changed on the way", origin(&url))
-                        .help("use https://; http:// is for addresses of this host"));
+                    return Err(error!(HOOK, "{} would be sent unencrypted", origin(&url))
+                        .help("use https://; http:// is only for addresses of this host"));
                 }
             }
             _ => return Err(error!(HOOK, "a hook needs either `command` or `post`").help("set one of them")),

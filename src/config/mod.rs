@@ -31,9 +31,9 @@ use crate::trust::{AllowedSigners, KeySet, Purpose, TRUST_FILE};
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The host's name in the site (`host_vars/NAME.toml`); the machine's host name when left out.
+    /// The host's name in the site (`host_vars/NAME.toml`). Default: the machine's host name.
     pub host: Option<String>,
-    /// The state directory; `/var/lib/kpull` of the root when left out.
+    /// The state directory. Default: `/var/lib/kpull` of the root.
     pub state: Option<PathBuf>,
     /// The keys that the host trusts.
     pub trust: Trust,
@@ -43,7 +43,7 @@ pub struct Config {
     /// The keys that decrypt the host's secrets.
     #[serde(default)]
     pub secrets: Secrets,
-    /// What is required of the process that talks to the network.
+    /// Requirements for the process that talks to the network.
     #[serde(default)]
     pub sandbox: Sandbox,
     /// When this host rolls back automatically.
@@ -52,18 +52,18 @@ pub struct Config {
     /// How many generations are kept.
     #[serde(default)]
     pub keep: Keep,
-    /// Where this host publishes its status; nowhere when left out.
+    /// The place where this host publishes its status. Default: none.
     pub status: Option<Status>,
-    /// Where this host's metrics are written; nowhere when left out.
+    /// The place where this host writes its metrics. Default: none.
     pub metrics: Option<Metrics>,
-    /// Programs and servers that are notified of runs.
+    /// Programs and servers to notify of runs.
     #[serde(rename = "hook", default)]
     pub hooks: Vec<Hook>,
-    /// The interval between full checks; `1h` when left out, `0s` for a full check in each run.
+    /// The interval between full checks; `0s` for a full check in each run. Default: `1h`.
     verify_every: Option<HumanDuration>,
-    /// The interval at which all sources are polled, even if the first has no news; `1h` when left out, `0s` for each run.
+    /// The interval at which kpull polls all sources, even if the first has no news; `0s` for each run. Default: `1h`.
     ask_all_every: Option<HumanDuration>,
-    /// Where releases come from, in the order to try.
+    /// The sources of releases, in the order to try.
     #[serde(rename = "source", default)]
     pub sources: Vec<source::Config>,
 }
@@ -74,13 +74,13 @@ pub struct Config {
 pub struct Trust {
     /// The site's name.
     pub site: String,
-    /// The file with the keys that may sign, in OpenSSH's allowed_signers format. Either this or `keys` is set.
+    /// The file with the keys of the signers, in OpenSSH's allowed_signers format. Set either this or `keys`.
     pub allowed_signers: Option<PathBuf>,
     /// A key set of the site (its `keys/N.toml`) to start from.
     pub keys: Option<PathBuf>,
-    /// How many different keys must sign a release; 1 when left out. A key set has its own threshold.
+    /// How many different keys must sign a release. Default: 1. A key set has its own threshold.
     pub threshold: Option<usize>,
-    /// How many different keys must sign a new key set; as many as a release when left out.
+    /// How many different keys must sign a new key set. Default: as many as a release.
     pub rotate_threshold: Option<usize>,
 }
 
@@ -98,11 +98,11 @@ pub struct Artifacts {
     timeout: Option<u64>,
     /// See [`net::Options::retries`].
     retries: Option<u32>,
-    /// Addresses (`https://`, `http://`, `file:///`) of mirrors that `kpull mirror` writes, tried in this order before the
-    /// addresses in `artifacts.toml`; none when left out.
+    /// Addresses (`https://`, `http://`, `file:///`) of mirrors that `kpull mirror` writes, tried in this order before the addresses in
+    /// `artifacts.toml`. Default: none.
     #[serde(default)]
     pub mirrors: Vec<String>,
-    /// Whether the addresses in `artifacts.toml` are never used, for a host that can't reach them; false when left out.
+    /// Whether the addresses in `artifacts.toml` are never used, for a host that can't reach them. Default: false.
     #[serde(default)]
     pub only_mirrors: bool,
 }
@@ -130,8 +130,10 @@ impl Artifacts {
         }
         if self.only_mirrors && self.mirrors.is_empty() {
             return Err(error!(CONFIG, "`only_mirrors` is set without `mirrors`")
-                .at(at(&["artifacts", "only_mirrors"]), "no artifact could be had from anywhere")
-                .help("add mirrors = [\"https://HOST/DIRECTORY\"], an address of what `kpull mirror` writes"));
+                .at(at(&["artifacts", "only_mirrors"]), "no artifact could be downloaded")
+                .help(
+                    "add mirrors = [\"https://HOST/DIRECTORY\"], the address of a directory that `kpull mirror` writes",
+                ));
         }
         self.net().check().map_err(|error| error.at(at(&["artifacts"]), "these options"))
     }
@@ -141,7 +143,7 @@ impl Artifacts {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sandbox {
-    /// The parts of the sandbox without which nothing is fetched; none when left out.
+    /// The parts of the sandbox that kpull requires before it fetches anything. Default: none.
     #[serde(default)]
     pub require: Vec<Need>,
 }
@@ -150,9 +152,9 @@ pub struct Sandbox {
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rollback {
-    /// How often a release is tried before this host gives it up; 2 when left out, with a minute between the attempts.
+    /// How often kpull tries a release, with a minute between the attempts, before the release counts as bad on this host. Default: 2.
     pub tries: u32,
-    /// How long no source may answer after a change to the network, the firewall or SSH; `60s` when left out.
+    /// How long a source may take to answer after a change to the network, the firewall or SSH. Default: `60s`.
     contact_within: HumanDuration,
 }
 
@@ -173,7 +175,7 @@ impl Rollback {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Secrets {
-    /// Files with the host's private keys; its SSH host keys when left out.
+    /// Files with the host's private keys. Default: its SSH host keys.
     pub identities: Option<Vec<PathBuf>>,
 }
 
@@ -202,9 +204,9 @@ impl Config {
         for path in [path, &root.join(TRUST_FILE.trim_start_matches('/'))] {
             writable::check(path, root)?;
         }
-        let bytes = read::named(path).context(code::CONFIG, || format!("can't read the configuration {}", path.display())).map_err(|error| {
-            error.or_help("a host is enrolled by its kpull.toml: host, [trust] and [[source]]; see the README, or give --config FILE")
-        })?;
+        let bytes = read::named(path)
+            .context(code::CONFIG, || format!("can't read the configuration {}", path.display()))
+            .map_err(|error| error.or_help("run `kpull enroll URL --site NAME` to write it, or pass --config FILE"))?;
         let doc = Doc::parse(&path.display().to_string(), &bytes)?;
         let mut config: Self = doc.read()?;
         config.check(&doc, path)?;
@@ -232,7 +234,7 @@ impl Config {
             if !self.sandbox.require.is_empty() && source.reach()? == Reach::Ssh {
                 return Err(error!(
                     CONFIG,
-                    "git over ssh does not run in the sandbox, and `require` under [sandbox] asks for it"
+                    "git over ssh does not run in the sandbox, which `require` under [sandbox] requires"
                 )
                 .at(at("source", index), "this source")
                 .help("use https, or remove `require` under [sandbox]"));
@@ -288,14 +290,14 @@ impl Trust {
     fn check(&self) -> Result<()> {
         match (&self.allowed_signers, &self.keys) {
             (None, None) => Err(error!(CONFIG, "[trust] names no keys").help(
-                "set `allowed_signers` to a file with the keys that may sign, or `keys` to a key set of the site",
+                "set `allowed_signers` to a file with the keys of the signers, or `keys` to a key set of the site",
             )),
             (Some(_), Some(_)) => {
-                Err(error!(CONFIG, "[trust] sets both `allowed_signers` and `keys`").help("keep the one to start from"))
+                Err(error!(CONFIG, "[trust] sets both `allowed_signers` and `keys`").help("keep only one of them"))
             }
             (None, Some(_)) if self.threshold.or(self.rotate_threshold).is_some() => {
                 Err(error!(CONFIG, "[trust] sets a threshold beside `keys`")
-                    .help("a key set says its thresholds itself: remove it"))
+                    .help("a key set defines its own thresholds: remove it"))
             }
             _ => Ok(()),
         }

@@ -23,7 +23,7 @@ pub struct Status {
     /// `https://HOST:2379`, client addresses of etcd.
     #[serde(default)]
     pub etcd: Vec<String>,
-    /// Address of a directory on a web server that takes PUT, `https://HOST/DIRECTORY`.
+    /// The address of a directory on a web server that accepts PUT, `https://HOST/DIRECTORY`.
     pub http: Option<String>,
     /// PEM file with the authorities of etcd, or of the web server instead of the system's.
     pub ca: Option<PathBuf>,
@@ -31,11 +31,10 @@ pub struct Status {
     pub client_cert: Option<PathBuf>,
     /// PEM file with its key.
     pub client_key: Option<PathBuf>,
-    /// How often a host publishes its status when nothing is new; `10m` when left out.
+    /// How often a host publishes its status when nothing is new. Default: `10m`.
     #[serde(default = "ten_minutes")]
     pub every: HumanDuration,
-    /// The time limit for reading the records of all other hosts before this host applies a release of a rollout; `60s` when
-    /// left out.
+    /// The time limit for reading the records of all other hosts before this host applies a release of a rollout. Default: `60s`.
     #[serde(default = "a_minute")]
     within: HumanDuration,
 }
@@ -87,12 +86,12 @@ pub fn cluster(etcd: &[String], ca: Option<&Path>, cert: Option<&Path>, key: Opt
     }
     let endpoints = etcd.iter().map(|text| net::parse(text)).collect::<Result<Vec<_>>>()?;
     let Some(ca) = ca else {
-        return Err(error!(FLEET, "`etcd` needs `ca`").help("name the file with its authority"));
+        return Err(error!(FLEET, "`etcd` needs `ca`").help("name the PEM file with etcd's authority"));
     };
     let client = match (cert, key) {
         (Some(cert), Some(key)) => Some((cert.to_owned(), key.to_owned())),
         (None, None) => None,
-        _ => return Err(error!(FLEET, "`client_cert` and `client_key` go together")),
+        _ => return Err(error!(FLEET, "set both `client_cert` and `client_key`, or neither")),
     };
     Ok(Some(Cluster { endpoints, ca: ca.to_owned(), client }))
 }

@@ -262,11 +262,11 @@ fn check_extent(file: &str, bytes: &[u8]) -> Result<()> {
             .help("split it, or move content that is not TOML to other files"))
     };
     if bytes.len() > LARGEST {
-        return too_much(format!("{} bytes, and {LARGEST} are read", bytes.len()));
+        return too_much(format!("{} bytes, and the limit is {LARGEST}", bytes.len()));
     }
     let signs = bytes.iter().filter(|byte| b"=,[]{}\n".contains(byte)).count();
     if signs > MOST_SIGNS {
-        return too_much(format!("{signs} lines, commas, brackets and equals signs, and {MOST_SIGNS} are read"));
+        return too_much(format!("{signs} lines, commas, brackets and equals signs, and the limit is {MOST_SIGNS}"));
     }
     Ok(())
 }
@@ -279,8 +279,8 @@ pub fn utf8<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str> {
         let place =
             Place { file: file.to_owned(), text: String::from_utf8_lossy(bytes).into(), span: start..start + 3 };
         error!(SYNTAX, "{file} is not UTF-8 text")
-            .at(place, "this can't be read")
-            .help("save it as UTF-8; binary files belong in the role's files/")
+            .at(place, "this can't be parsed")
+            .help("save it as UTF-8; put binary files into the role's files/")
     })
 }
 
@@ -435,9 +435,12 @@ mod tests {
         let items = |count: usize| format!("a=[{}]", "1,".repeat(count));
         assert_eq!(
             problem(items(MOST_SIGNS)),
-            "x.toml is too large: it has 1048579 lines, commas, brackets and equals signs, and 1048576 are read"
+            "x.toml is too large: it has 1048579 lines, commas, brackets and equals signs, and the limit is 1048576"
         );
-        assert_eq!(problem("#".repeat(LARGEST + 1)), "x.toml is too large: it has 8388609 bytes, and 8388608 are read");
+        assert_eq!(
+            problem("#".repeat(LARGEST + 1)),
+            "x.toml is too large: it has 8388609 bytes, and the limit is 8388608"
+        );
         let nested = format!("a={}{}", "[".repeat(1000), "]".repeat(1000));
         for text in [nested, "a.".repeat(1000) + "b=1", format!("[{}b]", "a.".repeat(1000))] {
             let why = problem(text);

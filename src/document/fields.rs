@@ -88,7 +88,7 @@ impl TryFrom<String> for AccountName {
 
     fn try_from(text: String) -> Result<Self, String> {
         let reason = if text.is_empty() || text == "." || text == ".." {
-            "it names nobody"
+            "it is empty"
         } else if text.bytes().all(|digit| digit.is_ascii_digit()) {
             "it is a number; write the name (`getent passwd NUMBER`, `getent group NUMBER`)"
         } else if text.starts_with(['-', '+', '~']) {
@@ -118,8 +118,7 @@ impl AccountName {
             && self.0.len() <= 32;
         (!is_good).then(|| {
             format!(
-                "`{self}` can't be the name of a new account: letters (a to z), digits, `_`, `.` and `-`, at most 32, and not only \
-                 digits; a `$` may be the last"
+                "`{self}` can't be the name of a new account: it has at most 32 letters (a to z), digits, `_`, `.` and `-`, not only digits, optionally followed by `$`"
             )
         })
     }
@@ -279,7 +278,7 @@ mod tests {
             assert!(why.starts_with(&format!("`{old}` can't be the name of a new account: ")), "{why}");
         }
         for (bad, why) in [
-            ("", "it names nobody"),
+            ("", "it is empty"),
             ("1000", "it is a number"),
             ("-G", "it begins with"),
             ("+nis", "it begins with"),

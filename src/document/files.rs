@@ -107,7 +107,7 @@ fn content(path: &Path) -> Result<Vec<u8>> {
 /// The error for something other than a file or directory.
 fn no_part(path: &Path) -> Error {
     error!(SITE, "{} is neither a file nor a directory", path.display())
-        .help("a site can't contain links; copy the file to where it is used")
+        .help("a site can't contain links: copy the file itself")
 }
 
 /// Writes files of a site, readable for everyone, with their parent directories. Each is written to a temporary file first, so that a

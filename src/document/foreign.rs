@@ -10,7 +10,7 @@ const NAMES: &[(&[&str], &str, &str)] = &[
     (
         &["cron", "cronjob", "crontab", "timer", "at", "schedule"],
         "unit",
-        "what runs at times is a [[unit]] called NAME.timer, with `OnCalendar=` in its [Timer], and the [[unit]] NAME.service that it starts",
+        "a scheduled job is a [[unit]] NAME.timer, with `OnCalendar=` in its [Timer], and the [[unit]] NAME.service that it starts",
     ),
     (
         &[
@@ -59,18 +59,14 @@ const NAMES: &[(&[&str], &str, &str)] = &[
     (
         &["lineinfile", "replace", "file_line"],
         "line",
-        "a line of a file that others write is a [[line]]: `path`, `line`, and `regex` for what it replaces",
+        "a line in a shared file is a [[line]]: `path`, `line`, and `regex` for the line to replace",
     ),
     (
         &["ini_file", "ini_setting", "augeas", "json_file", "yaml_file", "option"],
         "setting",
         "a value in a configuration file is a [[setting]]: `path`, `key` and `value`",
     ),
-    (
-        &["blockinfile", "lines"],
-        "block",
-        "lines in a file of somebody else's are a [[block]]: `path`, `name` and `content`",
-    ),
+    (&["blockinfile", "lines"], "block", "lines in a shared file are a [[block]]: `path`, `name` and `content`"),
     (&["hosts", "hosts_file"], "block", "lines of /etc/hosts are a [[block]] with `path = \"/etc/hosts\"`"),
     (&["link", "ln", "hardlink"], "symlink", "that is a [[symlink]]: `path` and `target`"),
     (&["dir", "folder", "mkdir"], "directory", "that is a [[directory]]"),
@@ -87,18 +83,18 @@ const NAMES: &[(&[&str], &str, &str)] = &[
     (
         &["get_url", "unarchive", "archive", "download", "remote_file", "binary", "tarball"],
         "artifact",
-        "what is downloaded is an [[artifact]]: `kpull pin` writes its pin, `install` says what goes where",
+        "a downloaded file is an [[artifact]]: `kpull pin` writes its pin, `install` sets the paths",
     ),
     (
         &["git", "vcsrepo", "clone", "subversion", "git_repo"],
         "checkout",
         "a commit of a git repository is a [[checkout]]: `path`, `url` and `commit`",
     ),
-    (&["remove", "delete", "tidy"], "absent", "what is to be gone is an [[absent]]: `path`"),
+    (&["remove", "delete", "tidy"], "absent", "a path that must not exist is an [[absent]]: `path`"),
     (
         &["firewalld", "iptables", "ufw", "port", "ports", "firewall_rule", "firewalld_zone"],
         "firewall",
-        "that is a [[firewall]]: `services`, `ports`, or `allow` with who may",
+        "that is a [[firewall]]: `services`, `ports`, or `allow` with addresses",
     ),
     (&["modprobe", "kernel_module", "kmod"], "module", "that is a [[module]]: `name`"),
     (
@@ -109,18 +105,18 @@ const NAMES: &[(&[&str], &str, &str)] = &[
     (
         &["cert", "tls", "x509_certificate", "openssl_certificate", "acme_certificate"],
         "certificate",
-        "that is a [[certificate]], of an authority that `kpull pki init` makes",
+        "that is a [[certificate]], of an authority that `kpull pki init` creates",
     ),
     (&["k8s", "kubernetes", "kubectl", "manifest", "helm"], "kube_object", "that is a [[kube_object]]: `manifest`"),
     (&["account"], "user", "that is a [[user]]"),
-    (&["vault", "password"], "secret", "`kpull secret set NAME` encrypts it, [[secret]] writes it into a file"),
+    (&["vault", "password"], "secret", "`kpull secret set NAME` encrypts it, and a [[secret]] writes it to a file"),
     (
         &["task", "tasks", "handlers", "handler", "resource", "play"],
         "requires",
-        "each resource is a table of its kind: [[file]], [[template]], [[unit]], [[package]], …; a [[unit]] says by `restart_when` what it is restarted for",
+        "each resource is a table of its kind: [[file]], [[template]], [[unit]], [[package]], …; a [[unit]] lists in `restart_when` the resources that restart it",
     ),
-    (&["defaults", "variables", "parameters", "values"], "vars", "variables stand under [vars]"),
-    (&["defaults", "values", "environment"], "flags", "flags stand under [flags]"),
+    (&["defaults", "variables", "parameters", "values"], "vars", "variables are under [vars]"),
+    (&["defaults", "values", "environment"], "flags", "flags are under [flags]"),
     (
         &["dependencies", "depends", "depends_on", "include", "includes", "import", "roles"],
         "requires",
@@ -130,11 +126,7 @@ const NAMES: &[(&[&str], &str, &str)] = &[
     (&["ip", "addr", "ansible_host", "ip_address", "hostname", "fqdn"], "address", "that is `address`"),
     (&["key", "public_key", "host_key", "ssh_key"], "recipient", "that is `recipient`"),
     (&["repo", "repository", "remote"], "url", "that is `url`"),
-    (
-        &["version", "revision", "rev", "ref", "tag", "branch"],
-        "commit",
-        "that is `commit`, the whole id, which can't move",
-    ),
+    (&["version", "revision", "rev", "ref", "tag", "branch"], "commit", "that is `commit`, the full commit id"),
     (&["src"], "template", "that is `template`, a file in the role's templates/"),
     (&["src"], "source", "that is `source`, a file in the role's files/"),
     (&["src", "to"], "target", "that is `target`"),
@@ -156,7 +148,7 @@ const NAMES: &[(&[&str], &str, &str)] = &[
     (&["chdir", "workdir", "working_directory"], "cwd", "that is `cwd`"),
     (&["onlyif"], "only_if", "that is `only_if`"),
     (&["regexp", "match", "pattern"], "regex", "that is `regex`"),
-    (&["insertafter"], "insert_after", "that is `insert_after`; for the end of the file, leave it out"),
+    (&["insertafter"], "insert_after", "that is `insert_after`; for the end of the file, omit it"),
     (
         &["insertbefore"],
         "insert_before",
@@ -165,17 +157,17 @@ const NAMES: &[(&[&str], &str, &str)] = &[
     (
         &["daemon_reload", "daemon_reexec"],
         "restart_when",
-        "leave it out: systemd reads its files again whenever one has changed",
+        "remove it: kpull reloads systemd when a unit file has changed",
     ),
     (
         &["subscribe", "watch", "onchanges", "listen"],
         "restart_when",
-        "that is `restart_when`: ids of what this unit is restarted for",
+        "that is `restart_when`: ids of resources whose change restarts this unit",
     ),
     (
         &["subscribe", "refreshonly", "onchanges", "listen"],
         "on_change_of",
-        "that is `on_change_of`: ids of what this command is run for",
+        "that is `on_change_of`: ids of resources whose change runs this command",
     ),
     (
         &["notifies", "handler", "watch_in", "listen_in", "onchanges_in"],
@@ -187,18 +179,18 @@ const NAMES: &[(&[&str], &str, &str)] = &[
         "for_each",
         "that is `for_each`",
     ),
-    (&["connections"], "mirrors", "remove it: there is one connection per download; list more `mirrors`"),
+    (&["connections"], "mirrors", "remove it: a download uses one connection; list more `mirrors`"),
     (
         &["bearer", "basic"],
         "mirrors",
-        "credentials would be sent to every server that artifacts.toml names; a mirror may ask for a client certificate, or for nothing: artifacts are checked by their digest",
+        "remove it: credentials would be sent to every server that artifacts.toml names; use a client certificate, or a mirror without authentication, because artifacts are verified by their digest",
     ),
     (&["if", "condition", "only_when"], "when", "that is `when`, an expression"),
     (&["require", "requires", "depends_on", "dependencies"], "after", "that is `after = [\"KIND:KEY\"]`"),
     (
         &["register", "become", "delegate_to", "run_once", "changed_when", "failed_when", "ignore_errors", "tags"],
         "after",
-        "leave it out: kpull runs as root, and a host's catalog is known before anything is done",
+        "remove it: kpull runs as root, and computes a host's catalog before it changes anything",
     ),
 ];
 
@@ -223,7 +215,7 @@ const IN_TEMPLATES: &[(&[&str], &str)] = &[
     (&["ansible_memtotal_mb", "ansible_memory_mb"], "that is `facts.memory`, in MiB"),
     (&["ansible_interfaces"], "that is `facts.interfaces`, with the addresses of each"),
     (&["ansible_selinux"], "that is `facts.selinux`"),
-    (&["ansible_facts", "ansible_local", "grains"], "what a host knows of itself is `facts`"),
+    (&["ansible_facts", "ansible_local", "grains"], "properties of a host are in `facts`"),
     (&["hostvars"], "each host is in `hosts`: `(hosts | selectattr(\"name\", \"eq\", \"NAME\") | first).vars`"),
     (
         &["groups", "ansible_play_hosts", "play_hosts"],
@@ -231,26 +223,26 @@ const IN_TEMPLATES: &[(&[&str], &str)] = &[
     ),
     (&["group_names"], "the groups of this host are `host.groups`"),
     (&["role_names", "ansible_role_names"], "the roles of this host are `host.roles`"),
-    (&["ansible_managed"], "write the words themselves, as `# kept by kpull`"),
-    (&["omit"], "a field is left out by another entry with `when`"),
+    (&["ansible_managed"], "write the text itself, such as `# managed by kpull`"),
+    (&["omit"], "to omit a field on some hosts, write a second resource with `when`"),
     (
         &["lookup", "query", "q"],
-        "a file of the role is named by `source` or `template`, a secret is `secret(\"NAME\")`, one of pki/ is `pki_file(\"NAME\")`",
+        "name a file of the role in `source` or `template`; a secret is `secret(\"NAME\")`, a file of pki/ is `pki_file(\"NAME\")`",
     ),
     (
         &["now", "ansible_date_time", "strftime", "to_datetime"],
-        "nothing tells the time: the file would be another one in each run",
+        "templates have no access to the time: the file would differ in each run",
     ),
-    (&["random", "shuffle", "lipsum"], "nothing is random: the file would be another one in each run"),
+    (&["random", "shuffle", "lipsum"], "templates have no random values: the file would differ in each run"),
     (
         &["password_hash", "vault", "unvault"],
-        "keep the hash itself as a secret: `kpull secret set NAME`, and `secret(\"NAME\")`",
+        "store the hash as a secret: `kpull secret set NAME`, and `secret(\"NAME\")`",
     ),
-    (&["fileglob", "realpath", "expanduser", "expandvars"], "templates see the site, and no files of a host"),
+    (&["fileglob", "realpath", "expanduser", "expandvars"], "templates can't read files of a host"),
     (&["ipaddr6"], "that is `ipv6`"),
     (&["yaml", "toyaml"], "that is `to_yaml` or `to_nice_yaml`"),
     (&["json", "tojson_pretty"], "that is `tojson` or `to_nice_json`"),
-    (&["undef"], "list the variable under `required`: whoever has the role sets it then"),
+    (&["undef"], "list the variable under `required`: a host with the role must then set it"),
 ];
 
 /// What to write in a template instead of the name of a variable, filter or function.

@@ -91,8 +91,7 @@ const UNREADABLE: [(&str, &str); 11] = [
 ];
 
 /// Advice for an unsupported archive.
-pub const READABLE: &str = "kpull reads tar, zip, gzip, xz and Zstandard: pin a file of such a kind, the publisher's or one that you \
-    repack and mirror; `format = \"file\"` in artifacts.toml installs it as it is";
+pub const READABLE: &str = "kpull reads tar, zip, gzip, xz and Zstandard: pin a file in one of these formats, from the publisher or repacked on your mirror; with `format = \"file\"` in artifacts.toml, kpull installs it unchanged";
 
 impl Format {
     /// The format by the end of a file name or URL, ignoring case; [`Format::Plain`] if none matches. The error describes an

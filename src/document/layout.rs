@@ -59,9 +59,9 @@ impl Pointer {
     /// Reads a pointer; `name` is its name in messages.
     pub fn parse(name: &str, bytes: &[u8]) -> Result<Self> {
         let wrong = |why: &str| {
-            Error::refused(code::SUPPLY, format!("{name} is not the pointer to a release"))
+            Error::refused(code::SUPPLY, format!("{name} does not point to a release"))
                 .because(why)
-                .help("publish there with `kpull publish`")
+                .help("publish a release there with `kpull publish`")
         };
         if bytes.len() as u64 > POINTER_MAX {
             return Err(wrong("it is too long"));
@@ -77,7 +77,7 @@ impl Pointer {
                 )
                 .help("update kpull on this host"));
             }
-            None => return Err(wrong("it does not say which format it has")),
+            None => return Err(wrong("it has no `format`")),
         }
         let pointer: Self = table.try_into().map_err(|error: toml::de::Error| wrong(error.message()))?;
         if !is_sha256(&pointer.manifest) || !is_sha256(&pointer.signatures) {
@@ -152,13 +152,13 @@ mod tests {
     fn what_is_no_pointer_is_refused_with_its_reason() {
         let text = pointer("lab").to_toml();
         let problem = |text: &str| Pointer::parse("p", text.as_bytes()).unwrap_err().to_string();
-        assert_eq!(problem(""), "p is not the pointer to a release: it does not say which format it has");
+        assert_eq!(problem(""), "p does not point to a release: it has no `format`");
         assert_eq!(problem(&text.replace("format = 1", "format = 2")), "p has format 2, and this kpull reads format 1");
         assert!(
             problem(&text.replace(&"a".repeat(64), "../../etc/passwd")).ends_with("a digest in it is not a SHA-256")
         );
         assert!(problem(&text.replace("serial", "seriel")).contains("seriel"));
-        assert!(problem("<!doctype html>").starts_with("p is not the pointer to a release: "));
+        assert!(problem("<!doctype html>").starts_with("p does not point to a release: "));
         assert!(problem(&" ".repeat(5000)).ends_with("it is too long"));
         assert_eq!(Pointer::parse("p", &[0xff]).unwrap_err().exit_code(), crate::Exit::Refused);
     }

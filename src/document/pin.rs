@@ -38,7 +38,7 @@ pub struct Pin {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ArtifactFile {
-    /// The upstream version, for people and templates.
+    /// The upstream version, for readers and templates.
     version: String,
     /// The file for x86-64.
     amd64: Option<PinFile>,
@@ -49,7 +49,7 @@ pub(crate) struct ArtifactFile {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct PinFile {
-    /// Where it can be had.
+    /// The address of the file.
     url: Option<String>,
     /// Mirrors, in the order to try.
     #[serde(default)]
@@ -57,9 +57,9 @@ struct PinFile {
     /// Its SHA-256: 64 hexadecimal digits in small letters.
     #[schemars(regex(pattern = "^[0-9a-f]{64}$"))]
     sha256: String,
-    /// Its size in bytes; `"unknown"` for one whose publisher can't be asked now. `kpull check` refuses a pin without it.
+    /// Its size in bytes, or `"unknown"` if the publisher can't be reached now. `kpull check` refuses a pin without it.
     size: Option<Size>,
-    /// What it is, if the end of its first address does not tell: `file` for a file that is installed as it is.
+    /// Its format, if the end of the first address does not indicate it; `file` for a file to install unchanged.
     format: Option<Format>,
 }
 
@@ -99,7 +99,7 @@ fn artifact(doc: &Doc, name: &str, file: ArtifactFile) -> Result<Artifact> {
         if !is_sha256(&pin.sha256) {
             return Err(error!(PIN, "the digest of {name} ({architecture}) is not a SHA-256")
                 .at(doc.place(&at("sha256")), "expected 64 hexadecimal digits in lower case")
-                .help("`sha256sum FILE` prints it; get it from the publisher and not from a download"));
+                .help("copy it from the publisher; then `sha256sum FILE` must print the same for the file"));
         }
         let mirrors = pin.urls.into_iter().enumerate();
         let mirrors = mirrors.map(|(index, url)| (url, [at("urls"), vec![index.to_string()]].concat()));
@@ -116,7 +116,7 @@ fn artifact(doc: &Doc, name: &str, file: ArtifactFile) -> Result<Artifact> {
             (Some(format), _) => format,
             (None, Some((url, path))) => Format::of(url).map_err(|what| {
                 error!(PIN, "{name} ({architecture}) is {what}, which can't be unpacked")
-                    .at(doc.place(path), "its name says so")
+                    .at(doc.place(path), "its name indicates this")
                     .help(READABLE)
             })?,
             (None, None) => Format::Plain,

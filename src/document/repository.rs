@@ -18,7 +18,7 @@ pub fn address(address: &str) -> Result<Url> {
     };
     let url = gix_url::parse(address).map_err(|_| wrong())?;
     if url.password().is_some() {
-        return Err(error!(GIT, "`{}` has a password in it", bare()).help("use a key with ssh"));
+        return Err(error!(GIT, "`{}` contains a password", bare()).help("use a key with ssh"));
     }
     match url.scheme {
         Scheme::Http | Scheme::Https => Ok(url),
@@ -38,7 +38,7 @@ pub fn commit(hex: &str) -> Result<ObjectId> {
                 .help("push to a repository of `git init --object-format=sha1`");
         }
         error.help(format!(
-            "write the whole id, 40 hex digits, since a name can move: `git rev-parse '{hex}^{{commit}}'` in a clone prints it"
+            "write the full id, 40 hex digits, because a name can move: `git rev-parse '{hex}^{{commit}}'` in a clone prints it"
         ))
     })
 }

@@ -26,9 +26,9 @@ pub struct Applied {
     pub probed: BTreeMap<ResourceId, bool>,
     /// How it ended: `Ok` when the host is as the release says, and healthy, but for [`Applied::fault`].
     pub outcome: Result<(), Stop>,
-    /// What was left out because this host failed there before this release, with what depends on it.
+    /// Resources that were skipped because they failed on this host before this release too, and those that depend on them.
     pub fault: Option<Error>,
-    /// What no role has any more and this host could not restore; the next run tries again. No release is to blame for it.
+    /// Orphans that could not be restored; the next run tries again. They do not count against a release.
     pub unrestored: Option<Error>,
     /// What was applied.
     pub catalog: Catalog,
@@ -43,20 +43,20 @@ impl Applied {
     }
 }
 
-/// Applies a plan. Only the plan of a verified release can be applied: nothing else makes a `Verified<Plan>`.
+/// Applies a plan. Only the plan of a verified release can be applied: nothing else creates a `Verified<Plan>`.
 ///
-/// Each resource is observed again in its turn, because one change can bring another (a package brings a file). What
-/// was there before is recorded before anything is touched, and a pending action before the change that causes it.
+/// Each resource is observed again before it is changed, because one change can cause another (a package installs a file). What was there
+/// before is recorded before anything is touched, and a pending action before the change that causes it.
 ///
-/// A resource that fails is left out, with what depends on it, where `is_old` says that it failed before this release too;
-/// everything else is applied. Any other failure ends the run; what was done until then stays, and the caller decides whether to
-/// continue from there or to roll back. A failure to fetch ends the run before anything is touched; a host without any good
-/// release gets its accounts, packages and firewall all the same.
+/// A resource that fails is skipped, with those that depend on it, if `is_old` says that it failed before this release too; everything else
+/// is applied. Any other failure ends the run; what was done until then stays, and the caller decides whether to continue from there or to
+/// roll back. A failure to fetch ends the run before anything is touched; a host without any good release gets its accounts, packages and
+/// firewall all the same.
 ///
 /// A plan for a part of the catalog changes only this part. Whatever else the change requires stays pending, and no generation is
 /// recorded: the next run continues with the rest.
 ///
-/// An error comes from before anything was touched.
+/// An error means that nothing was changed.
 pub fn apply(
     host: &Host,
     store: &Store,
@@ -117,7 +117,7 @@ pub fn apply(
     if is_partial && outcome.is_ok() {
         outcome = run.probe_part()?;
     } else if run.basics.is_some() && outcome.is_ok() {
-        // a release that has only begun is no generation
+        // a release that has only begun is not a generation
         run.record_pending()?;
         outcome = std::mem::take(&mut run.left_out).into_error(items).map_or(Ok(()), |error| Err(Stop::Failed(error)));
     }

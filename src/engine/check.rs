@@ -1,5 +1,5 @@
-//! Which probes and slots of a release have to answer before it counts as good: those that the last good release did not have in the
-//! same form.
+//! Which probes and slots of a release must answer before it counts as good: those that the last good release did not have in the same
+//! form.
 
 use std::collections::BTreeMap;
 
@@ -37,5 +37,5 @@ pub fn news(item: &Item, known: &BTreeMap<ResourceId, String>) -> Option<Change>
         Some(known) if known.is_empty() || *known != digest(item) => (Change::new, "changed"),
         Some(_) => return None,
     };
-    Some(change(format!("{word}: has to pass before the release counts as good")))
+    Some(change(format!("{word}: must pass before the release counts as good")))
 }

@@ -25,8 +25,8 @@ use crate::store::{Generation, Pause, PendingActions, StayOn};
 /// The pause between two attempts to reach a source.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// How long a source is not asked after a change that can cut the host off: services of the network count as started before their change
-/// is in effect.
+/// How long kpull waits before it polls a source after a change that can cut the host off: services of the network count as started before
+/// their change is in effect.
 const SETTLE: Duration = Duration::from_secs(3);
 
 /// The options of a run.
@@ -34,7 +34,7 @@ const SETTLE: Duration = Duration::from_secs(3);
 pub struct RunOptions<'a> {
     /// Try a release again that was not good, and follow the newest again.
     pub retry: bool,
-    /// Check everything, whatever is known to be up to date.
+    /// Check everything, also what the up-to-date check covers.
     pub full: bool,
     /// Apply a new release at once, whichever hosts should go first.
     pub now: bool,
@@ -189,7 +189,7 @@ fn failed_before(
     is_same || was.resource.observe(&work).is_err()
 }
 
-/// The stay-on that keeps this host on a generation's release, in place of those up to the serial `not`.
+/// The stay-on that keeps this host on a generation's release instead of those up to the serial `not`.
 fn stay_on(on: &Generation, not: u64, why: String) -> StayOn {
     let since = Timestamp::now();
     StayOn { release: on.release.clone(), serial: on.serial, not, why, since, tries: 0, again: None }
@@ -224,7 +224,7 @@ fn roll_back(agent: &Agent<'_>, bad: u64, good: Generation, why: Error) -> Resul
             };
             (Error::new(code::BACK, what).because(&why).help(help), why)
         }
-        // the new release is not to blame for what fails with the old one too
+        // the new release is not the cause of a failure that the old one has too
         Some(error) => {
             let stay = StayOn { tries: earlier, again: Some(Timestamp::now() + pause), ..stay };
             agent.store.set_stay_on(Some(&stay))?;
@@ -243,7 +243,7 @@ fn roll_back(agent: &Agent<'_>, bad: u64, good: Generation, why: Error) -> Resul
     Err(error)
 }
 
-/// Goes back to an earlier generation at an operator's request. The host stays there until a newer release comes.
+/// Rolls back to an earlier generation at an operator's request. The host stays there until a newer release arrives.
 pub fn go_back(agent: &Agent<'_>, to: &Generation, why: &str) -> Result<Summary> {
     let newest = agent.trust()?.state.release.map_or(to.serial, |seen| seen.serial);
     // verified before anything is recorded
@@ -271,7 +271,7 @@ fn regain_contact(agent: &Agent<'_>) -> Result<Option<Error>> {
         }
         std::thread::sleep(PAUSE);
     };
-    // the last generation is to blame unless a run has begun with another release since
+    // the last generation is the cause unless a run has begun with another release since
     let is_to_blame = |last: &Generation| pending.release.as_ref().is_none_or(|begun| *begun == last.release);
     if let Some(last) = agent.store.generation()?.filter(|last| last.good && is_to_blame(last)) {
         agent.store.set_generation(&Generation { good: false, ..last })?;

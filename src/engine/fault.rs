@@ -1,4 +1,4 @@
-//! What a run leaves out: resources that can't be observed or changed, and those that depend on them.
+//! What a run skips: resources that can't be observed or changed, and those that depend on them.
 
 use std::collections::HashSet;
 
@@ -67,7 +67,7 @@ impl LeftOut {
                 return error;
             }
             let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-            error.help_more(&format!("left out because it depends on this: {}{more}", names.join(", ")))
+            error.help_more(&format!("skipped because it depends on this: {}{more}", names.join(", ")))
         };
         Error::distinct(self.faults.into_iter().map(explain).collect()).map(Error::of_host)
     }
@@ -125,7 +125,7 @@ mod tests {
         );
         let error = left_out.into_error(&items).unwrap();
         assert!(error.is_of_host());
-        assert_eq!(error.advice(), Some("correct it; left out because it depends on this: file:/d/in, file:/later"));
+        assert_eq!(error.advice(), Some("correct it; skipped because it depends on this: file:/d/in, file:/later"));
     }
 
     #[test]

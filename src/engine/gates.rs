@@ -59,7 +59,7 @@ impl Run<'_> {
                 let error = error!(PROBE, "{} does not pass", item.id)
                     .because(why)
                     .exit(Exit::Unhealthy)
-                    .help("everything was applied and stays so; the next run tries the probe again");
+                    .help("all changes stay applied; the next run tries the probe again");
                 return Ok((passed, Some(locate(error, item))));
             }
             passed += 1;
@@ -115,7 +115,7 @@ mod tests {
         let error = ended.unwrap_err();
         assert_eq!(
             error.to_string(),
-            "command:kubelet waits for probe:api: test failed: exit status: 1, without a word"
+            "command:kubelet waits for probe:api: test failed: exit status: 1, without any output"
         );
         assert_eq!((error.exit_code(), error.place().unwrap().file.as_str()), (Exit::Unhealthy, "roles/r/role.toml"));
         assert!(error.advice().unwrap().contains("the next run continues from here"));
@@ -171,7 +171,7 @@ mod tests {
         let error = catalog(&role.replace("DIR", "/dir")).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "`probe:api` is a gate before `command:kublet`, and there is no such resource on this host"
+            "`probe:api` is a gate before `command:kublet`, but this host has no such resource"
         );
         assert_eq!(error.advice(), Some("did you mean `command:kubelet`?"));
     }

@@ -34,9 +34,9 @@ pub fn acquire(host: &Host, store: &Store, name: &str, lock: &FleetLock) -> Resu
         }
         Ok((had, answer))
     };
-    match request().map_err(|why| format!("the lock server can't be asked: {why}"))? {
+    match request().map_err(|why| format!("the lock server can't be reached: {why}"))? {
         (had, Answer::Granted) => Ok(had),
-        (_, Answer::Refused(why)) => Err(format!("the lock server says: {why}")),
+        (_, Answer::Refused(why)) => Err(format!("the lock server refuses: {why}")),
     }
 }
 

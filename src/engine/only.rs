@@ -20,7 +20,7 @@ pub fn selected(items: &[Item], patterns: &[String]) -> Result<Option<HashSet<us
             let what = if pattern.contains(':') { "resource" } else { "role with resources" };
             let roles: BTreeSet<&str> = items.iter().flat_map(Item::roles).collect();
             let known = roles.into_iter().chain(items.iter().map(|item| item.id.as_str()));
-            error!(UNKNOWN, "this host has no {what} `{pattern}`, which `--only` names").help_nearest(
+            error!(UNKNOWN, "`--only` names `{pattern}`, but this host has no such {what}").help_nearest(
                 pattern,
                 known,
                 "`kpull plan --only ROLE` takes the name of a role, or an id such as `file:/etc/motd`; `kpull graph HOST` lists both",
@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(ids("r").len(), 3);
         assert_eq!(selected(&items, &[]).unwrap(), None);
         let error = selected(&items, &["file:/d/im".to_owned()]).unwrap_err();
-        assert_eq!(error.to_string(), "this host has no resource `file:/d/im`, which `--only` names");
+        assert_eq!(error.to_string(), "`--only` names `file:/d/im`, but this host has no such resource");
         assert_eq!(error.advice(), Some("did you mean `file:/d/in`?"));
     }
 }

@@ -1,4 +1,4 @@
-//! Orphans: what no role wants any more, and when in a run it is restored.
+//! Orphans: what no role defines any more, and when in a run it is restored.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::kind::{Change, Claim, Item, ResourceId, Trigger};
 
-/// Something that no role wants any more, to be restored.
+/// Something that no role defines any more, to be restored.
 #[derive(Debug)]
 pub struct Orphan {
     /// What the resource owned.
@@ -25,7 +25,7 @@ pub struct Orphan {
 /// When in a run an orphan is restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PruneOrder {
-    /// Before everything else: a unit that is to stop.
+    /// Before everything else: a unit that must stop.
     First,
     /// After the files, and before the first unit or command.
     Middle,

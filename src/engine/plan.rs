@@ -30,13 +30,13 @@ pub struct Plan {
     pub prior: Option<PriorStates>,
     /// Resources that are paused.
     pub paused: Vec<Pause>,
-    /// What something else on this host will undo at the next boot, or leaves without effect, by id, and what that is.
+    /// Resources that another setting on this host undoes at the next boot, or makes ineffective, by id, with that setting.
     pub overruled: Vec<(ResourceId, Error)>,
     /// What can't be observed, and what depends on it.
     pub left_out: LeftOut,
     /// Probes and slots that must answer before the release counts as good, by position; they are among the changes.
     pub new_checks: HashSet<usize>,
-    /// Ids of resources that can't be compared, because the catalog has placeholders in place of secrets.
+    /// Ids of resources that can't be compared, because the catalog has placeholders instead of secrets.
     pub uncompared: Vec<ResourceId>,
     /// What an earlier run left to do.
     pub pending: PendingActions,
@@ -160,7 +160,7 @@ fn writable(item: &Item, host: &Host) -> Result<()> {
 /// What no role wants any more.
 #[derive(Debug, Default)]
 pub struct Leftovers {
-    /// In the order of their restoration, each with its change, as far as that is known.
+    /// In the order in which they are restored, each with its change if known.
     pub orphans: Vec<(Orphan, Option<Change>)>,
     /// Whether something stays for now: it is paused, or it can't be restored.
     pub stays: bool,
@@ -171,7 +171,7 @@ pub struct Leftovers {
 }
 
 impl Leftovers {
-    /// What the catalog no longer has of all that is known.
+    /// Known objects that the catalog no longer contains.
     pub(super) fn of(known: &mut PriorStates, work: &Work<'_>, paused: &[Pause]) -> Result<Self> {
         let mut removed = HashSet::new();
         let (mut all, lost) = known.orphans(work);
@@ -335,7 +335,7 @@ mod tests {
         let x = || vec![ResourceId::new("file", "/x")];
         assert_eq!(orphans("d"), (vec![], false, false), "there can be no orphan");
         assert_eq!(orphans("e"), (x(), false, true));
-        assert_eq!(planned(&tree, "", "e").restored().count(), 0, "there is nothing at /x");
+        assert_eq!(planned(&tree, "", "e").restored().count(), 0, "/x does not exist");
         std::fs::write(tree.dir.path().join("x"), "x").unwrap();
         assert_eq!(planned(&tree, "", "e").restored().next().unwrap().0.id, "absent:/x");
         tree.store.set_pending(&PendingActions { orphans: true, ..PendingActions::default() }).unwrap();

@@ -1,5 +1,5 @@
-//! What this host had before kpull came: recorded before the first change, and restored when no role wants its place any more. A
-//! rollback to another release rests on it too: what only the newer release has is restored in the same way.
+//! The prior state of this host: recorded before the first change, and restored when no role claims its place any more. A rollback to
+//! another release rests on it too: what only the newer release has is restored in the same way.
 
 use std::cell::OnceCell;
 use std::cmp::Reverse;
@@ -40,7 +40,7 @@ struct OwnedItem {
     /// SHA-256 of the file as kpull wrote it; `None` when that is unknown, or must not be recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     made: Option<String>,
-    /// Whether nothing was changed here yet and a package may still bring what is restored later.
+    /// Whether nothing was changed here yet, and a package may still install what kpull restores later.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     open: bool,
     /// Whether a package of the run brought it.
@@ -53,7 +53,7 @@ impl OwnedItem {
         Self { id: id.clone(), prior, triggers: Vec::new(), made: None, open: false, shipped: false }
     }
 
-    /// The resource that restores it; `None` for what stays as it is.
+    /// The resource that restores it; `None` if it stays unchanged.
     fn restoration(&self, work: &Work<'_>) -> Result<Option<Box<dyn Resource>>> {
         if let PriorState::Nothing { path } | PriorState::File { path, .. } = &self.prior
             && (self.shipped || self.prior.is_nothing())
@@ -172,7 +172,7 @@ impl PriorStates {
         Ok(())
     }
 
-    /// Records the missing directories above a path: they are made along with it.
+    /// Records the missing directories above a path, which are created with it.
     fn adopt_missing_above(&mut self, path: &Path, id: &ResourceId, open: bool, work: &Work<'_>) -> Result<()> {
         // the root is always there
         for dir in path.ancestors().skip(1).filter(|dir| dir.parent().is_some()) {
@@ -210,7 +210,7 @@ impl PriorStates {
             let Some(known) = self.known.get_mut(&claim).filter(|known| known.open) else { continue };
             known.open = false;
             if work.host.root.meta(dir)?.is_some() {
-                // the package has made it, not kpull
+                // the package has created it, not kpull
                 self.known.remove(&claim);
             }
         }
@@ -264,7 +264,7 @@ impl PriorStates {
         (orphans, lost)
     }
 
-    /// What earlier releases made where the catalog now has something of another type: a file or link in place of a directory, or the
+    /// What earlier releases created at a path where the catalog now has another type: a file or link instead of a directory, or the
     /// reverse.
     fn find_obstacles(&self, wanted: &HashSet<Claim>, work: &Work<'_>) -> BTreeMap<Claim, ResourceId> {
         let ids: HashSet<&ResourceId> = work.catalog.iter().map(|item| &item.id).collect();
@@ -294,7 +294,7 @@ impl PriorStates {
         found
     }
 
-    /// Whether it, or a path above it, has to go.
+    /// Whether it, or a path above it, must be removed.
     fn is_below_obstacle(&self, claim: &Claim) -> bool {
         Path::new(claim.as_str()).ancestors().filter_map(Path::to_str).any(|above| self.obstacles.contains_key(above))
     }
@@ -327,7 +327,7 @@ impl PriorStates {
         claims
     }
 
-    /// Forgets what the catalog no longer owns and what stays as it is.
+    /// Drops the records of what the catalog no longer owns and of what stays unchanged.
     pub fn settle(&mut self, work: &Work<'_>) {
         let wanted = self.wanted(work);
         let count = self.known.len();
@@ -362,7 +362,7 @@ impl PriorStates {
         self.known.values().map(|known| &known.id)
     }
 
-    /// Resources that leave something behind which no rollback undoes, and why.
+    /// Resources with an effect that no rollback undoes, and why.
     pub fn leftovers(&self) -> impl Iterator<Item = (&ResourceId, &str)> {
         self.known.values().filter_map(|known| Some((&known.id, known.prior.leftover()?)))
     }

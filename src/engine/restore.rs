@@ -1,4 +1,4 @@
-//! Restores what no role wants any more.
+//! Restores what no role defines any more.
 
 use crate::engine::orphan::{Orphan, PruneOrder};
 use crate::engine::run::Run;

@@ -1,4 +1,4 @@
-//! Whose turn a new release is. The site gives the order, each host reads what the earlier hosts have signed
+//! This host's position in the rollout of a new release. The site defines the order; each host reads what the earlier hosts have signed
 //! about themselves, and decides for itself: no central service decides for all.
 
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ pub fn wait(agent: &Agent<'_>, rollout: &Rollout, site: &Site, coming: &[Item], 
         return match coming {
             Some(_) => Ok(None),
             None => Err(error!(ROLLOUT, "this site has a [rollout], and this host can't read the status of the others")
-                .help("set [status] in kpull.toml; until then it stays on the release that it has, or applies this one with `kpull apply --now`")),
+                .help("set [status] in kpull.toml; until then, the host stays on its release; `kpull apply --now` applies the new one anyway")),
         };
     }
     let (now, trust) = (Timestamp::now(), agent.trust()?);
@@ -114,8 +114,8 @@ impl HostProgress {
     }
 }
 
-/// Checks the hosts that come before `own`, from the nearest: as a rule the first one that has not finished is the
-/// only one that has to be read. Only the host whose turn it is reads all others, once.
+/// Checks the hosts that come before `own`, from the nearest: as a rule the first one that has not finished is the only one that must be
+/// read. Only a host whose position is reached reads all others, once.
 fn turn(
     rollout: &Rollout,
     site: &Site,
@@ -159,7 +159,7 @@ fn turn(
                 HostProgress::Healthy(since) => {
                     let end = since.saturating_add(wave.soak).unwrap_or(Timestamp::MAX);
                     if now < end {
-                        return Ok(Some(format!("wave {number} is watched until {end:.0}, at least")));
+                        return Ok(Some(format!("wave {number} must stay healthy until {end:.0} at least")));
                     }
                     continue;
                 }
@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(why(&site, "h2", &[]), "h1 of wave 1 goes first");
         assert_eq!(
             why(&site, "h2", &[("h1", HostProgress::Healthy(minutes(51)))]),
-            "wave 1 is watched until 1970-01-01T01:01:00Z, at least"
+            "wave 1 must stay healthy until 1970-01-01T01:01:00Z at least"
         );
         assert_eq!(why(&site, "h2", &[("h1", HostProgress::Healthy(minutes(50)))]), "now");
         assert_eq!(why(&site, "h4", &[("h1", healthy()), ("h2", healthy())]), "h3 of wave 2 goes first");

@@ -23,7 +23,7 @@ pub type IsOld<'a> = &'a dyn Fn(&Item, &Error) -> bool;
 /// Why a run ended early.
 #[derive(Debug)]
 pub enum Stop {
-    /// Another host, or another program on this one, has to finish first; the next run continues.
+    /// Another host, or another program on this one, must finish first; the next run continues.
     Waits(Error),
     /// Something could not be changed, or is unhealthy now.
     Failed(Error),
@@ -43,7 +43,7 @@ impl From<Error> for Stop {
     }
 }
 
-/// The paths that a resource alone decides about, and those of its files.
+/// The paths that only a resource manages, and those of its files.
 fn paths(item: &Item, work: &Work<'_>) -> BTreeSet<PathBuf> {
     let owned = item.owned(work).unwrap_or_default();
     item.about.paths().chain(owned.iter().filter_map(Claim::whole_path)).map(Path::to_owned).collect()
@@ -60,7 +60,7 @@ pub(super) struct Run<'a> {
     pub prior: PriorStates,
     /// Whether `prior` has to be recorded before the first change.
     pub is_unsaved: bool,
-    /// Positions of the packages that are still to be changed: each may bring files of later resources.
+    /// Positions of the packages that must still be changed: each may install files of later resources.
     pub packages: Vec<usize>,
     /// Ids of paused resources.
     pub paused: HashSet<ResourceId>,
@@ -158,7 +158,7 @@ impl<'a> Run<'a> {
         self.is_left_out(at) || self.paused.contains(&self.work.catalog[at].id)
     }
 
-    /// Leaves out a resource that failed, if this release is not to blame; else the run ends.
+    /// Skips a resource that failed, if this release is not the cause; otherwise, the run ends.
     pub fn fail(&mut self, at: usize, error: Error) -> Result<(), Stop> {
         let item = &self.work.catalog[at];
         let error = locate(error, item);
@@ -179,7 +179,7 @@ impl<'a> Run<'a> {
         self.restore_all(orphans, PruneOrder::Last)?;
         self.work.host.settle_firewall()?;
         self.work.host.settle_unit_links()?;
-        // nothing is pending for a unit that is no longer in the catalog, or that is not to run
+        // nothing is pending for a unit that is no longer in the catalog, or that must not run
         let items = self.work.catalog;
         let left: HashSet<&ResourceId> =
             (0..items.len()).filter(|&at| self.is_left_out(at)).map(|at| &items[at].id).collect();
@@ -555,7 +555,7 @@ mod tests {
         let count = || std::fs::read_to_string(machine.dir.path().join("count")).unwrap().len();
         assert_eq!(
             machine.run().1.unwrap_err().to_string().lines().next(),
-            Some("`count` failed: exit status: 1, without a word")
+            Some("`count` failed: exit status: 1, without any output")
         );
         assert_eq!((machine.run().1.is_err(), count()), (true, 2));
         machine.make("ok");

@@ -1,4 +1,4 @@
-//! Which release this host follows now, and the catalog that it gives.
+//! Which release this host follows now, and its catalog.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -51,12 +51,12 @@ impl Resolved {
 
 fn withdrawn(what: &str) -> Error {
     Error::refused(code::MEMORY, format!("{what} no longer counts"))
-        .help("the site's keys were changed after it was signed: a newer release is needed")
+        .help("the site's keys were changed after it was signed: sign a newer release")
 }
 
 impl Agent<'_> {
-    /// Polls the sources and selects the newest release, if it is good and it is this host's turn, or `ignores_rollout`; else the last
-    /// good release.
+    /// Polls the sources and selects the newest release, if it is good and has reached this host, or `ignores_rollout`; else the last good
+    /// release.
     pub fn select(&self, ignores_rollout: bool) -> Result<Selection> {
         let mut trust = self.trust()?;
         if let Some(state) = &trust.to_restore {
@@ -64,7 +64,7 @@ impl Agent<'_> {
         }
         let now = Timestamp::now();
         let mut cursors = self.store.marks();
-        // a cursor counts only while the release that came with it can be read
+        // a cursor counts only while the release that were installed with it can be read
         let mut cached = self.store.release()?.map(|cached| self.read_cached(&trust, &cached, now));
         let mut trouble: Vec<Error> = Vec::new();
         let mut answered = false;
@@ -157,7 +157,7 @@ impl Agent<'_> {
                 self.report.event(&Event::StaysOn(&stay));
                 let known = known.ok_or_else(|| {
                     error!(MEMORY, "release {}, which this host stays on, is lost", stay.serial)
-                        .help("`kpull apply --retry` follows the newest again")
+                        .help("`kpull apply --retry` follows the newest release again")
                 })?;
                 Selection { trouble, ..self.select_generation(&known, &stay.why)? }
             }
@@ -174,7 +174,7 @@ impl Agent<'_> {
         Ok(selection)
     }
 
-    /// The newest release, or the one that this host has until it is its turn.
+    /// The newest release, or the one that this host has until the newest has reached it.
     fn select_in_turn(&self, release: Resolved, trouble: Option<Error>, ignores_rollout: bool) -> Result<Selection> {
         let (serial, digest) = (release.seen.serial, &release.seen.digest);
         let mut lock = None;
@@ -186,7 +186,7 @@ impl Agent<'_> {
         {
             let turn = rollout::wait(self, rollout, &release.site, &release.catalog.get().items, serial);
             if let Some(why) = turn.as_ref().map_or_else(|error| Some(error.to_string()), Clone::clone) {
-                // hosts that can't be asked may be down because of what the next release repairs: an operator decides that
+                // hosts that can't be reached may be down because of a problem that the next release repairs: an operator decides that
                 let trouble = trouble.or(turn.err());
                 return Ok(Selection { trouble, ..self.wait_on(&current, serial, &why)? });
             }
@@ -195,7 +195,7 @@ impl Agent<'_> {
         Ok(release.select(None, trouble, lock))
     }
 
-    /// What this host has, while it waits for its turn with the release with this serial.
+    /// What this host has, while it waits for its position in the rollout of the release with this serial.
     pub fn wait_on(&self, current: &Generation, serial: u64, why: &str) -> Result<Selection> {
         // other hosts and a lock server have a say in the text
         let why = format!("release {serial}: {}", one_line(why));
@@ -272,7 +272,7 @@ impl Agent<'_> {
     fn verify_generation(&self, to: &Generation) -> Result<(CachedRelease, VerifiedManifest)> {
         let lost = || {
             error!(MEMORY, "the release of generation {} is no longer stored", to.number)
-                .help("`kpull history` shows which are")
+                .help("`kpull history` lists the stored ones")
         };
         let cached = self.store.kept_release(&to.release)?.ok_or_else(lost)?;
         let trust = self.trust()?;

@@ -1,5 +1,5 @@
-//! Slots: what must not happen on two hosts at once waits for its slot. etcd records the holder of a slot under a lease, so that a
-//! host that dies doesn't hold it for ever; or a FleetLock server knows the holder.
+//! Slots: what must not happen on two hosts at once waits for its slot. etcd records the holder of a slot under a lease, so that a host
+//! that dies doesn't hold it forever; or a FleetLock server records the holder.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -18,10 +18,10 @@ use crate::site::is_plain_name;
 /// The pause between two attempts at a slot that another host holds.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How long etcd may give no answer before it counts as down: longer than the election of a leader takes.
+/// How long etcd may not answer before it counts as down: longer than the election of a leader takes.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// How many writes of a slot one attempt makes when other hosts are faster. Even then, nobody waits longer than `within`.
+/// How many writes of a slot one attempt makes when other hosts are faster. Even then, no host waits longer than `within`.
 const TRIES: usize = 3;
 
 /// A slot that this host holds. When it is dropped, it stays held: in etcd until its lease ends, at a server until this host is healthy.
@@ -110,10 +110,10 @@ fn attempt(work: &Work<'_>, slot: &Slot, host: &str) -> Result<Attempt, SlotErro
             Failure::Refused(why) => SlotError::Error(
                 error!(SLOT, "etcd refuses the slot {}", slot.name)
                     .because(why)
-                    .help("may the client certificate write below /kpull/slots/?"),
+                    .help("check that the client certificate can write below /kpull/slots/"),
             ),
         }),
-        // a server that can't be asked counts as a refusal: what it guards is not what repairs it
+        // a server that can't be reached counts as a refusal: the guarded unit is not what repairs the server
         At::Server(server) => Ok(match lock::acquire(work.host, work.store, host, server) {
             Ok(had) => Attempt::Held(HeldSlot::Lock(had)),
             Err(why) => Attempt::Occupied(Occupied::Refused(why)),
@@ -143,17 +143,16 @@ fn attempt_in_etcd(work: &Work<'_>, slot: &Slot, cluster: &Cluster, host: &str) 
         // another host was faster
         client.revoke(&lease)?;
     }
-    Ok(Attempt::Occupied(Occupied::Refused("others write it again and again".to_owned())))
+    Ok(Attempt::Occupied(Occupied::Refused("other hosts repeatedly change it".to_owned())))
 }
 
 fn occupied(slot: &Slot, by: &Occupied) -> Error {
     let error = error!(SLOT, "the slot {} is not available: {by}", slot.name);
     let Occupied::By(holder) = by else {
-        return error.help("nothing was changed, and the next run tries again; the server knows the holder");
+        return error.help("nothing was changed, and the next run tries again; ask the server which host has the slot");
     };
     error.help(format!(
-        "nothing was changed, and the next run tries again; run `kpull status` on {}. It loses the slot {} after it \
-         acquired it; `etcdctl del {}` removes it at once",
+        "nothing was changed, and the next run tries again; run `kpull status` on {}. Its slot expires {} after it acquired it; `etcdctl del {}` removes it at once",
         holder.host,
         SignedDuration::try_from(slot.ttl).map_or_else(|_| "some time".to_owned(), |ttl| format!("{ttl:#}")),
         key(slot)
@@ -224,7 +223,7 @@ impl Slots<'_> {
                 let error = error!(SLOT, "{id} does not pass after {} was interrupted", item.id)
                     .because(why)
                     .exit(Exit::Unhealthy)
-                    .help("no other host does the same until the slot's lease ends; the next run continues from here");
+                    .help("no other host interrupts this unit until the slot's lease expires; the next run continues from here");
                 return Err(locate(error, probe));
             }
             self.report.event(&Event::Passing(probe));
@@ -286,7 +285,7 @@ mod tests {
     #[test]
     fn a_slot_that_others_always_write_first_is_not_tried_for_ever() {
         let (error, asked) = attempt_at("");
-        assert_eq!(error, "the slot s is not available: others write it again and again");
+        assert_eq!(error, "the slot s is not available: other hosts repeatedly change it");
         assert!(asked < 20, "{asked}");
     }
 

@@ -1,8 +1,8 @@
 //! Which of a host's sources a run polls, and in which order.
 //!
-//! The first source that answers ends the search, so that a run with nothing to do costs one question. That source alone could
-//! withhold news for ever. Therefore all of them are polled at intervals, and in each run once the cached release has expired. A
-//! source that failed comes after the others for a while.
+//! The first source that answers ends the search, so that a run with nothing to do costs one request. That source alone could withhold news
+//! for ever. Therefore all of them are polled at intervals, and in each run once the cached release has expired. A source that failed comes
+//! after the others for a while.
 
 use std::time::{Duration, Instant};
 
@@ -79,7 +79,7 @@ impl Agent<'_> {
     /// Fails unless a source can be reached now.
     pub fn reaches_source(&self) -> Result<()> {
         let cursors = self.store.marks();
-        let mut last = error!(NET, "there is no source to reach");
+        let mut last = error!(NET, "no source is configured");
         for index in self.order(true).sources {
             let polled = self
                 .open_source(index)

@@ -49,7 +49,7 @@ impl Agent<'_> {
             if enrolled != now {
                 return Err(Error::refused(
                     code::MEMORY,
-                    format!("this host is enrolled as the {what} `{enrolled}`, and not as `{now}`"),
+                    format!("this host is enrolled as the {what} `{enrolled}`, not as `{now}`"),
                 )
                 .help(format!("check `{what}` in kpull.toml; {ENROLL}")));
             }
@@ -60,11 +60,14 @@ impl Agent<'_> {
             return Ok(trust);
         }
         if known.start != state.start {
-            return Err(Error::refused(code::MEMORY, format!(
-                "the keys in kpull.toml are not those that this host was enrolled with, and key set {} counts since",
-                known.keys
-            ))
-            .help(format!("put them back, or, if you mean to start from other keys, {ENROLL}")));
+            return Err(Error::refused(
+                code::MEMORY,
+                format!(
+                    "this host was enrolled with other keys than those in kpull.toml, and now follows key set {}",
+                    known.keys
+                ),
+            )
+            .help(format!("restore them, or, to start from other keys, {ENROLL}")));
         }
         trust.policy.keys = KeySet::kept(&self.store, known.keys)?;
         trust.state = known;
@@ -90,7 +93,7 @@ impl Agent<'_> {
         self.adopt(trust, chain)
     }
 
-    /// Adopts the last of these key sets, which follow the present one. That is final, whatever becomes of the release.
+    /// Adopts the last of these key sets, which follow the present one. That is final, whatever happens to the release.
     pub fn adopt(&self, trust: &mut HostTrust, chain: Vec<Signed>) -> Result<()> {
         for Signed { set, bytes } in chain {
             self.store.add_key_set(set.number, &bytes)?;

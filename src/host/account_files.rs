@@ -28,7 +28,7 @@ fn today() -> String {
 pub struct WantedGroup<'a> {
     /// Its name.
     pub name: &'a str,
-    /// Its number; any free one when left out.
+    /// Its number. Default: any free one.
     pub gid: Option<u32>,
     /// Whether the number comes from those for the system.
     pub system: bool,
@@ -39,11 +39,11 @@ pub struct WantedGroup<'a> {
 pub struct WantedUser<'a> {
     /// Its name.
     pub name: &'a str,
-    /// Its number; any free one when left out.
+    /// Its number. Default: any free one.
     pub uid: Option<u32>,
     /// Whether the number comes from those for the system.
     pub system: bool,
-    /// The primary group, which must exist; one of its own name, made with it, when left out.
+    /// The primary group, which must exist. Default: a group with the same name, created with it.
     pub group: Option<&'a str>,
     /// The real name, or what it is for.
     pub comment: Option<&'a str>,
@@ -124,8 +124,8 @@ impl Tables {
         match (self.gid(wanted.name), wanted.gid) {
             (Some(gid), Some(number)) if gid != number => {
                 let name = wanted.name;
-                Err(failed(format!("the group {name} has the number {gid}, and the role wants {number}")).help(format!(
-                    "a number in use is never changed, since files belong to it: write gid = {gid}, or change it by hand with \
+                Err(failed(format!("the group {name} has the number {gid}, but the role sets {number}")).help(format!(
+                    "kpull never changes a number in use, because files belong to it: write gid = {gid}, or change it by hand with \
                      `groupmod -g {number} {name}` and change the group of its files"
                 )))
             }
@@ -191,12 +191,12 @@ impl Tables {
         if let Some(uid) = wanted.uid.filter(|uid| Some(*uid) != number(&fields, 2)) {
             let known = String::from_utf8_lossy(fields[2]);
             let by_hand = match is_foreign {
-                true => "leave it out: /etc/passwd does not have this user, another service does".to_owned(),
+                true => "omit it: another service manages this user, which is not in /etc/passwd".to_owned(),
                 false => format!("change it by hand with `usermod -u {uid} {}`", wanted.name),
             };
-            return Err(failed(format!("the user {} has the number {known}, and the role wants {uid}", wanted.name))
+            return Err(failed(format!("the user {} has the number {known}, but the role sets {uid}", wanted.name))
                 .help(format!(
-                    "a number in use is never changed, since files belong to it: write uid = {known}, or {by_hand}"
+                    "kpull never changes a number in use, because files belong to it: write uid = {known}, or {by_hand}"
                 )));
         }
         let mut parts = Vec::new();
@@ -214,9 +214,9 @@ impl Tables {
         }
         if is_foreign && !parts.is_empty() {
             return Err(failed(format!("the user {} can't be changed here: {}", wanted.name, parts.join(", ")))
-                .because("it is not in /etc/passwd: another service (LDAP, systemd-homed, …) has it")
+                .because("it is not in /etc/passwd: another service (LDAP, systemd-homed, …) manages it")
                 .help(format!(
-                    "change it there, or leave these fields out; `getent passwd {}` shows what the host knows",
+                    "change it there, or omit these fields; `getent passwd {}` shows the user",
                     wanted.name
                 )));
         }
@@ -262,7 +262,7 @@ impl Tables {
         }
         let line: Vec<&[u8]> = line.iter().map(Vec::as_slice).collect();
         self.passwd.set(&line);
-        let missing = || failed(format!("the user {} has no number in {PASSWD}", wanted.name));
+        let missing = || failed(format!("the user {} has no valid number in {PASSWD}", wanted.name));
         number(&line, 2).zip(number(&line, 3)).ok_or_else(missing)
     }
 
@@ -290,8 +290,8 @@ impl Tables {
         match self.group.has(group) {
             true => Ok(()),
             false => Err(failed(format!("{user} can't be added to the group {group} here"))
-                .because(format!("it is not in {GROUP}: another service (LDAP, systemd-homed, …) has it"))
-                .help("add the user there, or leave the group out of `groups`")),
+                .because(format!("it is not in {GROUP}: another service (LDAP, systemd-homed, …) manages it"))
+                .help("add the user there, or remove the group from `groups`")),
         }
     }
 
@@ -345,7 +345,7 @@ fn refuse_used<'a>(
         Some((owner, _)) => {
             let owner = String::from_utf8_lossy(owner);
             Err(failed(format!("the {what} {name} can't have the number {number}: {owner} has it"))
-                .help("choose another number, or leave it out to get a free one"))
+                .help("choose another number, or omit it to use a free one"))
         }
         None => Ok(()),
     }
@@ -410,10 +410,10 @@ pub(super) mod tests {
         let (_dir, root) = tree(&[("passwd", "etcd:x:300:300::/:/bin/sh\n"), ("group", "etcd:x:300:\n")]);
         let mut tables = Tables::read(&root).unwrap();
         let error = tables.make_user(&WantedUser { uid: Some(301), ..user("etcd") }).unwrap_err();
-        assert_eq!(error.to_string(), "the user etcd has the number 300, and the role wants 301");
+        assert_eq!(error.to_string(), "the user etcd has the number 300, but the role sets 301");
         assert!(error.advice().unwrap().contains("write uid = 300"));
         let error = tables.make_group(&WantedGroup { name: "etcd", gid: Some(301), system: true }).unwrap_err();
-        assert_eq!(error.to_string(), "the group etcd has the number 300, and the role wants 301");
+        assert_eq!(error.to_string(), "the group etcd has the number 300, but the role sets 301");
     }
 
     #[test]
@@ -480,11 +480,10 @@ pub(super) mod tests {
         let error = tables.user_differences(&other).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the user ann can't be changed here: comment Ann → Bea, shell /bin/zsh → /bin/sh: it is not in /etc/passwd: another \
-             service (LDAP, systemd-homed, …) has it"
+            "the user ann can't be changed here: comment Ann → Bea, shell /bin/zsh → /bin/sh: it is not in /etc/passwd: another service (LDAP, systemd-homed, …) manages it"
         );
         let error = tables.user_differences(&WantedUser { uid: Some(7), ..user("ann") }).unwrap_err();
-        assert!(error.advice().unwrap().contains("write uid = 5000, or leave it out"));
+        assert!(error.advice().unwrap().contains("write uid = 5000, or omit it"));
         let error = tables.user_differences(&WantedUser { uid: Some(5000), ..user("new") }).unwrap_err();
         assert_eq!(error.to_string(), "the user new can't have the number 5000: ann has it");
         let staff = WantedGroup { name: "staff", gid: Some(5000), system: false };
@@ -513,6 +512,6 @@ pub(super) mod tests {
         assert_eq!(given("odd\nx:120:5\ny:100:11\n").unwrap(), "a:125:10");
         assert_eq!(given("y:90:10\nx:110:30\n").unwrap(), "a:100:10");
         let error = given("x:105:30\n").unwrap_err();
-        assert_eq!(error.to_string(), "/etc/subuid has no 10 numbers in a row left for a");
+        assert_eq!(error.to_string(), "/etc/subuid has no range of 10 free numbers for a");
     }
 }

@@ -51,11 +51,10 @@ impl Bus {
     pub fn connect() -> Result<Self> {
         let connected = connect().map_err(|error| match is_starved(&error) {
             true => error!(LIMIT, "can't start a thread").because(error).help(
-                "kpull may have no more processes: look at TasksMax= of kpull.service and at what else runs here",
+                "kpull has reached its limit of processes: raise TasksMax= of kpull.service, or end other processes",
             ),
             false => error!(UNIT, "can't reach the D-Bus system bus").because(error).help(
-                "units and firewalld are managed over it: run as root on a host booted with systemd and start its bus \
-                 (`systemctl start dbus.socket`), or make a tree with `--root DIR`",
+                "kpull manages units and firewalld over it: run as root on a host with systemd and start the bus (`systemctl start dbus.socket`), or work on a tree with `--root DIR`",
             ),
         })?;
         Ok(Self { connection: Rc::new(RefCell::new(connected)) })
@@ -87,7 +86,7 @@ impl Bus {
         let known = self.connection.borrow().clone();
         match f(&known) {
             Err(error) if is_lost(&error) => {
-                log::debug!("the system bus went away: {error}");
+                log::debug!("the connection to the system bus was closed: {error}");
                 let fresh = connect()?;
                 await_manager(&fresh);
                 *self.connection.borrow_mut() = fresh.clone();
@@ -249,7 +248,10 @@ fn is_starved(error: &zbus::Error) -> bool {
 }
 
 fn lost() -> zbus::Error {
-    zbus::Error::InputOutput(Arc::new(io::Error::new(io::ErrorKind::ConnectionReset, "the system bus went away")))
+    zbus::Error::InputOutput(Arc::new(io::Error::new(
+        io::ErrorKind::ConnectionReset,
+        "the connection to the system bus was closed",
+    )))
 }
 
 fn timed_out() -> zbus::Error {

@@ -260,7 +260,7 @@ impl Client {
         });
         let bad = { texts }.find(|text| text.len() > 1000 || one_line(text) != **text).map(|text| one_line(text));
         match bad {
-            Some(bad) => Err(Failure::Unable(format!("etcd has a member that is called `{bad:.100}`"))),
+            Some(bad) => Err(Failure::Unable(format!("etcd has a member with the invalid name `{bad:.100}`"))),
             None => Ok(members),
         }
     }
@@ -297,7 +297,7 @@ impl Client {
                 }
             }
         }
-        let why = if whys.is_empty() { "there is nobody to ask".to_owned() } else { whys.join("; ") };
+        let why = if whys.is_empty() { "there is no endpoint".to_owned() } else { whys.join("; ") };
         Err(if is_silent { Failure::Silent(why) } else { Failure::Unable(why) })
     }
 
@@ -412,7 +412,7 @@ fn judge(endpoint: &Url, status: u16, answer: Value) -> Result<Value, Failure> {
 
 /// The failure of a server that isn't etcd.
 fn strange(endpoint: &Url, status: u16) -> Failure {
-    Failure::Unable(format!("{} answered {status}, not like etcd", origin(endpoint)))
+    Failure::Unable(format!("{} answered {status}, which is not an answer of etcd", origin(endpoint)))
 }
 
 /// etcd's message in an answer.

@@ -403,7 +403,7 @@ fn refused(zone: &str, edit: &Edit, error: &zbus::Error) -> Error {
 
 /// The error for `forward` with an older firewalld: all others have the methods that set it.
 fn no_forward(zone: &str) -> Error {
-    error!(FIREWALL, "firewalld has no `forward`, which the zone {zone} is to have")
+    error!(FIREWALL, "firewalld does not support `forward`, which the role sets for the zone {zone}")
         .because("it is older than 0.9")
         .help("omit `forward` on this host, for example with `when`")
 }

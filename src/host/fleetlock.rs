@@ -31,7 +31,7 @@ const TEXT: usize = 300;
 pub struct FleetLock {
     /// Its address; `/v1/pre-reboot` and `/v1/steady-state` are below.
     pub url: String,
-    /// The group that hosts ask for; `default` when left out.
+    /// The group whose slots hosts request. Default: `default`.
     #[serde(default = "default_group")]
     pub group: String,
     /// PEM file, on the hosts, with the authorities of an https server.

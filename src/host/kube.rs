@@ -188,7 +188,7 @@ impl Kube {
 
     /// The identity and version of an object: a text that differs after every change. `None` if there is no object.
     pub fn state(&self, object: &ObjectVersion) -> Result<Option<String>> {
-        match self.send(self.client.get(object.address.clone()), "look at an object")? {
+        match self.send(self.client.get(object.address.clone()), "read an object")? {
             Reply::Missing => Ok(None),
             Reply::Silent(why) => Err(error!(KUBE, "the API server does not answer").because(why)),
             Reply::Json(json) => {
@@ -236,14 +236,14 @@ impl Kube {
         if let Some(kind) = self.kinds.borrow().get(&name.api_version).and_then(find) {
             return Ok(kind);
         }
-        let what = format!("ask what there is in {}", name.api_version);
+        let what = format!("list the resources of {}", name.api_version);
         let known = match self.send(self.client.get(base.clone()), &what)? {
             Reply::Missing => return Err(Unplaced::Answer(Answer::UnknownKind)),
             Reply::Silent(why) => return Err(Unplaced::Answer(Answer::Silent(why))),
             Reply::Json(list) => match serde_json::from_value::<ApiResources>(list) {
                 Ok(list) => list.resources,
                 Err(_) => {
-                    let why = format!("{base} does not answer as an API server does");
+                    let why = format!("{base} does not answer like an API server");
                     return Err(Unplaced::Answer(Answer::Silent(why)));
                 }
             },
@@ -283,21 +283,21 @@ impl Kube {
             StatusCode::NOT_FOUND => Ok(Reply::Missing),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(error!(
                 KUBE,
-                "the API server {server} does not let the bearer of {} {what}",
+                "the API server {server} does not permit the owner of {} to {what}",
                 self.access.cert.display()
             )
             .because(message(status, body))
             .help(match status {
                 StatusCode::FORBIDDEN => {
-                    "give its user or group a role with this permission, or use the certificate of another user"
+                    "bind its user or group to a role with this permission, or use another user's certificate"
                 }
-                _ => "the certificate has to be issued by an authority in the API server's --client-ca-file",
+                _ => "the certificate must be issued by an authority in the API server's --client-ca-file",
             })),
             StatusCode::TOO_MANY_REQUESTS => Ok(Reply::Silent(format!("{server} answered {status}"))),
             status if status.is_server_error() => Ok(Reply::Silent(format!("{server} answered {status}"))),
             status if status.is_success() => match serde_json::from_slice(body) {
                 Ok(json) => Ok(Reply::Json(json)),
-                Err(_) => Ok(Reply::Silent(format!("{server} does not answer as an API server does"))),
+                Err(_) => Ok(Reply::Silent(format!("{server} does not answer like an API server"))),
             },
             status => Err(error!(KUBE, "can't {what}: the API server {server} refuses")
                 .because(message(status, body))

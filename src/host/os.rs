@@ -43,7 +43,7 @@ impl Os {
         let os = Self::read(&text);
         if os.id.is_empty() && !text.is_empty() {
             return Err(error!(FACTS, "/etc/os-release does not name the system: it has no ID")
-                .help("add a line such as `ID=debian` to it, see os-release(5), or reinstall the distribution's package that has it"));
+                .help("add a line such as `ID=debian` (see os-release(5)), or reinstall the distribution's package that contains the file"));
         }
         Ok(os)
     }

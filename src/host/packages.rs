@@ -92,20 +92,20 @@ pub fn check_changeable(image: Image, name: &str) -> Result<()> {
             format!("layer it (`rpm-ostree install {name}`, then reboot) or build it into the image"),
         ),
         Image::ReadOnly => (
-            "/usr is read-only on this host, as that of a system that is an image",
+            "/usr is read-only on this host: its system is an image",
             "add it as a system extension (systemd-sysext) or build it into the image".to_owned(),
         ),
     };
     Err(error!(PACKAGE, "can't change the package {name}").because(why).help(format!(
-        "{way}; or install the program as an [[artifact]] below /opt. `when = \"not facts.image\"` leaves the package out here"
+        "{way}; or install the program as an [[artifact]] below /opt. `when = \"not facts.image\"` excludes the package on this host"
     )))
 }
 
 /// The error for packages on a host without a known package manager.
 pub fn no_manager() -> Error {
-    error!(PACKAGE, "this host has no package manager that kpull knows")
-        .because("none of apt, dnf, yum, microdnf and zypper, with a database of packages, is there for its system")
-        .help("install what is needed with an [[artifact]], or leave the packages out here with `when`")
+    error!(PACKAGE, "this host has no package manager that kpull supports")
+        .because("for its system, none of apt, dnf, yum, microdnf and zypper is installed with a database of packages")
+        .help("install the programs with an [[artifact]], or exclude the packages on this host with `when`")
 }
 
 impl Manager {
@@ -239,14 +239,16 @@ impl Manager {
         if output.is_success() {
             return Ok(());
         }
-        let error = self.failure(&output, "can't update the lists of packages".to_owned());
+        let error = self.failure(&output, "can't update the package lists".to_owned());
         if is_locked(&output) {
             return Err(error);
         }
         if is_mistaken(&output) {
-            return Err(error.help("fix the package source or the key that is named: this host refuses it as it is"));
+            return Err(error.help("correct the package source or key that the message names: this host refuses it"));
         }
-        Err(error.passing().help("the source that is named can't be reached, or is empty; the next run tries again"))
+        Err(error
+            .passing()
+            .help("the package source that the message names can't be reached, or is empty; the next run tries again"))
     }
 
     /// Installs packages, each in the given version. No installed package is removed for them, and unless `start` is set, their
@@ -397,8 +399,7 @@ impl Manager {
             return self.try_run(options, names);
         }
         Err(ended.failure("dpkg was interrupted earlier, and can't complete its work").help(
-            "run `dpkg --configure -a` by hand: it names the package that fails; fix that, \
-             or remove it with `dpkg --remove --force-remove-reinstreq NAME`",
+            "run `dpkg --configure -a` by hand: it names the package that fails; repair the package, or remove it with `dpkg --remove --force-remove-reinstreq NAME`",
         ))
     }
 
@@ -637,8 +638,7 @@ mod tests {
     fn a_host_without_a_package_manager_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let error = Manager::detect(&Root::open(dir.path()).unwrap()).unwrap_err();
-        let wanted = "this host has no package manager that kpull knows: none of apt, dnf, yum, microdnf and zypper, with a \
-                      database of packages, is there for its system";
+        let wanted = "this host has no package manager that kpull supports: for its system, none of apt, dnf, yum, microdnf and zypper is installed with a database of packages";
         assert_eq!(error.to_string(), wanted);
     }
 }

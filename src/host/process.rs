@@ -110,7 +110,7 @@ impl Program {
 }
 
 /// Advice when a process was killed, and not by kpull.
-pub const KILLED: &str = "something killed it: `journalctl -k` shows whether memory ran out, and MemoryMax= of kpull.service limits all that a run uses";
+pub const KILLED: &str = "it was killed: `journalctl -k` shows whether memory ran out; MemoryMax= of kpull.service limits the memory of the whole run";
 
 /// How a program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +155,7 @@ impl Output {
     pub fn verdict(&self) -> String {
         match self.ended {
             Ended::Exited(status) => status.to_string(),
-            Ended::TimedOut(limit) => format!("it took longer than {limit:?} and was ended"),
+            Ended::TimedOut(limit) => format!("it took longer than {limit:?} and was terminated"),
         }
     }
 
@@ -176,7 +176,7 @@ impl Output {
     /// The error for its failure, with its last lines. `what` is what was being done.
     pub fn failure(&self, what: impl Display) -> Error {
         match self.last_lines() {
-            lines if lines.is_empty() => self.failed(what, ", without a word"),
+            lines if lines.is_empty() => self.failed(what, ", without any output"),
             lines => self.failed(what, &format!("\n{lines}")),
         }
     }
@@ -211,7 +211,7 @@ pub fn run_if_there(command: &Command<'_>) -> Result<Option<Output>> {
 fn no_such_program(command: &Command<'_>) -> Error {
     let program = command.argv.first().map_or("", String::as_str);
     error!(COMMAND, "can't run {program}: there is no such program").help(format!(
-        "install the package that has it, or name it by its whole path; programs are looked for in {PATH}"
+        "install the package that contains it, or write its full path; kpull searches for programs in {PATH}"
     ))
 }
 
@@ -256,7 +256,7 @@ fn start(command: &Command<'_>) -> Result<Option<Child>> {
     match started {
         Ok(child) => Ok(Some(child)),
         Err(error) if by_launcher => Err(not_started(&format!("can't run {program}"), &error)
-            .or_help("at a terminal kpull starts itself first, and that becomes the program: is /proc mounted?")),
+            .or_help("in a terminal, kpull starts programs through /proc: check that /proc is mounted")),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(not_started(&format!("can't run {program}"), &error)),
     }
@@ -310,7 +310,7 @@ pub fn not_started(what: &str, why: &std::io::Error) -> Error {
     match why.kind() {
         ErrorKind::WouldBlock => error.with_code(code::LIMIT).help(
             "there may be no more processes, of this host (kernel.pid_max), this user (`ulimit -u`) or kpull's unit \
-             (TasksMax=): end some, or raise the limit; the next run goes on from here",
+             (TasksMax=): end some, or raise the limit; the next run continues from here",
         ),
         _ => error,
     }
@@ -492,7 +492,7 @@ pub(crate) fn expect_end_of(process: i32) {
     };
     let until = Instant::now() + Duration::from_secs(60);
     while !is_over() {
-        assert!(Instant::now() < until, "it still runs");
+        assert!(Instant::now() < until, "it is still running");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

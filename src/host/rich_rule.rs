@@ -65,7 +65,7 @@ impl RichRule {
                 (Some((_, "")) | Some(("", _)), _) => return Err(format!("`{word}` lacks a name or a value")),
                 (Some(("family", value)), None) => family = Some(value.to_owned()),
                 (Some(("priority", value)), None) => priority = Some(value.to_owned()),
-                (Some((name, _)), None) => return Err(format!("`{name}` stands outside of any element")),
+                (Some((name, _)), None) => return Err(format!("`{name}` is outside of any element")),
                 (Some(("value", value)), Some(part)) if in_limit => {
                     part.limit = Some(value.to_owned());
                     in_limit = false;
@@ -100,7 +100,7 @@ impl RichRule {
         for part in parts {
             let (place, part) = normal(part)?;
             if let Some(first) = rule.parts[place].replace(part) {
-                return Err(format!("`{}` and another of its sort stand in one rule", first.name));
+                return Err(format!("a rule can have only one element like `{}`", first.name));
             }
         }
         rule.check()?;
@@ -131,7 +131,7 @@ impl RichRule {
                 Err("it lacks an action: `accept`, `reject`, `drop` or `mark`".to_owned())
             }
             None if source.is_none() && destination.is_none() && self.priority == 0 => {
-                Err("it says neither what nor whom it is about".to_owned())
+                Err("it has neither an address nor an element".to_owned())
             }
             _ => Ok(()),
         }
@@ -196,7 +196,7 @@ impl Part {
 /// The normal form of a part, and its position in a rule.
 fn normal(part: Part) -> Result<(usize, Part), String> {
     let Some((name, place, known)) = KNOWN.into_iter().find(|(name, ..)| *name == part.name) else {
-        return Err(format!("`{}` is not known in a rich rule", part.name));
+        return Err(format!("`{}` is not a word of a rich rule", part.name));
     };
     let can_invert = place < 2;
     for (attribute, _) in &part.attributes {
@@ -259,7 +259,7 @@ fn check_value(value: &str, unquoted: bool) -> Result<(), String> {
     let is_lost = |c: char| matches!(c, '"' | '\\') || c.is_control() || unquoted && (c == '\'' || c.is_whitespace());
     match value.is_empty() || value.contains(is_lost) {
         true => Err(format!(
-            "`{value}` can't stand in a rich rule: firewalld loses quotes, backslashes and control characters"
+            "`{value}` can't be in a rich rule: firewalld loses quotes, backslashes and control characters"
         )),
         false => Ok(()),
     }
@@ -388,19 +388,17 @@ mod tests {
         assert_eq!(why("rule service name=a"), "it lacks an action: `accept`, `reject`, `drop` or `mark`");
         assert_eq!(
             why("rule service name=a port port=1 protocol=tcp accept"),
-            "`service` and another of its sort stand in one rule"
+            "a rule can have only one element like `service`"
         );
-        assert_eq!(why("rule servce name=a accept"), "`servce` is not known in a rich rule");
+        assert_eq!(why("rule servce name=a accept"), "`servce` is not a word of a rich rule");
         assert_eq!(why("rule service port=1 accept"), "`service` has no `port`");
         assert_eq!(why("rule port port=1 accept"), "`port` needs all of: port, protocol");
         assert_eq!(why("rule service name=\"a accept"), "a quote is opened and never closed");
         assert!(why("rule port port=99999 protocol=tcp accept").contains("is not a port"));
         for value in [r#"'no "way"'"#, r"a\\b", "'a\tb'"] {
-            assert!(
-                why(&format!("rule service name=a log prefix={value} accept")).contains("can't stand in a rich rule")
-            );
+            assert!(why(&format!("rule service name=a log prefix={value} accept")).contains("can't be in a rich rule"));
         }
-        assert!(why("rule service name=a mark set='1 2'").contains("can't stand in a rich rule"));
-        assert_eq!(why("rule accept"), "it says neither what nor whom it is about");
+        assert!(why("rule service name=a mark set='1 2'").contains("can't be in a rich rule"));
+        assert_eq!(why("rule accept"), "it has neither an address nor an element");
     }
 }

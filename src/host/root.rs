@@ -193,12 +193,10 @@ const PLACE: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOE
 pub fn read_only(path: &Path, top: &Path) -> Error {
     let help = match top.starts_with("/usr") || top == Path::new("/") {
         true => {
-            "on a system that is an image, /usr is read-only: put it below /opt, /etc or /var. The shipped roles install programs \
-             into `base.bin`: `[vars.base]` with `bin = \"/opt/bin\"`"
+            "on an image-based system, /usr is read-only: use a path below /opt, /etc or /var. For the shipped roles, set `bin = \"/opt/bin\"` under `[vars.base]`"
         }
         false => {
-            "it is mounted read-only (`findmnt -T` shows where), which the kernel also does when a disk fails: check `dmesg`, then \
-             mount it read-write or put the file elsewhere"
+            "it is mounted read-only (`findmnt -T` shows where); the kernel does this too when a disk fails: check `dmesg`, then mount it read-write, or use another path"
         }
     };
     let message = format!("{} can't be written: {} is read-only on this host", path.display(), top.display());
@@ -232,14 +230,14 @@ impl Root {
         let own = nix::unistd::geteuid().as_raw();
         let why = match (self.trusts(uid), mode & 0o022) {
             (true, 0) => None,
-            (true, _) => Some(format!("others can write in it (its mode is {mode:04o})")),
+            (true, _) => Some(format!("other users can write to it (its mode is {mode:04o})")),
             (false, _) => Some(format!("it belongs to user {uid}")),
         };
         if let Some(why) = why {
             let shown = self.shown(path);
             let shown = shown.display();
-            return Err(error!(FILE, "what is in {shown} can't be trusted").because(why).help(format!(
-                "check what others have put there (`ls -la {shown}`); then remove it, or make it private: \
+            return Err(error!(FILE, "the content of {shown} can't be trusted").because(why).help(format!(
+                "check its contents (`ls -la {shown}`); then remove it, or make it private: \
                  `chown -R {own}: {shown} && chmod 0700 {shown}`"
             )));
         }
@@ -462,7 +460,7 @@ fn identity(fd: &OwnedFd) -> nix::Result<(u64, u64)> {
 fn split(path: &Path) -> Result<(&Path, PathBuf)> {
     match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) => Ok((parent, name.into())),
-        _ => Err(error!(FILE, "{} can't be managed: it has no name in a directory", path.display())),
+        _ => Err(error!(FILE, "{} can't be managed: it is not an entry of a directory", path.display())),
     }
 }
 
@@ -485,23 +483,22 @@ fn failed(doing: &str, path: &Path, errno: Errno) -> Error {
         Errno::ENOSPC | Errno::EDQUOT => error.help_more("nothing was changed at this path"),
         Errno::EAGAIN => error.help("a process has a lease on it (`grep LEASE /proc/locks` shows its PID): stop that process"),
         Errno::EBUSY => error.help(format!(
-            "something is mounted there (`findmnt {}`): unmount it, or write into it: a [[file]], [[template]] or [[block]] \
-             with `in_place = true` does",
+            "a file system is mounted there (`findmnt {}`): unmount it, or use a [[file]], [[template]] or [[block]] with `in_place = true`",
             path.display()
         )),
         Errno::EFBIG if doing == "read" => error.help(format!(
             "kpull reads files of at most {} MiB (`ls -ls` shows its size): move it away",
             read::MOST >> 20
         )),
-        Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS if doing == "make the link" => {
+        Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS if doing == "create the link" => {
             error.help("the file system may not support links (vfat, exFAT), or its directory is immutable (`lsattr -d`)")
         }
         Errno::EPERM if nix::unistd::geteuid().is_root() => error.help(
-            "it, or its directory, may be immutable or append-only: `lsattr -d` shows that, `chattr -i -a` removes it",
+            "it, or its directory, may be immutable or append-only: `lsattr -d` shows the attributes, `chattr -i -a` removes them",
         ),
         Errno::EACCES | Errno::EPERM => error.help("run as root, or check for an immutable attribute (lsattr)"),
         Errno::EISDIR | Errno::EEXIST | Errno::ENOTDIR => {
-            error.help("something of another type is there; move it away")
+            error.help("an object of another type is there: move it away")
         }
         Errno::ELOOP | Errno::EXDEV => error.help("a link on the path leads in a circle or out of the root"),
         _ => error,

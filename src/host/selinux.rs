@@ -51,7 +51,7 @@ impl fmt::Display for Setting {
 pub struct Current {
     /// The value that applies now; `None` if the policy has none.
     pub value: Option<String>,
-    /// The value that this host has set, in place of the policy's.
+    /// The value that this host has set instead of the policy's.
     pub own: Option<String>,
     /// Whether the policy or this host names just these ports or this expression.
     is_named: bool,

@@ -112,7 +112,7 @@ impl Setting {
             Err(error) if bus::is_invalid(&error) => {
                 let error = error!(OTHER, "systemd refuses the {self} `{value}`").because(bus::reason(&error));
                 Err(match self {
-                    Self::Locale => error.help("generate it before: a line of /etc/locale.gen and `locale-gen`, or the package of the language"),
+                    Self::Locale => error.help("generate the locale first: add it to /etc/locale.gen and run `locale-gen`, or install the package of the language"),
                     _ => error,
                 })
             }

@@ -346,10 +346,10 @@ impl Systemd {
             // ExecCondition= decided against it, which is not a failure, as with Condition…=
             Some("done" | "skipped") => Ok(()),
             Some(result) => {
-                Err(self.failure(verb, name, &format!("systemd's verdict on the job is `{result}`"), result))
+                Err(self.failure(verb, name, &format!("the result of systemd's job is `{result}`"), result))
             }
             None => {
-                let waited = format!("systemd has reported no verdict within {} s", JOB.as_secs());
+                let waited = format!("systemd has reported no result within {} s", JOB.as_secs());
                 Err(self.failure(verb, name, &waited, "timeout"))
             }
         }
@@ -370,7 +370,7 @@ impl Systemd {
                 if now.unit.active == "inactive" && now.result == "success" {
                     return Ok(());
                 }
-                return Err(self.failure(verb, name, "it ended as soon as it was started", "failed"));
+                return Err(self.failure(verb, name, "it ended immediately after its start", "failed"));
             }
             if Instant::now() >= end {
                 return Ok(());
@@ -394,7 +394,7 @@ impl Systemd {
             let users = mount_users::users(Path::new(&place));
             if !users.is_empty() {
                 cause = format!("{place} is in use by {}", users.join(", "));
-                "end or move what uses it, then run again".clone_into(&mut help);
+                "end the process that uses it, or use another one, then run again".clone_into(&mut help);
             }
         }
         help += &match journal(name) {
@@ -443,21 +443,21 @@ fn advice(verdict: &str, details: &Details) -> &'static str {
         ("canceled", ..) => "another job for it was queued meanwhile; run again",
         // `start-limit` before systemd 231
         (_, "start-limit-hit" | "start-limit", _) => {
-            "it ended too often in a short time; fix what ends it, then run again"
+            "it ended too often in a short time; correct the cause, then run again"
         }
         (_, "exit-code", 203) => "its program can't be run: check that ExecStart= names an executable file",
         (_, "exit-code", 200) => "its WorkingDirectory= does not exist",
         (_, "exit-code", 216 | 217) => "its User= or Group= does not exist on this host",
-        (_, "exit-code", 226) => "a path in its sandbox settings (ReadWritePaths= and the like) does not exist",
+        (_, "exit-code", 226) => "a path in its sandbox settings (such as ReadWritePaths=) does not exist",
         ("timeout", "success" | "", _) if matches!(details.unit.active.as_str(), "inactive" | "failed") => {
             "it was never started: its job waits for the job of another unit; `systemctl list-jobs` shows which"
         }
         (_, "timeout", _) | ("timeout", ..) => {
             "it did not start (or stop) in time; find out why, or raise TimeoutStartSec= (TimeoutStopSec=)"
         }
-        (_, "oom-kill", _) => "it needed more memory than there is, or than MemoryMax= allows",
+        (_, "oom-kill", _) => "it needed more memory than the host has, or than MemoryMax= allows",
         (_, "protocol", _) => "it did not follow the protocol of its Type=: check Type=, PIDFile= and NotifyAccess=",
-        _ => "fix what its journal reports, then run again",
+        _ => "correct the problem that its journal reports, then run again",
     }
 }
 
@@ -486,18 +486,18 @@ fn failed(doing: &str, what: &str, error: &zbus::Error) -> Error {
     let message = error!(UNIT, "can't {doing} {what}").because(bus::reason(error));
     match bus::error_name(error).rsplit('.').next().unwrap_or_default() {
         _ if bus::is_absent(error) => {
-            message.help("systemd does not manage this machine (it is not PID 1); units need it: make a tree with `--root DIR`")
+            message.help("systemd does not manage this machine (it is not PID 1); units need it: to work on a tree, use `--root DIR`")
         }
         "NoSuchUnit" | "NoSuchFile" | "FileNotFound" => message.help(
-            "no file and no package gives this unit: give it a `content` or `template`, install its package, or correct its name",
+            "no file and no package provides this unit: set its `content` or `template`, install its package, or correct its name",
         ),
-        "UnitMasked" => message.help(format!("it is masked; run `systemctl unmask {what}` if that was not meant")),
+        "UnitMasked" => message.help(format!("it is masked; run `systemctl unmask {what}` if that was not intended")),
         "LoadFailed" | "BadUnitSetting" | "UnitFileInvalid" => {
-            message.help(format!("its unit file can't be used; `systemd-analyze verify {what}` says why"))
+            message.help(format!("its unit file can't be used; `systemd-analyze verify {what}` shows why"))
         }
         "JobTypeNotApplicable" => message.help("it has no ExecReload=: add one, or use `restart_when` instead of `reload_when`"),
         "AccessDenied" | "InteractiveAuthorizationRequired" => message.help("run as root"),
-        _ => message.help(format!("`systemctl status {what}` may say more")),
+        _ => message.help(format!("`systemctl status {what}` may show more")),
     }
 }
 

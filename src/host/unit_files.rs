@@ -458,7 +458,7 @@ pub fn check(text: &str) -> Result<(), Flaw> {
             return flaw("a key is made of letters, digits and `-`");
         }
         if !has_section {
-            return flaw("it stands before any `[Section]`");
+            return flaw("it is before any `[Section]`");
         }
         if key.starts_with("Exec") && is_open(value) {
             return flaw("a quote is opened and never closed");
@@ -655,7 +655,7 @@ mod tests {
             flaw("[Service]\nExecStart=/bin/x 'a\n"),
             (2, "ExecStart=/bin/x 'a".to_owned(), "a quote is opened and never closed")
         );
-        assert_eq!(flaw("ExecStart=/bin/x\n[Service]\n").2, "it stands before any `[Section]`");
+        assert_eq!(flaw("ExecStart=/bin/x\n[Service]\n").2, "it is before any `[Section]`");
         assert_eq!(
             flaw("[Unit]\n\nrestart now\n"),
             (3, "restart now".to_owned(), "neither a `[Section]`, a `Key=value`, a comment nor a continued line")

@@ -27,7 +27,7 @@ pub fn add_group(wanted: &WantedGroup<'_>) -> Result<()> {
     words.extend(wanted.system.then_some("--system"));
     words.extend(gid.iter().flat_map(|gid| ["--gid", gid]));
     words.push(wanted.name);
-    call(&words, || format!("can't make the group {}", wanted.name))
+    call(&words, || format!("can't create the group {}", wanted.name))
 }
 
 /// Creates a user without a password. Its primary group is the wanted one, or else one of its own name, which is created if it is
@@ -46,7 +46,7 @@ pub fn add_user(wanted: &WantedUser<'_>, has_own_group: bool, with_home: bool) -
     words.push(if with_home { "--create-home" } else { "--no-create-home" });
     words.extend(wanted.comment.iter().flat_map(|comment| ["--comment", comment]));
     words.push(wanted.name);
-    call(&words, || format!("can't make the user {}", wanted.name))
+    call(&words, || format!("can't create the user {}", wanted.name))
 }
 
 /// Sets the wanted fields of a user. With `lacks_shadow`, this adds the missing line in `/etc/shadow`.
@@ -64,7 +64,7 @@ pub fn change_user(wanted: &WantedUser<'_>, lacks_shadow: bool) -> Result<()> {
 pub fn set_member(user: &str, group: &str, is_in: bool) -> Result<()> {
     match is_in {
         true => call(&["gpasswd", "--add", user, group], || format!("can't add {user} to the group {group}")),
-        false => call(&["gpasswd", "--delete", user, group], || format!("can't take {user} out of the group {group}")),
+        false => call(&["gpasswd", "--delete", user, group], || format!("can't remove {user} of the group {group}")),
     }
 }
 
@@ -85,7 +85,7 @@ pub fn set_login(user: &str, old: &Login, new: &Login) -> Result<()> {
         return Ok(());
     }
     let day = new.expires.map_or_else(|| "-1".to_owned(), |day| day.to_string());
-    call(&["chage", "--expiredate", &day, user], || format!("can't set when the account of {user} expires"))
+    call(&["chage", "--expiredate", &day, user], || format!("can't set the expiry of the account of {user}"))
 }
 
 /// Removes a user, with its own group if nobody else is in it. The home stays.
@@ -167,8 +167,7 @@ fn failure(program: &str, output: &Output, what: String) -> Error {
     let file = message.split_once("cannot lock ").and_then(|(_, rest)| rest.split([';', '\n']).next());
     if let Some(file) = file {
         return error.passing().help(format!(
-            "another program changes accounts, or has left {file}.lock behind: `cat {file}.lock` shows the process; the next run \
-             continues when it has ended"
+            "another program is changing accounts, or has left {file}.lock behind: `cat {file}.lock` shows the process; the next run continues when it has ended"
         ));
     }
     let process = message.split_once("used by process ").and_then(|(_, rest)| rest.split_whitespace().next());
@@ -178,7 +177,7 @@ fn failure(program: &str, output: &Output, what: String) -> Error {
             stop_command(process)
         ));
     }
-    error.help(format!("this is the message of `{program}`; fix what it names and run again, or change the role"))
+    error.help(format!("this is the message of `{program}`: correct the problem and run again, or change the role"))
 }
 
 /// The command that stops a process, or the unit that it is in.

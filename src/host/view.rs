@@ -24,14 +24,14 @@ pub fn of_copies<T: Send>(directories: &[PathBuf], work: impl FnOnce() -> Result
             work()
         });
         let thread = thread.map_err(|error| failed(error.to_string()))?;
-        thread.join().unwrap_or_else(|_| Err(failed("the thread that does it has failed".to_owned())))
+        thread.join().unwrap_or_else(|_| Err(failed("the thread that copies them has failed".to_owned())))
     })
 }
 
 fn enter(directories: &[PathBuf]) -> Result<()> {
     let failed = |errno: Errno| {
         error!(VALIDATE, "can't create a mount namespace").because(errno.desc()).help(
-            "in a container, kpull needs CAP_SYS_ADMIN for [[validate]]; the `validate` of a [[file]] needs it not",
+            "in a container, kpull needs CAP_SYS_ADMIN for [[validate]]; the `validate` of a [[file]] does not need it",
         )
     };
     unshare(CloneFlags::CLONE_NEWNS).map_err(failed)?;
@@ -46,7 +46,7 @@ fn cover(directory: &Path) -> Result<()> {
     let old = Root::open(directory)?;
     let Some(meta) = Root::open(Path::new("/"))?.meta(directory)?.filter(|meta| meta.what == FileType::Directory)
     else {
-        return Err(failed("it is not a directory").help("name the directory that the link leads to"));
+        return Err(failed("it is not a directory").help("name the directory that the link points to"));
     };
     let mut options = format!("{MOST},mode={:o},uid={},gid={}", meta.mode, meta.uid, meta.gid);
     let mut context = [0; 4096];
@@ -60,5 +60,5 @@ fn cover(directory: &Path) -> Result<()> {
         .map_err(|errno| failed(errno.desc()))?;
     Root::open(directory)?
         .copy(Path::new("/"), (&old, Path::new("/")), &Meta::access)
-        .map_err(|error| error.or_help("`paths` is for directories with configuration, of 256 MiB at most"))
+        .map_err(|error| error.or_help("`paths` is for directories with configuration files, with at most 256 MiB"))
 }

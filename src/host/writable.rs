@@ -26,8 +26,9 @@ pub fn check(path: &Path, tree: &Path) -> Result<()> {
     if !geteuid().is_root() {
         return Ok(());
     }
-    let whole =
-        |path: &Path| absolute(path).context(code::CONFIG, || format!("can't tell where {} is", path.display()));
+    let whole = |path: &Path| {
+        absolute(path).context(code::CONFIG, || format!("can't determine the path of {}", path.display()))
+    };
     let (path, tree) = (whole(path)?, whole(tree)?);
     let inside = path.strip_prefix(&tree).ok().filter(|_| tree != Path::new("/"));
     let mut at = if inside.is_some() { tree.clone() } else { PathBuf::from("/") };
@@ -49,7 +50,7 @@ pub fn check(path: &Path, tree: &Path) -> Result<()> {
         let found = match lstat(&next) {
             Ok(found) => Meta::from(found),
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
-            Err(why) => return Err(why).context(code::CONFIG, || format!("can't look at {}", next.display())),
+            Err(why) => return Err(why).context(code::CONFIG, || format!("can't inspect {}", next.display())),
         };
         // reading refuses pipes and devices, and their modes (/dev/zero) are no concern
         if found.what == FileType::Special {
@@ -109,11 +110,11 @@ fn check_part(path: &Path, at: &Path, found: &Meta) -> Result<()> {
     let (why, command) = match (is_roots(found), mode & 0o002 != 0) {
         (false, _) => (format!("it belongs to user {uid}"), "chown -h root:root"),
         (true, _) if !is_open => return Ok(()),
-        (true, true) => (format!("everybody can write it (its mode is {mode:04o})"), "chmod go-w"),
-        (true, false) => (format!("its group can write it (its mode is {mode:04o})"), "chmod go-w"),
+        (true, true) => (format!("every user can write to it (its mode is {mode:04o})"), "chmod go-w"),
+        (true, false) => (format!("its group can write to it (its mode is {mode:04o})"), "chmod go-w"),
     };
     let (path, at) = (path.display(), at.display());
-    Err(error!(CONFIG, "root can't rely on {path}: another user can write {at}").because(why).help(format!(
-        "check that the content is yours, then run `{command} {at}`; or move it to where only root can write"
+    Err(error!(CONFIG, "{path} is not safe for root: another user can write to {at}").because(why).help(format!(
+        "check the content, then run `{command} {at}`; or move it to a directory that only root can write to"
     )))
 }

@@ -133,7 +133,7 @@ impl TryFrom<String> for Traffic {
         }
         PortRange::try_from(text)
             .map(Self::Ports)
-            .map_err(|why| format!("{why}; or an IP protocol by its name, like \"vrrp\""))
+            .map_err(|why| format!("{why}; or the name of an IP protocol, like \"vrrp\""))
     }
 }
 

@@ -112,10 +112,10 @@ impl ZoneFile {
             if let Some(node) = opened {
                 let is_outermost = open.is_empty();
                 if is_outermost && end.is_some() {
-                    return Err("it has something behind </zone>".to_owned());
+                    return Err("it has content after </zone>".to_owned());
                 }
                 if is_outermost && node.name != "zone" {
-                    return Err(format!("it starts with <{}>, not with <zone>", node.name));
+                    return Err(format!("it starts with <{}> instead of <zone>", node.name));
                 }
                 if open.len() >= DEEPEST {
                     return Err(format!("its elements are nested more than {DEEPEST} deep"));
@@ -378,16 +378,16 @@ mod tests {
         let error = ZoneFile::parse(format!("<zone>{open}{close}</zone>")).unwrap_err();
         assert_eq!(error, "its elements are nested more than 16 deep");
         let error = ZoneFile::parse("<zone/>".repeat(100_000)).unwrap_err();
-        assert_eq!(error, "it has something behind </zone>");
+        assert_eq!(error, "it has content after </zone>");
     }
 
     #[test]
     fn what_is_no_zone_is_refused() {
         for (text, why) in [
-            ("<policy/>", "it starts with <policy>, not with <zone>"),
-            ("<policy></policy>", "it starts with <policy>, not with <zone>"),
-            ("<zone/><zone/>", "it has something behind </zone>"),
-            ("<zone></zone><zone></zone>", "it has something behind </zone>"),
+            ("<policy/>", "it starts with <policy> instead of <zone>"),
+            ("<policy></policy>", "it starts with <policy> instead of <zone>"),
+            ("<zone/><zone/>", "it has content after </zone>"),
+            ("<zone></zone><zone></zone>", "it has content after </zone>"),
             ("<zone><service></zone>", "ill-formed document: expected `</service>`, but `</zone>` was found"),
             ("", "it has no <zone>"),
         ] {

@@ -6,9 +6,9 @@ use crate::kind::prelude::*;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AbsentFields {
-    /// What is to be gone: a file, a link (and not what it leads to) or an empty directory.
+    /// The path that must not exist: a file, a link (not its target) or an empty directory.
     path: AbsolutePath,
-    /// Whether a directory goes with everything in it. It is refused when something is mounted in it.
+    /// Whether to remove a directory with everything in it. Refused if a file system is mounted in it. Default: false.
     #[serde(default)]
     recursive: bool,
     /// Whether a directory that is not empty stays.
@@ -21,7 +21,7 @@ impl Fields for AbsentFields {
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let is_at_top = self.recursive && self.path.components().count() <= 2;
-        build.refuse_if(is_at_top, "path", "a directory right below `/` is not removed with everything in it")?;
+        build.refuse_if(is_at_top, "path", "a directory directly below `/` can't be removed with its contents")?;
         Ok(vec![Box::new(self)])
     }
 }
@@ -50,9 +50,9 @@ impl Resource for AbsentFields {
                 false if self.recursive => Some(Change::removal("remove the directory and everything in it")),
                 false if self.or_full => None,
                 false => {
-                    let what = format!("{} is to be absent, but it is a directory that isn't empty", self.path);
+                    let what = format!("{} must be absent, but it is a directory that is not empty", self.path);
                     return Err(Error::new(code::FILE, what)
-                        .help("look at what is in it; to have it all removed, set `recursive = true`"));
+                        .help("check its contents; to remove it with its contents, set `recursive = true`"));
                 }
             },
         })
@@ -91,7 +91,7 @@ mod tests {
         let tree = Tree::new();
         tree.put("/a/d/f", "x");
         let error = one("absent", "path = '/a/d'").observe(&tree.work()).unwrap_err();
-        assert_eq!(error.to_string(), "/a/d is to be absent, but it is a directory that isn't empty");
+        assert_eq!(error.to_string(), "/a/d must be absent, but it is a directory that is not empty");
         assert!(error.advice().unwrap().contains("recursive = true"));
         tree.converge(&*one("absent", "path = '/a/d'\nrecursive = true"));
         assert!(!tree.path("/a/d").exists());
@@ -100,6 +100,6 @@ mod tests {
 
     #[test]
     fn a_whole_top_directory_is_refused() {
-        assert!(refusal("absent", "path = '/etc'\nrecursive = true").contains("right below `/`"));
+        assert!(refusal("absent", "path = '/etc'\nrecursive = true").contains("directly below `/`"));
     }
 }

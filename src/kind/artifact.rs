@@ -20,29 +20,28 @@ use crate::store::{Extracted, OPEN_FILES, Progress};
 pub struct ArtifactFields {
     /// Its name in `artifacts.toml`.
     name: String,
-    /// From the member's name in the archive to its place on the host. For a file that is not an archive, any name. A name that ends with
-    /// `/` is a directory in the archive, and all that is below it goes into the directory on the host; `/` is the whole archive.
+    /// Maps names of members in the archive to paths on the host. For a file that is not an archive, any name. A name that ends with `/` is
+    /// a directory in the archive: everything below it is extracted into the directory on the host; `/` is the whole archive.
     #[serde(default)]
     install: BTreeMap<String, AbsolutePath>,
-    /// Members that are put into one directory under their own names.
+    /// Members to extract into one directory under their own names.
     #[serde(default)]
     members: Vec<String>,
-    /// The directory in the archive that `members` are in; its top when left out.
+    /// The directory in the archive that contains `members`. Default: the top of the archive.
     from: Option<String>,
-    /// The directory on the host that `members` are put into.
+    /// The directory on the host to extract `members` to.
     into: Option<AbsolutePath>,
-    /// Permissions; `0755` when left out. In a directory they are those of programs, and other files get them without the
-    /// permission to run them.
+    /// The mode. In an extracted directory, this is the mode of programs; other files get it without execute permission. Default: `0755`.
     mode: Option<Mode>,
-    /// The user that owns it; `root` when left out.
+    /// The user that owns it. Default: `root`.
     owner: Option<AccountName>,
-    /// The group that owns it; `root` when left out.
+    /// The group that owns it. Default: `root`.
     group: Option<AccountName>,
-    /// Whether everything else in the directories that are extracted is removed, but for what other resources manage; not when left out.
+    /// Whether to remove everything else in the extracted directories, except for what other resources manage. Default: false.
     #[serde(default)]
     exclusive: bool,
-    /// Arguments with which the new file is run, and has to exit with 0, before it replaces the old one: the first in
-    /// `install`, by the member's name. It is not run when left out.
+    /// Arguments for a test run of the new file, which must exit with 0 before it replaces the old one. If there are several files, the
+    /// first in `install` by member name. Default: no test run.
     self_test: Option<Vec<String>>,
 }
 
@@ -73,10 +72,10 @@ impl Fields for ArtifactFields {
         }
         let is_nested = |into: &AbsolutePath| trees.values().any(|other| other != into && into.starts_with(&**other));
         if let Some(into) = trees.values().find(|into| is_nested(into)) {
-            let why = format!("`{into}` is in another directory that this artifact is extracted into");
+            let why = format!("`{into}` is inside another directory that this artifact is extracted to");
             return Err(build.invalid(field, &why));
         }
-        let why = "no program is named; name the one that is to be run in `install` too";
+        let why = "it names no program: name it first, and list the same program in `install`";
         build.refuse_if(self.self_test.is_some() && install.is_empty(), "self_test", why)?;
         build.refuse_if(
             self.self_test.as_ref().is_some_and(Vec::is_empty),
@@ -85,7 +84,7 @@ impl Fields for ArtifactFields {
         )?;
         let pin = build.artifact(&self.name)?;
         let has_members = install.len() > 1 || !trees.is_empty();
-        let why = "the artifact is one file, as its name tells; `format` beside its pin says otherwise";
+        let why = "according to its name, the artifact is a single file; to change this, set `format` in its pin";
         build.refuse_if(!pin.format.is_archive() && has_members, field, why)?;
         let why = "only a directory of an archive can be exclusive: its name ends with `/`";
         build.refuse_if(self.exclusive && trees.is_empty(), "exclusive", why)?;
@@ -229,7 +228,7 @@ impl Restorable for Artifact {
 /// Runs the new file for `path`.
 fn self_test(path: &Path, new: &Path, arguments: &[String]) -> Result<()> {
     let what = format!("the new {} does not pass its self-test", path.display());
-    let help = "the old file stays; pin another version, or look for what it needs on this host";
+    let help = "the old file stays; pin another version, or find out what the program needs on this host";
     let name = format!("./{}", new.file_name().unwrap_or_default().to_string_lossy());
     let argv: Vec<String> = [name].into_iter().chain(arguments.iter().cloned()).collect();
     let cwd = new.parent().unwrap_or(new);
@@ -303,13 +302,13 @@ mod tests {
     #[test]
     fn what_is_extracted_has_one_name_and_a_place_of_its_own() {
         for (fields, why) in [
-            ("install = { 'a/../' = '/x' }", "`install`: `a/../`: a directory of an archive is written like"),
+            ("install = { 'a/../' = '/x' }", "`install`: `a/../`: write a directory of an archive like"),
             ("members = ['../a/']\ninto = '/x'", "`members`: `/x/../a` must be written without"),
             (
                 "install = { '/' = '/x', 'a/' = '/x/y' }",
-                "`install`: `/x/y` is in another directory that this artifact is extracted into",
+                "`install`: `/x/y` is inside another directory that this artifact is extracted to",
             ),
-            ("install = { 'a/' = '/x' }\nself_test = ['-v']", "`self_test`: no program is named"),
+            ("install = { 'a/' = '/x' }\nself_test = ['-v']", "`self_test`: it names no program"),
             ("install = { 'a/' = '/x/' }", "`/x/` must be written without"),
             ("install = { 'a/' = '/x' }", "the artifact `n` is not pinned"),
         ] {

@@ -11,23 +11,23 @@ use crate::kind::prelude::*;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BlockFields {
-    /// The file; it is made (0644, or 0600 with a secret in it; root) when it is missing.
+    /// The file. A missing file is created (0644, or 0600 with a secret in it; root).
     path: AbsolutePath,
-    /// What tells the block from others in this file: letters, digits, `.`, `_` and `-`.
+    /// A name that distinguishes the block from others in this file: letters, digits, `.`, `_` and `-`.
     name: String,
     /// The lines of the block.
     content: String,
-    /// What a comment starts with in this file; `#` when left out.
+    /// The characters that start a comment in this file. Default: `#`.
     comment: Option<String>,
-    /// Whether its content is kept out of diffs.
+    /// Whether to omit the content from diffs.
     #[serde(default)]
     sensitive: bool,
-    /// Whether the file is written into as it stands, and not replaced by a new one; not when left out. For a file that is a mount, or that
-    /// another program has open for good.
+    /// Whether to write into the existing file instead of replacing it, for a file that is a mount, or that another program keeps open.
+    /// Default: false.
     #[serde(default)]
     in_place: bool,
     /// A program with its arguments that must accept the new content before it replaces the old one, with `%s` for the path of a temporary
-    /// file with that content; nothing is checked when left out.
+    /// file with that content. Default: no check.
     validate: Option<Vec<String>>,
 }
 
@@ -35,10 +35,18 @@ impl Fields for BlockFields {
     const NAME: &'static str = "block";
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        build.refuse_if(!is_plain(&self.name), "name", "a block's name is letters, digits, `.`, `_` and `-`")?;
+        build.refuse_if(
+            !is_plain(&self.name),
+            "name",
+            "a block's name consists of letters, digits, `.`, `_` and `-`",
+        )?;
         let comment = self.comment.unwrap_or_else(|| "#".to_owned());
         let is_bad = comment.trim().is_empty() || comment.contains(['\n', '\r', '\0']);
-        build.refuse_if(is_bad, "comment", "write what a comment starts with in this file, like `#` or `//`")?;
+        build.refuse_if(
+            is_bad,
+            "comment",
+            "write the characters that start a comment in this file, like `#` or `//`",
+        )?;
         let markers = ["BEGIN", "END"].map(|word| format!("{comment} {word} kpull "));
         let has_marker = self.content.lines().any(|line| markers.iter().any(|marker| line.starts_with(marker)));
         build.refuse_if(has_marker, "content", "a block can't contain the markers of a block")?;
@@ -80,7 +88,7 @@ pub(super) fn find(host: &Host, path: &Path, comment: &str, name: &str) -> Resul
     let [begin, end] = ["BEGIN", "END"].map(|word| format!("{comment} {word} kpull {name}"));
     let bad = |line: usize, why: &str| {
         error!(FILE, "the block {name} can't be found: {}:{line}: {why}", path.display())
-            .help("look at the file, and remove the surplus markers; the next run writes the block again")
+            .help("remove the surplus markers from the file; the next run writes the block again")
     };
     let (mut start, mut found, mut at) = (None, None, 0);
     for (index, line) in content.split_inclusive(|&byte| byte == b'\n').enumerate() {
@@ -237,7 +245,7 @@ mod tests {
         std::fs::create_dir(tree.path("/etc")).unwrap();
         std::os::unix::fs::symlink("other", tree.path("/etc/hosts")).unwrap();
         let error = block("x").observe(&tree.work()).unwrap_err();
-        assert_eq!(error.to_string(), "/etc/hosts is a link, and the role wants a block in it");
+        assert_eq!(error.to_string(), "/etc/hosts is a link, but the role requires a block in it");
     }
 
     #[test]

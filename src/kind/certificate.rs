@@ -21,40 +21,40 @@ use crate::secret;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateFields {
-    /// What it is called; unique on the host.
+    /// Its name, unique on the host.
     name: String,
-    /// The authority that signs it, `[pki.NAME]` of `site.toml`; `name` when left out.
+    /// The authority that signs it, `[pki.NAME]` of `site.toml`. Default: `name`.
     authority: Option<String>,
-    /// The common name of its subject; `name` when left out.
+    /// The common name of its subject. Default: `name`.
     common_name: Option<String>,
-    /// The organization of its subject; none when left out. One at most.
+    /// The organization of its subject, at most one. Default: none.
     #[serde(default)]
     organization: Vec<String>,
-    /// Host names that it is for.
+    /// Host names that it is valid for.
     #[serde(default)]
     dns: Vec<String>,
-    /// Addresses that it is for.
+    /// Addresses that it is valid for.
     #[serde(default)]
     ip: Vec<IpAddr>,
-    /// What it may be used for: `server`, `client`; both when left out.
+    /// Its usage: `server`, `client`. Default: both.
     usage: Option<Vec<Usage>>,
-    /// Where the certificate goes.
+    /// The path of the certificate.
     cert: AbsolutePath,
-    /// Where its key goes, with mode 0600.
+    /// The path of its key, with mode 0600.
     key: AbsolutePath,
-    /// Where the certificate of its authority goes; nowhere when left out.
+    /// The path of the authority's certificate. Default: not installed.
     ca: Option<AbsolutePath>,
-    /// The user that owns the files; `root` when left out.
+    /// The user that owns the files. Default: `root`.
     owner: Option<AccountName>,
-    /// The group that owns the files; `root` when left out.
+    /// The group that owns the files. Default: `root`.
     group: Option<AccountName>,
-    /// The type of its key; the authority's when left out.
+    /// The type of its key. Default: the authority's.
     key_type: Option<KeyType>,
-    /// How long it lives; `365d` when left out.
+    /// How long it is valid. Default: `365d`.
     lifetime: Option<Lifetime>,
-    /// How long before its end `kpull check` wants it renewed; `60d` when left out, or a third of a shorter lifetime.
+    /// How long before expiry `kpull check` requests a renewal. Default: `60d`, or a third of a shorter lifetime.
     renew_before: Option<Lifetime>,
-    /// Whether the host makes the key, which then never leaves it.
+    /// Whether the host generates the key, which then never leaves the host. Default: false.
     #[serde(default)]
     key_on_host: bool,
 }
@@ -84,12 +84,16 @@ impl CertificateFields {
             build.refuse_if(text.is_some_and(is_bad), field, "it has 1 to 64 characters, and no line breaks")?;
         }
         let usage = self.usage.clone().unwrap_or_else(|| vec![Usage::Server, Usage::Client]);
-        build.refuse_if(usage.is_empty(), "usage", "say `server`, `client` or both")?;
+        build.refuse_if(usage.is_empty(), "usage", "write `server`, `client` or both")?;
         let authority = self.authority.clone().unwrap_or_else(|| self.name.clone());
         let fields = build.authority(&authority)?;
         let lifetime = self.lifetime.map_or(LIFETIME, |lifetime| lifetime.0);
         let renew_before = self.renew_before.map_or(RENEW_BEFORE.min(lifetime / 3), |before| before.0);
-        build.refuse_if(renew_before >= lifetime, "renew_before", "it is longer than the certificate lives")?;
+        build.refuse_if(
+            renew_before >= lifetime,
+            "renew_before",
+            "it is longer than the `lifetime` of the certificate",
+        )?;
         Ok(CertificateRequest {
             name: self.name.clone(),
             key_type: self.key_type.unwrap_or(fields.key_type),
@@ -220,7 +224,7 @@ impl Installed {
         match &key {
             None => {
                 wanted.check(work, path)?;
-                parts.extend(["make the key".to_owned(), asks()]);
+                parts.extend(["generate the key".to_owned(), asks()]);
             }
             Some(own) => {
                 if let Some((meta, _)) = work.host.root.file(path)? {

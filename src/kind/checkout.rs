@@ -22,17 +22,17 @@ pub struct CheckoutFields {
     path: AbsolutePath,
     /// The address of the repository: `https://`, `http://`, `ssh://`, `user@host:path`, `file://` or an absolute path.
     url: String,
-    /// The whole id of the commit: 40 hexadecimal digits.
+    /// The full commit id: 40 hexadecimal digits.
     commit: String,
-    /// The directory of the repository whose files are wanted; all of them when left out.
+    /// The directory of the repository to check out. Default: the top of the repository.
     from: Option<String>,
-    /// Permissions of programs, which others get without the permission to run them; `0755` when left out.
+    /// The mode of programs; other files get it without execute permission. Default: `0755`.
     mode: Option<Mode>,
-    /// The user that owns the files; `root` when left out.
+    /// The user that owns the files. Default: `root`.
     owner: Option<AccountName>,
-    /// The group that owns them; `root` when left out.
+    /// The group that owns them. Default: `root`.
     group: Option<AccountName>,
-    /// Whether everything else in the directory is removed, but for what other resources manage; not when left out.
+    /// Whether to remove everything else in the directory, except for what other resources manage. Default: false.
     #[serde(default)]
     exclusive: bool,
 }
@@ -133,7 +133,7 @@ impl Restorable for Checkout {
 }
 
 fn not_known(commit: &Commit) -> Error {
-    error!(GIT, "what {commit} has in it is not known yet").help("the next `kpull apply` fetches it")
+    error!(GIT, "the contents of {commit} are not known yet").help("the next `kpull apply` fetches it")
 }
 
 #[cfg(test)]
@@ -150,13 +150,13 @@ mod tests {
             (at("/srv/app.git", "0123456"), "`commit`: `0123456` is not a commit"),
             (at("/srv/app.git", &sha256), "SHA-256 object names"),
             (at("git://host/app", COMMIT), "`url`: `git://host/app` is not the address of a git repository"),
-            (at("ssh://me:pass@host/app", COMMIT), "`url`: `host/app` has a password in it"),
+            (at("ssh://me:pass@host/app", COMMIT), "`url`: `host/app` contains a password"),
             (at("/srv/app.git", COMMIT) + "\nfrom = '../x'", "`from`: a directory of the repository"),
             (at("/srv/app.git", COMMIT) + "\nfrom = 'x/'", "`from`: a directory of the repository"),
             (at("/srv/app.git", COMMIT) + "\nfrom = ''", "`from`: a directory of the repository"),
             (
                 at("/srv/app.git", COMMIT).replace("/srv/app'", "/srv'") + "\nexclusive = true",
-                "`exclusive`: nothing is removed",
+                "`exclusive`: kpull does not remove anything",
             ),
         ] {
             let refusal = refusal("checkout", &fields);

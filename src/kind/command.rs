@@ -9,35 +9,35 @@ use crate::kind::prelude::*;
 use crate::read;
 
 /// Fields of `[[command]]`. At least one of `creates`, `unless`, `only_if` and `on_change_of` is set, unless another resource notifies it.
-/// With several, all of them have to say that it is to run.
+/// If there are several guards, all must allow the program to run.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CommandFields {
-    /// What it is called; the program and its arguments when left out.
+    /// Its name. Default: the program and its arguments.
     name: Option<String>,
     /// The program and its arguments.
     run: Vec<String>,
-    /// It is run when nothing is at this path, and has to make something there.
+    /// A path: the program runs if the path does not exist, and must create it.
     creates: Option<AbsolutePath>,
-    /// It is run when this program fails or isn't there, and has to make it succeed.
+    /// A program: `run` runs if this program fails or does not exist, and must make it succeed.
     unless: Option<Vec<String>>,
-    /// It is run when this program is there and succeeds.
+    /// A program: `run` runs if this program exists and succeeds.
     only_if: Option<Vec<String>>,
-    /// Ids of resources: it is run only when one of them has changed, or another resource notifies it. Without a guard, that decides
-    /// alone. Left out, a command with a guard is run whenever its guards say so, and one without a guard when another resource
-    /// notifies it.
+    /// Ids of resources: the program runs only if one of them has changed, or another resource notifies it. Without guards, this alone
+    /// decides. If omitted, a command with guards runs whenever they allow it, and a command without guards when another resource notifies
+    /// it.
     on_change_of: Option<Vec<String>>,
-    /// The user that it and its guards run as, with its primary group and no others, and without `sudo` or anything else
-    /// that would give them more rights; `root` when left out.
+    /// The user that the program and its guards run as, with the primary group and no others. They cannot gain privileges, for example with
+    /// `sudo`, unless the user is root. Default: `root`.
     user: Option<AccountName>,
-    /// The directory that it and its guards run in; `/` when left out.
+    /// The working directory of the program and its guards. Default: `/`.
     cwd: Option<AbsolutePath>,
-    /// Environment variables besides `PATH`, `LANG`, `HOME` and `USER`; nothing else is passed on.
+    /// Environment variables in addition to `PATH`, `LANG`, `HOME` and `USER`. No others are passed on.
     #[serde(default)]
     env: BTreeMap<String, String>,
-    /// When it, or a guard, is ended together with everything that it started; `60s` when left out.
+    /// The time after which the program or guard is terminated, with all processes that it started. Default: `60s`.
     timeout: Option<HumanDuration>,
-    /// Whether its arguments and output are kept out of messages.
+    /// Whether to omit its arguments and output from messages.
     #[serde(default)]
     sensitive: bool,
 }
@@ -55,7 +55,7 @@ impl Fields for CommandFields {
             |(name, value): (&String, &String)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0');
         build.refuse_if(self.env.iter().any(is_bad), "env", "a variable has a name without `=`")?;
         let sensitive = self.sensitive || build.is_secret();
-        let why = "its arguments are hidden, so they can't be its name: set `name`";
+        let why = "its arguments are sensitive and can't be used as its name: set `name`";
         build.refuse_if(sensitive && self.name.is_none(), "run", why)?;
         let name = self.name.clone().unwrap_or_else(|| self.run.join(" "));
         let env = self.env.clone().into_iter().collect();
@@ -89,7 +89,7 @@ impl Run {
         self.fields.creates.is_none() && self.fields.unless.is_none() && self.fields.only_if.is_none()
     }
 
-    /// Whether nothing in its fields says when it is to run, so that another resource has to notify it.
+    /// Whether nothing in its fields defines when it runs, so that another resource must notify it.
     pub fn lacks_reason(&self) -> bool {
         self.on_change_of.is_none() && self.has_no_guard()
     }
@@ -105,7 +105,7 @@ impl Run {
         let Some(user) = &self.fields.user else { return Ok(None) };
         let login = work.host.with_accounts(|accounts| accounts.login(user))?.ok_or_else(|| {
             error!(COMMAND, "`{}` can't run as {user}: there is no such user", self.name)
-                .help("add a [[user]] to the role, or the package that makes it")
+                .help("add a [[user]] to the role, or the [[package]] that creates the user")
         })?;
         let home = login.home.to_string_lossy().into_owned();
         Ok(Some(Identity { name: user.to_string(), uid: login.uid, gid: login.gid, home }))
@@ -133,7 +133,7 @@ impl Run {
             let Some(argv) = guard else { continue };
             let says_yes = match run_if_there(&self.command(argv, identity.clone()))? {
                 Some(output) if matches!(output.ended, Ended::TimedOut(_)) => {
-                    return Err(self.failure(&output, format!("a guard of `{}` never ended", self.name)));
+                    return Err(self.failure(&output, format!("a guard of `{}` did not end in time", self.name)));
                 }
                 Some(output) => output.is_success(),
                 None => false,
@@ -148,7 +148,7 @@ impl Run {
     fn failure(&self, output: &Output, what: String) -> Error {
         let error = output.failure_of(what, self.sensitive);
         match output.ended {
-            Ended::TimedOut(_) => error.help("give it more time with `timeout`, or find out what it waits for"),
+            Ended::TimedOut(_) => error.help("raise its `timeout`, or find out what it waits for"),
             Ended::Exited(_) => error,
         }
     }
@@ -218,12 +218,12 @@ impl Resource for Run {
             && work.host.root.meta(path)?.is_none()
         {
             return Err(self
-                .failure(&output, format!("`{}` succeeded, but {} isn't there", self.name, path.display()))
-                .help("set `creates` to what it makes, or it is run each time"));
+                .failure(&output, format!("`{}` succeeded, but {} does not exist", self.name, path.display()))
+                .help("set `creates` to a path that the command creates; otherwise, each run repeats it"));
         }
         if self.fields.unless.is_some() && self.fields.only_if.is_none() && self.is_due(work)? {
             return Err(error!(COMMAND, "`{}` succeeded, but its `unless` still fails", self.name)
-                .help("let `unless` ask for what the command does, or it is run each time"));
+                .help("let `unless` check the effect of the command; otherwise, each run repeats it"));
         }
         Ok(())
     }
@@ -359,7 +359,7 @@ mod tests {
     #[test]
     fn a_command_without_a_reason_or_a_program_is_refused() {
         let error = crate::resolve::testing::catalog("[[command]]\nrun = ['true']\n").unwrap_err();
-        assert_eq!(error.to_string(), "nothing says when to run `command:true`");
+        assert_eq!(error.to_string(), "nothing defines when to run `command:true`");
         assert!(error.advice().unwrap().contains("`creates`, `unless` or `only_if`"));
         assert!(refusal("command", "run = []\nunless = ['true']").starts_with("`run`: "));
         assert!(refusal("command", "run = ['x']\nunless = ['true']\nsensitive = true").contains("set `name`"));

@@ -8,13 +8,13 @@ use crate::kind::prelude::*;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DirectoryFields {
-    /// Where it is. Directories above it that are missing are made too (0755, root).
+    /// The path of the directory. Missing parent directories are created too (0755, root).
     path: AbsolutePath,
-    /// Permissions; `0755` when left out.
+    /// Permissions. Default: `0755`.
     mode: Option<Mode>,
-    /// The user that owns it; `root` when left out.
+    /// The user that owns it. Default: `root`.
     owner: Option<AccountName>,
-    /// The group that owns it; `root` when left out.
+    /// The group that owns it. Default: `root`.
     group: Option<AccountName>,
 }
 
@@ -51,7 +51,7 @@ impl Resource for Directory {
         };
         let (found, help) = match meta.what {
             FileType::Directory => return Ok(Change::of(self.wanted.differences(work, &self.path, &meta)?)),
-            FileType::Link => ("a link", "name the directory that it leads to, or remove the link with an [[absent]]"),
+            FileType::Link => ("a link", "name the directory that it points to, or remove the link with an [[absent]]"),
             FileType::File => ("a file", MOVE_AWAY),
             FileType::Special => ("a device, socket or pipe", MOVE_AWAY),
         };
@@ -95,9 +95,9 @@ mod tests {
         tree.put("/f", "x");
         std::os::unix::fs::symlink("f", tree.path("/l")).unwrap();
         let error = one("directory", "path = '/f'").observe(&tree.work()).unwrap_err();
-        assert_eq!(error.to_string(), "/f is a file, and the role wants a directory there");
+        assert_eq!(error.to_string(), "/f is a file, but the role requires a directory there");
         assert!(error.advice().unwrap().contains("[[absent]]"));
         let error = one("directory", "path = '/l'").observe(&tree.work()).unwrap_err();
-        assert_eq!(error.to_string(), "/l is a link, and the role wants a directory there");
+        assert_eq!(error.to_string(), "/l is a link, but the role requires a directory there");
     }
 }

@@ -1,4 +1,4 @@
-//! Edits of files that others own: what `[[line]]`, `[[setting]]` and `[[block]]` have in common. The rest of the file stays as it is.
+//! Edits of shared files: what `[[line]]`, `[[setting]]` and `[[block]]` have in common. The rest of the file does not change.
 
 mod ini;
 mod json;
@@ -80,7 +80,7 @@ impl EditedFile {
         Self { path, no_file, in_place, sensitive: true, is_secret: false, validate: None }
     }
 
-    /// What the fields say about an edit of this name, which decides about a part of the file.
+    /// The `About` of an edit with this name, which manages a part of the file.
     pub(super) fn about(&self, kind: &'static str, name: &str, part: &str) -> About {
         About {
             claims: vec![Claim::part(part, &self.path)],
@@ -91,7 +91,7 @@ impl EditedFile {
         }
     }
 
-    /// The change of what an edit decides about; the rest of the file belongs to others, and is not in the diff.
+    /// The change of the part that an edit manages; the rest of the file belongs to others, and is not in the diff.
     pub(super) fn change(kind: &str, old: &[u8], new: &[u8], is_hidden: bool) -> Change {
         let change = match (old.is_empty(), new.is_empty()) {
             (true, _) => Change::addition(format!("add the {kind}")),
@@ -140,7 +140,7 @@ pub struct FileEdit {
     pub(super) file: EditedFile,
     /// What distinguishes it from other edits of its kind in this file.
     pub(super) name: String,
-    /// The part of the file that it decides about.
+    /// The part of the file that it manages.
     pub(super) part: String,
     /// What it changes.
     pub(super) operation: Operation,
@@ -210,7 +210,7 @@ impl FileEdit {
         let text = String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'));
         let text = text.ok_or_else(|| {
             self.fails("it is not UTF-8 text").help(format!(
-                "look at it with `file {}`; a [[block]] can be in a file with another encoding",
+                "find out its encoding with `file {}`; a [[block]] works with other encodings",
                 self.file.path
             ))
         })?;
@@ -251,7 +251,7 @@ impl FileEdit {
 
     fn missing(&self) -> Error {
         self.fails("there is no such file on this host")
-            .help("install what brings it with a [[package]], correct `path`, or create it with `create = true`")
+            .help("install its [[package]], correct `path`, or create it with `create = true`")
     }
 }
 

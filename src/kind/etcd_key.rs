@@ -19,20 +19,20 @@ pub struct EtcdKeyFields {
     key: String,
     /// Its value.
     value: String,
-    /// Which of etcd's two sets of keys it is in: `v2` or `v3`; `v3` when left out.
+    /// Which of etcd's two sets of keys it is in: `v2` or `v3`. Default: `v3`.
     #[serde(default)]
     api: Api,
     /// Client URLs of the cluster's members.
     endpoints: Vec<String>,
     /// PEM file with the authority of the members' certificates.
     ca: AbsolutePath,
-    /// PEM file with a client certificate; none when left out.
+    /// PEM file with a client certificate. Default: none.
     client_cert: Option<AbsolutePath>,
     /// PEM file with the key of `client_cert`.
     client_key: Option<AbsolutePath>,
-    /// How long etcd may take until it answers, or has the key; `60s` when left out.
+    /// How long to wait until etcd answers, or until another host has set the key. Default: `60s`.
     within: Option<HumanDuration>,
-    /// Names of the hosts that set it, while the others wait for it; every host that has this resource when left out.
+    /// Names of the hosts that set the key. The other hosts wait for it. Default: every host that has this resource.
     writers: Option<Vec<String>>,
 }
 
@@ -69,9 +69,9 @@ impl Fields for EtcdKeyFields {
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         build.refuse_if(self.endpoints.is_empty(), "endpoints", "name one at least")?;
-        build.refuse_if(self.key.is_empty() || self.key.contains('\0'), "key", "it has to be a text")?;
+        build.refuse_if(self.key.is_empty() || self.key.contains('\0'), "key", "it must be a text")?;
         let is_path = self.key.starts_with('/') && !self.key.ends_with('/') && !self.key.contains("//");
-        let why = "with `api = \"v2\"` it is a path, like `/kubernetes/network/config`";
+        let why = "with `api = \"v2\"`, it is a path, like `/kubernetes/network/config`";
         build.refuse_if(self.api == Api::V2 && !is_path, "key", why)?;
         Ok(vec![Box::new(EtcdKey {
             cluster: cluster(build, &self.endpoints, &self.ca, (self.client_cert, self.client_key))?,
@@ -135,7 +135,7 @@ impl Gate for EtcdKey {
             };
             if started.elapsed() >= self.within {
                 let writers = self.writers.iter().flatten().map(String::as_str).collect::<Vec<_>>().join(", ");
-                return Err(format!("{why}; it is for {writers} to set"));
+                return Err(format!("{why}; {writers} must set it"));
             }
             std::thread::sleep(PAUSE);
         }
@@ -184,7 +184,7 @@ impl Resource for EtcdKey {
         loop {
             let why = match self.set(work) {
                 Ok(true) => return Ok(()),
-                Ok(false) => "other hosts set it to something else, again and again".to_owned(),
+                Ok(false) => "other hosts repeatedly set it to another value".to_owned(),
                 Err(Failure::Refused(why)) => return Err(self.refused(&why)),
                 Err(Failure::Silent(why) | Failure::Unable(why)) => why,
             };
@@ -210,10 +210,10 @@ mod tests {
     fn a_mistake_is_refused_with_its_field() {
         for (fields, why) in [
             ("key = 'k'\nendpoints = []", "`endpoints`: name one at least"),
-            ("key = ''\nendpoints = ['https://a:1']", "`key`: it has to be a text"),
+            ("key = ''\nendpoints = ['https://a:1']", "`key`: it must be a text"),
             (
                 "key = 'k'\napi = 'v2'\nendpoints = ['https://a:1']",
-                "`key`: with `api = \"v2\"` it is a path, like `/kubernetes/network/config`",
+                "`key`: with `api = \"v2\"`, it is a path, like `/kubernetes/network/config`",
             ),
             (
                 "key = 'k'\nendpoints = ['http://a:1']",

@@ -26,26 +26,26 @@ const KNOWN_AS: &str = "# the cluster knows it as ";
 pub struct EtcdMemberFields {
     /// The member's name.
     name: String,
-    /// Where the other members reach it.
+    /// The URL at which the other members reach it.
     peer_url: String,
     /// etcd's data directory.
     data: AbsolutePath,
-    /// Peer URLs of all members that the site has, this one too, by name.
+    /// Peer URLs of all members of the site by name, including this one.
     members: BTreeMap<String, String>,
-    /// Names of those that make a new cluster together when there is none; all of `members` when left out.
+    /// Names of the members that create a new cluster together if none exists. Default: all of `members`.
     founders: Option<Vec<String>>,
-    /// Client URLs of the other members; none when left out.
+    /// Client URLs of the other members. Default: none.
     #[serde(default)]
     endpoints: Vec<String>,
     /// PEM file with the authority of the members' certificates.
     ca: AbsolutePath,
-    /// PEM file with a client certificate; none when left out.
+    /// PEM file with a client certificate. Default: none.
     client_cert: Option<AbsolutePath>,
     /// PEM file with the key of `client_cert`.
     client_key: Option<AbsolutePath>,
-    /// The file that is written for etcd's unit, which names it with `EnvironmentFile=`.
+    /// The file to write for etcd's unit, which loads it with `EnvironmentFile=`.
     env: AbsolutePath,
-    /// How long to wait for a cluster that can't take a member now; `60s` when left out.
+    /// How long to wait for a cluster that cannot accept a member now. Default: `60s`.
     within: Option<HumanDuration>,
 }
 
@@ -83,7 +83,7 @@ impl Fields for EtcdMemberFields {
             }
             founders.retain(|name, _| names.contains(name));
         }
-        build.refuse_if(founders.is_empty(), "founders", "somebody has to make the cluster: name one at least")?;
+        build.refuse_if(founders.is_empty(), "founders", "a new cluster needs a founder: name at least one")?;
         Ok(vec![Box::new(EtcdMember {
             cluster: cluster(build, &self.endpoints, &self.ca, (self.client_cert, self.client_key))?,
             name: self.name,
@@ -195,7 +195,7 @@ impl EtcdMember {
                 if env.lines().any(|line| line == "ETCD_INITIAL_CLUSTER_STATE=existing") {
                     let file = &self.env;
                     Operation::Wait(format!(
-                        "it was to join a cluster that runs, and now none does (to make a new one, remove {file}): {why}"
+                        "it was about to join a running cluster, but no cluster is running now (to create a new one, remove {file}): {why}"
                     ))
                 } else if self.founders.contains_key(&self.name) {
                     Operation::Write(self.founding())
@@ -234,9 +234,15 @@ impl EtcdMember {
             Some(member) => Ok(Operation::Move(member.clone())),
             // it has started, but has not reported its name yet
             None if list.iter().any(|member| is_here(&member)) => Ok(Operation::Write(certain)),
-            None => Err(error!(ETCD, "the cluster knows no member {}, and {} has data of one", self.name, self.data)
-                .because("it was taken out of the cluster, or the data is another cluster's")
-                .help(format!("look with `etcdctl member list`; when the data is not wanted any more, move {} away, and it joins anew", self.data))),
+            None => Err(error!(
+                ETCD,
+                "the cluster has no member {}, but {} contains data of a member", self.name, self.data
+            )
+            .because("it was removed from the cluster, or the data belongs to another cluster")
+            .help(format!(
+                "run `etcdctl member list`; if you don't need the data, move {} away, and the member joins again",
+                self.data
+            ))),
         }
     }
 
@@ -333,15 +339,15 @@ impl EtcdMember {
     fn summary(&self, operation: &Operation) -> Option<String> {
         Some(match operation {
             Operation::Nothing => return None,
-            Operation::Remove(_) => "join the cluster that runs (lost its data)".to_owned(),
-            Operation::Add => "join the cluster that runs".to_owned(),
+            Operation::Remove(_) => "join the running cluster (lost its data)".to_owned(),
+            Operation::Add => "join the running cluster".to_owned(),
             Operation::Move(member) => format!("peer URL {} → {}", member.peer_urls.join(", "), self.peer_url),
             Operation::Write(Env { exists: false, members, .. }) => match members.len() {
                 1 => "start a new cluster".to_owned(),
                 count => format!("start a new cluster of {count}"),
             },
-            Operation::Write(_) => "write how it is in the cluster".to_owned(),
-            Operation::Wait(_) => "join the cluster, when that can take it".to_owned(),
+            Operation::Write(_) => "record its state in the cluster".to_owned(),
+            Operation::Wait(_) => "join the cluster when it accepts the member".to_owned(),
         })
     }
 
@@ -351,22 +357,21 @@ impl EtcdMember {
         let itself = Cluster { endpoints, ..self.cluster.clone() };
         if work.host.etcd(&itself).map_err(Obstacle::Lasting)?.members().is_ok() {
             let at = lost.client_urls.join(", ");
-            let error = error!(ETCD, "{} has no data here, and yet it runs and answers at {at}", self.name);
+            let error = error!(ETCD, "{} has no data on this host, but it is running and answers at {at}", self.name);
             return Err(Obstacle::Lasting(error.help(
-                "if that is another host, give this one another `name` and `peer_url`; if it is this host's own etcd, whose data was \
-                 removed while it ran, stop it",
+                "if that is another host, set another `name` and `peer_url` on this one; if it is this host's own etcd, whose data was removed while it was running, stop it",
             )));
         }
         // only a quorum read shows that the others can do without it
         let quorum = client.get(Api::V3, "/kpull/quorum");
-        quorum.map_err(|why| Obstacle::Passing(format!("most members have to be up: {why}")))?;
+        quorum.map_err(|why| Obstacle::Passing(format!("most members must be up: {why}")))?;
         Ok(client.remove_member(lost)?)
     }
 
     fn waiting(&self, why: &str) -> Error {
         let is_founder = self.founders.contains_key(&self.name);
         let help = match is_founder {
-            true => "get the other members up, most of them at least; the next run goes on from here",
+            true => "start most of the other members; the next run continues from here",
             false => "start the cluster on its founders first; the next run tries again",
         };
         error!(ETCD, "{} waits for a running cluster to join", self.name).because(why).exit(Exit::Unhealthy).help(help)
@@ -607,8 +612,7 @@ mod tests {
         let error = member("").operation(true, "", || Ok(vec![listed("a", A, true)])).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the cluster knows no member b, and /d has data of one: it was taken out of the cluster, or the data is \
-             another cluster's"
+            "the cluster has no member b, but /d contains data of a member: it was removed from the cluster, or the data belongs to another cluster"
         );
     }
 
@@ -627,11 +631,7 @@ mod tests {
                 "`members`: `b` and `a` are both at https://10.0.0.2:2380",
             ),
             ("ca = '/ca'", "ca = '/ca'\nfounders = ['c']", "`founders`: `members` has no `c`"),
-            (
-                "ca = '/ca'",
-                "ca = '/ca'\nfounders = []",
-                "`founders`: somebody has to make the cluster: name one at least",
-            ),
+            ("ca = '/ca'", "ca = '/ca'\nfounders = []", "`founders`: a new cluster needs a founder: name at least one"),
             (
                 "a = 'https://10.0.0.1:2380'",
                 "a = 'x,y'",

@@ -14,27 +14,27 @@ use crate::secret::fits;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileFields {
-    /// Where the file is on the host.
+    /// The path of the file on the host.
     path: AbsolutePath,
-    /// Its whole content.
+    /// The whole content.
     content: Option<String>,
-    /// The name of a file in the role's `files/`, copied as it is.
+    /// The name of a file in the role's `files/`, copied byte for byte.
     source: Option<String>,
     /// Permissions and owners.
     mode: Option<Mode>,
-    /// The user that owns it; `root` when left out.
+    /// The user that owns it. Default: `root`.
     owner: Option<AccountName>,
-    /// The group that owns it; `root` when left out.
+    /// The group that owns it. Default: `root`.
     group: Option<AccountName>,
-    /// Whether its content may be shown in a diff; it may not when this is set.
+    /// Whether to omit the content from diffs.
     #[serde(default)]
     sensitive: bool,
-    /// Whether the file is written into as it stands, and not replaced by a new one; not when left out. For a file that is a mount, or that
-    /// another program has open for good.
+    /// Whether to write into the existing file instead of replacing it, for a file that is a mount, or that another program keeps open.
+    /// Default: false.
     #[serde(default)]
     in_place: bool,
     /// A program with its arguments that must accept the new content before it replaces the old one, with `%s` for the path of a temporary
-    /// file with that content; nothing is checked when left out.
+    /// file with that content. Default: no check.
     validate: Option<Vec<String>>,
 }
 
@@ -184,7 +184,7 @@ pub(super) fn write(
 fn missing(host: &Host, path: &Path, sensitive: bool, content: Arc<[u8]>) -> Result<Option<Change>> {
     match host.root.meta(path)?.map(|meta| meta.what) {
         None | Some(FileType::File) => {}
-        Some(FileType::Link) => return Ok(Some(Change::new("replace the link by a file"))),
+        Some(FileType::Link) => return Ok(Some(Change::new("replace the link with a file"))),
         Some(FileType::Directory | FileType::Special) => {
             return Err(in_the_way(path, "a directory or a device", "a file there").help(MOVE_AWAY));
         }
@@ -197,10 +197,10 @@ pub(super) const MOVE_AWAY: &str = "move it away, or remove it with an [[absent]
 
 /// The error for a path where the host has something that the resource does not replace.
 pub(super) fn in_the_way(path: &Path, found: &str, wanted: &str) -> Error {
-    error!(FILE, "{} is {found}, and the role wants {wanted}", path.display())
+    error!(FILE, "{} is {found}, but the role requires {wanted}", path.display())
 }
 
-/// The mode and owners that a role wants, by name.
+/// The mode and owners that a role sets, by name.
 #[derive(Clone, Debug)]
 pub struct Ownership {
     mode: u32,
@@ -302,8 +302,8 @@ pub(super) fn no_such_account(path: &Path, account: &Missing) -> Error {
         Missing::User(name) => ("passwd", name),
         Missing::Group(name) => ("group", name),
     };
-    error!(FILE, "{} can't be given to {account}: there is none on this host", path.display()).help(format!(
-        "`getent {database} {name}` has to show it: add a [[user]] or [[group]] to the role, or the [[package]] that makes it"
+    error!(FILE, "{} can't belong to {account}, which does not exist on this host", path.display()).help(format!(
+        "add a [[user]] or [[group]] to the role, or the [[package]] that creates it; `getent {database} {name}` must show it"
     ))
 }
 

@@ -22,16 +22,16 @@ const XFS_IN_PROGRESS: usize = 126;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FilesystemFields {
-    /// The device, by a name that lasts: `/dev/disk/by-id/…`. It is empty, or has this file system already.
+    /// The device, by a persistent name: `/dev/disk/by-id/…`. It must be empty, or already have this file system.
     device: AbsolutePath,
     /// The type of the file system.
     #[serde(rename = "type")]
     kind: FsType,
-    /// Its label; none when left out, and one that is there may have any.
+    /// Its label. An existing file system may have any label if this is omitted. Default: none.
     label: Option<String>,
-    /// Its UUID, in lower case; a random one when left out, and one that is there may have any.
+    /// Its UUID, in lower case. An existing file system may have any UUID if this is omitted. Default: random.
     uuid: Option<String>,
-    /// Further arguments of the program that makes it. They have no effect on one that is there.
+    /// Further arguments of the program that creates it. They have no effect on an existing file system.
     #[serde(default)]
     options: Vec<String>,
 }
@@ -71,7 +71,7 @@ impl Fields for FilesystemFields {
     const NAME: &'static str = "filesystem";
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        let why = "a device is below `/dev`: `ls -l /dev/disk/by-id` shows the names that last";
+        let why = "a device is below `/dev`: `ls -l /dev/disk/by-id` shows persistent names";
         build.refuse_if(!self.device.starts_with("/dev"), "device", why)?;
         let (most, is_vfat) = (self.kind.longest_label(), self.kind == FsType::Vfat);
         let is_label = |label: &String| is_plain(label) && label.len() <= most;
@@ -80,11 +80,11 @@ impl Fields for FilesystemFields {
         let is_small = |label: &String| label.contains(|c: char| c.is_ascii_lowercase());
         let why = "a label of vfat is in capitals";
         build.refuse_if(is_vfat && self.label.as_ref().is_some_and(is_small), "label", why)?;
-        build.refuse_if(is_vfat && self.uuid.is_some(), "uuid", "vfat has none: set `label`")?;
+        build.refuse_if(is_vfat && self.uuid.is_some(), "uuid", "vfat has no UUID: set `label`")?;
         let why = "write it as `uuidgen` does, in lower case";
         build.refuse_if(!self.uuid.as_deref().is_none_or(is_uuid), "uuid", why)?;
         let is_bad = |option: &String| option.is_empty() || option.contains(|c: char| c.is_control() || c == '/');
-        let why = "each is an argument, like `-m` or `0`, and none names another device or file";
+        let why = "each entry is one argument, like `-m` or `0`, and can't name another device or file";
         build.refuse_if(self.options.iter().any(is_bad), "options", why)?;
         Ok(vec![Box::new(Filesystem { fields: self })])
     }
@@ -166,14 +166,13 @@ impl Filesystem {
         let (named, device) = (&self.fields.device, device.display());
         let what = format!("no {} is made on {named}: it isn't empty", self.fields.kind);
         Error::new(code::FILE, what).because(format!("it has {found}")).help(format!(
-            "kpull never overwrites what is on a device: name another device, or describe what is there; if nothing on it is needed, \
-             empty it by hand (`wipefs -a {device} && dd if=/dev/zero of={device} bs=1M count=1`), and run again"
+            "kpull never overwrites data on a device: name another device, or describe the existing content; if you don't need the content, clear the device by hand (`wipefs -a {device} && dd if=/dev/zero of={device} bs=1M count=1`), and run again"
         ))
     }
 
     fn missing(&self) -> Error {
         error!(FILE, "there is no device {}", self.fields.device)
-            .help("`lsblk -p` lists the devices of a host, and `ls -l /dev/disk/by-id` their lasting names")
+            .help("`lsblk -p` lists the devices of a host, and `ls -l /dev/disk/by-id` their persistent names")
     }
 
     /// The program that makes it, with its arguments.
@@ -250,7 +249,7 @@ impl Resource for Filesystem {
             Some(true) => Ok(None),
             Some(false) => Ok(Some(Change::addition(make))),
             None if work.has_one_of(&["command", "module", "package", "unit"]) => {
-                Ok(Some(Change::addition(format!("{make}, once there is the device"))))
+                Ok(Some(Change::addition(format!("{make}, once the device exists"))))
             }
             None => Err(self.missing()),
         }
@@ -324,10 +323,13 @@ mod tests {
             (format!("{ID}type = 'xfs'\nlabel = 'a-long-label1'"), "`label`: a label of xfs is at most 12"),
             (format!("{ID}type = 'ext4'\nlabel = 'a b'"), "`label`: a label of ext4 is at most 16"),
             (format!("{ID}type = 'vfat'\nlabel = 'efi'"), "`label`: a label of vfat is in capitals"),
-            (format!("{ID}type = 'vfat'\nuuid = '1'"), "`uuid`: vfat has none"),
+            (format!("{ID}type = 'vfat'\nuuid = '1'"), "`uuid`: vfat has no UUID"),
             (format!("{ID}type = 'xfs'\nuuid = '0B8AD34C-3C9B-4C5E-8A0F-000000000001'"), "`uuid`: write it"),
-            (format!("{ID}type = 'ext4'\noptions = ['']"), "`options`: each is an argument"),
-            (format!("{ID}type = 'ext4'\noptions = ['-J', 'device=/dev/sda']"), "`options`: each is an argument"),
+            (format!("{ID}type = 'ext4'\noptions = ['']"), "`options`: each entry is one argument"),
+            (
+                format!("{ID}type = 'ext4'\noptions = ['-J', 'device=/dev/sda']"),
+                "`options`: each entry is one argument",
+            ),
         ] {
             let told = refusal("filesystem", &fields);
             assert!(told.starts_with(why), "{fields}: {told}");

@@ -154,23 +154,25 @@ impl Firewall {
             let other_zone = other.zone_name(host)?;
             if other_zone == zone {
                 if let Some(element) = self.bars.iter().find(|element| other.listed.find(element).is_some()) {
-                    let what = format!("one [[firewall]] wants `{element}` in the zone {zone}, another forbids it");
-                    return Err(Error::new(code::FIREWALL, what).help(format!("leave `{element}` out of one of them")));
+                    let what =
+                        format!("one [[firewall]] sets `{element}` in the zone {zone}, and another one excludes it");
+                    return Err(Error::new(code::FIREWALL, what).help(format!("remove `{element}` from one of them")));
                 }
                 continue;
             }
             let mine = self.listed.elements();
             if let Some(element) = mine.iter().find(|element| is_bound(element) && other.listed.find(element).is_some())
             {
-                let what = format!("the {element} is to belong to two zones: {zone} and {other_zone}");
-                return Err(Error::new(code::FIREWALL, what)
-                    .help("an interface or source belongs to one zone: take it out of the other [[firewall]]"));
+                let what = format!("the {element} belongs to two zones: {zone} and {other_zone}");
+                return Err(Error::new(code::FIREWALL, what).help(
+                    "an interface or source can belong to only one zone: remove it from the other [[firewall]]",
+                ));
             }
         }
         Ok(())
     }
 
-    /// The edits that turn `have` into what is wanted.
+    /// The edits that turn `have` into the desired state.
     fn edits(&self, have: &Settings, siblings: &[&Firewall]) -> Vec<Edit> {
         let mut edits: Vec<Edit> = self.listed.without(have).into_iter().map(Edit::Add).collect();
         edits.extend(self.bars.iter().filter_map(|element| have.find(element)).map(Edit::Remove));
@@ -454,7 +456,7 @@ mod tests {
         assert!(why("services = ['a b']").contains("is not the name of a service"));
         assert!(why("interfaces = ['eth0/1']").contains("is not the name of a network interface"));
         assert!(why("allow = [{ port = '1/tcp', service = 'a', from = '::1' }]").contains("each needs one of"));
-        assert!(why("rich = ['rule accept']").contains("it says neither what nor whom it is about: `rule accept`"));
+        assert!(why("rich = ['rule accept']").contains("it has neither an address nor an element: `rule accept`"));
         assert!(why("allow = [{ port = '1/tcp' }]").contains("lacks `from`"));
     }
 
@@ -552,7 +554,7 @@ mod tests {
         assert!(written.contains("<service name=\"ssh\"/>") && written.contains("443"), "{written}");
         let catalog = [item("zone = 'internal'\nports = ['443/tcp']")];
         let error = firewalls(&catalog).next().unwrap().compare(&host, &catalog).unwrap_err();
-        assert!(error.to_string().contains("what its zone internal holds isn't known"), "{error}");
+        assert!(error.to_string().contains("the content of its zone internal is not known"), "{error}");
     }
 
     #[test]
@@ -592,11 +594,11 @@ mod tests {
         assert_eq!(
             errors,
             [
-                "one [[firewall]] wants `masquerade` in the zone public, another forbids it",
-                "the interface eth0 is to belong to two zones: a and b",
-                "the interface eth0 is to belong to two zones: b and a",
-                "the source 10.0.0.0/16 is to belong to two zones: a and b",
-                "the source 10.0.0.0/16 is to belong to two zones: b and a",
+                "one [[firewall]] sets `masquerade` in the zone public, and another one excludes it",
+                "the interface eth0 belongs to two zones: a and b",
+                "the interface eth0 belongs to two zones: b and a",
+                "the source 10.0.0.0/16 belongs to two zones: a and b",
+                "the source 10.0.0.0/16 belongs to two zones: b and a",
             ]
         );
     }

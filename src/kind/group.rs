@@ -13,15 +13,15 @@ use crate::kind::user::members::{self, groups_of, members_of};
 pub struct GroupFields {
     /// Its name.
     name: AccountName,
-    /// Its number; any free one when left out. The number of a group that is there is never changed.
+    /// Its number. The number of an existing group is never changed. Default: any free one.
     gid: Option<u32>,
-    /// Whether a free number is one for the system (from 999 downwards) instead of from 1000 upwards.
+    /// Whether to use a free system number (from 999 downwards) instead of one from 1000 upwards.
     #[serde(default)]
     system: bool,
-    /// Whether it exists: `present`, or `absent`, which removes it; `present` when left out.
+    /// Whether it exists: `present`, or `absent`, which removes it. Default: `present`.
     #[serde(default)]
     state: Presence,
-    /// All its members: everybody else is taken out. When left out, only `[[user]]` changes who is in it.
+    /// All its members: kpull removes every other member. If omitted, only `[[user]]` changes the members.
     members: Option<Vec<AccountName>>,
 }
 
@@ -142,20 +142,20 @@ impl Resource for GroupMembers {
             if !is_known && !work.may_make(&Missing::User(user.to_string())) {
                 return Err(error!(ACCOUNT, "{user} can't be in the group {}: there is no such user", self.group)
                 .help(format!(
-                    "`getent passwd {user}` has to show it: add a [[user]] to the role, or leave it out of `members`"
+                    "add a [[user]] to the role, or remove the name from `members`; `getent passwd {user}` must show the user"
                 )));
             }
         }
         let parts = missing.iter().map(|user| format!("add {user}"));
-        Ok(Change::of(parts.chain(surplus.iter().map(|user| format!("take {user} out"))).collect()))
+        Ok(Change::of(parts.chain(surplus.iter().map(|user| format!("remove {user}"))).collect()))
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
         let tables = Tables::read(&work.host.root)?;
         if !tables.has_local_group(&self.group) {
             return Err(error!(ACCOUNT, "the members of {} can't be changed here", self.group)
-                .because(format!("it is not in {GROUP}: another service (LDAP, systemd-homed, …) has it"))
-                .help("change them there, or leave `members` out"));
+                .because(format!("it is not in {GROUP}: another service (LDAP, systemd-homed, …) manages it"))
+                .help("change them there, or omit `members`"));
         }
         let (missing, surplus) = self.differences(&tables);
         let added = missing.iter().map(|user| (&***user, &*self.group, true));

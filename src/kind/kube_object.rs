@@ -140,16 +140,13 @@ impl KubeObject {
     }
 
     /// Applies or deletes the object. False if the API server stopped answering.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a directory with a name that nobody knows, where others can't remove it"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "a directory with a random name that others can't remove")]
     fn write(&self, kube: &Kube) -> Result<bool> {
         if self.absent {
             return Ok(!matches!(kube.delete(&self.name)?, Answer::Silent(_)));
         }
         // for kubectl's caches
-        let home = tempfile::tempdir().context(code::KUBE, || "can't make a directory for kubectl")?;
+        let home = tempfile::tempdir().context(code::KUBE, || "can't create a directory for kubectl")?;
         let env = [("HOME".to_owned(), home.path().display().to_string())];
         let flag = |name: &str, value: &dyn std::fmt::Display| format!("--{name}={value}");
         let argv = argv([
@@ -192,13 +189,13 @@ impl KubeObject {
                 .because(format!("{why} (waited for {:?})", self.within))
                 .exit(Exit::Unhealthy)
                 .help("look at the API server's unit, `server`, and the certificates; the next run tries again"),
-            Later::Kind => failed(&format!(": the API server knows no {kind} in {api_version}"))
-                .help("correct `apiVersion` and `kind`; a CustomResourceDefinition has to come before its objects"),
+            Later::Kind => failed(&format!(": the API server has no {kind} in {api_version}"))
+                .help("correct `apiVersion` and `kind`; a CustomResourceDefinition must come before its objects"),
             Later::Namespace(name) => {
                 failed(&format!(": there is no namespace {name}")).help(format!("put the Namespace {name} before it"))
             }
             Later::Deletion => failed(": an older one is still being deleted")
-                .help("see what its finalizers wait for; the next run tries again"),
+                .help("find out what its finalizers wait for; the next run tries again"),
         }
     }
 
@@ -209,16 +206,15 @@ impl KubeObject {
         let text = |value: &Option<Value>| value.as_ref().map_or_else(|| "nothing".to_owned(), shown);
         let line = |Difference { path, wanted, live }: &Difference| match self.sensitive {
             true => path.clone(),
-            false => format!("{path}: {} in the role, {} there", text(wanted), text(live)),
+            false => format!("{path}: {} in the role, {} in the cluster", text(wanted), text(live)),
         };
         let mut lines: Vec<String> = found.iter().take(SHOWN).map(line).collect();
         if found.len() > SHOWN {
             lines.push(format!("and {} more", found.len() - SHOWN));
         }
-        let what = format!("the API server reads {} in another way than the role writes it", self.path(None));
+        let what = format!("the API server stores {} differently from the role", self.path(None));
         Error::new(code::KUBE, what).because(lines.join("\n")).help(
-            "write it in the role as it reads there, and leave out what is not there; or see whether somebody else \
-                 changes the object",
+            "write the fields in the role as they are in the cluster, and omit fields that the cluster does not have; or find out whether something else changes the object",
         )
     }
 }
@@ -299,9 +295,10 @@ impl Resource for KubeObject {
                     }
                 }
                 (ObjectState::Missing | ObjectState::Unwanted, _) if done > ObjectChange::Nothing => {
-                    let how = if self.absent { "deleted, and is there again" } else { "applied, and is gone again" };
+                    let how =
+                        if self.absent { "deleted, but exists again" } else { "applied, but does not exist any more" };
                     return Err(error!(KUBE, "{} was {how}", self.path(None))
-                        .help("see who else decides about it: an addon manager, an operator, another host"));
+                        .help("find out what else manages it: an addon manager, an operator, another host"));
                 }
                 (ObjectState::Missing | ObjectState::Unwanted | ObjectState::Differs(..), Ok(kube)) => {
                     if self.write(&kube)? {
@@ -408,7 +405,7 @@ mod tests {
         let error = one("kube_object", &cluster.fields_with(&kubectl, &secret("hunter2"), ""))
             .apply(&cluster.work(), &Change::default())
             .unwrap_err();
-        assert!(error.to_string().ends_with("than the role writes it: data.x"), "{error}");
+        assert!(error.to_string().ends_with("differently from the role: data.x"), "{error}");
     }
 
     #[test]
@@ -431,8 +428,8 @@ mod tests {
         let error = object.apply(&cluster.work(), &Change::default()).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the API server reads ConfigMap/a in another way than the role writes it: \
-             data.x: \"1\" in the role, \"one\" there\ndata.y: false in the role, nothing there"
+            "the API server stores ConfigMap/a differently from the role: \
+             data.x: \"1\" in the role, \"one\" in the cluster\ndata.y: false in the role, nothing in the cluster"
         );
     }
 
@@ -507,7 +504,7 @@ mod tests {
             assert_eq!(
                 error.to_string(),
                 format!(
-                    "the API server {} does not let the bearer of {} ask what there is in v1: {words}, because the stand-in says so",
+                    "the API server {} does not permit the owner of {} to list the resources of v1: {words}, because the stand-in says so",
                     cluster.server.url(""),
                     cluster.certificate().0
                 )
@@ -532,7 +529,7 @@ mod tests {
         let unknown = json!({"apiVersion": "x.example/v1", "kind": "X", "metadata": {"name": "a"}});
         let fields = cluster.fields(MAP, &unknown, "absent = true");
         let unknown = one("kube_object", &fields);
-        assert!(unknown.observe(&cluster.work()).unwrap().is_none(), "of a kind that is not there, there is nothing");
+        assert!(unknown.observe(&cluster.work()).unwrap().is_none(), "of a kind that does not exist, there is nothing");
     }
 
     #[test]
@@ -547,7 +544,7 @@ mod tests {
             json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a", "namespace": "n"}});
         assert_eq!(
             apply(&deployment),
-            ("create".into(), "Deployment/n/a can't be applied: the API server knows no Deployment in apps/v1".into())
+            ("create".into(), "Deployment/n/a can't be applied: the API server has no Deployment in apps/v1".into())
         );
         std::fs::write(cluster.dir.path().join("apps"), "").unwrap();
         assert_eq!(
@@ -617,10 +614,10 @@ mod tests {
         };
         assert!(with("server = 'https://a'").contains("set `content` or `template`"));
         assert!(with("server = 'https://a'\ncontent = ''\ntemplate = 'a'").contains("not both"));
-        assert!(with("server = 'http://a'\ncontent = ''").contains("it has to start with `https://`"));
-        assert!(with("server = 'https://me:hunter2@a'\ncontent = ''").contains("no credentials here"));
+        assert!(with("server = 'http://a'\ncontent = ''").contains("it must start with `https://`"));
+        assert!(with("server = 'https://me:hunter2@a'\ncontent = ''").contains("it must not contain credentials"));
         assert!(with("server = 'https://a'\ncontent = ''\nkubectl = 'bin/kubectl'").starts_with("`kubectl`: "));
-        assert!(with("server = 'https://a'\ncontent = ''").ends_with("there is no object in it"));
+        assert!(with("server = 'https://a'\ncontent = ''").ends_with("it contains no object"));
     }
 
     #[test]

@@ -16,31 +16,31 @@ pub struct LineFields {
     path: AbsolutePath,
     /// The line, without a line break. With `state = "absent"`, every line that equals it is removed.
     line: Option<String>,
-    /// Finds the line that is replaced, the last one that matches; it must match `line` too. When left out, only a line that equals `line`
-    /// is found. With `state = "absent"`, every line that matches is removed.
+    /// A regular expression for the line to replace: the last line that matches. It must match `line` too. If omitted, the line that equals
+    /// `line`. With `state = "absent"`, every line that matches is removed.
     regex: Option<String>,
-    /// Where a new line goes: after the last line that matches. At the end of the file when left out, or if none matches.
+    /// A regular expression: a new line goes after the last line that matches. Without a match, it goes to the end of the file.
     insert_after: Option<String>,
-    /// Where a new line goes: before the first line that matches. At the end of the file when left out, or if none matches.
+    /// A regular expression: a new line goes before the first line that matches. Without a match, it goes to the end of the file.
     insert_before: Option<String>,
-    /// Where a new line goes: to the beginning or the end of the file; the end when left out.
+    /// The end of the file that a new line goes to: the beginning or the end. Default: the end.
     insert_at: Option<Position>,
-    /// Whether the line is in the file; it is when left out.
+    /// Whether the line is in the file. Default: `present`.
     #[serde(default)]
     state: Presence,
-    /// What the id ends with, `line:PATH#NAME`: letters, digits, `.`, `_` and `-`; `regex` or `line` when left out.
+    /// The end of the id, `line:PATH#NAME`: letters, digits, `.`, `_` and `-`. Default: `regex` or `line`.
     name: Option<String>,
-    /// Whether a missing file is created (0644, or 0600 with a secret in it; root); it is an error when left out.
+    /// Whether to create a missing file (0644, or 0600 with a secret in it; root). Default: false, and a missing file is an error.
     #[serde(default)]
     create: bool,
-    /// Whether the line is kept out of diffs.
+    /// Whether to omit the line from diffs.
     #[serde(default)]
     sensitive: bool,
-    /// Whether the file is written into as it stands, and not replaced by a new one; not when left out.
+    /// Whether to write into the existing file instead of replacing it. Default: false.
     #[serde(default)]
     in_place: bool,
     /// A program with its arguments that must accept the new content before it replaces the old one, with `%s` for the path of a temporary
-    /// file with that content; nothing is checked when left out.
+    /// file with that content. Default: no check.
     validate: Option<Vec<String>>,
 }
 
@@ -61,19 +61,19 @@ impl Fields for LineFields {
         let is_present = self.state == Presence::Present;
         match (&self.line, &self.regex, is_present) {
             (None, _, true) => return Err(build.invalid("path", "set `line`")),
-            (None, None, false) => return Err(build.invalid("path", "set `line` or `regex`: what to remove")),
+            (None, None, false) => return Err(build.invalid("path", "set `line` or `regex` to select what to remove")),
             (Some(_), Some(_), false) => return Err(build.invalid("line", "set `line` or `regex`, not both")),
             _ => {}
         }
         let line = self.line.as_deref().unwrap_or_default();
-        build.refuse_if(self.line.is_some() && line.trim().is_empty(), "line", "a line is not empty")?;
+        build.refuse_if(self.line.is_some() && line.trim().is_empty(), "line", "a line can't be empty")?;
         let breaks = ['\n', '\r', '\0'];
-        build.refuse_if(line.contains(breaks), "line", "it is one line: for several, write a [[block]]")?;
+        build.refuse_if(line.contains(breaks), "line", "it must be one line: for several lines, write a [[block]]")?;
         let compiled = |field: &str, text: &Option<String>| match text {
             None => Ok(None),
             Some(text) => Regex::new(text).map(Some).map_err(|error| build.invalid(field, &error.to_string())),
         };
-        build.refuse_if(self.regex.as_deref() == Some(""), "regex", "an empty one matches every line")?;
+        build.refuse_if(self.regex.as_deref() == Some(""), "regex", "an empty expression matches every line")?;
         let regex = compiled("regex", &self.regex)?;
         if let (Some(regex), true) = (&regex, is_present) {
             let matches = regex.is_match(line).map_err(|error| build.invalid("regex", &error.to_string()))?;
@@ -83,7 +83,11 @@ impl Fields for LineFields {
         let places = [self.insert_after.is_some(), self.insert_before.is_some(), self.insert_at.is_some()];
         let is_one = places.iter().filter(|is_set| **is_set).count() < 2;
         build.refuse_if(!is_one, "path", "set one of `insert_after`, `insert_before` and `insert_at`")?;
-        build.refuse_if(!is_present && places.contains(&true), "state", "a removed line takes no insertion place")?;
+        build.refuse_if(
+            !is_present && places.contains(&true),
+            "state",
+            "only a present line has an insertion place: remove it",
+        )?;
         let place =
             match (compiled("insert_after", &self.insert_after)?, compiled("insert_before", &self.insert_before)?) {
                 (Some(regex), _) => Place::After(regex),
@@ -92,7 +96,7 @@ impl Fields for LineFields {
                 _ => Place::End,
             };
         let is_bad = self.name.as_deref().is_some_and(|name| !is_plain(name));
-        build.refuse_if(is_bad, "name", "a line's name is letters, digits, `.`, `_` and `-`")?;
+        build.refuse_if(is_bad, "name", "a line's name consists of letters, digits, `.`, `_` and `-`")?;
         let why = "a line with a secret needs a `regex` that finds it again, without the secret";
         build.refuse_if(build.is_secret() && self.regex.is_none(), "line", why)?;
         let part = self.regex.clone().or_else(|| self.line.clone()).unwrap_or_default();
@@ -254,7 +258,7 @@ mod tests {
         tree.put("/etc/g", "");
         symlink("g", tree.path("/etc/f")).unwrap();
         let error = line("line = 'a'").observe(&tree.work()).unwrap_err();
-        assert_eq!(error.to_string(), "/etc/f is a link, and the role wants to edit a file there");
+        assert_eq!(error.to_string(), "/etc/f is a link, but the role requires a file to edit");
     }
 
     #[test]
@@ -283,16 +287,19 @@ mod tests {
         let why = |fields: &str| refusal("line", &format!("path = '/etc/f'\n{fields}"));
         for (fields, reason) in [
             ("", "`path`: set `line`"),
-            ("state = 'absent'", "`path`: set `line` or `regex`: what to remove"),
+            ("state = 'absent'", "`path`: set `line` or `regex` to select what to remove"),
             ("state = 'absent'\nline = 'a'\nregex = 'a'", "`line`: set `line` or `regex`, not both"),
-            ("line = ' '", "`line`: a line is not empty"),
-            ("line = \"a\\nb\"", "`line`: it is one line: for several, write a [[block]]"),
+            ("line = ' '", "`line`: a line can't be empty"),
+            ("line = \"a\\nb\"", "`line`: it must be one line: for several lines, write a [[block]]"),
             ("line = 'a'\nregex = '^b'", "`regex`: it does not match `line`"),
             ("line = 'a'\nregex = '('", "`regex`: "),
-            ("line = 'a'\nregex = ''", "`regex`: an empty one matches every line"),
+            ("line = 'a'\nregex = ''", "`regex`: an empty expression matches every line"),
             ("line = 'a'\ninsert_after = '('", "`insert_after`: "),
             ("line = 'a'\ninsert_after = 'a'\ninsert_at = 'end'", "`path`: set one of"),
-            ("line = 'a'\nstate = 'absent'\ninsert_at = 'end'", "`state`: a removed line takes no insertion place"),
+            (
+                "line = 'a'\nstate = 'absent'\ninsert_at = 'end'",
+                "`state`: only a present line has an insertion place: remove it",
+            ),
             ("line = 'a'\nname = 'a b'", "`name`: "),
         ] {
             assert!(why(fields).starts_with(reason), "{fields}: {}", why(fields));
@@ -316,7 +323,7 @@ mod tests {
             assert!(error.contains("change the same part of `/etc/f`"), "{other}: {error}");
         }
         let whole = format!("{port}[[file]]\npath = '/etc/f'\ncontent = ''\n");
-        assert!(errors(&whole).contains("`/etc/f` stands twice in the role r"), "{}", errors(&whole));
+        assert!(errors(&whole).contains("`/etc/f` occurs twice in the role r"), "{}", errors(&whole));
         let block = format!("{port}[[block]]\npath = '/etc/f'\nname = 'n'\ncontent = 'x'\n");
         assert_eq!(errors(&block), "");
     }

@@ -43,7 +43,7 @@ pub enum Phase {
     /// Users and groups.
     #[default]
     Accounts,
-    /// What describes where packages come from: files, keys, directories and the like, known by their paths.
+    /// Package sources: files, keys, directories, recognized by their paths.
     Sources,
     /// Packages.
     Packages,
@@ -51,7 +51,7 @@ pub enum Phase {
     Members,
     /// Directories.
     Directories,
-    /// Files, links, blocks, and what is to be absent.
+    /// Files, links, blocks, and paths that must not exist.
     Files,
     /// Upstream binaries.
     Artifacts,
@@ -61,7 +61,7 @@ pub enum Phase {
     Kernel,
     /// Firewall.
     Firewall,
-    /// Units that are to stop: what they hold, as a port, may be another unit's now.
+    /// Units that must stop: another unit may now use what they occupy, such as a port.
     Stops,
     /// Commands.
     Commands,
@@ -296,7 +296,7 @@ pub trait Resource: fmt::Debug + Any + Send + Sync {
         None
     }
 
-    /// What two roles have to agree on if both define it: by default everything in its fields, of which the debug format shows all.
+    /// What two roles must agree on if both define it: by default everything in its fields, all of which the debug format shows.
     fn definition(&self) -> String {
         format!("{self:?}")
     }
@@ -542,7 +542,7 @@ pub type BuildFn = fn(&Entry<'_>, &dyn Build) -> Result<Vec<Box<dyn Resource>>>;
 
 /// One rendered entry of a role, not yet typed.
 pub struct Entry<'a> {
-    /// The file that it stands in.
+    /// The file that contains it.
     pub doc: &'a Doc,
     /// Where in that file.
     pub path: &'a [String],

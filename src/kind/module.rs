@@ -9,7 +9,7 @@ use crate::kind::prelude::*;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModuleFields {
-    /// Its name, not an alias; `-` and `_` are the same.
+    /// Its name, not an alias; `-` and `_` are equivalent.
     name: String,
 }
 
@@ -19,7 +19,7 @@ impl Fields for ModuleFields {
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let starts_well = self.name.starts_with(|c: char| c.is_ascii_alphanumeric());
         let is_name = starts_well && is_plain(&self.name) && !self.name.contains('.');
-        build.refuse_if(!is_name, "name", "a module's name is letters, digits, `_` and `-`")?;
+        build.refuse_if(!is_name, "name", "a module's name consists of letters, digits, `_` and `-`")?;
         let path = format!("/etc/modules-load.d/kpull-{}.conf", self.name);
         let path = AbsolutePath::try_from(path).map_err(|why| build.invalid("name", &why))?;
         let file = File::new(Self::NAME, path, format!("{}\n", self.name).into_bytes(), false);

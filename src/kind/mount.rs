@@ -17,21 +17,21 @@ const REMOTE: [&str; 8] = ["9p", "ceph", "cifs", "fuse.sshfs", "glusterfs", "nfs
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MountFields {
-    /// The directory where it is mounted, which systemd makes if it is missing.
+    /// The directory to mount it at. systemd creates it if it is missing.
     #[serde(rename = "where")]
     place: AbsolutePath,
-    /// What is mounted: a device, `UUID=…` or `LABEL=…`, `HOST:/PATH`, a directory (with the option `bind`), `tmpfs`.
+    /// What to mount: a device, `UUID=…` or `LABEL=…`, `HOST:/PATH`, a directory (with the option `bind`), `tmpfs`.
     what: String,
-    /// The type of the file system, like `ext4`, `nfs` or `tmpfs`; that of what is there when left out.
+    /// The type of the file system, like `ext4`, `nfs` or `tmpfs`. Default: detected.
     #[serde(rename = "type")]
     kind: Option<String>,
     /// Options of the mount, like `noatime`.
     #[serde(default)]
     options: Vec<String>,
-    /// Whether it is mounted only when a program enters the directory; at once and at boot when left out.
+    /// Whether systemd mounts it only when a program accesses the directory. Default: false.
     #[serde(default)]
     automount: bool,
-    /// With `automount`: after what time without use it is unmounted; never when left out.
+    /// With `automount`: the time without use after which it is unmounted. Default: never.
     idle: Option<HumanDuration>,
 }
 
@@ -40,7 +40,7 @@ impl Fields for MountFields {
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let is_line = !self.what.trim().is_empty() && !self.what.chars().any(char::is_control);
-        build.refuse_if(!is_line, "what", "name what is mounted, in one line")?;
+        build.refuse_if(!is_line, "what", "name what to mount, in one line")?;
         let is_bad = self.kind.as_deref().is_some_and(|kind| !is_word(kind));
         build.refuse_if(is_bad, "type", "a type is one word, like `ext4`")?;
         let is_bad = !self.options.iter().all(|option| is_word(option));
@@ -112,7 +112,7 @@ fn device(what: &str) -> String {
     what.to_owned()
 }
 
-/// That nothing else mounts something in this place. The units do the rest.
+/// A check that nothing else mounts a file system at this path. The units do the rest.
 #[derive(Debug)]
 pub struct Mount {
     place: AbsolutePath,
@@ -138,10 +138,10 @@ impl Resource for Mount {
         match String::from_utf8_lossy(&content).lines().position(|line| is_same(&line)) {
             None => Ok(None),
             Some(at) => {
-                let what = format!("line {} of {FSTAB} mounts something at {place} too", at.saturating_add(1));
+                let what = format!("line {} of {FSTAB} also mounts a file system at {place}", at.saturating_add(1));
                 Err(Error::new(code::FILE, what)
-                    .because("the mount unit of the role would hide it from systemd, but not from `mount -a`")
-                    .help("remove the line if the role describes the same file system, or leave the [[mount]] out here with `when`"))
+                    .because("the role's mount unit would override it for systemd, but not for `mount -a`")
+                    .help("remove the line if the role defines the same file system, or exclude the [[mount]] on this host with `when`"))
             }
         }
     }
@@ -202,7 +202,10 @@ mod tests {
         assert_eq!(tree.summary(&*made[0]), None);
         tree.put("/etc/fstab", "/dev/y / ext4\n/dev/x /srv/a\\040b/ ext4 password=x\n");
         let error = made[0].observe(&tree.work()).unwrap_err();
-        assert!(error.to_string().starts_with("line 2 of /etc/fstab mounts something at /srv/a b too: "), "{error}");
+        assert!(
+            error.to_string().starts_with("line 2 of /etc/fstab also mounts a file system at /srv/a b: "),
+            "{error}"
+        );
     }
 
     #[test]

@@ -11,14 +11,14 @@ use crate::text::display_as_serialized;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NftablesFields {
-    /// The table's name: letters, digits and `_`, and a letter first.
+    /// The name of the table: letters, digits and `_`; it starts with a letter.
     name: String,
-    /// Which packets the table sees; those of IPv4 and IPv6 when left out.
+    /// The family of packets that the table sees. Default: IPv4 and IPv6.
     #[serde(default)]
     family: Family,
-    /// What is in the table, without the braces around it: chains with rules, sets, maps.
+    /// The content of the table, without the braces around it: chains with rules, sets, maps.
     content: Option<String>,
-    /// The name of a template in the role's `templates/` with that.
+    /// The name of a file in the role's `templates/` with the content.
     template: Option<String>,
 }
 
@@ -48,7 +48,7 @@ impl Fields for NftablesFields {
         build.refuse_if(
             !is_name,
             "name",
-            "a table's name is letters, digits and `_`, at most 64, and a letter first",
+            "a table's name has at most 64 letters, digits and `_`, and starts with a letter",
         )?;
         build.refuse_if(self.name == "firewalld", "name", "this table belongs to firewalld: write a [[firewall]]")?;
         let content = match (self.content, &self.template) {
@@ -88,7 +88,7 @@ impl Fields for NftablesFields {
     }
 }
 
-/// The options for a listing that is the same while nobody changes the table: without counters, and without elements if packets add some.
+/// The options for a listing that stays the same until the table is changed: without counters, and without elements if packets add some.
 fn listing(content: &str) -> &'static str {
     if ["dynamic", "timeout"].iter().any(|word| content.contains(word)) { "-s -t" } else { "-s" }
 }
@@ -160,7 +160,7 @@ mod tests {
     fn the_table_of_firewalld_and_odd_names_are_refused() {
         for name in ["", "1a", "a b", "a;b", "é"] {
             let why = refusal("nftables", &format!("name = '{name}'\ncontent = ''"));
-            assert!(why.starts_with("`name`: a table's name is"), "{why}");
+            assert!(why.starts_with("`name`: a table's name has"), "{why}");
         }
         assert!(refusal("nftables", "name = 'firewalld'\ncontent = ''").contains("[[firewall]]"));
         assert!(refusal("nftables", "name = 'x'").contains("set `content` or `template`"));

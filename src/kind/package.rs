@@ -27,25 +27,25 @@ const SOURCES: &str = "package-sources.json";
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PackageFields {
-    /// The package. Each is a resource of its own.
+    /// The package.
     name: Option<String>,
-    /// Several packages, which are installed in one go.
+    /// Several packages, installed together; each is a separate resource.
     names: Option<Vec<String>>,
-    /// `present` when left out.
+    /// Default: `present`.
     #[serde(default, deserialize_with = "state")]
     state: Presence,
-    /// The exact version, or the least one (`>=1.2`), for one package; any that is there when left out.
+    /// The exact version, or a minimum (`>=1.2`), for one package. Default: any version.
     version: Option<String>,
-    /// Whether the package manager leaves it at its version (apt, dnf, zypper); as it is when left out.
+    /// Whether the package manager keeps it at its version (apt, dnf, zypper). Default: unchanged.
     hold: Option<bool>,
-    /// With dnf of RHEL 8 and 9: the module and its stream that it comes from, like `nodejs:18`; the host's own choice when left out.
+    /// With dnf of RHEL 8 and 9: the module and stream that contain it, like `nodejs:18`. Default: the host's choice.
     module: Option<String>,
-    /// With apt: answers to what it asks when it is installed, as question and `TYPE ANSWER`. They are not set again later.
+    /// With apt: answers to its questions during installation, as question and `TYPE ANSWER`. kpull does not set them again later.
     #[serde(default)]
     debconf: BTreeMap<String, String>,
-    /// `apt`, `dnf`, `yum`, `microdnf` or `zypper`; the one that the host has when left out.
+    /// `apt`, `dnf`, `yum`, `microdnf` or `zypper`. Default: the host's own.
     manager: Option<Manager>,
-    /// Whether a package may start its services when it is installed (apt); units say that better.
+    /// Whether a package may start its services when it is installed (apt). Prefer a `[[unit]]`.
     #[serde(default)]
     start: bool,
 }
@@ -55,7 +55,7 @@ fn state<'de, D: Deserializer<'de>>(from: D) -> Result<Presence, D::Error> {
     let text = String::deserialize(from)?;
     if text == "latest" {
         return Err(D::Error::custom(
-            "`latest` is another version on each day and host, and can't be rolled back: require a `version`, like \
+            "`latest` results in different versions on different days and hosts, and can't be rolled back: require a `version`, like \
              `\"1.2-3\"` or `\">=1.2\"`, and leave security updates to unattended-upgrades or dnf-automatic",
         ));
     }
@@ -77,16 +77,16 @@ impl Fields for PackageFields {
         }
         if let Some(version) = &self.version {
             let is_for_one = names.len() == 1 && self.state == Presence::Present;
-            build.refuse_if(!is_for_one, "version", "set a version for one package only, which is present")?;
+            build.refuse_if(!is_for_one, "version", "only a single package that is present can have a version")?;
             Requirement::parse(version).map_err(|why| build.invalid("version", &why))?;
         }
         let is_absent = self.state == Presence::Absent;
         for (field, is_set) in
             [("hold", self.hold.is_some()), ("module", self.module.is_some()), ("debconf", !self.debconf.is_empty())]
         {
-            build.refuse_if(is_set && is_absent, field, "only a package that is present has this: remove it")?;
+            build.refuse_if(is_set && is_absent, field, "only a package that is present can have this: remove it")?;
         }
-        let why = "the answers are those of one package: set `name`, and give each package its own entry";
+        let why = "the answers are for one package: set `name`, and write a separate entry for each package";
         build.refuse_if(!self.debconf.is_empty() && names.len() != 1, "debconf", why)?;
         let why = "only dnf has modules: remove it, or set `manager = \"dnf\"`";
         build.refuse_if(self.module.is_some() && !matches!(self.manager, None | Some(Manager::Dnf)), "module", why)?;
@@ -133,7 +133,7 @@ fn answers(package: &str, given: &BTreeMap<String, String>, build: &dyn Build) -
     Ok(lines)
 }
 
-/// Whether it is the name of a package, and no package manager reads it as something else.
+/// Whether it is the name of a package, and not something else for a package manager.
 fn is_name(name: &str) -> bool {
     let (stem, arch) = name.split_once(':').unwrap_or((name, "any"));
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '_' | '-');
@@ -186,7 +186,7 @@ impl Set {
         let hold = match self.hold {
             Some(wanted) if change.is_some() => wanted.then_some("hold"),
             Some(wanted) if is_held(host, self.manager(host)?, name)? != wanted => {
-                Some(if wanted { "hold" } else { "end the hold" })
+                Some(if wanted { "hold" } else { "release the hold" })
             }
             _ => None,
         };
@@ -342,11 +342,11 @@ impl Resource for Package {
             Presence::Absent => match manager.needed_by(&due)? {
                 others if others.is_empty() => manager.remove(&due, &[]),
                 others => Err(error!(PACKAGE, "can't remove {}", due.join(", "))
-                    .because(format!("{} would go too", others.join(", ")))
-                    .help("if they are to go as well, name them in the [[package]] that says `absent`")),
+                    .because(format!("{} would be removed too", others.join(", ")))
+                    .help("to remove them as well, list them in the [[package]] with `state = \"absent\"`")),
             },
         };
-        // even a failed run may have changed something; packages bring units and accounts
+        // even a failed run may have changed something; packages install units and create accounts
         host.forget_packages();
         host.unit_files_changed();
         done?;
@@ -357,8 +357,7 @@ impl Resource for Package {
             if let Some(left) = set.difference(host, name)? {
                 let what = format!("the package manager succeeded, but {name} still differs: {}", left.summary);
                 return Err(Error::new(code::PACKAGE, what).help(
-                    "write the package's own name, not that of something that it provides; a source of this host must have \
-                     the version; yum and microdnf lower a version only by hand (`downgrade`)",
+                    "write the package's own name, not a name that it provides; a source of this host must have the version; to lower a version with yum or microdnf, run `downgrade` by hand",
                 ));
             }
         }
@@ -395,7 +394,7 @@ fn refresh(work: &Work<'_>, manager: Manager) -> Result<bool> {
     for path in claims.filter_map(Claim::any_path) {
         sources.insert(path, work.host.root.seen(path)?);
     }
-    let sources = serde_json::to_value(sources).context(code::PACKAGE, || "can't note the sources of packages")?;
+    let sources = serde_json::to_value(sources).context(code::PACKAGE, || "can't record the sources of packages")?;
     let known = work.store.read::<serde_json::Value>(SOURCES)?.unwrap_or_else(|| serde_json::json!({}));
     if sources == known {
         return Ok(false);
@@ -432,7 +431,7 @@ mod tests {
             package.set.difference(&tree.host, &package.name)
         };
         let none = difference("socat").unwrap_err();
-        assert!(none.to_string().starts_with("this host has no package manager that kpull knows: "), "{none}");
+        assert!(none.to_string().starts_with("this host has no package manager that kpull supports: "), "{none}");
         tree.put("/run/ostree-booted", "");
         let refused = |name: &str| {
             let error = difference(name).unwrap_err();

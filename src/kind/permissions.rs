@@ -1,4 +1,4 @@
-//! `[[permissions]]`: mode, owners, access list and capabilities of what something else makes, such as a package.
+//! `[[permissions]]`: mode, owners, access list and capabilities of paths that something else creates, such as a package.
 
 mod former;
 mod rights;
@@ -15,29 +15,30 @@ use crate::host::root::permissions::Permissions as State;
 use crate::kind::file::no_such_account;
 use crate::kind::prelude::*;
 
-/// Fields of `[[permissions]]`. What is left out stays as it is; at least one of the others is set.
+/// Fields of `[[permissions]]`. At least one field besides `path` is set. kpull does not change what is omitted.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PermissionsFields {
-    /// The file or directory. A package, a command or a unit makes it.
+    /// A file or directory that a package, a command or a unit creates.
     path: AbsolutePath,
-    /// Whether everything below is meant too, but for links, other file systems, and what other resources manage.
+    /// Whether to include everything below the path, except for links, other file systems, and what other resources manage.
     #[serde(default)]
     recursive: bool,
-    /// Whether it is fine that the path does not exist. A run that finds it sets its permissions.
+    /// Whether a missing path is acceptable. A run that finds the path sets its permissions.
     #[serde(default)]
     ignore_missing: bool,
-    /// The mode, or how it changes: `0640`, `u=rwX,g=rX,o=`, `go-w`.
+    /// The mode, or changes to it: `0640`, `u=rwX,g=rX,o=`, `go-w`.
     mode: Option<NewMode>,
-    /// With `recursive`: the mode of directories; when left out `mode`, and whoever can read them can enter them.
+    /// With `recursive`: the mode of directories. Default: `mode`, and users who can read a directory can also enter it.
     directory_mode: Option<NewMode>,
     /// The user that owns it.
     owner: Option<AccountName>,
     /// The group that owns it.
     group: Option<AccountName>,
-    /// All entries of the access list besides owner, group and others: `user:nginx:rX`, `default:group:web:rwX`; empty for none.
+    /// All entries of the access list besides owner, group and others: `user:nginx:rX`, `default:group:web:rwX`. An empty list removes the
+    /// access list.
     acl: Option<Vec<AclEntry>>,
-    /// The capabilities of a program: `cap_net_bind_service=ep`; empty for none. A file that an artifact installs can have them too.
+    /// The capabilities of a program: `cap_net_bind_service=ep`; an empty text removes them. Also for a file that an artifact installs.
     capabilities: Option<Capabilities>,
 }
 
@@ -47,14 +48,14 @@ impl Fields for PermissionsFields {
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let has_access = self.mode.is_some() || self.owner.is_some() || self.group.is_some() || self.acl.is_some();
         let is_empty = !has_access && self.directory_mode.is_none() && self.capabilities.is_none();
-        let why = "say what is to change: `mode`, `owner`, `group`, `acl` or `capabilities`";
+        let why = "set at least one of `mode`, `owner`, `group`, `acl` and `capabilities`";
         build.refuse_if(is_empty, "path", why)?;
         let why = "only with `recursive = true`: set `mode` to the mode of this path";
         build.refuse_if(self.directory_mode.is_some() && !self.recursive, "directory_mode", why)?;
-        let why = "a program gets capabilities by its name: remove `recursive`";
+        let why = "capabilities need the path of a program: remove `recursive`";
         build.refuse_if(self.capabilities.is_some() && self.recursive, "capabilities", why)?;
         let is_at_top = self.recursive && self.path.components().count() <= 2;
-        let why = "a directory right below `/` is not changed with everything in it: name directories in it";
+        let why = "a directory directly below `/` can't be changed with its contents: name directories in it";
         build.refuse_if(is_at_top, "path", why)?;
         let mut known = BTreeSet::new();
         let twice = self.acl.iter().flatten().find(|entry| !known.insert((entry.is_default, &entry.whom)));
@@ -124,14 +125,14 @@ impl Resource for PermissionsFields {
         let (found, differences) = match self.numbers(work) {
             Ok(numbers) => self.adjust(work, &numbers, false)?,
             Err(NoAccess::Missing(account)) if work.may_make(&account) => {
-                return Ok(Some(Change::new(format!("mode or owner, once there is the {account}"))));
+                return Ok(Some(Change::new(format!("mode or owner, once the {account} exists"))));
             }
             Err(why) => return Err(self.refused(why)),
         };
         match found {
             Some(FileType::File | FileType::Directory) => Ok(summary(&differences, self.recursive)),
             Some(_) => Err(error!(FILE, "{} is neither a file nor a directory", self.path)
-                .help("permissions belong to what a link leads to: name that path")),
+                .help("a link has no permissions of its own: name the path that it points to")),
             // in a tree, there is no package
             None if !work.host.is_live() => Ok(None),
             None if work.has_one_of(&["package", "command", "unit"]) => {
@@ -161,7 +162,7 @@ impl Restorable for PermissionsFields {
         Ok(PriorState::Permissions { path: self.path.to_string(), saved, managed: self.managed() })
     }
 
-    /// What has come since is recorded as it is now; a record of what has gone is dropped.
+    /// Paths that are new are recorded with their present permissions; records of paths that no longer exist are dropped.
     fn refine(&self, prior: &mut PriorState, work: &Work<'_>) -> Result<bool> {
         let PriorState::Permissions { saved, managed, .. } = prior else { return Ok(false) };
         let former = former::decode(&work.store.saved(saved)?)?;
@@ -197,8 +198,8 @@ impl PermissionsFields {
     }
 
     fn missing(&self) -> Error {
-        error!(FILE, "{} doesn't exist, so it can't be given a mode or an owner", self.path)
-            .help("a package, a command or a unit makes it first: name it in `after`; or create it with a [[file]] or [[directory]], which have these fields too; if some hosts may lack it, set `ignore_missing = true`")
+        error!(FILE, "{} does not exist, so kpull can't set its mode or owner", self.path)
+            .help("if a package, command or unit creates it, name that resource in `after`; or create it with a [[file]] or [[directory]]; if some hosts lack it, set `ignore_missing = true`")
     }
 
     /// The permissions of everything that it manages.
@@ -247,7 +248,7 @@ impl PermissionsFields {
         })
     }
 
-    /// The permissions that a file or directory is to have.
+    /// The desired permissions of a file or directory.
     fn wanted(&self, numbers: &Numbers<'_>, is_directory: bool, now: &State) -> State {
         let (uid, gid) = (numbers.uid.unwrap_or(now.uid), numbers.gid.unwrap_or(now.gid));
         let mut new = State { uid, gid, ..now.clone() };

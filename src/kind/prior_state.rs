@@ -130,7 +130,7 @@ pub enum PriorState {
         name: String,
         /// The package manager; the host's own if `None`.
         manager: Option<Manager>,
-        /// SHA-256 of the saved list of packages that were installed then, one name per line; `None` if it is not known: then
+        /// SHA-256 of the saved list of packages that were installed then, one name per line; `None` if it is unknown: then
         /// nothing that was installed with the package is removed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         beside: Option<String>,
@@ -157,7 +157,7 @@ pub enum PriorState {
         #[serde(flatten)]
         state: PriorUnit,
     },
-    /// A user who is to be locked or removed when no role has it any more.
+    /// A user to lock or remove when no role defines it any more.
     User {
         /// Its name.
         name: String,
@@ -201,7 +201,7 @@ pub enum PriorState {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         file: Option<PriorFile>,
     },
-    /// The permissions of what something else made.
+    /// The permissions of a path that something else created.
     Permissions {
         /// Where.
         path: String,
@@ -219,7 +219,7 @@ pub enum PriorState {
     },
     /// It already was like that, and stays.
     Same,
-    /// It is left as it is when no role has it any more.
+    /// It stays unchanged when no role defines it any more.
     Kept {
         /// Why.
         why: String,
@@ -247,7 +247,7 @@ impl PriorState {
         })
     }
 
-    /// The resource that restores the state; `None` if it is left as it is.
+    /// The resource that restores the state; `None` if it stays unchanged.
     pub fn resource(&self, store: &Store) -> Result<Option<Box<dyn Resource>>> {
         let former = |zone: &String, setting| Box::new(firewall::Former { zone: zone.clone(), setting });
         Ok(Some(match self {
@@ -292,7 +292,7 @@ impl PriorState {
                 Box::new(Several { path: path.clone(), resources: resources.collect::<Result<_>>()? })
             }
             Self::Unit { name, state } => Box::new(Unit::restored(name, *state)),
-            // a release that never was good here has not taken over a user that was there before it
+            // a release that was never good here does not manage a user that existed before it
             Self::User { name, existed: true, .. } if !was_good(store, &format!("user:{name}"))? => return Ok(None),
             Self::User { name, lock: true, .. } => Box::new(Locked::new(name)),
             Self::User { name, remove_home, end_processes, .. } => {

@@ -44,39 +44,39 @@ const OF_COMMAND: &[&str] = &["code", "output", "lines"];
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProbeFields {
-    /// What it is called; what it asks when left out.
+    /// Its name. Default: what it checks.
     name: Option<String>,
-    /// `HOST:PORT` that takes a connection.
+    /// `HOST:PORT` that must accept a connection.
     tcp: Option<String>,
-    /// An `http://` address that answers.
+    /// An `http://` address that must answer.
     http: Option<String>,
-    /// An `https://` address that answers.
+    /// An `https://` address that must answer.
     https: Option<String>,
-    /// A unit that is active.
+    /// A unit that must be active.
     unit: Option<String>,
-    /// A program, with its arguments, that succeeds.
+    /// A program, with its arguments, that must succeed.
     command: Option<Vec<String>>,
-    /// File with the only authorities that the server's certificate may be from (PEM); the system's when left out.
+    /// PEM file with the only authorities that are trusted for the server's certificate. Default: the system's.
     ca: Option<AbsolutePath>,
-    /// File with a client certificate (PEM).
+    /// PEM file with a client certificate.
     client_cert: Option<AbsolutePath>,
-    /// File with the key of `client_cert` (PEM).
+    /// PEM file with the key of `client_cert`.
     client_key: Option<AbsolutePath>,
-    /// The status that the answer has, or a list of those it may have; 200 to 399 when left out.
+    /// The expected status, or a list of them. Default: 200 to 399.
     expect_status: Option<Statuses>,
-    /// What has to be in the first 64 KiB of the answer.
+    /// A text that the first 64 KiB of the answer must contain.
     expect_body: Option<String>,
-    /// An expression that is true of the answer: over `status`, `body` and `json`, or `code`, `output` and `lines`.
+    /// An expression that must be true of the answer: over `status`, `body` and `json`, or `code`, `output` and `lines`.
     expect: Option<String>,
-    /// Whether an apply that changed something waits for it at its end; else only `kpull verify` asks. `true` when left
-    /// out.
+    /// Whether a run that changed something executes it at its end, and fails if it fails. If false, only `kpull verify` runs it. Default:
+    /// true.
     decides: Option<bool>,
-    /// Ids of resources that are not changed before it passes.
+    /// Ids of resources that kpull does not change until the probe passes.
     #[serde(default)]
     before: Vec<String>,
-    /// How long it may fail before that counts; `30s` when left out.
+    /// How long it may fail before the failure counts. Default: `30s`.
     within: Option<HumanDuration>,
-    /// The pause between two tries; `1s` when left out.
+    /// The pause between two attempts. Default: `1s`.
     every: Option<HumanDuration>,
 }
 
@@ -103,7 +103,7 @@ impl Fields for ProbeFields {
             [field] => field,
             [] => return Err(build.invalid("name", "set one of `tcp`, `http`, `https`, `unit` and `command`")),
             [_, second, ..] => {
-                return Err(build.invalid(second, &format!("one thing a probe: there is `{}` too", given[0])));
+                return Err(build.invalid(second, &format!("a probe checks only one thing: remove `{}`", given[0])));
             }
         };
         let is_web = matches!(field, "http" | "https");
@@ -135,8 +135,8 @@ impl Fields for ProbeFields {
             }
             "unit" => {
                 let unit = self.unit.unwrap_or_default();
-                build.refuse_if(!unit.contains('.'), "unit", "write the whole name, like `etcd.service`")?;
-                let why = "a template does not run: name an instance, like `name@instance.service`";
+                build.refuse_if(!unit.contains('.'), "unit", "write the full name, like `etcd.service`")?;
+                let why = "a template unit does not run: name an instance, like `name@instance.service`";
                 build.refuse_if(is_template(&unit), "unit", why)?;
                 (unit.clone(), ProbeTarget::Unit(unit))
             }
@@ -149,10 +149,14 @@ impl Fields for ProbeFields {
                 let text = self.http.or(self.https).unwrap_or_default();
                 let url = Url::parse(&text).map_err(|error| build.invalid(field, &error.to_string()))?;
                 if url.scheme() != field {
-                    return Err(build.invalid(field, &format!("it has to start with `{field}://`")));
+                    return Err(build.invalid(field, &format!("it must start with `{field}://`")));
                 }
                 let has_password = !url.username().is_empty() || url.password().is_some();
-                build.refuse_if(has_password, field, "no passwords here: an address is shown in plans and reports")?;
+                build.refuse_if(
+                    has_password,
+                    field,
+                    "it must not contain a password, because plans and reports show the address",
+                )?;
                 let statuses = match self.expect_status {
                     None => Vec::new(),
                     Some(Statuses::One(status)) => vec![status],
@@ -229,7 +233,7 @@ impl Probe {
                 let unit = answer.map_err(|error| error.to_string())?.remove(name).unwrap_or_default();
                 match unit.active.as_str() {
                     "active" => Ok(String::new()),
-                    "" => Err(format!("{name} is not known to systemd")),
+                    "" => Err(format!("{name} does not exist in systemd")),
                     state => Err(format!("{name} is {state} ({})", unit.sub)),
                 }
             }
@@ -290,7 +294,9 @@ impl Probe {
         let text = String::from_utf8_lossy(&output.stdout);
         let lines: Vec<Value> = text.lines().map(Value::from).collect();
         let values = [("code", Value::from(code)), ("output", Value::from(&*text)), ("lines", Value::from(lines))];
-        self.hold(values, || format!("{} ended with {} and said {}", argv[0], output.verdict(), first_line(&text)))?;
+        self.hold(values, || {
+            format!("{} ended with {}; its output: {}", argv[0], output.verdict(), first_line(&text))
+        })?;
         Ok(self.shown(&text))
     }
 
@@ -311,8 +317,8 @@ impl Probe {
             Err(why) => format!(" ({why})"),
         };
         Err(match self.sensitive {
-            true => "what `expect` says does not hold (the answer is not shown: it is sensitive)".to_owned(),
-            false => visible(&format!("`{}` does not hold{why}: {}", expect.text(), answer().trim_end())),
+            true => "`expect` is not true (the answer is not shown: it is sensitive)".to_owned(),
+            false => visible(&format!("`{}` is not true{why}: {}", expect.text(), answer().trim_end())),
         })
     }
 
@@ -537,11 +543,11 @@ mod tests {
         assert_eq!(expect("'no' in body and status == 200"), Ok("{\"health\": \"\\u{1b}[2Jno\"}".to_owned()));
         assert_eq!(
             expect("status == 204").unwrap_err(),
-            format!("`status == 204` does not hold: {url} answered 200 {{\"health\": \"\\u{{1b}}[2Jno\"}}")
+            format!("`status == 204` is not true: {url} answered 200 {{\"health\": \"\\u{{1b}}[2Jno\"}}")
         );
         // a control character is no JSON
         let why = expect("json.health == 'no'").unwrap_err();
-        assert!(why.starts_with("`json.health == 'no'` does not hold (undefined value"), "{why}");
+        assert!(why.starts_with("`json.health == 'no'` is not true (undefined value"), "{why}");
         let both = ask(&format!("http = '{url}'\nexpect_status = 204\nexpect = \"'no' in body\""));
         assert_eq!(both, Err(format!("{url} answered 200 instead of 204")));
         server.join().unwrap();
@@ -563,7 +569,7 @@ mod tests {
         assert_eq!(ask(&format!("{three}\nexpect = 'lines | length >= 3'")), Ok("a".to_owned()));
         assert_eq!(
             ask(&format!("{three}\nexpect = 'lines | length > 3'")).unwrap_err(),
-            "`lines | length > 3` does not hold: printf ended with exit status: 0 and said a"
+            "`lines | length > 3` is not true: printf ended with exit status: 0; its output: a"
         );
         let fails = "command = ['sh', '-c', 'echo x; exit 4']";
         assert_eq!(
@@ -582,7 +588,7 @@ mod tests {
         };
         assert_eq!(ask("output | trim == 'hunter2'"), Ok(String::new()));
         let why = ask("output | trim == 'hunter3'").unwrap_err();
-        assert_eq!(why, "what `expect` says does not hold (the answer is not shown: it is sensitive)");
+        assert_eq!(why, "`expect` is not true (the answer is not shown: it is sensitive)");
     }
 
     #[test]
@@ -651,8 +657,10 @@ mod tests {
     #[test]
     fn a_probe_asks_one_thing_and_shows_no_password() {
         assert!(refusal("probe", "name = 'x'").contains("set one of"));
-        assert!(refusal("probe", "tcp = 'a:1'\nunit = 'b.service'").starts_with("`unit`: one thing a probe"));
-        assert!(refusal("probe", "https = 'https://me:hunter2@x/'").contains("no passwords"));
+        assert!(
+            refusal("probe", "tcp = 'a:1'\nunit = 'b.service'").starts_with("`unit`: a probe checks only one thing")
+        );
+        assert!(refusal("probe", "https = 'https://me:hunter2@x/'").contains("it must not contain a password"));
         assert!(refusal("probe", "tcp = 'localhost'").starts_with("`tcp`: "));
         assert!(refusal("probe", "tcp = 'a:1'\nca = '/x'").starts_with("`ca`: "));
         assert_eq!(one("probe", "unit = 'etcd.service'").about().key, "etcd.service");

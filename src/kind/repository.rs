@@ -10,27 +10,27 @@ use crate::kind::prelude::*;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RepositoryFields {
-    /// What the repository's files are called: letters, digits, `-`, `_` and `.`.
+    /// The name of the repository's files: letters, digits, `-`, `_` and `.`.
     name: String,
-    /// Whose repository it is: `apt`, `dnf` (for yum and microdnf too), or `zypper`.
+    /// The format: `apt`, `dnf` (also for yum and microdnf), or `zypper`.
     format: Format,
-    /// Where it is. Several are mirrors of one another for `dnf` and `zypper`, and one repository each for `apt`.
+    /// Addresses. For `dnf` and `zypper`, they are mirrors of one repository; for `apt`, each is a repository.
     urls: Vec<String>,
     /// The armored or binary OpenPGP keys that sign it: the name of a file in the role's `files/`.
     key: Option<String>,
-    /// The armored keys themselves.
+    /// The armored keys as text.
     key_text: Option<String>,
-    /// For `dnf` and `zypper`: what it is, for people; its name when left out.
+    /// For `dnf` and `zypper`: one line that describes the repository. Default: its name.
     description: Option<String>,
-    /// For `apt`: its suites, like `bookworm`. One that ends in `/` is a directory, and has no components.
+    /// For `apt`: its suites, like `bookworm`. A suite that ends in `/` is a directory, and has no components.
     #[serde(default)]
     suites: Vec<String>,
-    /// For `apt`: its components; `main` when left out.
+    /// For `apt`: its components. Default: `main`.
     components: Option<Vec<String>>,
-    /// For `apt`: its architectures; those of the host when left out.
+    /// For `apt`: its architectures. Default: those of the host.
     #[serde(default)]
     architectures: Vec<String>,
-    /// For `apt`: whether its sources are used too; not when left out.
+    /// For `apt`: whether to use its source packages too. Default: false.
     #[serde(default)]
     source_packages: bool,
     /// The priority of its packages. For `apt`, the highest wins; 500 is the default, and more than 1000 also allows downgrades. For the others, the
@@ -122,13 +122,17 @@ impl RepositoryFields {
             let why = "only repositories of apt have this: remove it";
             return of_apt.into_iter().try_for_each(|(field, is_set)| build.refuse_if(is_set, field, why));
         }
-        build.refuse_if(self.description.is_some(), "description", "repositories of apt have none: remove it")?;
+        build.refuse_if(
+            self.description.is_some(),
+            "description",
+            "repositories of apt do not have this: remove it",
+        )?;
         let flat = self.suites.iter().filter(|suite| suite.ends_with('/')).count();
         let is_bad = self.suites.is_empty() || (flat != 0 && flat != self.suites.len());
-        let why = "name at least one suite; those that end in `/` stand in an entry of their own";
+        let why = "name at least one suite; write a separate [[repository]] for suites that end in `/`";
         build.refuse_if(is_bad, "suites", why)?;
         let has_none = self.components.as_ref().is_some_and(Vec::is_empty);
-        build.refuse_if(flat == 0 && has_none, "components", "name at least one component, or leave them out")?;
+        build.refuse_if(flat == 0 && has_none, "components", "name at least one component, or omit the field")?;
         let has_components = flat != 0 && self.components.is_some();
         build.refuse_if(has_components, "components", "a suite that ends in `/` has no components: remove them")
     }
@@ -326,10 +330,10 @@ mod tests {
                 "each entry is one word",
             ),
             (apt.replace("['stable']", "[]"), "suites", "name at least one suite"),
-            (apt.replace("['stable']", "['stable', './']"), "suites", "those that end in `/`"),
+            (apt.replace("['stable']", "['stable', './']"), "suites", "for suites that end in `/`"),
             (format!("{apt}components = []\n"), "components", "name at least one component"),
             (apt.replace("['stable']", "['./']\ncomponents = ['main']"), "components", "has no components"),
-            (format!("{apt}description = 'x'\n"), "description", "repositories of apt have none"),
+            (format!("{apt}description = 'x'\n"), "description", "repositories of apt do not have this"),
             (dnf.replace("'lab'", "'main'"), "name", "ignores it in a repository's file"),
             (format!("{dnf}suites = ['stable']\n"), "suites", "only repositories of apt have this"),
             (format!("{dnf}description = \"a\\ngpgcheck=0\"\n"), "description", "a description is one line"),

@@ -25,17 +25,17 @@ const LARGEST: usize = 1 << 20;
 pub struct SecretFields {
     /// The secret's name in the site: `secrets/NAME.age`.
     name: String,
-    /// The file that it is written to, byte for byte.
+    /// The file to write the secret to, byte for byte.
     path: Option<AbsolutePath>,
-    /// Permissions of that file; `0600` when left out.
+    /// The mode of that file. Default: `0600`.
     mode: Option<Mode>,
-    /// The user that owns that file; `root` when left out.
+    /// The user that owns that file. Default: `root`.
     owner: Option<AccountName>,
-    /// The group that owns that file; `root` when left out.
+    /// The group that owns that file. Default: `root`.
     group: Option<AccountName>,
-    /// What the unit knows it by: the file's name in `$CREDENTIALS_DIRECTORY`.
+    /// The name of the credential: the file name in `$CREDENTIALS_DIRECTORY`.
     credential: Option<String>,
-    /// The unit that gets the credential.
+    /// The unit that receives the credential.
     unit: Option<UnitName>,
 }
 
@@ -54,10 +54,14 @@ impl Fields for SecretFields {
                 let given =
                     [("mode", self.mode.is_some()), ("owner", self.owner.is_some()), ("group", self.group.is_some())];
                 for (field, given) in given {
-                    build.refuse_if(given, field, "a credential is root's alone, and the unit's while it runs")?;
+                    build.refuse_if(
+                        given,
+                        field,
+                        "only root can read a credential, and the unit while it runs: remove this",
+                    )?;
                 }
                 let is_name = is_plain(&credential) && !credential.starts_with('.') && credential.len() <= 64;
-                let why = "it is letters, digits, `.`, `_` and `-`, at most 64 of them";
+                let why = "it has at most 64 letters, digits, `.`, `_` and `-`";
                 build.refuse_if(!is_name, "credential", why)?;
                 let (_, kind) = unit.0.rsplit_once('.').unwrap_or_default();
                 let section = match kind {
@@ -68,13 +72,15 @@ impl Fields for SecretFields {
                     _ => return Err(build.invalid("unit", "only services, sockets, mounts and swaps have credentials")),
                 };
                 let secret = build.secret(&self.name)?;
-                let why = format!("it has more than the {LARGEST} bytes of a credential");
+                let why = format!("it is larger than a credential can be ({LARGEST} bytes)");
                 build.refuse_if(secret.plain.len() > LARGEST, "name", &why)?;
                 Ok(vec![Box::new(Credential { name: credential, unit: unit.0, section, secret })])
             }
             (None, None, None) => Err(build.invalid("name", "set `path`, or `credential` and `unit`")),
-            (None, None, Some(_)) => Err(build.invalid("unit", "set `credential` too: what the unit knows it by")),
-            (None, Some(_), None) => Err(build.invalid("credential", "set `unit` too: the one that gets it")),
+            (None, None, Some(_)) => {
+                Err(build.invalid("unit", "set `credential` too: the name by which the unit reads it"))
+            }
+            (None, Some(_), None) => Err(build.invalid("credential", "set `unit` too: the unit that receives it")),
             (Some(_), ..) => Err(build.invalid("path", "set either `path`, or `credential` and `unit`")),
         }
     }
@@ -175,7 +181,7 @@ impl Credential {
             // a credential that was encrypted before is not stored in plain text because of a temporary failure
             _ if work.host.root.meta(&self.path(Form::Encrypted))?.is_some() => {
                 Err(output.failure(format!("can't encrypt the credential {}", self.name)).help(format!(
-                    "systemd-creds did it before; to have it in the clear in {PLAIN}, remove {}",
+                    "systemd-creds encrypted it before; to store it unencrypted in {PLAIN}, remove {}",
                     self.path(Form::Encrypted).display()
                 )))
             }

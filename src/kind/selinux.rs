@@ -21,7 +21,7 @@ pub struct SelinuxFields {
     ignore_missing: bool,
     /// A port or range with its protocol: `8443/tcp`, `8000-8010/udp`.
     port: Option<String>,
-    /// An expression for whole paths: `/srv/www(/.*)?`. Files that exist get their new contexts too.
+    /// A regular expression for complete paths: `/srv/www(/.*)?`. Existing files get their new contexts too.
     fcontext: Option<String>,
     /// The type of the port or of the files, like `http_port_t`.
     #[serde(rename = "type")]
@@ -35,12 +35,12 @@ impl Fields for SelinuxFields {
         let is_type = |kind: &String| is_name(kind) || kind == "<<none>>";
         build.refuse_if(!self.kind.as_ref().is_none_or(is_type), "type", "a type is one word, like `http_port_t`")?;
         let without = |field: &str, is_set: bool, with: &str| {
-            build.refuse_if(is_set, field, &format!("it says nothing about a {with}: remove it"))
+            build.refuse_if(is_set, field, &format!("it does not apply to a {with}: remove it"))
         };
         let (setting, value) = match (self.boolean, self.port, self.fcontext) {
             (Some(name), None, None) => {
                 without("type", self.kind.is_some(), "boolean")?;
-                build.refuse_if(!is_name(&name), "boolean", "a boolean's name is letters, digits and `_`")?;
+                build.refuse_if(!is_name(&name), "boolean", "a boolean's name consists of letters, digits and `_`")?;
                 let Some(on) = self.on else { return Err(build.invalid("boolean", "set `on` to true or false")) };
                 (Setting::Boolean(name), if on { "on" } else { "off" }.to_owned())
             }
@@ -184,7 +184,7 @@ impl Resource for Selinux {
         let is_off = work.host.is_live() && !Self::is_on(work);
         Ok(is_off.then(|| {
             error!(KERNEL, "SELinux is off on this host, so the setting has no effect")
-                .help("leave the resource out there: `when = \"facts.selinux != 'disabled'\"`")
+                .help("exclude the resource on such hosts: `when = \"facts.selinux != 'disabled'\"`")
         }))
     }
 }
@@ -256,13 +256,13 @@ mod tests {
             ("boolean = 'a'\non = true\nport = '1/tcp'", "`boolean`: set one of"),
             ("boolean = 'a'", "`boolean`: set `on`"),
             ("boolean = '-a'\non = true", "`boolean`: a boolean's name"),
-            ("boolean = 'a'\non = true\ntype = 'a_t'", "`type`: it says nothing about a boolean"),
+            ("boolean = 'a'\non = true\ntype = 'a_t'", "`type`: it does not apply to a boolean"),
             ("port = '8443'\ntype = 'a_t'", "`port`: write it like"),
             ("port = '0/tcp'\ntype = 'a_t'", "`port`: write it like"),
             ("port = '1/icmp'\ntype = 'a_t'", "`port`: write it like"),
             ("port = '1/tcp'", "`port`: set `type` too"),
             ("port = '1/tcp'\ntype = 'a t'", "`type`: a type is one word"),
-            ("port = '1/tcp'\ntype = 'a_t'\non = true", "`on`: it says nothing about a port"),
+            ("port = '1/tcp'\ntype = 'a_t'\non = true", "`on`: it does not apply to a port"),
             ("fcontext = 'srv'\ntype = 'a_t'", "`fcontext`: an expression"),
             ("fcontext = '/a b'\ntype = 'a_t'", "`fcontext`: an expression"),
             ("fcontext = '/a'", "`fcontext`: set `type` too"),

@@ -13,27 +13,27 @@ use crate::kind::prelude::*;
 pub struct SettingFields {
     /// The file.
     path: AbsolutePath,
-    /// How the file is written; by its name when left out: `.json`, `.yaml`, `.yml`, `.toml`, `.ini`, files in `/etc/systemd`,
-    /// `/etc/default` and `/etc/sysconfig`.
+    /// The format of the file. Default: by its name: `.json`, `.yaml`, `.yml`, `.toml`, `.ini`, files in `/etc/systemd`, `/etc/default` and
+    /// `/etc/sysconfig`.
     format: Option<Format>,
     /// The path to the value, as in TOML: `log-opts.max-size`, `Journal.Storage`, `servers.0.name`, `"a.b".c`.
     key: String,
     /// The value; text, a number or true/false in `ini` and `env`.
     value: Option<Value>,
-    /// Whether the file has the value; it has when left out.
+    /// Whether the file has the value. Default: `present`.
     #[serde(default)]
     state: Presence,
-    /// Whether a missing file is created (0644, or 0600 with a secret in it; root); it is an error when left out.
+    /// Whether to create a missing file (0644, or 0600 with a secret in it; root). Default: false, and a missing file is an error.
     #[serde(default)]
     create: bool,
-    /// Whether the value is kept out of diffs.
+    /// Whether to omit the value from diffs.
     #[serde(default)]
     sensitive: bool,
-    /// Whether the file is written into as it stands, and not replaced by a new one; not when left out.
+    /// Whether to write into the existing file instead of replacing it. Default: false.
     #[serde(default)]
     in_place: bool,
     /// A program with its arguments that must accept the new content before it replaces the old one, with `%s` for the path of a temporary
-    /// file with that content; nothing is checked when left out.
+    /// file with that content. Default: no check.
     validate: Option<Vec<String>>,
 }
 
@@ -42,7 +42,7 @@ impl Fields for SettingFields {
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let Some(format) = self.format.or_else(|| self.path.to_str().and_then(Format::of)) else {
-            let why = "the name of the file doesn't say how it is written: set `format`";
+            let why = "the file name does not indicate the format: set `format`";
             return Err(build.invalid("path", why));
         };
         let why = "a key is written as in TOML, like `log-opts.max-size` or `\"a.b\".c`";
@@ -88,10 +88,7 @@ mod tests {
     #[test]
     fn each_mistake_in_a_setting_has_its_field_and_reason() {
         for (fields, reason) in [
-            (
-                "path = '/etc/x.conf'\nkey = 'a'\nvalue = 1",
-                "`path`: the name of the file doesn't say how it is written",
-            ),
+            ("path = '/etc/x.conf'\nkey = 'a'\nvalue = 1", "`path`: the file name does not indicate the format"),
             ("path = '/etc/x.json'\nkey = 'a b'\nvalue = 1", "`key`: a key is written as in TOML"),
             ("path = '/etc/x.json'\nkey = 'a'", "`key`: set `value`, or `state = \"absent\"`"),
             ("path = '/etc/x.json'\nkey = 'a'\nvalue = 1\nstate = 'absent'", "`key`: set `value`, or"),

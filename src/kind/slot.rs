@@ -11,24 +11,24 @@ use crate::kind::prelude::*;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SlotFields {
-    /// What it is called, the same on all hosts that share it.
+    /// Its name, the same on all hosts that share it.
     name: String,
-    /// Client URLs of the cluster's members. Either this, with `ca`, or `fleetlock`.
+    /// Client URLs of the cluster's members. Set either this, with `ca`, or `fleetlock`.
     #[serde(default)]
     endpoints: Vec<String>,
     /// PEM file with the authority of the members' certificates.
     ca: Option<AbsolutePath>,
-    /// PEM file with a client certificate; none when left out.
+    /// PEM file with a client certificate. Default: none.
     client_cert: Option<AbsolutePath>,
     /// PEM file with the key of `client_cert`.
     client_key: Option<AbsolutePath>,
-    /// A server of the FleetLock protocol that knows who has it.
+    /// A server of the FleetLock protocol that manages the slots.
     fleetlock: Option<FleetLock>,
-    /// How long a host that never gives it back keeps it, in etcd; `5m` when left out.
+    /// In etcd: how long a host keeps the slot if it never releases it. Default: `5m`.
     ttl: Option<HumanDuration>,
-    /// How long to wait for it; `5m` when left out.
+    /// How long to wait for the slot. Default: `5m`.
     within: Option<HumanDuration>,
-    /// Ids of probes that have to pass before it is returned.
+    /// Ids of probes that must pass before kpull releases the slot.
     #[serde(default)]
     until: Vec<String>,
 }
@@ -37,10 +37,10 @@ impl Fields for SlotFields {
     const NAME: &'static str = "slot";
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        build.refuse_if(!is_plain(&self.name), "name", "letters, digits, `.`, `_` and `-` make one")?;
+        build.refuse_if(!is_plain(&self.name), "name", "a name consists of letters, digits, `.`, `_` and `-`")?;
         let ttl = self.ttl.map_or(Duration::from_secs(300), |duration| duration.0);
         // etcd makes shorter ones longer, by its election timeout
-        build.refuse_if(ttl < Duration::from_secs(10), "ttl", "10s at least")?;
+        build.refuse_if(ttl < Duration::from_secs(10), "ttl", "it must be at least 10s")?;
         let client = (self.client_cert, self.client_key);
         let at = match (self.fleetlock, &self.ca, self.endpoints.is_empty()) {
             (Some(server), None, true) => {
@@ -48,11 +48,11 @@ impl Fields for SlotFields {
                 At::Server(server)
             }
             (Some(_), ..) => {
-                return Err(build.invalid("fleetlock", "with it there is no etcd: no `endpoints`, no `ca`"));
+                return Err(build.invalid("fleetlock", "with `fleetlock`, remove `endpoints` and `ca`"));
             }
             (None, Some(ca), false) => At::Etcd(cluster(build, &self.endpoints, ca, client)?),
-            (None, None, false) => return Err(build.invalid("endpoints", "they need `ca`")),
-            (None, _, true) => return Err(build.invalid("endpoints", "name one at least, or a `fleetlock`")),
+            (None, None, false) => return Err(build.invalid("endpoints", "`endpoints` need `ca`")),
+            (None, _, true) => return Err(build.invalid("endpoints", "name at least one, or set `fleetlock`")),
         };
         Ok(vec![Box::new(Slot {
             at,
@@ -110,17 +110,20 @@ mod tests {
     #[test]
     fn a_mistake_is_refused_with_its_field() {
         for (fields, why) in [
-            ("name = 'a/b'\nendpoints = ['https://a:1']", "`name`: letters, digits, `.`, `_` and `-` make one"),
-            ("name = 'a'\nendpoints = []", "`endpoints`: name one at least, or a `fleetlock`"),
-            ("name = 'a'\nendpoints = ['https://a:1']\nttl = '2s'", "`ttl`: 10s at least"),
+            (
+                "name = 'a/b'\nendpoints = ['https://a:1']",
+                "`name`: a name consists of letters, digits, `.`, `_` and `-`",
+            ),
+            ("name = 'a'\nendpoints = []", "`endpoints`: name at least one, or set `fleetlock`"),
+            ("name = 'a'\nendpoints = ['https://a:1']\nttl = '2s'", "`ttl`: it must be at least 10s"),
         ] {
             assert_eq!(refusal("slot", &format!("{fields}\nca = '/ca'")), why);
         }
         for (fields, why) in [
-            ("endpoints = ['https://a:1']", "`endpoints`: they need `ca`"),
+            ("endpoints = ['https://a:1']", "`endpoints`: `endpoints` need `ca`"),
             (
                 "fleetlock = { url = 'http://a' }\nca = '/ca'",
-                "`fleetlock`: with it there is no etcd: no `endpoints`, no `ca`",
+                "`fleetlock`: with `fleetlock`, remove `endpoints` and `ca`",
             ),
             ("fleetlock = { url = 'https://a' }", "`fleetlock`: https needs `ca`"),
             (

@@ -18,7 +18,7 @@ const MARK: &str = "# kpull: this host has no swap: ";
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SwapFields {
-    /// `false` for a host without swap. Only `false` can be said.
+    /// `false` for a host without swap; no other value is allowed.
     enabled: Option<bool>,
     /// A file that the kernel swaps to.
     file: Option<AbsolutePath>,
@@ -30,7 +30,7 @@ impl Fields for SwapFields {
     const NAME: &'static str = "swap";
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        let why = "only `false` can be said; to have swap, set `file` and `size`";
+        let why = "it can only be `false`; to have swap, set `file` and `size`";
         build.refuse_if(self.enabled == Some(true), "enabled", why)?;
         match (self.enabled, self.file, self.size) {
             (Some(_), None, None) => Ok(vec![Box::new(NoSwap)]),
@@ -98,7 +98,7 @@ impl Resource for NoSwap {
             let new: Vec<Vec<u8>> = old.iter().map(|line| marked(line)).collect();
             diff = Diff::of(old.concat(), new.concat(), false);
         }
-        parts.extend(in_use(work.host)?.iter().map(|device| format!("let go of {device}")));
+        parts.extend(in_use(work.host)?.iter().map(|device| format!("disable {device}")));
         Ok(Change::of(parts).map(|change| Change { diff, ..change }))
     }
 
@@ -119,7 +119,7 @@ impl Resource for NoSwap {
     }
 }
 
-/// Has the kernel let go of a device or file. `otherwise` says what a reboot leads to.
+/// Tells the kernel to stop swapping to a device or file. `otherwise` says what a reboot leads to.
 fn turn_off(device: &str, otherwise: &str) -> Result<()> {
     let output = run(&Command::new(&argv(["swapoff", "--", device]), Duration::from_secs(600)))?;
     let help = format!("what is in it has to fit into memory: stop something large, or reboot; {otherwise}");
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn a_host_has_no_swap_or_a_file_with_a_size() {
         for (fields, why) in [
-            ("enabled = true", "`enabled`: only `false` can be said; to have swap, set `file` and `size`"),
+            ("enabled = true", "`enabled`: it can only be `false`; to have swap, set `file` and `size`"),
             ("enabled = false\nfile = '/swap'\nsize = '1G'", "`enabled`: a host without swap has no swap file"),
             ("file = '/swap'", "`file`: set `size` too"),
             ("size = '1G'", "`size`: set `file` and `size`, or"),

@@ -8,9 +8,9 @@ use crate::kind::prelude::*;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SymlinkFields {
-    /// Where the link is. A file or link that stands there is replaced.
+    /// The path of the link. An existing file or link is replaced.
     path: AbsolutePath,
-    /// Where it leads, as it is: absolute, or relative to the directory of the link.
+    /// The target, written as specified: absolute, or relative to the directory of the link.
     target: String,
 }
 
@@ -19,7 +19,7 @@ impl Fields for SymlinkFields {
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let is_bad = self.target.is_empty() || self.target.contains('\0');
-        build.refuse_if(is_bad, "target", "a link has to lead somewhere")?;
+        build.refuse_if(is_bad, "target", "a link needs a target")?;
         Ok(vec![Box::new(Symlink { path: self.path, target: self.target.into() })])
     }
 }
@@ -48,7 +48,7 @@ impl Resource for Symlink {
         let to = self.target.display();
         Ok(match work.host.root.meta(&self.path)?.map(|meta| meta.what) {
             None => Some(Change::addition(format!("create, to {to}"))),
-            Some(FileType::File) => Some(Change::new(format!("replace the file by a link to {to}"))),
+            Some(FileType::File) => Some(Change::new(format!("replace the file with a link to {to}"))),
             Some(FileType::Link) => {
                 let now = work.host.root.link(&self.path)?.unwrap_or_default();
                 (now != self.target).then(|| Change::new(format!("{} → {to}", now.display())))
@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(change.summary, "f → g");
         assert_eq!(tree.get("/f"), "keep");
         let change = tree.converge(&*one("symlink", "path = '/f'\ntarget = 'g'"));
-        assert_eq!(change.summary, "replace the file by a link to g");
+        assert_eq!(change.summary, "replace the file with a link to g");
     }
 
     #[test]
@@ -97,12 +97,12 @@ mod tests {
         let tree = Tree::new();
         std::fs::create_dir(tree.path("/d")).unwrap();
         let error = one("symlink", "path = '/d'\ntarget = 'g'").observe(&tree.work()).unwrap_err();
-        assert_eq!(error.to_string(), "/d is a directory or a device, and the role wants a link there");
+        assert_eq!(error.to_string(), "/d is a directory or a device, but the role requires a link there");
         assert!(tree.path("/d").is_dir());
     }
 
     #[test]
     fn a_link_to_nowhere_at_all_is_refused() {
-        assert_eq!(refusal("symlink", "path = '/l'\ntarget = ''"), "`target`: a link has to lead somewhere");
+        assert_eq!(refusal("symlink", "path = '/l'\ntarget = ''"), "`target`: a link needs a target");
     }
 }

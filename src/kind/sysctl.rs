@@ -11,11 +11,11 @@ use crate::kind::prelude::*;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SysctlFields {
-    /// Its name, as `net.ipv4.ip_forward` or, where a part has a dot in it, `net/ipv4/conf/eth0.100/forwarding`.
+    /// Its name, like `net.ipv4.ip_forward` or, if a part contains a dot, `net/ipv4/conf/eth0.100/forwarding`.
     name: String,
-    /// Its value, as the kernel shows it; several numbers are separated by spaces.
+    /// Its value, as the kernel shows it; separate several numbers with spaces.
     value: Value,
-    /// Whether a kernel that has no such setting is fine. The file in `/etc/sysctl.d` is written anyway.
+    /// Whether a kernel without this setting is acceptable. The file in `/etc/sysctl.d` is written anyway.
     #[serde(default)]
     ignore_missing: bool,
 }
@@ -39,7 +39,7 @@ impl Fields for SysctlFields {
             Value::Text(text) => text,
         };
         let is_bad = value.trim().is_empty() || value.contains(|c: char| c.is_control() && c != '\t');
-        build.refuse_if(is_bad, "value", "it has to be one line with something on it")?;
+        build.refuse_if(is_bad, "value", "it must be one line that is not empty")?;
         // with slashes where a part has a dot in it; both sysctl(8) and systemd read both spellings
         let separator = if parts.iter().any(|part| part.contains('.')) { "/" } else { "." };
         let name = parts.join(separator);
@@ -128,7 +128,7 @@ impl Sysctl {
     fn current(&self, work: &Work<'_>) -> Result<Option<String>> {
         let content = work.host.root.read(&self.live).map_err(|error| {
             error.or_help(
-                "some settings can only be written, and some aren't shown in a container: set those with a [[command]]",
+                "some settings can't be read, and some are not visible in a container: set these with a [[command]]",
             )
         })?;
         Ok(content.map(|(_, bytes)| String::from_utf8_lossy(&bytes).into_owned()))
@@ -143,13 +143,14 @@ impl Sysctl {
             None => return Err(self.unknown()),
         }
         work.host.root.overwrite(&self.live, format!("{}\n", self.value).as_bytes()).map_err(|error| {
-            error!(KERNEL, "the kernel doesn't take `{}` for {}", self.value, self.name)
+            error!(KERNEL, "the kernel does not accept `{}` for {}", self.value, self.name)
                 .because(error)
-                .help("check what the value may be; in a container many settings belong to the host")
+                .help("check the allowed values; in a container, many settings belong to the host")
         })?;
         match self.current(work)? {
             Some(now) if folded(&now) != folded(&self.value) => {
-                let what = format!("the kernel made `{}` of `{}` for {}", folded(&now), self.value, self.name);
+                let what =
+                    format!("the kernel stored `{}` instead of `{}` for {}", folded(&now), self.value, self.name);
                 Err(Error::new(code::KERNEL, what).help("write the value as the kernel shows it"))
             }
             _ => Ok(()),
@@ -158,8 +159,7 @@ impl Sysctl {
 
     fn unknown(&self) -> Error {
         error!(KERNEL, "this kernel has no setting {}", self.name).help(
-            "check the spelling (`sysctl -a` lists them); if a module brings it, add a [[module]] that comes before; \
-             if some hosts may lack it, set `ignore_missing = true`",
+            "check the spelling (`sysctl -a` lists them); if a module provides it, add a [[module]] before it; if some hosts lack it, set `ignore_missing = true`",
         )
     }
 }
@@ -249,7 +249,7 @@ impl Resource for Sysctl {
             true => String::new(),
             false => format!(", through the link {}", later.listed.display()),
         };
-        let what = format!("the next boot makes it `{}`, not `{}`", folded(&later.value), self.value);
+        let what = format!("the next boot sets it to `{}`, not `{}`", folded(&later.value), self.value);
         let error = Error::new(code::KERNEL, what)
             .because(format!("line {line} of {file} is read after {}{through}", own.path))
             .help(format!("remove the line: `sed -i {line}d {file}`"));
@@ -266,7 +266,7 @@ impl Resource for Sysctl {
                 None if self.ignore_missing => {}
                 // a module that is not loaded yet may provide it
                 None if work.catalog.iter().any(|item| Module::is_pending(item, work)) => {
-                    parts.push(format!("value (not there yet) → {}", self.value));
+                    parts.push(format!("value (does not exist yet) → {}", self.value));
                 }
                 None => return Err(self.unknown()),
             }
@@ -359,7 +359,7 @@ mod tests {
         std::fs::create_dir_all(tree.path("/etc/sysctl.d")).unwrap();
         std::os::unix::fs::symlink("../sysctl.conf", tree.path("/etc/sysctl.d/99-sysctl.conf")).unwrap();
         let own = "/etc/sysctl.d/90-kpull-net.core.somaxconn.conf";
-        let through = "the next boot makes it `128`, not `4096`: line 3 of /etc/sysctl.conf is read after";
+        let through = "the next boot sets it to `128`, not `4096`: line 3 of /etc/sysctl.conf is read after";
         let link = "through the link /etc/sysctl.d/99-sysctl.conf; remove the line: `sed -i 3d /etc/sysctl.conf`";
         assert_eq!(overruled_by().unwrap(), format!("{through} {own}, {link}"));
 

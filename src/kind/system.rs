@@ -1,7 +1,7 @@
 //! `[[system]]`: the name of the host, its time zone, its locale and the keyboard of its console.
 //!
-//! The services of systemd (hostnamed, timedated, localed) write the files and make others take notice. Where there is none, kpull
-//! writes the files itself.
+//! The services of systemd (hostnamed, timedated, localed) write the files and notify other programs. If there is none, kpull writes the
+//! files itself.
 
 use crate::host::process::{Command, argv, run};
 use crate::host::settings::Setting;
@@ -12,17 +12,17 @@ const ZONES: &str = "/usr/share/zoneinfo/";
 const ZONE_NAME: &str = "/etc/timezone";
 const KERNEL_NAME: &str = "/proc/sys/kernel/hostname";
 
-/// Fields of `[[system]]`. Each is a resource of its own.
+/// Fields of `[[system]]`. Each is a separate resource.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SystemFields {
-    /// The host's static name; left as it is when left out.
+    /// The host's static name. Default: unchanged.
     hostname: Option<String>,
-    /// Its time zone, like `Europe/Berlin`; left as it is when left out.
+    /// Its time zone, like `Europe/Berlin`. Default: unchanged.
     timezone: Option<String>,
-    /// The language of its programs (`LANG`), like `en_US.UTF-8`; left as it is when left out.
+    /// The language of its programs (`LANG`), like `en_US.UTF-8`. Default: unchanged.
     locale: Option<String>,
-    /// The keyboard of its console, like `de-latin1`; left as it is when left out.
+    /// The keyboard of its console, like `de-latin1`. Default: unchanged.
     keymap: Option<String>,
 }
 

@@ -8,25 +8,25 @@ use crate::kind::validation::Validation;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TemplateFields {
-    /// Where the file is on the host.
+    /// The path of the file on the host.
     path: AbsolutePath,
     /// The name of a template in the role's `templates/`.
     template: String,
-    /// Permissions; `0644` when left out, `0600` with a secret in it.
+    /// The mode. Default: `0644`, or `0600` with a secret in it.
     mode: Option<Mode>,
-    /// The user that owns it; `root` when left out.
+    /// The user that owns it. Default: `root`.
     owner: Option<AccountName>,
-    /// The group that owns it; `root` when left out.
+    /// The group that owns it. Default: `root`.
     group: Option<AccountName>,
-    /// Whether its content is kept out of diffs.
+    /// Whether to omit the content from diffs.
     #[serde(default)]
     sensitive: bool,
-    /// Whether the file is written into as it stands, and not replaced by a new one; not when left out. For a file that is a mount, or that
-    /// another program has open for good.
+    /// Whether to write into the existing file instead of replacing it, for a file that is a mount, or that another program keeps open.
+    /// Default: false.
     #[serde(default)]
     in_place: bool,
     /// A program with its arguments that must accept the new content before it replaces the old one, with `%s` for the path of a temporary
-    /// file with that content; nothing is checked when left out.
+    /// file with that content. Default: no check.
     validate: Option<Vec<String>>,
 }
 

@@ -1,4 +1,4 @@
-//! `[[tree]]`: a directory of the role's files, copied whole; each of its files is a resource of its own.
+//! `[[tree]]`: a directory of the role's files, copied with everything in it; each of its files is a separate resource.
 
 mod exclusive;
 
@@ -18,23 +18,23 @@ pub struct TreeFields {
     path: AbsolutePath,
     /// The name of a directory in the role's `files/`.
     source: String,
-    /// Suffixes of names, such as `.j2`: these files are rendered with the host's variables, and lose the suffix.
+    /// Suffixes, such as `.j2`: a file whose name ends in one is rendered with the host's variables, and loses the suffix.
     #[serde(default)]
     render: Vec<String>,
-    /// Permissions of files. When left out, `0755` for programs and scripts, which begin with `#!`, and `0644` for others; `0600` for a file
+    /// The mode of files. Default: `0755` for programs and for scripts that begin with `#!`, `0644` for other files, and `0600` for a file
     /// with a secret in it.
     mode: Option<Mode>,
     /// Permissions of some files, by patterns of their paths in the tree: `*` stands for any text without `/`, and `?`
     /// for one character.
     #[serde(default)]
     modes: BTreeMap<String, Mode>,
-    /// Permissions of the directories. When this, `owner` and `group` are left out, directories that exist stay as they are.
+    /// The mode of the directories. If this, `owner` and `group` are omitted, existing directories are not changed.
     directory_mode: Option<Mode>,
-    /// The user that owns files and directories; `root` when left out.
+    /// The user that owns files and directories. Default: `root`.
     owner: Option<AccountName>,
-    /// The group that owns them; `root` when left out.
+    /// The group that owns them. Default: `root`.
     group: Option<AccountName>,
-    /// Whether everything else in the directory is removed, but for what other resources manage; not when left out.
+    /// Whether to remove everything else in the directory, except for what other resources manage. Default: false.
     #[serde(default)]
     exclusive: bool,
 }
@@ -44,7 +44,7 @@ impl Fields for TreeFields {
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let is_suffix = |suffix: &String| suffix.len() > 1 && suffix.starts_with('.') && !suffix.contains('/');
-        let why = "a suffix is a dot and more, like `.j2`";
+        let why = "a suffix is a dot and at least one more character, like `.j2`";
         build.refuse_if(!self.render.iter().all(is_suffix), "render", why)?;
         let mut files: BTreeMap<String, Box<dyn Resource>> = BTreeMap::new();
         let mut used = BTreeSet::new();
@@ -69,7 +69,7 @@ impl Fields for TreeFields {
             }
         }
         if let Some(pattern) = self.modes.keys().find(|pattern| !used.contains(*pattern)) {
-            return Err(build.invalid("modes", &format!("`{pattern}` is the path of no file in `{}`", self.source)));
+            return Err(build.invalid("modes", &format!("`{pattern}` matches no file in `{}`", self.source)));
         }
         let mut resources: Vec<Box<dyn Resource>> = Vec::new();
         let below = directories(files.keys());
@@ -231,9 +231,9 @@ mod tests {
         let twice = role().with("site/index.html.j2", "x");
         for (fields, why) in [
             ("source = 'none'", "`source`: there is no none/"),
-            ("source = 'site'\nrender = ['j2']", "`render`: a suffix is a dot and more"),
+            ("source = 'site'\nrender = ['j2']", "`render`: a suffix is a dot and at least one more character"),
             ("source = 'site'\nrender = ['.j2']", "`source`: two of its files become `index.html`"),
-            ("source = 'site'\nmodes = { 'sbin/*' = '0755' }", "`modes`: `sbin/*` is the path of no file in `site`"),
+            ("source = 'site'\nmodes = { 'sbin/*' = '0755' }", "`modes`: `sbin/*` matches no file in `site`"),
             (
                 "source = 'site'\nmodes = { 'bin/*' = '0755', 'bin/r*' = '0700' }",
                 "`modes`: `bin/run` fits `bin/*` and `bin/r*`",
@@ -243,7 +243,7 @@ mod tests {
             assert!(told.contains(why), "{told} does not say {why}");
         }
         let told = fails::<TreeFields>("path = '/srv'\nsource = 'site'\nexclusive = true", &role());
-        assert!(told.starts_with("`exclusive`: nothing is removed"), "{told}");
+        assert!(told.starts_with("`exclusive`: kpull does not remove anything"), "{told}");
     }
 
     #[test]

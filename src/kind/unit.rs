@@ -15,7 +15,7 @@ use crate::host::unit_files::{self, ETC, Found, Own};
 use crate::kind::prelude::*;
 use crate::kind::{Queries, Trigger};
 
-/// The state that a role wants a unit in.
+/// The desired state of a unit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum ActiveState {
@@ -126,7 +126,7 @@ impl Unit {
             return Ok(None);
         }
         let details = host.systemd()?.details(&self.name)?;
-        Ok(Some(format!("the unit failed: {}; `journalctl -u {}` tells more", details.ending(), self.name)))
+        Ok(Some(format!("the unit failed: {}; `journalctl -u {}` shows more", details.ending(), self.name)))
     }
 
     fn link(&self) -> PathBuf {
@@ -173,7 +173,7 @@ impl Unit {
         Ok(names)
     }
 
-    /// Whether a mask that no role wants must be removed for it to run. A restore leaves the mask: it was made since.
+    /// Whether a mask that no role sets must be removed for it to run. A restore leaves the mask, because it is newer.
     fn must_unmask(&self) -> bool {
         self.mask.is_none() && !self.is_restored && self.should_run()
     }
@@ -201,21 +201,21 @@ impl Unit {
 
     /// The error for a unit that does not exist.
     fn missing(&self, host: &Host) -> Result<Error> {
-        let error = error!(UNIT, "there is no unit {}: no file and no package gives it", self.name);
+        let error = error!(UNIT, "there is no unit {}: no file and no package provides it", self.name);
         if self.made_from.is_some() {
             return Ok(error.help(
-                "`/usr/lib/systemd/system-generators/podman-system-generator -dryrun` shows why podman makes none",
+                "`/usr/lib/systemd/system-generators/podman-system-generator -dryrun` shows why podman generates none",
             ));
         }
         let names = unit_files::names(&host.root)?;
         Ok(error.help_nearest(
             &self.name,
             names.iter().map(String::as_str),
-            "give it a `content` or `template`, or add the [[package]] that brings it",
+            "set its `content` or `template`, or add the [[package]] that provides it",
         ))
     }
 
-    /// Whether a package may bring the file: in a tree packages, and so their units, are not installed.
+    /// Whether a package may install the file: in a tree, packages and their units are not installed.
     fn is_of_absent_package(host: &Host, catalog: &[Item]) -> bool {
         !host.is_live() && catalog.iter().any(|item| item.about.kind == "package")
     }
@@ -335,9 +335,9 @@ impl Resource for Unit {
         if details.refuses_stop && self.refuses_stop() != Some(false) {
             let error = error!(UNIT, "{} can't be restarted: it refuses to be stopped", self.name);
             let dropin =
-                "let it be, with a drop-in: `[unit.dropins]`, `\"10-stop.conf\" = \"[Unit]\\nRefuseManualStop=no\\n\"`";
-            return Err(error.because("its file says RefuseManualStop=yes").help(match details.can_reload {
-                true => format!("reload it instead, by `reload_when`; or {dropin}"),
+                "allow it with a drop-in: `[unit.dropins]`, `\"10-stop.conf\" = \"[Unit]\\nRefuseManualStop=no\\n\"`";
+            return Err(error.because("its file contains RefuseManualStop=yes").help(match details.can_reload {
+                true => format!("reload it instead, with `reload_when`; or {dropin}"),
                 false => dropin.to_owned(),
             }));
         }
@@ -435,10 +435,10 @@ impl Resource for Unit {
             }
             if self.enable == Some(true) && !has_script {
                 let source = host.systemd()?.details(&self.name)?.source;
-                let what = format!("{} can't be enabled: it has no file of its own", self.name);
+                let what = format!("{} can't be enabled: it has no unit file", self.name);
                 return Err(Error::new(code::UNIT, what)
-                    .because(format!("systemd makes it from {source}"))
-                    .help("change that there; or leave out `enable` and say `state = \"running\"`"));
+                    .because(format!("systemd generates it from {source}"))
+                    .help("change it there, or omit `enable` and set `state = \"running\"`"));
             }
         }
         if host.is_live() {
@@ -555,15 +555,15 @@ mod tests {
         assert!(!missing.passes("a.service", long_ago).unwrap(), "a package may still bring it");
         assert_eq!(
             missing.wait("a.service").unwrap_err().to_string(),
-            "a.service was started, and its check still fails: there is no program no-such-program"
+            "a.service was started, but its check still fails: there is no program no-such-program"
         );
         let error = check("echo no chain; exit 1", false).wait("a.service").unwrap_err();
         assert_eq!(error.exit_code(), Exit::Unhealthy);
-        assert_eq!(error.to_string(), "a.service was started, and its check still fails: exit status: 1\nno chain");
+        assert_eq!(error.to_string(), "a.service was started, but its check still fails: exit status: 1\nno chain");
         let error = check("echo hunter2; exit 1", true).wait("a.service").unwrap_err();
         assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
         let error = check("sleep 1000", false).passes("a.service", long_ago).unwrap_err();
-        assert!(error.to_string().starts_with("the check of a.service never ended"), "{error}");
+        assert!(error.to_string().starts_with("the check of a.service did not end in time"), "{error}");
     }
 
     #[test]
@@ -607,7 +607,7 @@ mod tests {
         let wrong = unit("name = 'chrond.service'\nenable = true");
         assert_eq!(summary(&wrong, &host), "enable");
         let error = make(&wrong, &host).unwrap_err();
-        assert_eq!(error.to_string(), "there is no unit chrond.service: no file and no package gives it");
+        assert_eq!(error.to_string(), "there is no unit chrond.service: no file and no package provides it");
         assert_eq!(error.advice(), Some("did you mean `chronyd.service`?"));
     }
 

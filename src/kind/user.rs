@@ -1,6 +1,6 @@
-//! `[[user]]`: a user, with its groups, its home, its login, its SSH keys and its rules of sudo. Its number never changes once it is
-//! set. Membership in groups is a resource of its own, since it may have to wait for the package that creates a group; so are the
-//! others, since each is undone by itself.
+//! `[[user]]`: a user, with its groups, its home, its login, its SSH keys and its rules of sudo. Its number never changes once it is set.
+//! Membership in groups is a separate resource, because it may have to wait for the package that creates a group; so are the others, since
+//! each is undone by itself.
 
 mod keys;
 mod linger;
@@ -22,72 +22,72 @@ use crate::kind::Presence;
 use crate::kind::prelude::*;
 use crate::kind::validation::Validation;
 
-/// What becomes of a user whom no role has any more.
+/// What happens to a user when no role defines it any more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum OnRemoval {
     /// It stays.
     #[default]
     Keep,
-    /// Nobody can log in as it, and it is in no further group.
+    /// It can't log in, and is in no further group.
     Lock,
     /// It is removed.
     Remove,
 }
 
-/// Fields of `[[user]]`. What is left out stays as it is in a user that is there already.
+/// Fields of `[[user]]`. For an existing user, kpull does not change what is omitted.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UserFields {
     /// Its name.
     name: AccountName,
-    /// Its number; any free one when left out. The number of a user that is there is never changed.
+    /// Its number. The number of an existing user is never changed. Default: any free one.
     uid: Option<u32>,
-    /// Whether it is one of the system's: a free number from 999 downwards, no home, no login.
+    /// Whether it is a system user: a free number from 999 downwards, no home, no login.
     #[serde(default)]
     system: bool,
-    /// Its primary group, which must exist, or come with a package; one of its own name, made with it, when left out.
+    /// Its primary group, which must exist, or come with a package. Default: a group with its own name, created with it.
     group: Option<AccountName>,
-    /// Further groups that it is added to, after the packages. It is taken out of them when no role lists them any more.
+    /// Further groups to add it to, after the packages. When no role lists a group any more, the user is removed from it.
     #[serde(default)]
     groups: Vec<AccountName>,
-    /// Whether it is taken out of every further group that `groups` does not list; not when left out.
+    /// Whether to remove it from every further group that `groups` does not list. Default: false.
     #[serde(default)]
     exclusive_groups: bool,
-    /// Its real name, or what it is for.
+    /// Its real name or purpose.
     comment: Option<String>,
-    /// Home; for a new user `/home/NAME`, or `/nonexistent` for one of the system's.
+    /// Its home. Default: for a new user `/home/NAME`, or `/nonexistent` for a system user.
     home: Option<AbsolutePath>,
-    /// Login shell; for a new user `/bin/bash`, or `/usr/sbin/nologin` for one of the system's.
+    /// Its login shell. Default: for a new user `/bin/bash`, or `/usr/sbin/nologin` for a system user.
     shell: Option<AbsolutePath>,
-    /// Whether its home is made (its own, with what is in `/etc/skel`) when it is missing; it is unless the user is one of the system's,
-    /// or one that is not in `/etc/passwd`.
+    /// Whether to create a missing home: owned by the user, with a copy of `/etc/skel`. Default: true, except for a system user or a user
+    /// that is not in `/etc/passwd`.
     create_home: Option<bool>,
     /// Whether it exists: `present`, or `absent`, which removes it with its memberships, and ignores most other fields.
     #[serde(default)]
     state: Presence,
-    /// The hash of its password, from a secret. When left out, a new user has no password, and that of an existing one stays.
+    /// The hash of its password, from a secret. If omitted, a new user has no password, and an existing user keeps the password.
     password_hash: Option<String>,
-    /// Whether nobody can log in as this user, by password, by key or otherwise. When left out, that stays as it is.
+    /// Whether to refuse every login as this user, with a password, an SSH key or otherwise. Default: unchanged.
     locked: Option<bool>,
-    /// The first day on which nobody can log in any more, or `never`. When left out, that stays as it is.
+    /// The first day on which the user can't log in any more, or `never`. Default: unchanged.
     expires: Option<Expiry>,
-    /// Whether its services run without a session (`loginctl enable-linger`). When left out, that stays as it is.
+    /// Whether its services run without a session (`loginctl enable-linger`). Default: unchanged.
     linger: Option<bool>,
-    /// SSH public keys that log in as this user, in a block of `.ssh/authorized_keys` in its home. When left out, that stays as it is.
+    /// SSH public keys that can log in as this user: a block in `.ssh/authorized_keys` in its home. Default: unchanged.
     authorized_keys: Option<Vec<String>>,
-    /// Whether `authorized_keys` has no other keys; not when left out.
+    /// Whether to remove all other keys from `authorized_keys`. Default: false.
     #[serde(default)]
     exclusive_keys: bool,
-    /// What sudo lets it do, as in sudoers(5) but without its name: `ALL=(ALL) ALL`. One rule a line. None when left out.
+    /// Sudo rules for the user, one per line, as in sudoers(5) but without its name: `ALL=(ALL) ALL`. Default: none.
     sudo: Option<String>,
-    /// What becomes of it when no role has it any more: `keep`, `lock` or `remove`; `keep` when left out.
+    /// What happens to the user when no role defines it any more: `keep`, `lock` or `remove`. Default: `keep`.
     #[serde(default)]
     on_removal: OnRemoval,
-    /// Whether its home is removed when it is; not when left out.
+    /// Whether to remove its home together with the user. Default: false.
     #[serde(default)]
     remove_home: bool,
-    /// Whether its sessions and processes are ended before it is removed. When left out, a user with processes is not removed.
+    /// Whether to end its sessions and processes before it is removed. If false, kpull does not remove a user with processes.
     #[serde(default)]
     end_processes: bool,
 }
@@ -124,30 +124,34 @@ impl UserFields {
         let wanted = self.wanted();
         for (field, value) in [("comment", wanted.comment), ("home", wanted.home), ("shell", wanted.shell)] {
             let is_bad = value.is_some_and(|value| value.contains(|c: char| c == ':' || c.is_control()));
-            let why = "it can't have `:` or control characters: /etc/passwd has no way to write them";
+            let why = "it can't contain `:` or control characters, because /etc/passwd can't store them";
             build.refuse_if(is_bad, field, why)?;
         }
         let has_no_home = self.create_home == Some(true) && self.system && self.home.is_none();
-        build.refuse_if(has_no_home, "create_home", "say where: set `home`")?;
+        build.refuse_if(has_no_home, "create_home", "set `home` too")?;
         let has_no_home = self.authorized_keys.is_some() && self.system && self.home.is_none();
-        build.refuse_if(has_no_home, "authorized_keys", "they are in the home of the user: set `home`")?;
+        build.refuse_if(has_no_home, "authorized_keys", "keys are stored in the user's home: set `home`")?;
         let is_bad = self.exclusive_keys && self.authorized_keys.is_none();
-        build.refuse_if(is_bad, "exclusive_keys", "list the keys in `authorized_keys`; an empty list removes all")?;
+        build.refuse_if(
+            is_bad,
+            "exclusive_keys",
+            "list the keys in `authorized_keys`; an empty list removes all keys",
+        )?;
         let is_bad = self.locked == Some(true) && self.expires.is_some();
-        build.refuse_if(is_bad, "expires", "a locked account has expired already: remove `expires` or `locked`")?;
+        build.refuse_if(is_bad, "expires", "a locked account is expired: remove `expires` or `locked`")?;
         let unused = [("remove_home", self.remove_home), ("end_processes", self.end_processes)];
         for (field, is_set) in unused {
             let why = "it is for `state = \"absent\"` or `on_removal = \"remove\"`";
             build.refuse_if(is_set && self.on_removal != OnRemoval::Remove, field, why)?;
         }
         let Some(hash) = &self.password_hash else { return Ok(()) };
-        let why = "every reader of the site could try passwords on it: store the hash with `kpull secret set NAME`, and write `{{ secret(\"NAME\") }}`";
+        let why = "anyone who reads the site could attack this hash: store the hash with `kpull secret set NAME`, and write `{{ secret(\"NAME\") }}`";
         build.refuse_if(!build.is_secret(), "password_hash", why)?;
         let why = "this is not a password hash: `openssl passwd -6` prints one";
         build.refuse_if(!hash.starts_with("<secret ") && !login::is_hash(hash.trim_end()), "password_hash", why)
     }
 
-    /// What is a resource of its own.
+    /// The parts that are separate resources.
     fn parts(&self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let (name, mut parts) = (self.name.to_string(), Vec::<Box<dyn Resource>>::new());
         if self.password_hash.is_some() || self.locked.is_some() || self.expires.is_some() {
@@ -226,9 +230,9 @@ impl UserFields {
             }
         })?;
         match self.name.why_not_new().filter(|_| !tables.has_user(&self.name)) {
-            Some(why) => Err(error!(ACCOUNT, "there is no user {}, and none can be made: {why}", self.name).help(
+            Some(why) => Err(error!(ACCOUNT, "there is no user {}, and none can be created: {why}", self.name).help(
                 format!(
-                    "`getent passwd {}` has to show it: set up the service that has it first, or give the user another name",
+                    "set up the service that provides the user first (`getent passwd {}` must show it), or choose another name",
                     self.name
                 ),
             )),
@@ -255,7 +259,7 @@ impl UserFields {
             Some(FileType::Directory | FileType::Link) => Ok(None),
             Some(FileType::File | FileType::Special) => {
                 Err(error!(ACCOUNT, "{home}, the home of {}, is not a directory", self.name)
-                    .help("move it away, or set another `home`, or `create_home = false`"))
+                    .help("move it away, or set another `home` or `create_home = false`"))
             }
         }
     }
@@ -309,7 +313,7 @@ impl Resource for UserFields {
         let tables = self.tables(work)?;
         let mut parts = tables.user_differences(&self.wanted())?;
         if let Some(home) = self.missing_home(work, &tables)? {
-            parts.push(format!("make its home {home}"));
+            parts.push(format!("add the home {home}"));
         }
         let is_new = tables.user(&self.name)?.is_none();
         Ok(Change::of(parts).map(|change| change.added_if(is_new)))
@@ -370,7 +374,7 @@ mod tests {
     fn a_user_is_made_with_its_group_and_home() {
         let tree = Tree::new();
         let change = tree.converge(&*one("user", "name = 'ann'\ncomment = 'Ann Ä'"));
-        assert_eq!(change.summary, "create, make its home /home/ann");
+        assert_eq!(change.summary, "create, add the home /home/ann");
         assert_eq!(tree.get("/etc/passwd"), "ann:x:1000:1000:Ann Ä:/home/ann:/bin/bash\n");
         assert_eq!(tree.get("/etc/group"), "ann:x:1000:\n");
         assert!(tree.get("/etc/shadow").starts_with("ann:!*:"));
@@ -460,7 +464,7 @@ mod tests {
         let members = build("user", "name = 'a'\ngroups = ['docker']").unwrap().remove(1);
         let error = members.observe(&tree.work()).unwrap_err();
         assert_eq!(error.to_string(), "a can't be in the group docker: there is no such group");
-        assert!(error.advice().unwrap().contains("the [[package]] that makes it"));
+        assert!(error.advice().unwrap().contains("the [[package]] that creates it"));
         let user = one("user", "name = 'a'\ngroup = 'docker'");
         let error = user.apply(&tree.work(), &Change::default()).unwrap_err();
         assert_eq!(error.to_string(), "a can't be in the group docker: there is no such group");
@@ -474,7 +478,7 @@ mod tests {
         let tree = Tree::new();
         for name in ["ann@corp.example", "CORP\\ann"] {
             let error = one("user", &format!("name = '{name}'")).observe(&tree.work()).unwrap_err();
-            assert!(error.to_string().starts_with(&format!("there is no user {name}, and none can be made: ")));
+            assert!(error.to_string().starts_with(&format!("there is no user {name}, and none can be created: ")));
             assert!(error.advice().unwrap().contains("getent passwd"));
         }
         for name in ["Debian-exim", "first.last", "HOST$"] {

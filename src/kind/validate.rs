@@ -13,11 +13,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ValidateFields {
-    /// What it is called; the program and its arguments when left out.
+    /// Its name. Default: the program and its arguments.
     name: Option<String>,
-    /// The program and its arguments. It finds the new files at their own paths.
+    /// The program and its arguments. It sees the new files at their own paths.
     run: Vec<String>,
-    /// Directories: what roles manage in them is changed only after the program has accepted all of it.
+    /// Directories: kpull changes anything in them only after the program has accepted all changes.
     paths: Vec<AbsolutePath>,
 }
 
@@ -28,10 +28,10 @@ impl Fields for ValidateFields {
         build.refuse_if(!is_argv(&self.run), "run", "write a program and its arguments, like [\"nginx\", \"-t\"]")?;
         build.refuse_if(self.paths.is_empty(), "paths", "name a directory, like [\"/etc/nginx\"]")?;
         let is_pattern = |path: &AbsolutePath| path.to_string().contains(['*', '?', '[']);
-        let why = "a directory is named in full, without `*`, `?` or `[`; all that is below it is checked";
+        let why = "write the full path of a directory, without `*`, `?` or `[`; everything below it is checked";
         build.refuse_if(self.paths.iter().any(is_pattern), "paths", why)?;
         let sensitive = build.is_secret();
-        let why = "its arguments are hidden, so they can't be its name: set `name`";
+        let why = "its arguments are sensitive and can't be used as its name: set `name`";
         build.refuse_if(sensitive && self.name.is_none(), "run", why)?;
         let name = self.name.unwrap_or_else(|| self.run.join(" "));
         let outermost =
@@ -100,7 +100,8 @@ impl Resource for Validate {
         }
         let what = format!("`{}` refuses the new files, and the old ones stay", self.name);
         let error = output.failure_of(what, sensitive).with_code(code::VALIDATE);
-        Err(error.or_help("correct the content in the role: the program has seen all files as the release has them"))
+        Err(error
+            .or_help("correct the content in the role: the program has checked all files as the release defines them"))
     }
 }
 
@@ -115,7 +116,7 @@ mod tests {
         assert!(refusal("validate", "run = []\npaths = ['/etc/nginx']").starts_with("`run`: "));
         assert!(refusal("validate", "run = ['nginx', '-t']\npaths = []").starts_with("`paths`: "));
         let why = refusal("validate", "run = ['nginx', '-t']\npaths = ['/etc/nginx', '/etc/nginx-*']");
-        assert!(why.starts_with("`paths`: a directory is named in full"), "{why}");
+        assert!(why.starts_with("`paths`: write the full path of a directory"), "{why}");
         let about = one("validate", "run = ['nginx', '-t']\npaths = ['/etc/nginx', '/etc/nginx/conf.d']").about();
         assert_eq!(
             (about.key.as_str(), about.covers.as_slice()),

@@ -4,7 +4,7 @@ use crate::document::fields::is_argv;
 use crate::host::process::{Command, Ended, Output, run};
 use crate::kind::prelude::*;
 
-/// What stands for the path of the temporary file among a program's arguments.
+/// The placeholder for the path of the temporary file among a program's arguments.
 const NEW: &str = "%s";
 
 /// When the program is ended.
@@ -49,7 +49,7 @@ impl Validation {
             let what = format!("{program} refuses the new {}, and the old one stays", path.display());
             let error = output.failure_of(what, self.sensitive).with_code(code::VALIDATE);
             Err(match output.ended {
-                Ended::TimedOut(_) => error.help("find out what it waits for: a program that validates gets no input"),
+                Ended::TimedOut(_) => error.help("find out what it waits for; the program gets no input"),
                 Ended::Exited(_) => {
                     error.or_help("correct the content in the role: line numbers are those of the new file")
                 }
@@ -120,7 +120,7 @@ mod tests {
         let script = r#"test "$(stat -c %a "$1")" = 440"#;
         assert_eq!(applied("file", "content = 'new'\nmode = '0440'", script).0, Ok(()));
         let refused = applied("file", "content = 'new'\nmode = '0400'", script).0.unwrap_err();
-        assert_eq!(refused, "sh refuses the new DIR/f, and the old one stays: exit status: 1, without a word");
+        assert_eq!(refused, "sh refuses the new DIR/f, and the old one stays: exit status: 1, without any output");
     }
 
     #[test]

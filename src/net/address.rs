@@ -14,17 +14,19 @@ pub fn parse(url: &str) -> Result<Url> {
         let bare = if scheme.is_empty() { rest.to_owned() } else { format!("{scheme}://{rest}") };
         error!(NET, "`{bare}` {why}")
     };
-    let parsed = Url::parse(url)
-        .map_err(|why| wrong("is not an address").because(why).help("write it out, such as https://HOST/DIRECTORY"))?;
+    let parsed = Url::parse(url).map_err(|why| {
+        wrong("is not an address").because(why).help("write the full address, such as https://HOST/DIRECTORY")
+    })?;
     if !matches!(parsed.scheme(), "http" | "https") {
-        return Err(wrong("is not an http:// or https:// address").help("write it out, such as https://HOST/DIRECTORY"));
+        return Err(wrong("is not an http:// or https:// address")
+            .help("write the full address, such as https://HOST/DIRECTORY"));
     }
     if !parsed.username().is_empty() || parsed.password().is_some() {
-        return Err(wrong("has credentials in it")
-            .help("put them into a file that only root can read, and name it: basic = \"FILE\" or bearer = \"FILE\""));
+        return Err(wrong("contains credentials")
+            .help("put them into a file that only root can read, and set basic = \"FILE\" or bearer = \"FILE\""));
     }
     if parsed.query().is_some() || parsed.fragment().is_some() {
-        return Err(wrong("has a query or a fragment in it").help("remove what follows `?` or `#`"));
+        return Err(wrong("contains a query or a fragment").help("remove everything from `?` or `#` on"));
     }
     Ok(parsed)
 }

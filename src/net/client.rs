@@ -131,7 +131,7 @@ impl Client {
             kind => kind != Kind::NoPart,
         };
         if conditions.from.is_some() && !is_requested(&reply) {
-            log::debug!("GET {}: no such part; asking for all of it", shown(&url));
+            log::debug!("GET {}: no such part; requesting the whole file", shown(&url));
             reply = ask(bare)?;
         }
         if reply.kind == Kind::Partial && matches!(reply.part(), Some((0, true, Some(_)))) {
@@ -142,7 +142,7 @@ impl Client {
             return Ok(reply);
         }
         let range = reply.header(&header::CONTENT_RANGE).unwrap_or("nothing");
-        Err(error!(NET, "GET {}: the server sent another part than asked for", shown(&url))
+        Err(error!(NET, "GET {}: the server sent another part than requested", shown(&url))
             .because(format!("Content-Range: {range}")))
     }
 
@@ -171,7 +171,8 @@ impl Client {
         let body = Some(body.into_bytes());
         let reply = self.send(&Request { url: &url, home: &url, headers, method: Method::POST, body })?;
         if reply.kind == Kind::Missing {
-            return Err(error!(NET, "POST {}: nobody is there to take it", shown(&url)).help("check the address"));
+            return Err(error!(NET, "POST {}: the server does not accept requests at this address", shown(&url))
+                .help("check the address"));
         }
         Ok(())
     }
@@ -227,8 +228,7 @@ impl Client {
             return Ok(Reply { kind, etag, length, url, body: answer, pace, until: self.until });
         }
         Err(Failure::permanent(
-            error!(NET, "GET {}: more than {REDIRECTS} redirects", shown(request.url))
-                .help("write the address that they should lead to"),
+            error!(NET, "GET {}: more than {REDIRECTS} redirects", shown(request.url)).help("use the final address"),
         ))
     }
 
@@ -240,23 +240,27 @@ impl Client {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => match self.loaded.credentials {
                 Credentials::None => "authentication failed: set `bearer`, `basic` or `client_cert`",
                 Credentials::Bearer(_) => "authentication failed: the server doesn't accept the token in `bearer`",
-                Credentials::Basic { .. } => "authentication failed: the server doesn't accept what is in `basic`",
+                Credentials::Basic { .. } => {
+                    "authentication failed: the server doesn't accept the user and password in `basic`"
+                }
             },
             StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
-                "the proxy wants credentials: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"
+                "the proxy requires credentials: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"
             }
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
                 return Failure { error, again: later };
             }
             status if status.is_server_error() => {
-                let help = "the server is in trouble: look there, or wait for the next run";
+                let help = "the server has an error: check its log; the next run tries again";
                 return Failure { error: error.help(help), again: later };
             }
             StatusCode::METHOD_NOT_ALLOWED | StatusCode::CONFLICT if what.starts_with("PUT") => {
-                "the server has to take PUT there, and to make the directories above: with nginx, `dav_methods PUT` \
+                "the server must accept PUT there, and create missing directories: with nginx, use `dav_methods PUT` \
                  and `create_full_put_path on`"
             }
-            StatusCode::PAYLOAD_TOO_LARGE => "let the server take more: with nginx, `client_max_body_size 128m`",
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                "let the server accept larger files: with nginx, use `client_max_body_size 128m`"
+            }
             _ => "check the address",
         };
         Failure::permanent(error.help(help))
@@ -275,7 +279,7 @@ fn redirected(what: &str, from: &Url, answer: &Response) -> Result<Url, Failure>
     let _ = to.set_password(None);
     match (from.scheme(), to.scheme()) {
         ("https", "https") | ("http", "http" | "https") => Ok(to),
-        ("https", "http") => Err(refused(format!("from https to {}, which anybody can read and change", shown(&to)))),
+        ("https", "http") => Err(refused(format!("from https to {}, which is not encrypted", shown(&to)))),
         (_, scheme) => Err(refused(format!("to a {scheme} address"))),
     }
 }

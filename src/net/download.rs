@@ -99,7 +99,7 @@ pub fn download_any(
             }
         }
     }
-    Err(error!(NET, "the artifact {} can't be had", wanted.name).because(failures.join("; ")).passing())
+    Err(error!(NET, "the artifact {} can't be downloaded", wanted.name).because(failures.join("; ")).passing())
 }
 
 /// The origin of a partial download, in a file beside it: it is continued from the same address only if the server has the same state.
@@ -174,9 +174,9 @@ fn attempt(
     let too_large = |announced: Option<u64>| {
         let bytes = announced.map_or_else(|| format!("more than {limit}"), |bytes| bytes.to_string());
         if wanted.size.is_some() {
-            return error!(NET, "{url} has more than the {limit} bytes that are expected");
+            return error!(NET, "{url} has more than the expected {limit} bytes");
         }
-        let what = format!("{url} has {bytes} bytes, and {limit} are the most of a file whose size is not known");
+        let what = format!("{url} has {bytes} bytes; the limit for a file of unknown size is {limit}");
         Error::new(code::NET, what).help("set `size = BYTES` beside its pin in artifacts.toml: `kpull pin` writes it")
     };
     let mut hasher = Sha256::new();
@@ -206,7 +206,7 @@ fn attempt(
         discard(part);
         if continues {
             // the earlier part may be wrong
-            log::debug!("{error}; from the start");
+            log::debug!("{error}; starting again");
             return attempt(net, url, part, wanted, progress, listener, false);
         }
         Err(error.passing())
@@ -215,7 +215,7 @@ fn attempt(
     if let (Some(size), Some(announced)) = (wanted.size, announced)
         && size != announced
     {
-        let error = error!(NET, "{url} has {announced} bytes, and {size} are pinned");
+        let error = error!(NET, "{url} has {announced} bytes, but the pin has {size}");
         return fault(error, listener);
     }
     if announced.is_some_and(|announced| announced > limit) {
@@ -255,8 +255,7 @@ fn attempt(
     }
     let sha256 = hex::encode(hasher.finalize());
     if let Some(pinned) = wanted.sha256.filter(|pinned| *pinned != sha256) {
-        let what =
-            format!("{url} is not the file that is pinned: its SHA-256 is {sha256}, and artifacts.toml says {pinned}");
+        let what = format!("{url} is not the pinned file: its SHA-256 is {sha256}, but artifacts.toml has {pinned}");
         return fault(Error::new(code::NET, what), listener);
     }
     writeback.finish().and_then(|()| file.sync_all()).context(code::NET, what)?;
@@ -305,17 +304,17 @@ fn ask(net: &dyn Get, url: &str, resumes: Option<(u64, PartialDownload)>) -> Res
     let answer = net.get(url, &conditions).map_err(Error::passing)?;
     match answer.kind {
         Kind::Ok | Kind::Partial => Ok(answer),
-        _ => Err(error!(MISSING, "{url} is not there").passing()),
+        _ => Err(error!(MISSING, "{url} does not exist").passing()),
     }
 }
 
 fn room_for(part: &Path, bytes: u64) -> Result<()> {
     let dir = part.parent().unwrap_or(part);
     let stat = nix::sys::statvfs::statvfs(dir)
-        .context(code::NET, || format!("can't ask for the free space at {}", dir.display()))?;
+        .context(code::NET, || format!("can't determine the free space at {}", dir.display()))?;
     let free = stat.blocks_available().saturating_mul(stat.fragment_size());
     if free < bytes {
-        let what = format!("{} has {} MiB free, and {} MiB are needed", dir.display(), free >> 20, bytes >> 20);
+        let what = format!("{} has {} MiB free, but {} MiB are needed", dir.display(), free >> 20, bytes >> 20);
         return Err(Error::new(code::NET, what).help("free some space there; nothing was changed"));
     }
     Ok(())
@@ -346,7 +345,7 @@ mod tests {
         let pinned = hash(&mut &b"wanted"[..]).unwrap().sha256;
         let wanted = DownloadRequest { name: "it", sha256: Some(&pinned), size: None };
         let error = download(&net, "https://host/it", &part, &wanted, &|_, _, _| {}).unwrap_err();
-        assert!(error.to_string().starts_with("https://host/it is not the file that is pinned: "), "{error}");
+        assert!(error.to_string().starts_with("https://host/it is not the pinned file: "), "{error}");
         assert_eq!((net.0.get(), part.exists()), (2, false));
     }
 }

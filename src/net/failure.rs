@@ -47,7 +47,7 @@ impl Failure {
         let is = |check: fn(&reqwest::Error) -> bool| request.is_some_and(check);
         let error = |problem: &str| error!(NET, "{what}: {problem}");
         if is(reqwest::Error::is_builder) {
-            return Self::permanent(error("the request can't be made").because(cause));
+            return Self::permanent(error("the request can't be sent").because(cause));
         }
         let error = if is(reqwest::Error::is_dns) {
             error("the host's name can't be resolved")
@@ -56,13 +56,13 @@ impl Failure {
         } else if is(reqwest::Error::is_timeout) {
             let missing = if is(reqwest::Error::is_connect) { "connection" } else { "answer" };
             error(&format!("timeout, no {missing} in time"))
-                .help("is the server up, and does a firewall or proxy drop it? `timeout = SECONDS` allows for more")
+                .help("check that the server is up, and that no firewall or proxy blocks the connection; `timeout = SECONDS` allows more time")
         } else if is(reqwest::Error::is_connect) {
             error("no connection")
                 .because(cause)
-                .help("is the server up, the port right, and a firewall or proxy (HTTPS_PROXY, NO_PROXY) in the way?")
+                .help("check that the server is up, that the port is right, and that no firewall or proxy (HTTPS_PROXY, NO_PROXY) blocks the connection")
         } else {
-            error("the connection broke").because(cause)
+            error("the connection was closed").because(cause)
         };
         Self { error, again: Retryable::Later(None) }
     }
@@ -73,22 +73,22 @@ impl Failure {
                 let help = match problem {
                     // a bad signature comes from another authority with the same name
                     CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-                        "the authority that issued it is not trusted: name its PEM file, ca = \"FILE\", or install the \
+                        "its issuer is not trusted: set its PEM file, ca = \"FILE\", or install the \
                          system's ca-certificates"
                     }
                     CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                        "renew the server's certificate; or is this host's clock wrong?"
+                        "renew the server's certificate, or correct this host's clock"
                     }
                     CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                        "is this host's clock wrong?"
+                        "check this host's clock"
                     }
                     CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                        "use the name that the certificate was issued for, or give the server one with this name"
+                        "use the name that the certificate was issued for, or issue a certificate with this name for the server"
                     }
                     _ => "the server needs another certificate",
                 };
                 // without the prefix that it is about a certificate
-                (format!("the server's certificate is not good: {problem}"), help)
+                (format!("the server's certificate is not valid: {problem}"), help)
             }
             rustls::Error::AlertReceived(
                 AlertDescription::CertificateRequired
@@ -99,10 +99,10 @@ impl Failure {
                 | AlertDescription::CertificateUnknown
                 | AlertDescription::AccessDenied,
             ) => (
-                format!("the server hung up: {why}"),
-                "the server wants a client certificate that it trusts: set `client_cert` and `client_key`",
+                format!("the server closed the connection: {why}"),
+                "the server requires a client certificate that it trusts: set `client_cert` and `client_key`",
             ),
-            _ => (why.to_string(), "does the server speak TLS 1.2 or 1.3 on this port?"),
+            _ => (why.to_string(), "check that the server supports TLS 1.2 or 1.3 on this port"),
         };
         Self::permanent(error!(NET, "{what}: TLS failed").because(problem).help(help))
     }

@@ -20,7 +20,7 @@ const RETRIES: u32 = 3;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
-    /// PEM file with the only authorities that are trusted; the system's otherwise.
+    /// PEM file with the only authorities that are trusted. Default: the system's.
     pub ca: Option<PathBuf>,
     /// PEM file with a client certificate and its chain.
     pub client_cert: Option<PathBuf>,
@@ -30,10 +30,9 @@ pub struct Options {
     pub bearer: Option<PathBuf>,
     /// File with `user:password`.
     pub basic: Option<PathBuf>,
-    /// Seconds until a server that doesn't answer is given up: for the connection, and for each wait for more bytes;
-    /// 20 otherwise.
+    /// The time limit in seconds for connecting, and for each wait for more bytes. Default: 20.
     pub timeout: Option<u64>,
-    /// How often a failed request is tried again, with growing pauses; 3 otherwise.
+    /// How often a failed request is retried, with growing pauses. Default: 3.
     pub retries: Option<u32>,
 }
 
@@ -50,10 +49,10 @@ impl Options {
                 .help(format!("a client certificate needs both: set `{unset}` too, to a PEM file")));
         }
         if self.bearer.is_some() && self.basic.is_some() {
-            return Err(error!(NET, "`bearer` and `basic` are both set").help("keep the one that the server wants"));
+            return Err(error!(NET, "`bearer` and `basic` are both set").help("keep the one that the server requires"));
         }
         if self.timeout == Some(0) {
-            return Err(error!(NET, "`timeout` is 0 seconds").help("leave it out for 20 seconds"));
+            return Err(error!(NET, "`timeout` is 0 seconds").help("omit it for the default of 20 seconds"));
         }
         Ok(())
     }
@@ -79,7 +78,7 @@ impl Options {
             (None, Some(file)) => {
                 let text = secret("basic", file)?;
                 let (user, password) = text.split_once(':').ok_or_else(|| {
-                    error!(NET, "`basic`: {} has no `:` in it", file.display())
+                    error!(NET, "`basic`: {} contains no `:`", file.display())
                         .help("write it as one line, USER:PASSWORD")
                 })?;
                 Credentials::Basic { user: user.to_owned(), password: password.to_owned() }
@@ -135,7 +134,7 @@ fn named(option: &str, file: &Path) -> Result<Vec<u8>> {
     read::named(file).map_err(|why| {
         error!(NET, "`{option}`: {} can't be read", file.display())
             .because(why)
-            .help(format!("put the file there, or correct `{option}`"))
+            .help(format!("create the file, or correct `{option}`"))
     })
 }
 
@@ -157,7 +156,7 @@ fn certificates(file: &Path, pem: &[u8]) -> Result<String> {
     match reqwest::Certificate::from_pem_bundle(pem) {
         // text around the certificates may have any encoding
         Ok(found) if !found.is_empty() => Ok(String::from_utf8_lossy(pem).into_owned()),
-        _ => Err(error!(NET, "{} has no certificate in it", file.display())
+        _ => Err(error!(NET, "{} contains no certificate", file.display())
             .help("it must be PEM: -----BEGIN CERTIFICATE-----")),
     }
 }
@@ -166,7 +165,7 @@ fn certificates(file: &Path, pem: &[u8]) -> Result<String> {
 fn identity(cert: (&Path, &[u8]), key: (&Path, &[u8])) -> Result<String> {
     let cert = certificates(cert.0, cert.1)?;
     if PrivateKeyDer::from_pem_slice(key.1).is_err() {
-        return Err(error!(NET, "{} has no private key in it", key.0.display())
+        return Err(error!(NET, "{} contains no private key", key.0.display())
             .help("it must be PEM without a passphrase: -----BEGIN PRIVATE KEY-----"));
     }
     Ok([&*cert, "\n", &*String::from_utf8_lossy(key.1)].concat())

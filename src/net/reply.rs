@@ -75,7 +75,7 @@ impl Pace {
     }
 
     pub(super) fn check_at(&mut self, count: u64, now: Instant) -> Result<(), String> {
-        let slow = |least: u64| Err(format!("fewer than {least} bytes a second"));
+        let slow = |least: u64| Err(format!("fewer than {least} bytes per second"));
         let worth = Duration::from_secs_f64(count as f64 / STEADY as f64);
         self.behind = self.behind.saturating_add(now.saturating_duration_since(self.last)).saturating_sub(worth);
         self.last = now;
@@ -125,7 +125,7 @@ impl Reply {
 impl Read for Reply {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let count = self.body.read(buf).map_err(|why| {
-            let what = format!("GET {}: the answer broke off", shown(&self.url));
+            let what = format!("GET {}: the answer was interrupted", shown(&self.url));
             io::Error::new(why.kind(), Failure::of(what, &why).error)
         })?;
         if self.until.is_some_and(|until| until <= Instant::now()) {
@@ -140,16 +140,16 @@ impl Read for Reply {
 
 /// The error for a download that is too slow.
 pub(crate) fn too_slow(url: &Url, why: &str) -> Error {
-    error!(NET, "GET {}: the answer comes too slowly", shown(url)).because(why).help(
-        "use a source that is nearer, or `timeout = SECONDS` to allow for longer pauses and three times as long in all",
-    )
+    error!(NET, "GET {}: the answer is too slow", shown(url))
+        .because(why)
+        .help("use a faster source, or raise `timeout = SECONDS`")
 }
 
 /// Reads the whole body of a part of a release. If it has more than `max` bytes, the release is refused, and the rest is not read.
 pub fn read_all(mut reply: Reply, max: u64) -> Result<Vec<u8>> {
     let too_big = |url: &Url| {
         Error::refused(code::NET, format!("{} has more than {max} bytes", shown(url)))
-            .help("it is not read to its end: was it changed after signing?")
+            .help("kpull does not read the rest: check whether it was changed after signing")
     };
     if reply.length.is_some_and(|length| length > max) {
         return Err(too_big(&reply.url));

@@ -61,5 +61,5 @@ impl Writeback {
 }
 
 fn stopped() -> io::Error {
-    io::Error::other("what writes to the disk has stopped")
+    io::Error::other("the thread that writes to the disk has stopped")
 }

@@ -36,7 +36,7 @@ pub struct Authority {
 impl Authority {
     /// Creates a self-signed authority.
     pub fn make(name: &str, fields: &AuthorityFields, now: Timestamp) -> Result<Self> {
-        let what = || format!("can't make the authority {name}");
+        let what = || format!("can't create the authority {name}");
         let key = PrivateKey::generate(fields.key_type)?;
         let end = now.checked_add(fields.lifetime()).context(code::PKI, what)?;
         let mut params = params(None, &fields.common_name(name), now, end);
@@ -49,8 +49,8 @@ impl Authority {
     /// An existing authority. Fails if the key is not that of the certificate.
     pub fn new(name: &str, certificate: Certificate, key: PrivateKey) -> Result<Self> {
         if certificate.public != key.public() {
-            return Err(error!(PKI, "the key of the authority {name} is not that of its certificate").help(format!(
-                "pki/{name}.pem and secrets/pki/{name}.key.age belong together: take both from one commit"
+            return Err(error!(PKI, "the key of the authority {name} does not match its certificate").help(format!(
+                "pki/{name}.pem and secrets/pki/{name}.key.age belong together: restore both from one commit"
             )));
         }
         Ok(Self { name: name.to_owned(), certificate, key })

@@ -52,7 +52,7 @@ impl Certificate {
                 .because(why)
                 .help("it must contain certificates in PEM; if you remove it, `kpull pki issue` issues it again")
         };
-        let mut rest = std::str::from_utf8(bytes).map_err(|_| unreadable("it is not a text".into()))?;
+        let mut rest = std::str::from_utf8(bytes).map_err(|_| unreadable("it is not text".into()))?;
         let mut found = Vec::new();
         while let Some((_, pem, behind)) = block(rest, BEGIN, END) {
             if pem.is_empty() {
@@ -63,7 +63,7 @@ impl Certificate {
                 x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|error| unreadable(error.to_string()))?;
             found.push(Self::read(pem, block.contents).map_err(unreadable)?);
         }
-        if found.is_empty() { Err(unreadable("there is no certificate in it".into())) } else { Ok(found) }
+        if found.is_empty() { Err(unreadable("it contains no certificate".into())) } else { Ok(found) }
     }
 
     /// Reads the first certificate of a PEM file.
@@ -75,7 +75,7 @@ impl Certificate {
     fn read(pem: &str, der: Vec<u8>) -> Result<Self, String> {
         let (rest, parsed) = X509Certificate::from_der(&der).map_err(|error| error.to_string())?;
         if !rest.is_empty() {
-            return Err("there are bytes behind a certificate in it".into());
+            return Err("it has bytes after a certificate".into());
         }
         let text = |value: &AttributeTypeAndValue<'_>| value.as_str().map(str::to_owned).unwrap_or_default();
         let subject = parsed.subject();
@@ -101,7 +101,7 @@ impl Certificate {
                         match name {
                             GeneralName::DNSName(name) => certificate.dns.push((*name).to_owned()),
                             GeneralName::IPAddress(bytes) => certificate.ip.extend(address(bytes)),
-                            other => return Err(format!("it is for something that is never issued here: {other}")),
+                            other => return Err(format!("it contains something that kpull never issues: {other}")),
                         }
                     }
                 }
@@ -145,7 +145,7 @@ impl Certificate {
                 parts.push(format!("lacks {what} {}", lacks.join(", ")));
             }
             if !extra.is_empty() {
-                parts.push(format!("has {what} {} too many", extra.join(", ")));
+                parts.push(format!("also has {what} {}", extra.join(", ")));
             }
         };
         let words = |addresses: &[IpAddr]| addresses.iter().map(ToString::to_string).collect();
@@ -161,10 +161,10 @@ impl Certificate {
             parts.push(format!("its key is not {}", request.key_type));
         }
         if self.is_authority {
-            parts.push("is an authority's own".to_owned());
+            parts.push("is the certificate of an authority".to_owned());
         }
         if !self.is_signed_by(authority) {
-            parts.push(format!("is not from the authority {}, or from an old one", request.authority));
+            parts.push(format!("was not issued by the current authority {}", request.authority));
         }
         parts
     }

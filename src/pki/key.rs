@@ -45,7 +45,7 @@ impl fmt::Debug for PrivateKey {
 impl PrivateKey {
     /// Generates a key.
     pub fn generate(key_type: KeyType) -> Result<Self> {
-        let what = || format!("can't make a key ({key_type})");
+        let what = || format!("can't create a key ({key_type})");
         let pair = match key_type {
             KeyType::EcdsaP256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context(code::PKI, what)?,
             KeyType::Rsa2048 => {

@@ -48,17 +48,17 @@ pub enum Category {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AuthorityFields {
-    /// An authority or a key pair; an authority when left out.
+    /// An authority or a key pair. Default: an authority.
     #[serde(default)]
     pub kind: Category,
-    /// The name in its certificate; `NAME-ca` when left out.
+    /// The name in its certificate. Default: `NAME-ca`.
     pub common_name: Option<String>,
-    /// How long it lives; `3650d` when left out.
+    /// How long it is valid. Default: `3650d`.
     pub lifetime: Option<Lifetime>,
-    /// The type of its key, and of the keys of its certificates; `ecdsa-p256` when left out.
+    /// The type of its key, and of the keys of its certificates. Default: `ecdsa-p256`.
     #[serde(default)]
     pub key_type: KeyType,
-    /// The hosts that get its private key, each by its name; none when left out.
+    /// The hosts that can have its private key, each by its name. Default: none.
     #[serde(default)]
     pub key_hosts: BTreeSet<String>,
 }
@@ -168,13 +168,11 @@ pub fn bad_name(name: &str) -> Option<&'static str> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     match name.chars().all(good) && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.len() <= 64 {
         true => None,
-        false => {
-            Some("a name has letters, digits, `-`, `_` and `.`, starts with a letter or digit, and has at most 64")
-        }
+        false => Some("a name has at most 64 letters, digits, `-`, `_` and `.`, and starts with a letter or digit"),
     }
 }
 
 /// Why an authority can't have this name: as for certificates, and no dots, which the names of its files use.
 pub fn bad_authority(name: &str) -> Option<&'static str> {
-    if name.contains('.') { Some("an authority's name has no dot") } else { bad_name(name) }
+    if name.contains('.') { Some("an authority's name can't contain a dot") } else { bad_name(name) }
 }

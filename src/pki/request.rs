@@ -33,9 +33,9 @@ impl Request {
         let (rest, request) =
             X509CertificationRequest::from_der(&block.contents).map_err(|error| refused(error.to_string()))?;
         if !rest.is_empty() {
-            return Err(refused("there are bytes behind it".into()));
+            return Err(refused("it has bytes after its end".into()));
         }
-        request.verify_signature().map_err(|_| refused("its signature is not by the key in it".into()))?;
+        request.verify_signature().map_err(|_| refused("its signature does not match its key".into()))?;
         let key = &request.certification_request_info.subject_pki;
         Ok(Self { public: key.raw.to_vec(), key_type: key_type(key) })
     }
@@ -75,7 +75,7 @@ mod tests {
         forged[at..at + key.len()].copy_from_slice(&other.public());
         let forged = pem(&forged);
         let error = Request::read("csr", forged.as_bytes()).unwrap_err();
-        assert_eq!(error.to_string(), "csr is not a request that can be signed: its signature is not by the key in it");
+        assert_eq!(error.to_string(), "csr is not a request that can be signed: its signature does not match its key");
     }
 
     fn pem(der: &[u8]) -> String {

@@ -145,13 +145,13 @@ impl Event<'_> {
             Self::PassedMirror(mirror, error) => format!("mirror {}: {error}", one_line(mirror)),
             Self::Keys(set) => {
                 let names: Vec<&str> = set.signers.iter().map(|signer| signer.principal.as_str()).collect();
-                format!("key set {} counts from now on: {}", set.number, names.join(", "))
+                format!("key set {} is now in effect: {}", set.number, names.join(", "))
             }
             Self::News(source, manifest) => {
                 one_line(&format!("release {} of {} from {source}", manifest.serial, manifest.site))
             }
             Self::NoFact(name, error) => {
-                format!("custom fact {}: {}; its last value counts", one_line(name), advised(error))
+                format!("custom fact {}: {}; kpull uses its last value", one_line(name), advised(error))
             }
             Self::Unlabelled(error) | Self::NotReported(error) | Self::Exposed(error) => advised(error),
             Self::SlotTaken { slot, by, .. } => format!("waits for the slot {slot}: {by}"),
@@ -167,18 +167,18 @@ impl Event<'_> {
             }
             Self::Lost(id, error) => {
                 let id = one_line(id.as_str());
-                complete(&format!("{id}: can't be restored: {error}; `kpull disown {id}` leaves it as it is"))
+                complete(&format!("{id}: can't be restored: {error}; to keep it unchanged, run `kpull disown {id}`"))
                     .into_owned()
             }
             Self::Overruled(id, error) => format!("{}: {}", one_line(id.as_str()), advised(error)),
-            Self::RolloutWaiting(why) => format!("waits for its turn with {why}"),
+            Self::RolloutWaiting(why) => format!("waits for its position in the rollout of {why}"),
             Self::LockNotReturned(why) => {
                 format!("the lock could not be returned, and the next run tries again: {why}")
             }
             Self::StaysOn(stay) => {
                 let until = stay.again.map_or_else(String::new, |again| format!(" until {again:.0}"));
                 let StayOn { not, serial, why, .. } = stay;
-                format!("release {not} is held back{until}, this host stays on release {serial}: {why}")
+                format!("this host stays on release {serial}{until}, not on release {not}: {why}")
             }
             Self::RolledBack(stay) => {
                 format!("release {} failed on this host: rolling back to release {}", stay.not, stay.serial)

@@ -182,7 +182,7 @@ impl Text {
         }
         if !uncompared.is_empty() {
             let text = format!(
-                "{} with secrets in them: a preview compares only what is around these",
+                "{} with secrets: a preview does not compare the secrets themselves",
                 counted(uncompared.len(), "more resource")
             );
             self.news(&self.paint("2", &text));
@@ -190,7 +190,7 @@ impl Text {
         let next = match serial {
             Some(_) if !only.is_empty() => "`kpull apply` with the same `--only` makes these changes",
             Some(_) => "`kpull apply` makes these changes",
-            None => "`kpull sign` makes it a release, `kpull publish` sends it; hosts see nothing until then",
+            None => "`kpull sign` makes it a release, `kpull publish` sends it; hosts do not use it until then",
         };
         if *command == "plan" && !changed.is_empty() && !is_failed {
             self.hint(next);
@@ -269,7 +269,7 @@ impl Report for Text {
             | Event::Overruled(..)
             | Event::LockNotReturned(_) => self.line(&signed("33", "!")),
             Event::Ended(summary) if summary.changed.is_empty() => {}
-            Event::Ended(_) => self.hint("`kpull verify` runs every probe; `kpull rollback` goes back"),
+            Event::Ended(_) => self.hint("`kpull verify` runs every probe; `kpull rollback` rolls back"),
             Event::Done(summary) => {
                 self.show();
                 self.summary(summary);

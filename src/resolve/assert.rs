@@ -55,7 +55,7 @@ fn mistyped(context: &Arc<TemplateContext>, role: &Role, name: &str) -> Option<E
     let is_plain = context.secrets.times_requested() == before;
     let shown = wrong.filter(|_| is_plain).map(|value| format!(": {value}")).unwrap_or_default();
     let error = error!(VARIABLE, "`{}` is {what}{shown}", dotted(&keys)).at(place, "set here");
-    Some(error.help(format!("{help}; the role {} needs it so", role.name)))
+    Some(error.help(format!("{help}; the role {} requires this", role.name)))
 }
 
 /// The error of a custom fact that the host has, and that is not what the role needs.
@@ -117,7 +117,7 @@ fn unknown(context: &TemplateContext, role: &Role, keys: &[&str], name: &str) ->
     let error = error!(VARIABLE, "there is no variable `{name}`");
     let error = error.at(role.doc.place(&keys), format!("named by the role {}", role.name));
     let known = role.names().chain(context.site.variables());
-    error.help_nearest(name, known, "set it under [vars] in site.toml, or take it out of the role")
+    error.help_nearest(name, known, "set it under [vars] in site.toml, or remove it from the role")
 }
 
 #[cfg(test)]
@@ -158,11 +158,11 @@ mod tests {
     fn a_variable_of_the_wrong_type_is_reported_where_it_is_set() {
         let role = "[types]\npods = 'network'\nport = 'port'\n[vars]\nport = 80\n";
         assert_eq!(errors_of("pods = '10.0.0.0/16'", role), Vec::<[String; 3]>::new());
-        let help = "write a number from 0 to 32 behind the /; the role r needs it so";
+        let help = "write a number from 0 to 32 after the /; the role r requires this";
         let what = "`pods` is a network with an impossible prefix: \"10.0.0.0/33\"";
         assert_eq!(errors_of("pods = '10.0.0.0/33'", role), wanted(what, "site.toml:3:8", help));
         let what = "`port` is not a port: \"80\"";
-        let help = "write a number from 1 to 65535, without quotes; the role r needs it so";
+        let help = "write a number from 1 to 65535, without quotes; the role r requires this";
         assert_eq!(errors_of("pods = '10.0.0.0/16'\nr.port = '80'", role), wanted(what, "site.toml:4:10", help));
         // what an expression comes to has a type too
         assert_eq!(errors_of("pods = '10.0.0.0/16'\nr.port = '{{ 80 + 1 }}'", role), Vec::<[String; 3]>::new());
@@ -174,8 +174,8 @@ mod tests {
     fn a_wrong_entry_of_a_list_is_reported_at_its_place_with_the_values_that_it_can_have() {
         let role = "[types.levels]\ntype = 'list'\ndescription = 'what is logged'\nitems = { type = 'text', one_of = ['debug', 'info'] }\n[vars]\nlevels = ['info']\n";
         assert_eq!(errors_of("", role), Vec::<[String; 3]>::new());
-        let what = "`levels[1]` is none of the values that it can have: \"inof\"";
-        let help = "did you mean \"info\"? expected one of \"debug\", \"info\"; the role r needs it so";
+        let what = "`levels[1]` is not one of the allowed values: \"inof\"";
+        let help = "did you mean \"info\"? expected one of \"debug\", \"info\"; the role r requires this";
         assert_eq!(errors_of("r.levels = ['info',\n 'inof']", role), wanted(what, "site.toml:4:2", help));
         let secret = "[types.key]\ntype = 'text'\nmin = 100\n[vars]\nkey = \"{{ secret('k') }}\"\n";
         assert_eq!(errors_of("", secret)[0][0], "`key` is too small", "a secret is not shown");

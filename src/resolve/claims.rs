@@ -68,12 +68,10 @@ impl Clash {
     /// The error on a host where the two are the same.
     pub fn on_host(&self, items: &[Item]) -> Error {
         let ([first, second], [one, other]) = (self.items.map(|at| &items[at]), &self.names);
-        error!(CLASH, "{} and {} decide about one path of this host", first.id, second.id)
-            .because(format!(
-                "`{one}` and `{other}` are the same: a link or a mount leads from one directory to the other"
-            ))
+        error!(CLASH, "{} and {} manage the same path of this host", first.id, second.id)
+            .because(format!("`{one}` and `{other}` are the same path: a link or a mount connects the two directories"))
             .at(second.place.clone(), format!("the other one is at {}", first.place))
-            .help(format!("keep one of them, or take the link away (`namei {one} {other}` shows it)"))
+            .help(format!("keep one of them, or remove the link (`namei {one} {other}` shows it)"))
     }
 }
 
@@ -149,7 +147,7 @@ fn covered_files(items: &[Item], links: &Links) -> Vec<Error> {
         errors.push(
             error
                 .at(item.place.clone(), "this resource")
-                .help("name the directory that contains it; to check one file alone, set `validate` of the file"),
+                .help("name the directory that contains it; to check a single file, set its `validate`"),
         );
     }
     errors
@@ -158,18 +156,15 @@ fn covered_files(items: &[Item], links: &Links) -> Vec<Error> {
 fn explain(Clash { items: [first, second], names: [first_name, name] }: &Clash, items: &[Item]) -> Error {
     let (first, item) = (&items[*first], &items[*second]);
     let mut error = match first.role == item.role {
-        true => error!(CLASH, "`{name}` stands twice in the role {}", item.role),
-        false => error!(CLASH, "two roles decide about `{name}`: {} and {}", first.role, item.role),
+        true => error!(CLASH, "`{name}` occurs twice in the role {}", item.role),
+        false => error!(CLASH, "two roles manage `{name}`: {} and {}", first.role, item.role),
     };
     if first_name != name {
-        error = error.because(format!(
-            "`{first_name}` and `{name}` are one path on hosts, where a link leads from one to the other"
-        ));
+        error = error.because(format!("`{first_name}` and `{name}` are the same path on hosts, because of a link"));
     }
     let help = match [first, item].iter().any(|one| one.about.kind == "firewall") {
         true => format!(
-            "the other one is at {}; firewalld writes this file for a [[firewall]]: say there what is in it (`target`, \
-             `sources`, `services`, …), and leave the file out",
+            "the other one is at {}; firewalld writes this file for a [[firewall]]: set its content there (`target`, `sources`, `services`, …), and remove the file",
             first.place
         ),
         false => format!("the other one is at {}; keep one of them", first.place),
@@ -190,9 +185,9 @@ fn below_files(items: &[Item], links: &Links) -> Vec<Error> {
             let above = path.ancestors().skip(1).find_map(|above| Some((above, files.get(above)?)));
             let Some((above, file)) = above else { continue };
             let (path, above) = (path.display(), above.display());
-            let what = format!("`{path}` can't be: `{above}` is a file, so nothing can stand below it");
+            let what = format!("`{path}` can't exist: `{above}` is a file");
             let error = Error::new(code::CLASH, what).at(item.place.clone(), "this resource");
-            errors.push(error.help(format!("the file is at {}; give one of them another path", file.place)));
+            errors.push(error.help(format!("the file is at {}; use another path for one of them", file.place)));
         }
     }
     errors

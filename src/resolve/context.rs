@@ -233,14 +233,15 @@ impl TemplateContext {
             if let Some(start) = rendering.iter().position(|known| *known == entry) {
                 let names = rendering[start..].iter().chain([&entry]);
                 let names: Vec<&str> = names.map(|name| name.split(':').next_back().unwrap_or(name)).collect();
-                let what = format!("variables need each other in a circle: {}", names.join(" → "));
-                let error = Error::new(code::VARIABLE, what).at(place.clone(), "this variable needs itself");
-                return self.fail(error.help("give one of them a value of its own"), "a circle of variables");
+                let what = format!("variables depend on each other in a circle: {}", names.join(" → "));
+                let error = Error::new(code::VARIABLE, what).at(place.clone(), "this variable depends on itself");
+                return self.fail(error.help("set one of them to a value without variables"), "a circle of variables");
             }
             if rendering.len() >= DEPTH {
-                let what = format!("`{label}` is needed by more than {DEPTH} variables, one through the other");
+                let what = format!("`{label}` is at the end of a chain of more than {DEPTH} variables");
                 let error = Error::new(code::TEMPLATE, what).at(place.clone(), "this variable");
-                return self.fail(error.help("set some of them to a value of their own"), "variables nest too deep");
+                return self
+                    .fail(error.help("set some of them to a value without variables"), "variables nest too deep");
             }
             rendering.push(entry);
         }
@@ -262,7 +263,7 @@ impl TemplateContext {
         };
         let value = self.value_at(json, &scope, &place_of, &origin, &mut Vec::new());
         lock(&self.rendering).pop();
-        value.unwrap_or_else(|error| self.fail(error, format!("the variable `{label}` can't be made")))
+        value.unwrap_or_else(|error| self.fail(error, format!("the variable `{label}` can't be computed")))
     }
 
     /// Keeps the first error, and returns the value that makes the template engine fail.
@@ -405,7 +406,7 @@ impl TemplateContext {
             place.span = start..start;
         }
         if let Some(inner) = self.secrets.take_failure() {
-            return inner.at(place, "asked for here");
+            return inner.at(place, "used here");
         }
         if error.kind() == ErrorKind::UndefinedError {
             let mut name = words.trim().trim_start_matches("{{").trim_end_matches("}}").trim().to_owned();
@@ -426,14 +427,13 @@ impl TemplateContext {
                 None if name.starts_with("item.") => {
                     result.help(format!("if an item may lack it, write `{name} is defined` or `{name} | default(…)`"))
                 }
-                None => result.help(
-                    "a role declares its variables under [vars], or under `required` when a host has to set them",
-                ),
+                None => result
+                    .help("a role declares its variables under [vars], or under `required` if a host must set them"),
             };
         }
         let what = match ["/templates/", "/files/"].iter().any(|dir| place.file.contains(dir)) {
             true => "the template can't be rendered",
-            false => "the value can't be made",
+            false => "the value can't be computed",
         };
         if error.kind() == ErrorKind::TemplateNotFound {
             let name = error.detail().and_then(|detail| detail.split(['"', '\'']).nth(1)).unwrap_or_default();
@@ -451,7 +451,7 @@ impl TemplateContext {
             return Error::new(code::TEMPLATE, what)
                 .because(expression::too_long())
                 .at(place, "here")
-                .help("is there a loop that is longer than it was meant to be?");
+                .help("check its loops: one may be longer than intended");
         }
         let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
         // `filter NAME is unknown`, `NAME is unknown`, `string has no method named NAME`
@@ -581,7 +581,7 @@ mod tests {
         let file = |path: &str| format!("[[file]]\npath = '{path}'\ncontent = '{{{{ v }}}}'\n");
         let role = format!("{}{}[vars]\nv = '{{{{ nope }}}}'\n", file("/a"), file("/b"));
         let errors: Vec<String> = catalog(&role).unwrap_err().each().map(|error| error.to_string()).collect();
-        let second = "the value can't be made: the variable `r.v` can't be made";
+        let second = "the value can't be computed: the variable `r.v` can't be computed";
         assert_eq!(errors, ["`nope` is not defined", second]);
     }
 
@@ -615,7 +615,7 @@ mod tests {
         assert_eq!(resolved(&chain(32, deep), "{{ v1 }}"), Ok(1), "the stack is large enough");
         assert_eq!(
             resolved(&chain(33, "{{ NEXT }}"), "{{ v1 }}").unwrap_err(),
-            "`r.v33` is needed by more than 32 variables, one through the other"
+            "`r.v33` is at the end of a chain of more than 32 variables"
         );
         let told = resolved("", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}").unwrap_err();
         assert_eq!(told, "the template can't be rendered: recursion limit exceeded");

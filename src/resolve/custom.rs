@@ -55,7 +55,7 @@ impl Custom {
                 Ok(Some(value)) => {
                     if custom.values.insert(name.clone(), value).is_some() {
                         custom.values.remove(&name);
-                        let error = error!(FACTS, "two files in {DIR} are the custom fact `{name}`");
+                        let error = error!(FACTS, "two files in {DIR} define the custom fact `{name}`");
                         custom.failed.insert(name, error.help(format!("remove one of them: `ls {DIR}`")));
                     }
                 }
@@ -73,10 +73,7 @@ fn read(host: &Host, file: &str, name: &str) -> Result<Option<Value>> {
         Err(error!(FACTS, "the custom fact {} can't be read", path.display()).because(why).help(help))
     };
     if !is_plain_name(name) {
-        return wrong(
-            "its name has other characters than letters, digits, `_` and `-`",
-            format!("rename it: `ls {DIR}`"),
-        );
+        return wrong("its name can contain only letters, digits, `_` and `-`", format!("rename it: `ls {DIR}`"));
     }
     let Some(meta) = host.root.meta(&path)? else { return Ok(None) };
     if meta.what != FileType::File {
@@ -98,8 +95,8 @@ fn read(host: &Host, file: &str, name: &str) -> Result<Option<Value>> {
     match plain(value, DEEPEST) {
         Some(value) => Ok(Some(value)),
         None => wrong(
-            &format!("its lists and tables are nested more than {DEEPEST} times"),
-            "keep what belongs together beside it, and not one inside of the other".to_owned(),
+            &format!("its lists and tables are nested more than {DEEPEST} levels deep"),
+            "use a flatter structure".to_owned(),
         ),
     }
 }
@@ -121,7 +118,7 @@ fn json(path: &Path, bytes: &[u8]) -> Result<Value> {
     serde_json::from_slice(bytes).map_err(|why| {
         error!(FACTS, "the custom fact {} is not JSON", path.display())
             .because(why)
-            .help(format!("it has to be one JSON value: `{}` shows it", path.display()))
+            .help(format!("it must be one JSON value: `{}` shows it", path.display()))
     })
 }
 
@@ -133,7 +130,7 @@ fn output(path: &Path) -> Result<Value> {
     let user = identity.as_ref().map_or_else(|| "its user".to_owned(), |identity| format!("user {}", identity.uid));
     let failed = |why: String| {
         error!(FACTS, "the program of the custom fact {} failed", path.display()).because(why).help(format!(
-            "it runs without rights, as {user}, in `/`, and has {LIMIT:?}: what it needs must be readable for everybody"
+            "it runs without privileges, as {user}, in `/`, for at most {LIMIT:?}: every file that it reads must be readable for all users"
         ))
     };
     let ran =
@@ -143,7 +140,7 @@ fn output(path: &Path) -> Result<Value> {
         return Err(failed(match ran.code() {
             Some(code) if last.is_empty() => format!("it exited with {code}"),
             Some(code) => format!("it exited with {code}: {last}"),
-            None => "it did not end in time, or something killed it".to_owned(),
+            None => "it did not end in time, or was killed".to_owned(),
         }));
     }
     if ran.stdout.len() > LARGEST { Err(too_large(path)) } else { json(path, &ran.stdout) }
@@ -215,7 +212,7 @@ mod tests {
             "the custom fact /etc/kpull/facts.d/b.txt can't be read: it is neither a program",
             "the custom fact /etc/kpull/facts.d/c.json can't be read: its lists and tables are nested",
             "the custom fact /etc/kpull/facts.d/d.json has more than 61440 bytes",
-            "two files in /etc/kpull/facts.d are the custom fact `e`",
+            "two files in /etc/kpull/facts.d define the custom fact `e`",
         ];
         assert_eq!(failed.len(), starts.len(), "{failed:?}");
         for (error, start) in failed.iter().zip(starts) {

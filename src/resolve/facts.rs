@@ -49,26 +49,26 @@ pub struct Facts {
     pub memory: u64,
     /// Processors.
     pub cores: usize,
-    /// Another one after every boot; zeros where nobody has looked.
+    /// The id of the current boot; zeros if the facts are assumed.
     #[serde(default = "no_boot")]
     pub boot_id: String,
     /// `enforcing`, `permissive` or `disabled`.
     #[serde(deserialize_with = "selinux_of")]
     #[schemars(extend("enum" = SELINUX))]
     pub selinux: String,
-    /// The control groups: `v1`, `hybrid` (version 1, with systemd's own in version 2), `v2`; `unknown` where nobody has looked.
+    /// The control groups: `v1`, `hybrid` (version 1, with systemd's own in version 2), `v2`; `unknown` if the facts are assumed.
     #[serde(default = "unknown", deserialize_with = "cgroup_of")]
     #[schemars(extend("enum" = CGROUP))]
     pub cgroup: String,
-    /// Whether the system is an image, into which nothing is installed: `ostree`, or `read-only` for any other sort; empty where it is none, or
-    /// nobody has looked.
+    /// Whether the system is an image, into which packages cannot be installed: `ostree`, or `read-only` for any other type; empty if it is
+    /// not an image, or the facts are assumed.
     #[serde(default)]
     pub image: Image,
-    /// The program that packages are installed with: `apt`, `dnf`, `yum`, `microdnf` or `zypper`, or `none`; empty where nobody has looked.
+    /// The package manager: `apt`, `dnf`, `yum`, `microdnf` or `zypper`, or `none`; empty if the facts are assumed.
     #[serde(default, deserialize_with = "package_manager_of")]
     #[schemars(extend("enum" = PACKAGE_MANAGER))]
     pub package_manager: String,
-    /// The version of firewalld; empty where it is not installed, or nobody has looked.
+    /// The version of firewalld; empty if it is not installed, or the facts are assumed.
     #[serde(default)]
     pub firewalld: String,
     /// The name with its domain.
@@ -89,7 +89,7 @@ pub struct Facts {
     /// The virtual machine or container, as `systemd-detect-virt` names it, or `none`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub virtualization: Option<String>,
-    /// `aws`, `azure`, `gcp`, …; empty outside of a cloud, or in one that the firmware does not name.
+    /// `aws`, `azure`, `gcp`, …; empty outside of a cloud, or if the firmware does not name it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud: Option<String>,
     /// The content of /etc/machine-id.
@@ -112,9 +112,9 @@ pub struct Facts {
 impl Facts {
     /// Reads the facts of the running machine.
     pub fn of_machine(host: &Host) -> Result<Self> {
-        let hostname = nix::unistd::gethostname().context(code::FACTS, || "can't ask for the host name")?;
+        let hostname = nix::unistd::gethostname().context(code::FACTS, || "can't read the host name")?;
         let mut interfaces: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
-        for interface in nix::ifaddrs::getifaddrs().context(code::FACTS, || "can't ask for the network interfaces")? {
+        for interface in nix::ifaddrs::getifaddrs().context(code::FACTS, || "can't list the network interfaces")? {
             let Some(address) = interface.address else { continue };
             let address = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
                 (Some(v4), _) => IpAddr::V4(v4.ip()),
@@ -246,7 +246,7 @@ impl Facts {
                 os.entry(key).or_insert_with(|| value.into());
             }
         }
-        let own = serde_json::to_value(self).context(code::FACTS, || "facts can't be told")?;
+        let own = serde_json::to_value(self).context(code::FACTS, || "the facts can't be converted")?;
         doc.read_at(at, merge(own, &Value::Object(some))).map(Self::completed)
     }
 
@@ -281,7 +281,7 @@ impl Facts {
     pub fn stray(site: &Path, hosts: &BTreeMap<String, HostVars>) -> Result<Vec<String>> {
         let dir = site.join("facts");
         if dir.is_symlink() {
-            return Ok(vec!["facts is a link, and not read: a site holds no links".to_owned()]);
+            return Ok(vec!["facts is a link and is ignored: a site can't contain links".to_owned()]);
         }
         let entries = match std::fs::read_dir(&dir) {
             Ok(entries) => entries,
@@ -298,9 +298,9 @@ impl Facts {
             }
             let meant = nearest(host.unwrap_or(&file), hosts.keys().map(String::as_str));
             stray.push(match meant {
-                Some(meant) => format!("facts/{file} is read for no host: did you mean {}?", Self::file_of(meant)),
+                Some(meant) => format!("facts/{file} belongs to no host: did you mean {}?", Self::file_of(meant)),
                 None => format!(
-                    "facts/{file} is read for no host: a file there is called as a host, {}",
+                    "facts/{file} belongs to no host: the name of a facts file is that of its host, {}",
                     Self::file_of("NAME")
                 ),
             });
@@ -351,7 +351,7 @@ fn arch_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Erro
     let text = String::deserialize(deserializer)?;
     match arch_by_go(&text) {
         same if same == text => Ok(text),
-        other => Err(D::Error::custom(format!("`{text}` is called `{other}` here"))),
+        other => Err(D::Error::custom(format!("use `{other}` instead of `{text}`"))),
     }
 }
 
@@ -443,12 +443,12 @@ mod tests {
                 "selinux = \"on\"",
                 "`selinux` can't be read: `on` is none of `enforcing`, `permissive`, `disabled`",
             ),
-            ("arch = \"amd64\"", "arch = \"x86_64\"", "`arch` can't be read: `x86_64` is called `amd64` here"),
+            ("arch = \"amd64\"", "arch = \"x86_64\"", "`arch` can't be read: use `amd64` instead of `x86_64`"),
             ("hostname = \"h\"\n", "", "`facts/h.toml` lacks `hostname`"),
         ] {
             let error = recorded(old, new).unwrap_err();
             assert_eq!(error.to_string(), wanted);
-            assert_eq!(error.advice(), Some("`kpull facts`, run on h, prints the whole file"), "{wanted}");
+            assert_eq!(error.advice(), Some("`kpull facts`, run on h, prints the complete file"), "{wanted}");
             assert_eq!(error.place().unwrap().file, "facts/h.toml");
         }
         let without = recorded(&format!("boot_id = \"{}\"\n", no_boot()), "").unwrap();
@@ -466,9 +466,9 @@ mod tests {
         assert_eq!(
             Facts::stray(site, &hosts).unwrap(),
             [
-                "facts/elsewhere.toml is read for no host: a file there is called as a host, facts/NAME.toml",
-                "facts/h.json is read for no host: a file there is called as a host, facts/NAME.toml",
-                "facts/h2.toml is read for no host: did you mean facts/h.toml?",
+                "facts/elsewhere.toml belongs to no host: the name of a facts file is that of its host, facts/NAME.toml",
+                "facts/h.json belongs to no host: the name of a facts file is that of its host, facts/NAME.toml",
+                "facts/h2.toml belongs to no host: did you mean facts/h.toml?",
             ]
         );
     }

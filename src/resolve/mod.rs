@@ -162,7 +162,7 @@ fn unset<'a>(context: &'a TemplateContext, role: &'a Role) -> impl Iterator<Item
     let missing = |name: &&String| context.layered(&context.host, Some(&role.name), name).is_none();
     role.required.iter().enumerate().filter(move |(_, name)| missing(name)).map(|(index, name)| {
         let place = role.doc.place(&["required".to_owned(), index.to_string()]);
-        let error = error!(VARIABLE, "{} has to set `{}.{name}`", context.host, role.name);
+        let error = error!(VARIABLE, "{} must set `{}.{name}`", context.host, role.name);
         error.at(place, "required by the role").help(format!(
             "add `{name} = …` under [vars.{}] in host_vars/{}.toml, or in a group",
             role.name, context.host
@@ -253,7 +253,7 @@ fn bare(expression: &str) -> &str {
     whole_expression(expression).unwrap_or(expression)
 }
 
-/// An expression that is true or false, in place of one that has this value.
+/// An expression that is true or false, instead of one that has this value.
 fn comparison(expression: &str, value: &Value) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._'[]()".contains(c);
     let term = if expression.chars().all(is_plain) { expression.to_owned() } else { format!("({expression})") };
@@ -296,7 +296,7 @@ fn turn<'a>(
     let notify = notified.iter().map(|text| references::notification(text)).collect::<Result<Vec<_>, _>>();
     let notify = notify.map_err(|why| {
         let error = Error::new(code::FIELD, why).at(place(&["notify".to_owned()]), "this value");
-        error.help("a unit is named with its type, like `restart:nginx.service`, and a command by its `name`")
+        error.help("write a unit with its type, like `restart:nginx.service`, and a command with its `name`")
     })?;
     let site = Builder {
         context,
@@ -329,10 +329,10 @@ fn build(turn: &Expansion<'_>) -> Result<Vec<Item>> {
     for item in &mut items {
         let is_secret = is_secret || (apart.is_some() && item.about.is_sensitive);
         if let Some(name) = is_secret.then(|| context.secrets.found_in(item.id.as_str())).flatten() {
-            return Err(error!(FIELD, "a {} can't be called by the secret {name}", item.about.kind)
-                .because("what tells resources from each other is shown and written down")
+            return Err(error!(FIELD, "the id of a {} can't contain the secret {name}", item.about.kind)
+                .because("ids of resources are shown and stored")
                 .at(site.at_entry(), "this resource")
-                .help("give it a `name`, or a path, without the secret"));
+                .help("set a `name` or a path without the secret"));
         }
         (item.after, item.needs, item.is_secret) = (turn.after.clone(), turn.needs.clone(), is_secret);
         item.notify.clone_from(&turn.notify);
@@ -407,7 +407,7 @@ impl Build for Builder<'_> {
         if !names.is_empty() {
             return Ok(names);
         }
-        let what = format!("there is nothing in {whole}");
+        let what = format!("{whole} is empty or does not exist");
         let error = Error::new(code::FIELD, what).at(self.at(field), "no such directory in the role");
         let directories = all().filter_map(|path| path.strip_prefix(&prefix)?.rsplit_once('/')).map(|(above, _)| above);
         Err(error.help_nearest(name, directories, format!("put files into {whole}")))
@@ -449,7 +449,7 @@ impl Build for Builder<'_> {
     }
 
     fn secret(&self, name: &str) -> Result<Secret> {
-        self.context.secrets.get(name).map_err(|error| error.at(self.at("name"), "asked for here"))
+        self.context.secrets.get(name).map_err(|error| error.at(self.at("name"), "used here"))
     }
 
     fn is_secret(&self) -> bool {

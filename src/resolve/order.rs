@@ -106,15 +106,15 @@ fn circle(items: &[Item], before: &[Vec<usize>], waiting: &[usize], mut at: usiz
         .unwrap_or(at);
     error!(UNKNOWN, "resources wait for each other in a circle: {}", names.join(" → "))
         .at(items[written].place.clone(), "this one waits for the next, and so on")
-        .help("take one `after`, `before` or `needs` away")
+        .help("remove one `after`, `before` or `needs`")
 }
 
 fn unknown(item: &Item, wanted: &str, index: &HashMap<&str, usize>) -> Error {
-    let what = format!("`{}` is to come after `{wanted}`, and there is no such resource on this host", item.id);
+    let what = format!("`{}` must come after `{wanted}`, but this host has no such resource", item.id);
     dangling(item, what).help_nearest(
         wanted,
         index.keys().copied(),
-        "a resource is named KIND:KEY, like `template:/etc/etcd/etcd.env`; `kpull graph` lists them",
+        "the id of a resource is KIND:KEY, like `template:/etc/etcd/etcd.env`; `kpull graph` lists them",
     )
 }
 

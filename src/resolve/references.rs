@@ -84,7 +84,7 @@ pub(super) fn connect(items: &mut [Item]) -> (BTreeSet<Unmatched>, Vec<Error>) {
             "set `creates`, `unless` or `only_if`; or `on_change_of` to ids of resources; or `notify = [\"run:{}\"]` in a resource",
             item.about.key
         );
-        dangling(item, format!("nothing says when to run `{}`", item.id)).help(help)
+        dangling(item, format!("nothing defines when to run `{}`", item.id)).help(help)
     }));
     (unmatched, errors)
 }
@@ -120,7 +120,7 @@ fn notify(items: &mut [Item], ids: &Ids, unmatched: &mut BTreeSet<Unmatched>) ->
             if found.is_empty() && is_pattern {
                 unmatched.insert(Unmatched { pattern: target.clone(), id: item.id.clone() });
             } else if found.is_empty() && known.insert((item.place.to_string(), target)) {
-                let what = format!("`{}` notifies `{target}`, and there is no such resource on this host", item.id);
+                let what = format!("`{}` notifies `{target}`, but this host has no such resource", item.id);
                 let kind = target.split(':').next().unwrap_or_default();
                 let same = ids.all.iter().filter(|id| id.kind() == kind).map(ResourceId::as_str);
                 let advice = "`notify` names a unit or a command that a role of this host defines";
@@ -152,14 +152,14 @@ pub(super) fn without_slot(items: &[Item]) -> Vec<Error> {
     let names: Vec<&str> = slots.iter().map(|(_, slot)| slot.name.as_str()).collect();
     let wanted = items.iter().filter_map(|item| Some((item, item.about.slot.as_deref()?)));
     let missing = |(item, name): (&Item, &str)| {
-        let what = format!("`{}` waits for the slot `{name}`, and this host has no such slot", item.id);
+        let what = format!("`{}` waits for the slot `{name}`, but this host has no such slot", item.id);
         dangling(item, what).help_nearest(name, names.iter().copied(), "add a [[slot]] with this name to the role")
     };
     let unnamed = wanted.filter(|(_, name)| !names.contains(name)).map(missing);
     let until = slots.iter().flat_map(|(item, slot)| slot.until.iter().map(move |id| (item, id.as_str())));
     let unpassed = until.filter(|(_, id)| !probes.contains(id)).map(|(item, id)| {
-        let what = format!("`{}` is kept until `{id}` passes, and this host has no such probe", item.id);
-        dangling(item, what).help_nearest(id, probes.iter().copied(), "a probe is named `probe:NAME`")
+        let what = format!("`{}` is kept until `{id}` passes, but this host has no such probe", item.id);
+        dangling(item, what).help_nearest(id, probes.iter().copied(), "the id of a probe is `probe:NAME`")
     });
     unnamed.chain(unpassed).collect()
 }
@@ -172,8 +172,8 @@ pub(super) fn unknown(items: &[Item]) -> Vec<Error> {
         let watched = item.about.watches.iter().map(|(id, _)| ("watches", id));
         let gated = item.about.before.iter().map(|id| ("is a gate before", id));
         for (verb, id) in watched.chain(gated).filter(|(_, id)| !ids.contains(id.as_str())) {
-            let what = format!("`{}` {verb} `{id}`, and there is no such resource on this host", item.id);
-            let advice = "a resource is named KIND:KEY, like `template:/etc/etcd/etcd.env`";
+            let what = format!("`{}` {verb} `{id}`, but this host has no such resource", item.id);
+            let advice = "the id of a resource is KIND:KEY, like `template:/etc/etcd/etcd.env`";
             errors.push(dangling(item, what).help_nearest(id, ids.iter().copied(), advice));
         }
     }

@@ -68,25 +68,27 @@ impl HostSecrets {
     /// An error if this host, or the origin of the text, must not read the secret.
     fn allow(&self, name: &str) -> Result<()> {
         if lock(&self.log).origin != Origin::Site {
-            return Err(error!(SECRET, "host_vars can't ask for a secret, and this asks for {name}")
-                .because("which secrets a host reads is said by its roles and by site.toml")
-                .help("ask for it in the role, or under [vars] in site.toml; there `host.name` can be a part of the secret's name"));
+            return Err(error!(SECRET, "host_vars can't use secrets, but this value uses {name}")
+                .because("roles and site.toml define which secrets a host can read")
+                .help(
+                    "use it in the role, or under [vars] in site.toml; the secret's name can contain `host.name` there",
+                ));
         }
         match key_of(name) {
             Some(KeyOf::Host(owner)) if owner != self.host => {
-                Err(error!(SECRET, "the secret {name} is a key of {owner}, and not for {}", self.host)
-                    .help(format!("a key stays on its host: give {} a [[certificate]] of its own", self.host)))
+                Err(error!(SECRET, "the secret {name} is a key of {owner}, not of {}", self.host)
+                    .help(format!("a key belongs to one host: define a separate [[certificate]] for {}", self.host)))
             }
             Some(KeyOf::Pki(owner)) => match self.site.pki.get(owner) {
                 Some(fields) if fields.key_hosts.contains(&self.host) => Ok(()),
-                Some(_) => Err(error!(SECRET, "the secret {name} is a key of [pki.{owner}], and not for {}", self.host)
+                Some(_) => Err(error!(SECRET, "the secret {name} is a key of [pki.{owner}] that {} can't read", self.host)
                     .because("site.toml does not name this host in `key_hosts`")
                     .help(format!(
-                        "whoever has this key can sign as `{owner}`. If {0} is to have it, add {0:?} to `key_hosts` of [pki.{owner}] in site.toml",
+                        "a host with this key can sign as `{owner}`. To give it to {0}, add {0:?} to `key_hosts` of [pki.{owner}] in site.toml",
                         self.host
                     ))),
                 None => Err(error!(SECRET, "the secret {name} is for no host: site.toml has no [pki.{owner}]")
-                    .because("secrets whose names start with `pki/` are the keys that `kpull pki` makes")
+                    .because("secrets whose names start with `pki/` are keys that `kpull pki` creates")
                     .help("write it under another name with `kpull secret set`, or add its table to site.toml")),
             },
             _ => Ok(()),
@@ -98,10 +100,10 @@ impl HostSecrets {
         if origin != (Origin::HostVars { lines: false }) || self.is_open() || !has_control(value) {
             return Ok(());
         }
-        Err(error!(VARIABLE, "a value in host_vars has a line break, or another control character, in it")
-            .because("a template that puts it into a line would write further lines")
+        Err(error!(VARIABLE, "a value in host_vars contains a line break or another control character")
+            .because("a template that inserts it into a line would write additional lines")
             .at(place(), "more than one line")
-            .help("write it in one line; a role whose templates expect several lines here says so: `NAME = \"lines\"` under [types]"))
+            .help("write it in one line; if the templates of a role expect several lines, the role must set `NAME = \"lines\"` under [types]"))
     }
 
     /// Runs `work`, which renders a text of `origin`.
@@ -172,8 +174,8 @@ impl HostSecrets {
             let text =
                 std::str::from_utf8(&secret.plain).map(|text| text.strip_suffix('\n').unwrap_or(text).to_owned());
             text.map_err(|_| {
-                error!(SECRET, "the secret {name} is not a text, and can't stand in one")
-                    .help("write it as a file with [[secret]]")
+                error!(SECRET, "the secret {name} is not text, and can't be part of a text")
+                    .help("write it to a file with a [[secret]]")
             })
         });
         self.pass(text)

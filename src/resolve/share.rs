@@ -90,9 +90,8 @@ fn unite<T: PartialEq>(list: &mut Vec<T>, more: Vec<T>) {
 fn differ(first: &Item, item: &Item, was: &Value, is: &Value) -> Error {
     let subject = item.about.claims.first().map_or_else(|| item.id.to_string(), Claim::subject);
     let fields = differing(was, is).join(", ");
-    let what =
-        format!("two roles decide about `{subject}`: {} and {}, which differ in {fields}", first.role, item.role);
-    let help = format!("the other one is at {}; keep one of them, or write both in the same way", first.place);
+    let what = format!("two roles manage `{subject}`: {} and {}, which differ in {fields}", first.role, item.role);
+    let help = format!("the other one is at {}; keep one of them, or make both identical", first.place);
     Error::new(code::CLASH, what).at(item.place.clone(), "here again").help(help)
 }
 

@@ -80,7 +80,7 @@ pub fn confine(confinement: &Confinement) -> Result<Confined> {
     let ruleset = ruleset(confinement)?;
     // in this order: the last one allows no further filter
     let filters = [deadly(), unknown(), allowed()].into_iter().collect::<Result<Vec<_>, _>>();
-    let filters = filters.map_err(|why| error!(SANDBOX, "can't make a filter for system calls").because(why))?;
+    let filters = filters.map_err(|why| error!(SANDBOX, "can't create a filter for system calls").because(why))?;
     if let Some((uid, gid)) = confinement.user {
         become_user(Uid::from_raw(uid), Gid::from_raw(gid))?;
     }
@@ -103,7 +103,7 @@ pub fn confine(confinement: &Confinement) -> Result<Confined> {
         filter::apply(filter).map_err(|why| {
             error!(SANDBOX, "can't confine a process to its system calls")
                 .because(why)
-                .help("kpull needs a kernel with seccomp filters, and in a container the right to use them")
+                .help("kpull needs a kernel with seccomp filters and, in a container, permission to use them")
         })?;
     }
     Ok(Confined { files: matches!(status.landlock, LandlockStatus::Available { .. }) })
@@ -158,7 +158,7 @@ fn ruleset(confinement: &Confinement) -> Result<landlock::RulesetCreated> {
         }
         Ok::<_, landlock::RulesetError>(ruleset)
     };
-    build().map_err(|why| error!(SANDBOX, "can't make rules for files").because(why))
+    build().map_err(|why| error!(SANDBOX, "can't create rules for files").because(why))
 }
 
 /// Allows `access` to what is at `path` now, if anything is.

@@ -31,8 +31,10 @@ impl Need {
     /// What the process that talks to the network can do on a host without it.
     pub fn consequence(self) -> &'static str {
         match self {
-            Self::Landlock => "can read what everybody may read, and write where everybody may write",
-            Self::User => "runs as root, and only the filter for system calls and Landlock limit it",
+            Self::Landlock => {
+                "can read all files that every user can read, and write to all files that every user can write"
+            }
+            Self::User => "runs as root, limited only by the system call filter and Landlock",
         }
     }
 
@@ -56,7 +58,7 @@ impl Need {
             }
             Self::User => "run kpull outside the container, or map the user nobody (65534) into it",
         };
-        error!(SANDBOX, "nothing is fetched: `require` under [sandbox] in kpull.toml names \"{self}\"")
+        error!(SANDBOX, "kpull fetches nothing: `require` under [sandbox] in kpull.toml names \"{self}\"")
             .because(self.cause())
             .help(format!(
                 "{help}, or remove \"{self}\" from `require`; without it, the process that talks to the network {}",

@@ -199,7 +199,7 @@ impl Source for Remote {
             Answer::News { cursor } if cursor.len() <= CURSOR_MAX => {
                 if worker.is_open {
                     log::warn!(
-                        "{}: this kernel has no Landlock: only its user keeps what talks to it from files",
+                        "{}: this kernel has no Landlock: only the permissions of its user keep the process from files",
                         self.name
                     );
                 }
@@ -341,13 +341,14 @@ mod tests {
 
     #[test]
     fn a_body_that_breaks_off_is_an_error() {
-        let failure =
-            message(r#"{"Failed":{"what":"the answer broke off","help":null,"code":"net.failed","refused":false}}"#);
+        let failure = message(
+            r#"{"Failed":{"what":"the answer was interrupted","help":null,"code":"net.failed","refused":false}}"#,
+        );
         let script = format!("{}; {}; {failure}; exec sleep 1000", starts_body(), body("half"));
-        assert_eq!(tree(&script).read("x", 99).unwrap_err().to_string(), "the answer broke off");
+        assert_eq!(tree(&script).read("x", 99).unwrap_err().to_string(), "the answer was interrupted");
         let script = format!("{}; {}", starts_body(), body("half"));
         let error = tree(&script).read("x", 99).unwrap_err();
-        assert_eq!(error.to_string(), "http x: the process that asks it failed: exit status: 0");
+        assert_eq!(error.to_string(), "http x: the process that fetches from it failed: exit status: 0");
     }
 
     #[test]
@@ -365,7 +366,7 @@ mod tests {
             let error = tree(&format!("{}; exec sleep 1000", message(answer))).read("x", 9).unwrap_err();
             assert_eq!(
                 error.to_string(),
-                "http x: the process that asks it failed: an answer does not belong to the question"
+                "http x: the process that fetches from it failed: an answer does not match the request"
             );
         }
         let error = tree("printf 'B\\000\\000\\000\\000'; exec sleep 1000").read("x", 9).unwrap_err();

@@ -190,7 +190,7 @@ pub(super) fn read_json<T: DeserializeOwned>(from: &mut impl Read, tag: Tag) -> 
 
 pub(super) fn parse<T: DeserializeOwned>(payload: &[u8]) -> io::Result<T> {
     // serde's own message would quote the input
-    serde_json::from_slice(payload).map_err(|_| wrong("a message can't be understood"))
+    serde_json::from_slice(payload).map_err(|_| wrong("a message can't be parsed"))
 }
 
 fn wrong(why: &str) -> io::Error {
@@ -252,7 +252,7 @@ mod tests {
         for text in ["", "{", "\"Ready", "{\"Secret\":\"hunter2\"}", "{\"News\":{}}", "\u{0}", &deep] {
             let bytes = frame(b'M', u32::try_from(text.len()).unwrap(), text.as_bytes());
             let error = read_json::<Answer>(&mut bytes.as_slice(), Tag::Answer).unwrap_err();
-            assert_eq!(error.to_string(), "a message can't be understood");
+            assert_eq!(error.to_string(), "a message can't be parsed");
         }
     }
 

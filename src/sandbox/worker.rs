@@ -81,8 +81,9 @@ impl Worker {
                 command.envs(kept)
             }
         };
-        let what = || format!("can't start the process that asks {name}");
-        let mut child = command.spawn().map_err(|why| not_started(&what(), &why).or_help("is /proc mounted?"))?;
+        let what = || format!("can't start the process that fetches from {name}");
+        let mut child =
+            command.spawn().map_err(|why| not_started(&what(), &why).or_help("check that /proc is mounted"))?;
         let until = Rc::new(Cell::new(Instant::now() + limit));
         let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Error::new(code::SANDBOX, what()));
@@ -163,7 +164,7 @@ impl Worker {
 
     /// The error for an answer that doesn't belong to the request.
     pub fn nonsense(&mut self) -> Error {
-        self.failed(io::Error::new(io::ErrorKind::InvalidData, "an answer does not belong to the question"))
+        self.failed(io::Error::new(io::ErrorKind::InvalidData, "an answer does not match the request"))
     }
 
     /// Ends the child because of `why`; the error says what happened.
@@ -175,13 +176,13 @@ impl Worker {
         }
         self.end();
         if why.kind() == io::ErrorKind::TimedOut {
-            return error!(SANDBOX, "{name}: no end within {:?}", self.limit)
-                .help("is the server stalling, or the connection too slow for what is to be fetched?");
+            return error!(SANDBOX, "{name}: the fetch did not end within {:?}", self.limit)
+                .help("the server may be stalling, or the connection may be too slow");
         }
-        let error = error!(SANDBOX, "{name}: the process that asks it failed");
+        let error = error!(SANDBOX, "{name}: the process that fetches from it failed");
         if !gone {
             return error.because(why).help(
-                "a hostile server may have taken it over; it had no rights, and nothing that it returns is trusted",
+                "a hostile server may have taken it over; it had no privileges, and kpull does not trust anything that it returns",
             );
         }
         let ended = self.ended.map_or_else(|| "it closed its pipe".to_owned(), |status| status.to_string());
@@ -191,8 +192,7 @@ impl Worker {
         });
         match self.ended.and_then(|status| status.signal()) {
             Some(nix::libc::SIGSYS) => error.help(
-                "it asked the kernel for what it never needs and was killed for that: a hostile server may have taken it \
-                 over; it had no rights, and nothing was changed",
+                "it was killed because of a system call that it never needs: a hostile server may have taken it over; it had no privileges, and nothing was changed",
             ),
             Some(nix::libc::SIGKILL) => error.help(process::KILLED),
             _ => error,
@@ -323,7 +323,7 @@ mod tests {
     fn a_child_that_stalls_is_ended_with_what_it_started() {
         let mut worker = worker("sleep 1000 & echo $! >&2; wait", Duration::from_millis(500));
         let error = worker.ask(&Request::List).unwrap_err();
-        assert_eq!(error.to_string(), "http x: no end within 500ms");
+        assert_eq!(error.to_string(), "http x: the fetch did not end within 500ms");
         let sleeper: i32 = worker.last_line().parse().unwrap();
         crate::host::process::expect_end_of(sleeper);
     }
@@ -341,7 +341,10 @@ mod tests {
     #[test]
     fn the_end_of_a_child_is_reported_with_its_last_line_made_harmless() {
         let error = worker("echo 'thread panicked\n\u{1b}[2Jat x' >&2; exit 7", LONG).ask(&Request::List).unwrap_err();
-        assert_eq!(error.to_string(), "http x: the process that asks it failed: exit status: 7: \\u{1b}[2Jat x");
+        assert_eq!(
+            error.to_string(),
+            "http x: the process that fetches from it failed: exit status: 7: \\u{1b}[2Jat x"
+        );
         let error = worker("kill -SYS $$", LONG).ask(&Request::List).unwrap_err();
         assert!(error.advice().unwrap().contains("never needs"), "{error}");
     }

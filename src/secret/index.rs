@@ -92,7 +92,7 @@ impl Index {
     pub fn to_toml(&self) -> String {
         let mut text =
             "# Written by `kpull secret`: which hosts each secret is encrypted to, besides the operators, and\n\
-                        # digests of the keys. It holds no secret itself.\n"
+                        # digests of the keys. It does not contain the secrets.\n"
                 .to_owned();
         for (name, Entry { hosts, keys }) in &self.0 {
             let hosts: Vec<String> = hosts.iter().map(|host| toml::Value::from(host.as_str()).to_string()).collect();

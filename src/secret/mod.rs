@@ -58,7 +58,7 @@ impl FromStr for Recipient {
         }
         // without the comment
         let key = text.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
-        key.parse().map(Self::Ssh).map_err(|_| "it is neither an ssh-ed25519, ssh-rsa nor age1… public key".to_owned())
+        key.parse().map(Self::Ssh).map_err(|_| "it is not an ssh-ed25519, ssh-rsa or age1… public key".to_owned())
     }
 }
 
@@ -161,7 +161,7 @@ impl Keyring {
         let what = || format!("can't read the secret {name}");
         let files = || self.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
         if lock(&self.identities).is_empty() && !self.unlock()? {
-            let error = Error::new(code::SECRET, what()).because("there is no key to read it with");
+            let error = Error::new(code::SECRET, what()).because("there is no key to decrypt it");
             // operators name one on the command line, hosts in their configuration
             let name = match self.ask {
                 Some(_) => "name your private key with --identity FILE",
@@ -221,16 +221,16 @@ fn identities_in(file: &Path, bytes: &[u8]) -> Result<Vec<Box<Key>>> {
     let unusable = |why: &str| {
         error!(SECRET, "{} can't be used for secrets", file.display())
             .because(why.to_owned())
-            .help("give an OpenSSH private key (Ed25519 or RSA) without a passphrase, or an age identity file")
+            .help("use an OpenSSH private key (Ed25519 or RSA) without a passphrase, or an age identity file")
     };
     if bytes.starts_with(b"-----BEGIN") {
         return match age::ssh::Identity::from_buffer(bytes, None) {
             Ok(identity @ age::ssh::Identity::Unencrypted(_)) => Ok(vec![Box::new(identity)]),
             Ok(age::ssh::Identity::Encrypted(_)) => Err(unusable("it has a passphrase")),
-            Ok(age::ssh::Identity::Unsupported(_)) | Err(_) => Err(unusable("it is a key of another kind")),
+            Ok(age::ssh::Identity::Unsupported(_)) | Err(_) => Err(unusable("it is another type of key")),
         };
     }
-    let text = std::str::from_utf8(bytes).map_err(|_| unusable("it is not a text"))?;
+    let text = std::str::from_utf8(bytes).map_err(|_| unusable("it is not text"))?;
     text.lines()
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
@@ -286,7 +286,7 @@ mod tests {
         let error = Keyring::load(&[file.path().to_owned()], None).unwrap_err();
         assert!(!format!("{error} {:?}", error.advice()).contains("OOPS"), "{error}");
         let why = "ssh-dss AAAA".parse::<Recipient>().unwrap_err();
-        assert_eq!(why, "it is neither an ssh-ed25519, ssh-rsa nor age1… public key");
+        assert_eq!(why, "it is not an ssh-ed25519, ssh-rsa or age1… public key");
     }
 
     #[test]

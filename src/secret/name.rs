@@ -24,7 +24,7 @@ pub fn check(name: &str) -> Result<()> {
     }
     Err(error!(SECRET, "`{name}` is not the name of a secret")
         .because("a name has letters, digits, `.`, `_` and `-`, and `/` between parts, none of which starts with `.`")
-        .help("call it like `db-password` or `app/tls.key`"))
+        .help("use a name like `db-password` or `app/tls.key`"))
 }
 
 #[cfg(test)]

@@ -143,7 +143,7 @@ fn missing(name: &str, files: &Files) -> Error {
         return error.help(if key.contains('/') { "run `kpull pki issue`" } else { "run `kpull pki init`" });
     }
     match nearest(name, files.iter().filter_map(|(path, _)| name::name_in(path))) {
-        Some(near) => error.help(format!("did you mean `{near}`? Else write it with `kpull secret set {name}`")),
+        Some(near) => error.help(format!("did you mean `{near}`? Otherwise, write it with `kpull secret set {name}`")),
         None => error.help(format!("write it with `kpull secret set {name}`")),
     }
 }
@@ -153,7 +153,7 @@ fn for_others(name: &str, files: &Files, host: &str) -> Option<Error> {
     let index = Index::read(files).ok()?;
     let hosts = index.hosts_of(name).filter(|hosts| !hosts.contains(host))?;
     let whose = match hosts.is_empty() {
-        true => "the operators alone".to_owned(),
+        true => "the operators only".to_owned(),
         false => hosts.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
     };
     Some(
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(&**secret.plain, b"<secret db>");
         let error = SecretStore::encrypted().get("dv", &files, "h1").unwrap_err();
         assert_eq!(error.to_string(), "there is no secret `dv`: the site has no secrets/dv.age");
-        assert_eq!(error.advice(), Some("did you mean `db`? Else write it with `kpull secret set dv`"));
+        assert_eq!(error.advice(), Some("did you mean `db`? Otherwise, write it with `kpull secret set dv`"));
         assert_eq!(&**SecretStore::expected().get("dv", &files, "h1").unwrap().plain, b"<secret dv>");
         let error = SecretStore::expected().get("../dv", &files, "h1").unwrap_err();
         assert!(error.to_string().starts_with("`../dv` is not the name of a secret"), "{error}");
@@ -254,6 +254,6 @@ mod tests {
         let error = secrets.get("db", &without, "h2").unwrap_err();
         assert_eq!(error.to_string(), "the secret db is not for h2: it is encrypted to h1");
         let error = SecretStore::open(Vec::new()).get("db", &files, "h1").unwrap_err();
-        assert_eq!(error.to_string(), "can't read the secret db: there is no key to read it with");
+        assert_eq!(error.to_string(), "can't read the secret db: there is no key to decrypt it");
     }
 }

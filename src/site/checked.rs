@@ -14,7 +14,7 @@ use crate::error::nearest;
 use crate::template::filters::matches_whole;
 use crate::text::display_as_serialized;
 
-/// What a variable has to be, one that is `none` apart.
+/// The type of a variable; `none` is always valid.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 #[schemars(transform = with_aliases)]
@@ -22,7 +22,7 @@ pub enum Type {
     /// A text.
     #[serde(alias = "string")]
     Text,
-    /// A text, or a list or table of texts, of which each may have several lines in host_vars too.
+    /// A text, or a list or table of texts, each of which can also have several lines in host_vars.
     Lines,
     /// A whole number.
     #[serde(alias = "integer")]
@@ -68,19 +68,19 @@ pub struct Rules {
     /// What the variable is for, in a sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// The only values that it can have; any of the type when left out.
+    /// The allowed values. Default: any of the type.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub one_of: Option<Vec<Value>>,
-    /// The least number; of a text, a list or a table, the least length.
+    /// The minimum: of a number, or of the length of a text, a list or a table.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min: Option<i64>,
-    /// The greatest number; of a text, a list or a table, the greatest length.
+    /// The maximum: of a number, or of the length of a text, a list or a table.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max: Option<i64>,
-    /// A regular expression that the whole text has to match.
+    /// A regular expression that the whole text must match.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pattern: Option<String>,
-    /// What each entry of a list or table has to be.
+    /// The type of each entry of a list or table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "entries")]
     pub items: Option<Box<Definition>>,
@@ -141,7 +141,7 @@ fn entries(_: &mut SchemaGenerator) -> Schema {
 fn with_aliases(schema: &mut Schema) {
     if let Some(names) = schema.get_mut("oneOf").and_then(Value::as_array_mut) {
         let other = ["string", "integer", "boolean", "table", "cidr"];
-        names.push(serde_json::json!({ "description": "Other names of text, number, bool, map and network.", "type": "string", "enum": other }));
+        names.push(serde_json::json!({ "description": "Aliases of text, number, bool, map and network.", "type": "string", "enum": other }));
     }
 }
 
@@ -172,7 +172,7 @@ impl Definition {
             let near = value.as_str().and_then(|text| nearest(text, texts.iter().copied()));
             let list = known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             let near = near.map(|near| format!("did you mean {near:?}? ")).unwrap_or_default();
-            return refusal("none of the values that it can have", format!("{near}expected one of {list}"));
+            return refusal("not one of the allowed values", format!("{near}expected one of {list}"));
         }
         let (size, unit) = size_of(value);
         if let Some(min) = rules.min.filter(|min| size < *min) {
@@ -184,7 +184,7 @@ impl Definition {
         if let (Some(pattern), Some(text)) = (&rules.pattern, value.as_str())
             && !matches_whole(pattern, text).unwrap_or(false)
         {
-            return refusal("not of the form that it needs", format!("the whole text has to match `{pattern}`"));
+            return refusal("not in the required form", format!("the whole text must match `{pattern}`"));
         }
         let items = rules.items.as_ref()?;
         let each = |(key, value): (String, &Value)| {
@@ -209,11 +209,11 @@ impl Definition {
             && matches!(kind, Type::Bool | Type::Address | Type::Network | Type::Duration | Type::Mode)
         {
             let field = if min.is_some() { "min" } else { "max" };
-            return Some((field, format!("a variable of the type `{kind}` has no size")));
+            return Some((field, format!("a variable of the type `{kind}` has no minimum or maximum")));
         }
         if let Some(pattern) = pattern {
             if !matches!(kind, Type::Text | Type::Path) {
-                return Some(("pattern", format!("only a text has one, and this is `{kind}`")));
+                return Some(("pattern", format!("only a text can have this, and the type is `{kind}`")));
             }
             if let Err(why) = matches_whole(pattern, "") {
                 return Some(("pattern", why));
@@ -226,7 +226,7 @@ impl Definition {
         }
         let items = items.as_ref()?;
         if !matches!(kind, Type::List | Type::Map) {
-            return Some(("items", format!("only a list or a table has entries, and this is `{kind}`")));
+            return Some(("items", format!("only a list or a table has entries, and the type is `{kind}`")));
         }
         items.mistake().map(|(field, why)| ("items", format!("`{field}`: {why}")))
     }
@@ -276,7 +276,7 @@ impl Type {
             Self::Text => (value.is_string(), "not a text", "put it in quotes"),
             Self::Lines => (
                 value.is_string() || value.is_array() || value.is_object(),
-                "neither a text nor a list or table of some",
+                "not a text, or a list or table of texts",
                 "put it in quotes",
             ),
             Self::Number => (value.is_i64() || value.is_u64(), "not a number", "write a whole number, without quotes"),
@@ -322,11 +322,11 @@ fn not_network(text: &str) -> Option<(&'static str, String)> {
     }
     Some(match text.split_once('/').map(|(address, _)| address) {
         None if text.parse::<IpAddr>().is_ok() => {
-            ("a network without a prefix", format!("write how many bits it has: {text}/16"))
+            ("a network without a prefix", format!("write it with its prefix length: {text}/16"))
         }
         Some(address) if address.parse::<IpAddr>().is_ok() => {
             let most = if address.contains(':') { 128 } else { 32 };
-            ("a network with an impossible prefix", format!("write a number from 0 to {most} behind the /"))
+            ("a network with an impossible prefix", format!("write a number from 0 to {most} after the /"))
         }
         _ => ("not a network", "write it like 10.0.0.0/16".to_owned()),
     })
@@ -336,28 +336,28 @@ fn not_network(text: &str) -> Option<(&'static str, String)> {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CustomFact {
-    /// What it has to be, as under `[types]`; anything when left out.
+    /// Its type, as under `[types]`. Default: any.
     #[serde(rename = "type")]
     pub kind: Option<Definition>,
-    /// What it says, in a sentence.
+    /// Its meaning, in a sentence.
     pub description: Option<String>,
-    /// Its value on hosts that don't have it yet, and for `kpull check`. Without one, the role must not use it there.
+    /// Its value on hosts that don't have it yet, and for `kpull check`. Without a default, the role must not use it there.
     pub default: Option<Value>,
 }
 
-/// `[[assert]]`: what has to be true wherever a host has the role.
+/// `[[assert]]`: a condition that must be true on every host with the role.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Assert {
-    /// An expression that has to be true.
+    /// An expression that must be true.
     pub that: String,
-    /// What is wrong when it is not.
+    /// The message if it is false.
     pub message: String,
-    /// What to do then.
+    /// How to correct the variables.
     pub help: Option<String>,
-    /// The variable that is wrong then: the message points to where it is set. To this assertion when left out.
+    /// The variable that is wrong: the message points to the place that sets it. Default: this assertion.
     pub about: Option<String>,
-    /// An expression that is a list: it has to be true for each `item`.
+    /// An expression whose result is a list: the assertion must be true for each `item`.
     pub for_each: Option<String>,
 }
 
@@ -398,8 +398,7 @@ mod tests {
         };
         let level = json!({ "type": "string", "one_of": ["debug", "info"] });
         assert_eq!(told(level.clone(), json!("info")), None);
-        let wanted =
-            ": none of the values that it can have: did you mean \"info\"? expected one of \"debug\", \"info\"";
+        let wanted = ": not one of the allowed values: did you mean \"info\"? expected one of \"debug\", \"info\"";
         assert_eq!(told(level, json!("inof")).as_deref(), Some(wanted));
         let workers = json!({ "type": "integer", "min": 1, "max": 64 });
         assert_eq!(told(workers.clone(), json!(64)), None);
@@ -408,7 +407,7 @@ mod tests {
         let names = json!({ "type": "list", "min": 1, "items": { "type": "text", "pattern": "[a-z]+" } });
         assert_eq!(told(names.clone(), json!(["a", "bc"])), None);
         assert_eq!(told(names.clone(), json!([])).as_deref(), Some(": too small: write at least 1 entries"));
-        let wanted = "1: not of the form that it needs: the whole text has to match `[a-z]+`";
+        let wanted = "1: not in the required form: the whole text must match `[a-z]+`";
         assert_eq!(told(names, json!(["a", "a1"])).as_deref(), Some(wanted));
         let ports = json!({ "type": "table", "items": "port" });
         let wanted = "web: not a port: write a number from 1 to 65535, without quotes";
@@ -419,11 +418,14 @@ mod tests {
     fn a_definition_that_makes_no_sense_is_a_mistake() {
         for (rules, wanted) in [
             (json!({ "type": "number", "min": 2, "max": 1 }), ("max", "it is less than `min`, 2")),
-            (json!({ "type": "bool", "min": 2 }), ("min", "a variable of the type `bool` has no size")),
-            (json!({ "type": "port", "pattern": "x" }), ("pattern", "only a text has one, and this is `port`")),
+            (json!({ "type": "bool", "min": 2 }), ("min", "a variable of the type `bool` has no minimum or maximum")),
+            (
+                json!({ "type": "port", "pattern": "x" }),
+                ("pattern", "only a text can have this, and the type is `port`"),
+            ),
             (
                 json!({ "type": "port", "items": "text" }),
-                ("items", "only a list or a table has entries, and this is `port`"),
+                ("items", "only a list or a table has entries, and the type is `port`"),
             ),
             (json!({ "type": "text", "one_of": ["a", 1] }), ("one_of", "1 is not a text: put it in quotes")),
         ] {
@@ -438,10 +440,10 @@ mod tests {
     fn a_network_has_a_prefix_that_is_possible_and_is_named_by_its_first_address() {
         let told = |text: &str| Type::Network.refuse(&text.into()).map(|(what, help)| format!("{what}: {help}"));
         for (text, wanted) in [
-            ("10.0.0.0", "a network without a prefix: write how many bits it has: 10.0.0.0/16"),
-            ("10.0.0.0/33", "a network with an impossible prefix: write a number from 0 to 32 behind the /"),
-            ("fd00::/129", "a network with an impossible prefix: write a number from 0 to 128 behind the /"),
-            ("10.0.0.0/", "a network with an impossible prefix: write a number from 0 to 32 behind the /"),
+            ("10.0.0.0", "a network without a prefix: write it with its prefix length: 10.0.0.0/16"),
+            ("10.0.0.0/33", "a network with an impossible prefix: write a number from 0 to 32 after the /"),
+            ("fd00::/129", "a network with an impossible prefix: write a number from 0 to 128 after the /"),
+            ("10.0.0.0/", "a network with an impossible prefix: write a number from 0 to 32 after the /"),
             ("10.1.2.3/16", "an address in a network: write the network: 10.1.0.0/16"),
             ("pods", "not a network: write it like 10.0.0.0/16"),
             ("10.0.0/16", "not a network: write it like 10.0.0.0/16"),

@@ -51,7 +51,7 @@ pub struct Site {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Group {
-    /// Groups that its hosts are in too; this one's variables win.
+    /// Groups that its hosts also belong to; the variables of this group override theirs.
     #[serde(default)]
     pub groups: Vec<String>,
     /// Roles that every host of the group has, in order.
@@ -80,9 +80,9 @@ pub struct HostVars {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SiteFile {
-    /// The site's name: what hosts are enrolled to.
+    /// The site's name, which hosts are enrolled to.
     name: String,
-    /// Who reads every secret.
+    /// The recipients of every secret.
     #[serde(default)]
     secrets: SecretsTable,
     /// Authorities and key pairs by name.
@@ -94,7 +94,7 @@ pub(crate) struct SiteFile {
     /// Groups by name: roles and variables for their hosts.
     #[serde(default)]
     groups: BTreeMap<String, Group>,
-    /// Which hosts take a new release first.
+    /// The order in which hosts apply a new release.
     rollout: Option<Rollout>,
 }
 
@@ -116,14 +116,14 @@ pub(crate) enum Keys {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct HostFile {
-    /// The address by which the other hosts reach it.
+    /// The address at which the other hosts reach this host.
     address: IpAddr,
-    /// Its own public key, or several, which its secrets are encrypted to.
+    /// The host's public key, or several, to which its secrets are encrypted.
     recipient: Option<Keys>,
-    /// Its groups, in order; variables of a later one win.
+    /// Its groups, in order; variables of a later one override those of an earlier one.
     #[serde(default)]
     groups: Vec<String>,
-    /// Roles besides those of its groups.
+    /// Roles in addition to those of its groups.
     #[serde(default)]
     roles: Vec<String>,
     /// Variables of this host, and tables of variables of roles.
@@ -170,7 +170,7 @@ impl Site {
         for name in site.pki.keys() {
             errors.extend(bad_authority(name).map(|why| {
                 let place = site.doc.key_place(&["pki".to_owned(), name.clone()]);
-                error!(SITE, "an authority can't be called `{name}`").because(why).at(place, "this name")
+                error!(SITE, "`{name}` is not a valid name for an authority").because(why).at(place, "this name")
             }));
         }
         errors.extend(site.check_groups());
@@ -218,9 +218,9 @@ impl Site {
             let what = format!("the site `{}` has no host `{name}`: there is no host_vars/{name}.toml", self.name);
             let error = Error::new(code::SITE, what);
             match nearest(name, self.hosts.keys().map(String::as_str)) {
-                Some(near) => {
-                    error.help(format!("did you mean `{near}`? A host is what `--host` or `host =` in kpull.toml says"))
-                }
+                Some(near) => error.help(format!(
+                    "did you mean `{near}`? `--host`, or `host` in kpull.toml, sets the name of the host"
+                )),
                 None => error.help(format!("add host_vars/{name}.toml, with `address` and `groups`, and sign again")),
             }
         })
@@ -290,9 +290,9 @@ impl Site {
                 let last = names.iter().rev().nth(1).copied().unwrap_or(name);
                 let at = ["groups", last, "groups"].map(str::to_owned);
                 errors.push(
-                    error!(SITE, "groups are in each other in a circle: {}", names.join(" → "))
+                    error!(SITE, "groups list each other in a circle: {}", names.join(" → "))
                         .at(self.doc.place(&[&at[..], &[index.to_string()]].concat()), "this closes the circle")
-                        .help("take one of these `groups` away: the list of a group names the wider groups that its hosts are in too"),
+                        .help("remove one of these `groups`: a group lists the wider groups that its hosts also belong to"),
                 );
             }
             for (index, role) in group.roles.iter().enumerate() {
@@ -320,7 +320,7 @@ impl Site {
         Some(
             error!(SITE, "roles require each other in a circle: {}", names.join(" → "))
                 .at(last.doc.place(&path(index)), "this closes the circle")
-                .help("take one `requires` away, or move what both need into a role of its own"),
+                .help("remove one `requires`, or move the common resources into a third role"),
         )
     }
 
@@ -335,7 +335,7 @@ impl Site {
                 errors.push(reserved(doc, &path));
             } else if let Some(role) = self.roles.get(name) {
                 let Some(table) = value.as_object() else {
-                    let error = error!(SITE, "`{name}` is a role, so its variables go into a table")
+                    let error = error!(SITE, "`{name}` is a role, so its variables must be in a table")
                         .at(doc.place(&path), "not a table")
                         .help(format!("write [{}]", dotted(&path)));
                     errors.push(error);
@@ -416,17 +416,17 @@ fn recipient(doc: &Doc, at: &[String], key: &str, errors: &mut Vec<Error>) -> Op
     let read = key.parse().map_err(|why: String| {
         error!(SITE, "secrets can't be encrypted to this")
             .because(why)
-            .at(doc.place(at).without_text(), "not a public key of the right kind")
-            .help("a host's is in /etc/ssh/ssh_host_ed25519_key.pub; `age-keygen` makes age1… keys")
+            .at(doc.place(at).without_text(), "not a public key of a supported type")
+            .help("a host's public key is in /etc/ssh/ssh_host_ed25519_key.pub; `age-keygen` creates age1… keys")
     });
     keep(errors, read)
 }
 
 fn reserved(doc: &Doc, path: &[String]) -> Error {
     let name = path.last().map_or("", String::as_str);
-    error!(SITE, "a variable can't be called `{name}`")
-        .at(doc.key_place(path), "this name is taken")
-        .help(format!("templates know these names already: {}", RESERVED.join(", ")))
+    error!(SITE, "`{name}` is not a valid name for a variable")
+        .at(doc.key_place(path), "this name is reserved")
+        .help(format!("templates reserve these names: {}", RESERVED.join(", ")))
 }
 
 fn unknown_name<'a>(
@@ -518,11 +518,11 @@ mod tests {
     #[test]
     fn groups_that_are_in_each_other_and_unknown_ones_are_reported_with_their_place() {
         let site = "[groups]\na.groups = ['b']\nb.groups = ['c', 'a']\nc = {}\n";
-        let wanted = "groups are in each other in a circle: a → b → a at site.toml:4:18";
+        let wanted = "groups list each other in a circle: a → b → a at site.toml:4:18";
         assert_eq!(grouped(site, "").unwrap_err(), wanted);
         assert_eq!(
             grouped("[groups]\na.groups = ['a']\n", "").unwrap_err(),
-            "groups are in each other in a circle: a → a at site.toml:3:13"
+            "groups list each other in a circle: a → a at site.toml:3:13"
         );
         assert_eq!(
             grouped("[groups]\na.groups = ['bb']\n", "").unwrap_err(),
@@ -553,7 +553,7 @@ mod tests {
         let error = load("name = \"s\"\n", host).unwrap_err();
         assert_eq!(error.place().unwrap().to_string(), "host_vars/h1.toml:2:13");
         assert!(
-            error.to_string().starts_with("secrets can't be encrypted to this: it is neither an ssh-ed25519"),
+            error.to_string().starts_with("secrets can't be encrypted to this: it is not an ssh-ed25519"),
             "{error}"
         );
         let error =

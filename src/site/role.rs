@@ -62,24 +62,24 @@ pub struct Entry {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Head {
-    /// What it is for, in a sentence.
+    /// The purpose of the role, in a sentence.
     summary: String,
-    /// Roles that a host with this one has too, before it.
+    /// Roles that a host with this role also has, before this one.
     #[serde(default)]
     requires: Vec<String>,
-    /// Variables that a site, group or host has to set.
+    /// Variables that a site, group or host must set.
     #[serde(default)]
     required: Vec<String>,
     /// Variables with a default.
     #[serde(default)]
     vars: Map<String, Value>,
-    /// Types of variables, its own and the site's.
+    /// Types of the role's and the site's variables.
     #[serde(default)]
     types: BTreeMap<String, Definition>,
     /// Custom facts that it reads, by name.
     #[serde(default)]
     facts: BTreeMap<String, CustomFact>,
-    /// What has to be true of them.
+    /// Conditions that variables must meet.
     #[serde(default)]
     assert: Vec<Assert>,
 }
@@ -88,17 +88,17 @@ pub(crate) struct Head {
 pub(crate) struct Common {
     /// An expression: the resource exists only where it is true.
     when: Option<String>,
-    /// A list or a table, or an expression that is one: the resource exists once for each `item`.
+    /// A list or a table, or an expression whose result is one: the resource exists once for each `item`.
     for_each: Option<Loop>,
-    /// Ids of resources that have their turn earlier; `*` stands for any text.
+    /// Ids of resources that kpull applies before this one; `*` stands for any text.
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     after: Names,
-    /// Ids of resources that have their turn earlier, on whichever hosts of the site they are; `*` stands for any text.
+    /// Ids of resources, on any host of the site, that this resource depends on; `*` stands for any text.
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     needs: Names,
-    /// What its change triggers: `restart:UNIT`, `reload:UNIT`, `run:COMMAND`; `*` stands for any text.
+    /// Actions that a change of the resource triggers: `restart:UNIT`, `reload:UNIT`, `run:COMMAND`; `*` stands for any text.
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     notify: Names,
@@ -126,7 +126,7 @@ impl TryFrom<Value> for Loop {
     fn try_from(value: Value) -> Result<Self, Self::Error> {
         match value {
             Value::String(_) | Value::Array(_) | Value::Object(_) => Ok(Self(value)),
-            _ => Err("write a list, a table, or an expression that is one, as a text"),
+            _ => Err("write a list, a table, or a text with an expression whose result is a list or table"),
         }
     }
 }
@@ -151,7 +151,9 @@ impl TryFrom<Value> for Names {
             Value::String(text) => text.contains("{{"),
             _ => false,
         };
-        is_right.then_some(Self(value)).ok_or("write a list of texts, or one `{{ expression }}` that is such a list")
+        is_right
+            .then_some(Self(value))
+            .ok_or("write a list of texts, or one `{{ expression }}` whose result is such a list")
     }
 }
 
@@ -198,9 +200,9 @@ impl Role {
         let head: Head = doc.read_at(&[], Value::Object(head))?;
         for (index, name) in head.required.iter().enumerate().filter(|(_, name)| head.vars.contains_key(*name)) {
             errors.push(
-                error!(ROLE, "`{name}` is required, and has a default")
-                    .at(doc.place(&["required".to_owned(), index.to_string()]), "nobody has to set this")
-                    .help("take it out of `required`, or out of [vars]"),
+                error!(ROLE, "`{name}` is required, but has a default")
+                    .at(doc.place(&["required".to_owned(), index.to_string()]), "no one needs to set this")
+                    .help("remove it from `required` or from [vars]"),
             );
         }
         for (variable, definition) in &head.types {
@@ -254,7 +256,7 @@ impl Role {
 fn read_entries(doc: &Doc, kind: &'static kind::Kind, value: &Value) -> Result<Vec<Entry>> {
     let table = vec![kind.name.to_owned()];
     let Some(list) = value.as_array() else {
-        return Err(error!(ROLE, "`{}` has to be a list of resources", kind.name)
+        return Err(error!(ROLE, "`{}` must be a list of resources", kind.name)
             .at(doc.key_place(&table), "not a list")
             .help(format!("write [[{}]], with two brackets", kind.name)));
     };
@@ -263,9 +265,7 @@ fn read_entries(doc: &Doc, kind: &'static kind::Kind, value: &Value) -> Result<V
     for (index, value) in list.iter().enumerate() {
         let path = [table.clone(), vec![index.to_string()]].concat();
         let Some(map) = value.as_object() else {
-            return Err(
-                error!(ROLE, "an entry of `{}` has to be a table", kind.name).at(doc.place(&path), "not a table")
-            );
+            return Err(error!(ROLE, "an entry of `{}` must be a table", kind.name).at(doc.place(&path), "not a table"));
         };
         if let Some(key) = map.keys().find(|key| !known.contains(&key.as_str()) && !COMMON.contains(&key.as_str())) {
             let path = [path.as_slice(), std::slice::from_ref(key)].concat();

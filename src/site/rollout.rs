@@ -15,32 +15,31 @@ use crate::site::HostVars;
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rollout {
-    /// How many hosts of a wave may be on their way to a new release at once; one when left out, and as many as `fleetlock`
-    /// lets when that is there.
+    /// How many hosts of a wave can apply a new release at the same time. Default: 1, or as many as `fleetlock` allows if it is set.
     at_once: Option<Share>,
-    /// How many hosts may be unhealthy before no other host gets the release; none when left out.
+    /// How many hosts can be unhealthy before no other host applies the release. Default: none.
     #[serde(default)]
     pub failures: usize,
-    /// How long all hosts of a wave must be healthy before the next wave begins; no time when left out.
+    /// How long all hosts of a wave must be healthy before the next wave begins. Default: `0s`.
     soak: Option<HumanDuration>,
-    /// Who is asked, host by host, besides; nobody when left out.
+    /// A server that must also grant permission, host by host. Default: none.
     pub fleetlock: Option<FleetLock>,
-    /// The waves, in order. Hosts that are in none are a last one.
+    /// The waves, in order. Hosts that are in none of them are the last wave.
     #[serde(rename = "wave", default)]
     waves: Vec<WaveFields>,
 }
 
-/// `[[rollout.wave]]`: hosts by name and of groups; every host when neither is there.
+/// `[[rollout.wave]]`: hosts by name and by group. If neither is set, every host.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct WaveFields {
     /// Hosts by name.
     #[serde(default)]
     hosts: Vec<String>,
-    /// Groups, all of whose hosts are meant.
+    /// Groups: all their hosts belong to the wave.
     #[serde(default)]
     groups: Vec<String>,
-    /// How many of those; all when left out.
+    /// How many of those hosts. Default: all.
     size: Option<Share>,
     /// See [`Rollout::at_once`].
     at_once: Option<Share>,
@@ -48,7 +47,7 @@ struct WaveFields {
     soak: Option<HumanDuration>,
 }
 
-/// A number of hosts, or a share of them, rounded up.
+/// A number of hosts, or a percentage of them, rounded up.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(try_from = "Written")]
 pub enum Share {
@@ -59,7 +58,7 @@ pub enum Share {
 }
 
 #[derive(Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "a number of hosts, or a share of them like \"25%\"")]
+#[serde(untagged, expecting = "a number of hosts, or a percentage like \"25%\"")]
 enum Written {
     Number(usize),
     Text(String),
@@ -70,11 +69,11 @@ impl TryFrom<Written> for Share {
 
     fn try_from(written: Written) -> Result<Self, String> {
         match written {
-            Written::Number(0) => Err("there has to be one host at least".to_owned()),
+            Written::Number(0) => Err("it must be at least one host".to_owned()),
             Written::Number(count) => Ok(Self::Hosts(count)),
             Written::Text(text) => match text.strip_suffix('%').and_then(|number| number.parse().ok()) {
                 Some(percent @ 1..=100) => Ok(Self::Percent(percent)),
-                _ => Err(format!("`{text}` is not a share of hosts; write it like \"25%\", from 1 to 100")),
+                _ => Err(format!("`{text}` is not a percentage of hosts; write it like \"25%\", from 1 to 100")),
             },
         }
     }
@@ -216,9 +215,9 @@ mod tests {
         for (text, why) in [
             ("[rollout]\n[[rollout.wave]]\nhosts = [\"a9\"]\n", "there is no host `a9`"),
             ("[rollout]\n[[rollout.wave]]\ngroups = [\"wep\"]\n", "there is no group `wep`"),
-            ("[rollout]\nat_once = 0\n", "one host at least"),
-            ("[rollout]\nat_once = \"0%\"\n", "`0%` is not a share of hosts"),
-            ("[rollout]\nat_once = true\n", "a number of hosts, or a share of them"),
+            ("[rollout]\nat_once = 0\n", "at least one host"),
+            ("[rollout]\nat_once = \"0%\"\n", "`0%` is not a percentage of hosts"),
+            ("[rollout]\nat_once = true\n", "a number of hosts, or a percentage"),
             ("[rollout]\nsoek = \"1m\"\n", "soek"),
             ("[rollout]\nfleetlock = { url = \"ftp://x\" }\n", "is not an http:// or https:// address"),
             ("[rollout]\nfleetlock = { url = \"https://x\" }\n", "`fleetlock`: https needs `ca`"),

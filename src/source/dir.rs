@@ -59,7 +59,7 @@ impl Source for Dir {
         let dir = Opened { path: self.path.clone(), root };
         let Some(release) = dir.read(MANIFEST, LARGEST_MANIFEST)? else {
             return Err(error!(DIR, "{} has no {MANIFEST}", self.path.display())
-                .help("put a published release there, or correct `dir`"));
+                .help("publish a release there, or correct `dir`"));
         };
         let signatures = dir.read(SIGNATURES, LARGEST_MANIFEST)?;
         let now = digest(&[Some(&release), signatures.as_deref()]);
@@ -132,13 +132,13 @@ fn missing_or_refused(why: Errno, root: &Path, path: &str) -> Result<Option<Vec<
         // a symlink, a parent that isn't a directory (which a symlink isn't either), a socket
         Errno::ELOOP | Errno::ENOTDIR | Errno::ENXIO => Err(not_a_file(root, path)),
         why => Err(Error::of(code::DIR, format!("{} can't be read", root.join(path).display()), &why)
-            .or_help("give the user that runs kpull the permission to read it")),
+            .or_help("allow the user that runs kpull to read it")),
     }
 }
 
 fn not_a_file(root: &Path, path: &str) -> Error {
     Error::refused(code::DIR, format!("{} is not a regular file inside the directory", root.join(path).display()))
-        .help("symlinks, directories and special files can't be part of a site: put the file itself there")
+        .help("symlinks, directories and special files can't be part of a site: replace it with the file itself")
 }
 
 /// Adds the path of everything below `at` that isn't a directory.

@@ -130,8 +130,7 @@ impl Git {
         let known = || refs.iter().filter_map(|(name, _)| name.strip_prefix(prefix));
         let error = error!(GIT, "{} has no {kind} `{short}`", self.name);
         let some: Vec<&str> = known().take(10).collect();
-        let all =
-            if some.is_empty() { format!("it has no {kind} at all") } else { format!("it has {}", some.join(", ")) };
+        let all = if some.is_empty() { format!("it has no {kind}") } else { format!("it has {}", some.join(", ")) };
         Err(error.help_nearest(short, known(), all))
     }
 
@@ -178,7 +177,7 @@ impl Git {
             let have = have.filter(|have| self.cached(*have).is_some());
             self.fetch(&mut session, &[id], have, true).and_then(|()| self.fetched(id))
         } else {
-            Err(Fetch::Unusable("the server doesn't hand out single commits".into()))
+            Err(Fetch::Unusable("the server doesn't support fetching a single commit".into()))
         };
         let tree = match first {
             Ok(tree) => tree,
@@ -207,7 +206,7 @@ impl Git {
     fn unusable(&self, why: &str) -> Error {
         error!(GIT, "{}: fetching failed", self.name)
             .because(why)
-            .help("try `git clone --depth 1` with the same address, and check the space on this host")
+            .help("try `git clone --depth 1` with the same address, and check the free space on this host")
     }
 
     /// Fetches the commits in `wants` into the cache.
@@ -251,7 +250,7 @@ impl Git {
     fn objects(&self) -> Result<Objects, Fetch> {
         fs::create_dir_all(self.cache.join("objects/pack"))
             .context(code::GIT, || format!("making {}", self.cache.display()))
-            .map_err(|error| Fetch::Failed(error.help("check the space and the rights there")))?;
+            .map_err(|error| Fetch::Failed(error.help("check the free space and the permissions there")))?;
         tree::objects(self.cache.join("objects")).map_err(Fetch::Unusable)
     }
 
@@ -279,7 +278,7 @@ impl Git {
 fn other_format(name: &str) -> Error {
     error!(GIT, "{name} has SHA-256 object names")
         .because("kpull reads repositories with the object format sha1 only")
-        .help("push the site to one of `git init --object-format=sha1`; files are checked by SHA-256 all the same, against the signed release.toml. Or publish it with `kpull publish`")
+        .help("push the site to one of `git init --object-format=sha1`; the signed release.toml still verifies all files by SHA-256. Or publish it with `kpull publish`")
 }
 
 /// Empties a cache. The directory itself stays: a sandboxed process can't create it again.
@@ -449,7 +448,7 @@ mod tests {
         assert_eq!(server.seen().len(), 2);
         assert!(matches!(source.poll(Some(&cursor)).unwrap(), Poll::Unchanged));
         assert_eq!(release(&*news(&mut source, None).0), "first");
-        assert_eq!(server.seen().len(), 2, "a commit that is there already needs no request");
+        assert_eq!(server.seen().len(), 2, "a commit that already exists needs no request");
     }
 
     #[test]
@@ -501,7 +500,7 @@ mod tests {
         let error = problem(&mut fixture.over(&server, "branch = 'production'"));
         assert_eq!(error.advice(), Some("it has main"));
         let error = problem(&mut fixture.over(&server, "tag = 'v1'"));
-        assert_eq!(error.advice(), Some("it has no tag at all"));
+        assert_eq!(error.advice(), Some("it has no tag"));
     }
 
     #[test]

@@ -162,8 +162,8 @@ impl Files {
             found = self.follow(&pointer)?;
         }
         let tree = found.ok_or_else(|| {
-            let what = format!("{}: the release that {POINTER} leads to is not there", net::shown(&self.base));
-            Error::refused(code::HTTP, what).help("publish it again with `kpull publish`; was the copy complete?")
+            let what = format!("{}: the release that {POINTER} names does not exist", net::shown(&self.base));
+            Error::refused(code::HTTP, what).help("publish it again with `kpull publish`, or complete the copy")
         })?;
         Ok((tree, cursor))
     }
@@ -257,7 +257,7 @@ impl Tree for HttpTree {
         let (base, was) = (net::shown(&self.files.base), pointer.serial);
         let what = format!("{base}: release {was} was replaced by {} while it was fetched", next.serial);
         Err(Error::new(code::HTTP, what)
-            .help("the next run selects the new one; `kpull publish --grace` sets how long old ones stay"))
+            .help("the next run selects the new one; `kpull publish --grace` sets how long old releases stay"))
     }
 
     fn list(&self) -> Result<Option<Vec<String>>> {
@@ -441,7 +441,7 @@ mod tests {
         assert_eq!(tree.read(SIGNATURES, 64).unwrap().unwrap(), b"signatures");
         let error = tree.read(SIGNATURES, 5).unwrap_err();
         assert!(error.to_string().ends_with(" has more than 5 bytes"), "{error}");
-        assert!(tree.read("roles/none", 64).unwrap().is_none(), "what is not listed is not there");
+        assert!(tree.read("roles/none", 64).unwrap().is_none(), "what is not listed does not exist");
         let error = tree.read("../blobs", 64).unwrap_err();
         assert_eq!(error.to_string(), "`../blobs` is not a path inside a site");
         let before = server.seen().len();
@@ -532,10 +532,10 @@ mod tests {
         let refusal = || source(&server, "").poll(None).err().unwrap();
         assert_eq!(
             refusal().to_string(),
-            format!("{}: the release that current.toml leads to is not there", server.url(""))
+            format!("{}: the release that current.toml names does not exist", server.url(""))
         );
         files.lock().unwrap().insert("/current.toml".into(), b"<release>".to_vec());
-        assert!(refusal().to_string().contains("current.toml is not the pointer to a release: "), "{}", refusal());
+        assert!(refusal().to_string().contains("current.toml does not point to a release: "), "{}", refusal());
         files.lock().unwrap().insert("/current.toml".into(), vec![b' '; 5000]);
         assert!(refusal().to_string().ends_with("current.toml has more than 4096 bytes"), "{}", refusal());
     }

@@ -41,7 +41,7 @@ pub trait Source {
 pub fn state(source: &mut dyn Source) -> Result<Box<dyn Tree>> {
     match source.poll(None)? {
         Poll::News(tree, _) => Ok(tree),
-        Poll::Unchanged => Err(error!(SOURCE, "{} says that nothing is new", source.name())),
+        Poll::Unchanged => Err(error!(SOURCE, "{} reports nothing new", source.name())),
     }
 }
 
@@ -58,9 +58,9 @@ pub struct Config {
     pub tag: Option<String>,
     /// The one commit to use (40 hex digits), instead of a branch.
     pub commit: Option<String>,
-    /// The site's directory in the repository; the top of it when left out.
+    /// The site's directory in the repository. Default: the top level.
     pub path: Option<String>,
-    /// Address of a directory on a web server; `release.toml` is fetched from just below it.
+    /// The address of a directory on a web server that directly contains `release.toml`.
     pub http: Option<String>,
     /// A directory on this host.
     pub dir: Option<PathBuf>,
@@ -109,19 +109,19 @@ impl Config {
         let states =
             set(&[("branch", self.branch.is_some()), ("tag", self.tag.is_some()), ("commit", self.commit.is_some())]);
         if let Some(state) = states.first().filter(|_| self.git.is_none()) {
-            let what = format!("a source says `{state}` without `git`");
+            let what = format!("a source sets `{state}` without `git`");
             return refuse(&what, "only a git repository has branches, tags and commits: remove it");
         }
         if states.len() > 1 {
-            return refuse(&format!("a git source says {} at once", states.join(" and ")), "keep one");
+            return refuse(&format!("a git source sets {} together", states.join(" and ")), "keep one");
         }
         if let Some(path) = &self.path {
             if self.git.is_none() {
                 let help = "add it to the address: `http` and `dir` name the site's directory themselves";
-                return refuse("a source says `path` without `git`", help);
+                return refuse("a source sets `path` without `git`", help);
             }
             if segments(path).is_err() {
-                let help = "write it like `clusters/blue`: relative, with `/` between names, and none at its end";
+                let help = "write it like `clusters/blue`: relative, with `/` between names, and not at its end";
                 return refuse(&format!("`{path}` is not a directory inside a repository"), help);
             }
         }
@@ -140,11 +140,11 @@ impl Config {
             (Some(url), None, None) => Ok(Address::Git(url)),
             (None, Some(url), None) => Ok(Address::Http(url)),
             (None, None, Some(path)) => Ok(Address::Dir(path)),
-            (None, None, None) => Err(error!(SOURCE, "a source says neither `git`, nor `http`, nor `dir`")
-                .help("give the source one address, such as git = \"https://HOST/site.git\"")),
+            (None, None, None) => Err(error!(SOURCE, "a source sets none of `git`, `http` and `dir`")
+                .help("set one address for the source, such as git = \"https://HOST/site.git\"")),
             _ => {
                 let kinds = set(&[("git", git.is_some()), ("http", http.is_some()), ("dir", dir.is_some())]);
-                Err(error!(SOURCE, "a source says {} at once", kinds.join(" and "))
+                Err(error!(SOURCE, "a source sets {} together", kinds.join(" and "))
                     .help("write one [[source]] table for each address"))
             }
         }
@@ -231,7 +231,7 @@ fn segments(path: &str) -> Result<Vec<&str>> {
 /// The error for a file that is larger than announced or allowed: the release is refused.
 pub(crate) fn too_big(source: &str, path: &str, max: u64) -> Error {
     Error::refused(code::SOURCE, format!("{source}: {path} has more than {max} bytes"))
-        .help("it is not read to its end: was it changed after signing?")
+        .help("kpull does not read the rest: check whether it was changed after signing")
 }
 
 /// A digest of a state, which changes only if the bytes of one of `files` do, or if one appears or disappears.
@@ -274,21 +274,21 @@ mod tests {
 
     #[test]
     fn a_source_has_exactly_one_address() {
-        assert_eq!(problem(""), "a source says neither `git`, nor `http`, nor `dir`");
-        assert_eq!(problem("git = '/a'\ndir = '/b'"), "a source says git and dir at once");
+        assert_eq!(problem(""), "a source sets none of `git`, `http` and `dir`");
+        assert_eq!(problem("git = '/a'\ndir = '/b'"), "a source sets git and dir together");
     }
 
     #[test]
     fn a_source_follows_one_state_of_a_repository() {
-        assert_eq!(problem("git = '/a'\nbranch = 'a'\ntag = 'b'"), "a git source says branch and tag at once");
-        assert_eq!(problem("dir = '/a'\nbranch = 'a'"), "a source says `branch` without `git`");
+        assert_eq!(problem("git = '/a'\nbranch = 'a'\ntag = 'b'"), "a git source sets branch and tag together");
+        assert_eq!(problem("dir = '/a'\nbranch = 'a'"), "a source sets `branch` without `git`");
         assert_eq!(problem("git = '/a'\ncommit = 'abc'"), "`abc` is not a commit");
     }
 
     #[test]
     fn a_directory_of_a_repository_is_a_path_inside_it() {
         config("git = '/a'\npath = 'clusters/blue'").unwrap().check().unwrap();
-        assert_eq!(problem("dir = '/a'\npath = 'blue'"), "a source says `path` without `git`");
+        assert_eq!(problem("dir = '/a'\npath = 'blue'"), "a source sets `path` without `git`");
         for path in ["/blue", "../blue", "blue/", "blue//green", ""] {
             let what = format!("`{path}` is not a directory inside a repository");
             assert_eq!(problem(&format!("git = '/a'\npath = '{path}'")), what);

@@ -130,7 +130,7 @@ impl<'a> Archive<'a> {
         match error.downcast::<Error>() {
             Ok(error) => error,
             Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
-                self.wrong(format!("needs more than {} MiB of memory to be unpacked", WINDOW >> 20)).help(NARROW)
+                self.wrong(format!("needs more than {} MiB of memory to unpack", WINDOW >> 20)).help(NARROW)
             }
             // the operating system's own errors are not about what is in the file
             Err(error) if error.raw_os_error().is_some() => {
@@ -148,14 +148,13 @@ impl<'a> Archive<'a> {
         if format == Format::File || format.container() == Some(found) {
             return Ok(head);
         }
-        Err(self.wrong(format!("is {found}, and its name does not say so")).help(match found {
+        Err(self.wrong(format!("is {found}, which its name does not indicate")).help(match found {
             Container::Page => {
-                "open the address in a browser: is it a login or an error page, or the page about the file instead of the file?"
+                "open the address in a browser: it may be a login page, an error page, or a page about the file"
             }
             Container::Other(_) => READABLE,
             _ => {
-                "say what it is beside its pin in artifacts.toml: `format = \"tar.gz\"` or alike, `format = \"file\"` if it is to be \
-                 installed as it is"
+                "set its format in its pin in artifacts.toml, such as `format = \"tar.gz\"`, or `format = \"file\"` to install it unchanged"
             }
         }))
     }
@@ -169,16 +168,13 @@ const KEPT_NAMES: usize = 1 << 20;
 const WINDOW: u64 = 128 << 20;
 
 /// Advice about an archive that is wrong although its digest is right.
-const PUBLISHER: &str = "the file has the pinned digest, so fetching it again gives the same one; tell its publisher, and \
-    pin a version that is in order";
+const PUBLISHER: &str = "the file has the pinned digest, so downloading it again does not help; inform its publisher, and pin another version";
 /// Advice about an archive that holds too much.
-const RAISE: &str = "a small file that unpacks to very much is a known attack; if this size is right, raise the limit";
+const RAISE: &str = "a small file with a very large content is a known attack; if this size is right, raise the limit";
 /// Advice about an archive whose ratio is too high.
-const REPACK: &str = "a small file that unpacks to very much is a known attack; if this one is in order, repack it without what is empty in \
-    it, pin that, and hand it out from a mirror of yours";
+const REPACK: &str = "a small file with a very large content is a known attack; if this file is legitimate, repack it without its empty content, pin the new file, and serve it from your mirror";
 /// Advice about an archive that takes too much memory.
-const NARROW: &str = "it was packed with a very large window (`zstd --long=28` and above, `xz --lzma2=dict=…`): repack it with `zstd -19` or \
-    `xz -9`, pin that, and hand it out from a mirror of yours";
+const NARROW: &str = "it was packed with a very large window (`zstd --long=28` and above, `xz --lzma2=dict=…`): repack it with `zstd -19` or `xz -9`, pin the new file, and serve it from your mirror";
 
 /// The type of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,14 +205,14 @@ impl Kind {
         const POINTS: &str = "name the file that it points to";
         let (why, help) = match self {
             Self::Regular => return None,
-            Self::Directory => ("is a directory".into(), "name the files in it that are wanted"),
+            Self::Directory => ("is a directory".into(), "name the files in it that you need"),
             Self::Symlink(None) => ("is a symbolic link".into(), POINTS),
             Self::Symlink(Some(to)) => (format!("is a symbolic link to `{}`", short(to)), POINTS),
             Self::HardLink(to) => (
                 format!("is a hard link to `{}`, another member; links are not followed", short(to)),
                 "name the member that it links to",
             ),
-            Self::Special(what) => (format!("is a {what}"), "only regular files can be taken out of an archive"),
+            Self::Special(what) => (format!("is a {what}"), "kpull extracts only regular files from an archive"),
             Self::Sparse => ("is stored as a sparse file, which is not supported".into(), PUBLISHER),
             Self::Encrypted => ("is encrypted".into(), "use an archive that needs no password"),
             Self::Method(method) => (
@@ -224,7 +220,7 @@ impl Kind {
                 "only stored and deflated members of a zip can be read",
             ),
             Self::Unknown(kind) => {
-                (format!("is of an unknown type ('{}')", kind.escape_ascii()), "only regular files can be taken out")
+                (format!("is of an unknown type ('{}')", kind.escape_ascii()), "kpull extracts only regular files")
             }
         };
         Some((why, help))
@@ -321,9 +317,7 @@ impl<'a> Pass<'a> {
             return Ok(None);
         };
         let (why, help) = match kind.problem() {
-            _ if std::mem::replace(is_found, true) => {
-                ("is there twice, and only one can be meant".to_owned(), PUBLISHER)
-            }
+            _ if std::mem::replace(is_found, true) => ("occurs twice".to_owned(), PUBLISHER),
             Some(problem) => problem,
             None => return Ok(Some((*spelling).to_owned())),
         };
@@ -354,11 +348,11 @@ impl<'a> Pass<'a> {
     fn whole(&mut self, mut stream: impl Read, size: Option<u64>) -> Result<()> {
         if self.wanted.len() > 1 {
             let names: Vec<_> = self.wanted.values().map(|(spelling, _)| format!("`{spelling}`")).collect();
-            let what = format!("is one file, and {} are wanted: {}", names.len(), names.join(", "));
+            let what = format!("is one file, but the role installs {}: {}", names.len(), names.join(", "));
             return Err(self
                 .archive
                 .wrong(what)
-                .help("name one, or say `format` beside its pin in artifacts.toml, if it is an archive"));
+                .help("name one; if it is an archive, set `format` in its pin in artifacts.toml"));
         }
         let Some((spelling, is_found)) = self.wanted.values_mut().next() else { return Ok(()) };
         *is_found = true;
@@ -371,8 +365,8 @@ impl<'a> Pass<'a> {
         let missing = self.wanted.iter().filter(|(_, (_, is_found))| !is_found).map(|(name, (spelling, _))| {
             let error = self.archive.wrong(format!("has no member `{spelling}`"));
             match nearest(name, &self.names) {
-                near if near.is_empty() => error.help("it holds no files; is it the right file, and the right format?"),
-                near => error.help(format!("nearest to it are {}", near.join(", "))),
+                near if near.is_empty() => error.help("it contains no files: check the address and the format"),
+                near => error.help(format!("similar members are {}", near.join(", "))),
             }
         });
         Error::check(missing.collect())
@@ -456,23 +450,27 @@ mod tests {
         let bzip2 = b"BZh91AY&SY and so on".to_vec();
         let page = b"<!DOCTYPE html><html>Log in</html>".to_vec();
         for (format, bytes, words) in [
-            (Format::Plain, xz(&tar), "x: is compressed with xz, and its name does not say so [say what it is"),
+            (Format::Plain, xz(&tar), "x: is compressed with xz, which its name does not indicate [set its format"),
             (
                 Format::Plain,
                 bzip2.clone(),
-                "x: is compressed with bzip2, and its name does not say so [kpull reads tar, ",
+                "x: is compressed with bzip2, which its name does not indicate [kpull reads tar, ",
             ),
-            (Format::Plain, zipped(&[("a", TOOL)]), "x: is a zip archive, and"),
-            (Format::Plain, tar.clone(), "x: is a tar archive, and"),
-            (Format::Plain, page.clone(), "x: is a web page (HTML), and its name does not say so [open the address"),
-            (Format::TarGz, bzip2, "x: is compressed with bzip2, and"),
-            (Format::TarGz, xz(&tar), "x: is compressed with xz, and"),
-            (Format::TarXz, gz(&tar), "x: is compressed with gzip, and"),
-            (Format::Zip, gz(&tar), "x: is compressed with gzip, and"),
-            (Format::Zip, page.clone(), "x: is a web page (HTML), and"),
-            (Format::TarZst, page, "x: is a web page (HTML), and"),
-            (Format::Gz, gz(&tar), "x: is a tar archive, and"),
-            (Format::Xz, xz(&gz(TOOL)), "x: is compressed with gzip, and"),
+            (Format::Plain, zipped(&[("a", TOOL)]), "x: is a zip archive, which"),
+            (Format::Plain, tar.clone(), "x: is a tar archive, which"),
+            (
+                Format::Plain,
+                page.clone(),
+                "x: is a web page (HTML), which its name does not indicate [open the address",
+            ),
+            (Format::TarGz, bzip2, "x: is compressed with bzip2, which"),
+            (Format::TarGz, xz(&tar), "x: is compressed with xz, which"),
+            (Format::TarXz, gz(&tar), "x: is compressed with gzip, which"),
+            (Format::Zip, gz(&tar), "x: is compressed with gzip, which"),
+            (Format::Zip, page.clone(), "x: is a web page (HTML), which"),
+            (Format::TarZst, page, "x: is a web page (HTML), which"),
+            (Format::Gz, gz(&tar), "x: is a tar archive, which"),
+            (Format::Xz, xz(&gz(TOOL)), "x: is compressed with gzip, which"),
         ] {
             assert_refused(take(format, &bytes, &["a"]), words);
             assert_refused(take(format, &bytes, &[]), words);
@@ -482,8 +480,8 @@ mod tests {
 
     #[test]
     fn a_plain_file_has_only_one_member() {
-        assert_refused(take(Format::Plain, TOOL, &["a", "b"]), "is one file, and 2 are wanted: `a`, `b`");
-        assert_refused(take(Format::Gz, &gz(TOOL), &["a", "b"]), "is one file, and 2 are wanted: `a`, `b`");
+        assert_refused(take(Format::Plain, TOOL, &["a", "b"]), "is one file, but the role installs 2: `a`, `b`");
+        assert_refused(take(Format::Gz, &gz(TOOL), &["a", "b"]), "is one file, but the role installs 2: `a`, `b`");
     }
 
     #[test]
@@ -554,12 +552,12 @@ mod tests {
             entries.extend((0..500).map(|n| file(&format!("between-{n}"), b"-")));
             entries.push(second);
             let tar = tarball(&entries);
-            assert_refused(take(Format::TarGz, &gz(&tar), &["a"]), "member `a` is there twice");
+            assert_refused(take(Format::TarGz, &gz(&tar), &["a"]), "member `a` occurs twice");
         }
         let zip = stored_zip(&[Stored::new("a", b"one"), Stored::new("a", b"two")]);
         assert_refused(take(Format::Zip, &zip, &["a"]), "duplicate file names");
         let zip = stored_zip(&[Stored::new("a", b"one"), Stored::new("./a", b"two")]);
-        assert_refused(take(Format::Zip, &zip, &["a"]), "member `a` is there twice");
+        assert_refused(take(Format::Zip, &zip, &["a"]), "member `a` occurs twice");
     }
 
     #[test]
@@ -569,7 +567,7 @@ mod tests {
             let length = if format == Format::Tar { bytes.len() - 1023 } else { bytes.len() };
             for end in (0..16).map(|part| length * part / 16).chain([length - 1]) {
                 let message = refusal(take(format, &bytes[..end], &["r/tool"]));
-                assert!(message.contains("damaged") || message.contains("cut off"), "{format:?} at {end}: {message}");
+                assert!(message.contains("damaged") || message.contains("truncated"), "{format:?} at {end}: {message}");
             }
         }
     }
@@ -580,10 +578,10 @@ mod tests {
         let tar = tarball(&names.map(|name| file(name, b"")));
         assert_eq!(
             refusal(take(Format::Tar, &tar, &["etcd-v3.2.10/etcd"])),
-            "x: has no member `etcd-v3.2.10/etcd` [nearest to it are `etcd-v3.2.9/etcd`, `etcd-v3.2.9/etcdctl`, \
+            "x: has no member `etcd-v3.2.10/etcd` [similar members are `etcd-v3.2.9/etcd`, `etcd-v3.2.9/etcdctl`, \
              `etcd-v3.2.9/README`]"
         );
-        assert_refused(take(Format::Tar, &tar, &["README"]), "[nearest to it are `etcd-v3.2.9/README`, ");
+        assert_refused(take(Format::Tar, &tar, &["README"]), "[similar members are `etcd-v3.2.9/README`, ");
         let two = take(Format::Tar, &tar, &["a", "b", "z"]).unwrap_err();
         assert_eq!((two.to_string().as_str(), two.others().len()), ("x: has no member `a`", 1));
     }
@@ -595,7 +593,7 @@ mod tests {
             [(Format::TarGz, gz(&tar)), (Format::TarZst, zst(&tar)), (Format::Zip, stored_zip(&[])), (Format::Tar, tar)]
         {
             assert_eq!(take(format, &bytes, &[]).unwrap(), []);
-            assert_refused(take(format, &bytes, &["a"]), "x: has no member `a` [it holds no files");
+            assert_refused(take(format, &bytes, &["a"]), "x: has no member `a` [it contains no files");
         }
     }
 
@@ -604,7 +602,7 @@ mod tests {
         for format in [Format::Tar, Format::TarGz, Format::TarXz, Format::TarZst, Format::Zip, Format::Gz, Format::Xz] {
             for bytes in [b"".as_slice(), b"<!DOCTYPE html>", &[b'x'; 2000]] {
                 let message = refusal(take(format, bytes, &["a"]));
-                let named = ["damaged", "cut off", "a web page"];
+                let named = ["damaged", "truncated", "a web page"];
                 assert!(named.iter().any(|words| message.contains(words)), "{format:?}: {message}");
             }
         }
@@ -630,7 +628,7 @@ mod tests {
                 Ok(())
             })
             .unwrap_err();
-        assert_eq!(error.to_string(), format!("x: member `a` is cut off after 10 of {} bytes", TOOL.len()));
+        assert_eq!(error.to_string(), format!("x: member `a` is truncated after 10 of {} bytes", TOOL.len()));
     }
 
     #[test]

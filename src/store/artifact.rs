@@ -80,7 +80,7 @@ impl Store {
     /// An empty file without a name, for content that is not verified yet.
     pub fn blank(&self) -> Result<File> {
         let dir = self.artifacts_dir()?;
-        tempfile::tempfile_in(&dir).context(code::ARTIFACT, || format!("can't write in {}", dir.display()))
+        tempfile::tempfile_in(&dir).context(code::ARTIFACT, || format!("can't write to {}", dir.display()))
     }
 
     /// Extracts members from the pinned file, which is downloaded if it isn't stored yet. All is read once: fetched, hashed,
@@ -119,7 +119,7 @@ impl Store {
 
     pub(super) fn artifacts_dir(&self) -> Result<PathBuf> {
         let dir = self.dir().join("artifacts");
-        std::fs::create_dir_all(&dir).context(code::ARTIFACT, || "can't make the store for artifacts")?;
+        std::fs::create_dir_all(&dir).context(code::ARTIFACT, || "can't create the directory for artifacts")?;
         Ok(dir)
     }
 
@@ -263,7 +263,7 @@ mod tests {
         let mut served = pinned.clone();
         *served.last_mut().unwrap() = 1;
         let (dir, taken) = unpack(served, &pinned);
-        assert!(taken.unwrap_err().to_string().contains("is not the file that is pinned"));
+        assert!(taken.unwrap_err().to_string().contains("is not the pinned file"));
         assert_eq!(names(&dir.path().join("artifacts")), [""; 0]);
     }
 

@@ -103,7 +103,7 @@ impl Store {
         self.write(&record(commit), &Record { sha256: tar.sha256, size: tar.size })?;
         drop(objects);
         self.root().remove_all(Path::new("/cache/commit"))?;
-        self.commit(commit)?.ok_or_else(|| error!(STORE, "the record of {commit} is gone"))
+        self.commit(commit)?.ok_or_else(|| error!(STORE, "the record of {commit} is missing"))
     }
 }
 
@@ -119,7 +119,7 @@ struct Packing<'a> {
 impl Packing<'_> {
     fn refuse(&self, why: &str) -> Error {
         error!(GIT, "{}: {why}", self.commit)
-            .help("nothing was changed; `git fsck` in a clone shows whether the repository itself is broken")
+            .help("nothing was changed; `git fsck` in a clone shows whether the repository itself is damaged")
     }
 
     /// An object of this kind, whose content is what its id says.
@@ -133,7 +133,7 @@ impl Packing<'_> {
         self.bytes = self.bytes.saturating_sub(content.len() as u64);
         match compute_hash(Hash::Sha1, kind, &content) {
             Ok(found) if found == id => Ok(content),
-            Ok(_) => Err(self.refuse(&format!("the content of {what} is not what its id {id} says"))),
+            Ok(_) => Err(self.refuse(&format!("the content of {what} does not match its id {id}"))),
             Err(why) => Err(self.refuse(&format!("{what} can't be trusted")).because(why)),
         }
     }
@@ -150,7 +150,7 @@ impl Packing<'_> {
             let named = if directory.is_empty() { "its top directory" } else { &directory };
             let tree = self.read(Kind::Tree, id, named)?;
             for entry in TreeRefIter::from_bytes(&tree, Hash::Sha1) {
-                let entry = entry.map_err(|why| self.refuse(&format!("{named} can't be understood")).because(why))?;
+                let entry = entry.map_err(|why| self.refuse(&format!("{named} can't be parsed")).because(why))?;
                 let entries = self.entries.checked_sub(1);
                 self.entries = entries
                     .ok_or_else(|| self.refuse(&format!("it has more than {ENTRIES_MAX} files and directories")))?;
@@ -277,7 +277,7 @@ mod tests {
         ] {
             let hostile = StandIn(Arc::new(Mutex::new(all.0.lock().unwrap().clone())));
             hostile.0.lock().unwrap().entry(id.clone()).or_default().push(b' ');
-            let says = format!("/r at {}: the content of {what} is not what its id {id} says", commit.short());
+            let says = format!("/r at {}: the content of {what} does not match its id {id}", commit.short());
             assert_eq!(hostile.problem(&commit), says);
             hostile.0.lock().unwrap().remove(&id);
             assert_eq!(hostile.problem(&commit), format!("/r at {}: {what} is missing", commit.short()));
@@ -310,9 +310,9 @@ mod tests {
     fn what_is_no_commit_or_no_directory_is_refused() {
         let all = StandIn::default();
         let tag = Commit { url: "/r".into(), id: all.add(Kind::Tag, b"object 1\n").to_string() };
-        assert!(all.problem(&tag).contains("the content of the commit is not what its id"));
+        assert!(all.problem(&tag).contains("the content of the commit does not match its id"));
         let broken = all.add(Kind::Tree, b"100644 f\0short");
-        assert!(all.problem(&all.commit(broken)).contains("its top directory can't be understood"));
+        assert!(all.problem(&all.commit(broken)).contains("its top directory can't be parsed"));
         let no_tree = Commit { url: "/r".into(), id: all.add(Kind::Commit, b"parent x\n").to_string() };
         assert!(all.problem(&no_tree).contains("the commit names no tree"));
     }

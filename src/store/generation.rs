@@ -18,7 +18,7 @@ const STAY_ON: &str = "hold.json";
 pub struct Generation {
     /// Counts from 1.
     pub number: u64,
-    /// When it was reached.
+    /// The time of the apply.
     pub time: Timestamp,
     /// The release's serial.
     pub serial: u64,
@@ -27,7 +27,7 @@ pub struct Generation {
     /// When the release was signed.
     #[serde(default = "never")]
     pub created: Timestamp,
-    /// Who signed it.
+    /// The signers of the release.
     #[serde(default)]
     pub signers: Vec<String>,
     /// The number of the key set that has them.
@@ -43,7 +43,7 @@ pub struct Generation {
     /// Probes and slots that passed, by id, with a digest of their definitions.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub checks: BTreeMap<ResourceId, String>,
-    /// Why an older release than the newest was applied.
+    /// The reason why an older release than the newest was applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub back: Option<String>,
 }
@@ -61,7 +61,7 @@ pub struct StayOn {
     pub serial: u64,
     /// Releases up to this serial are skipped; a newer one is applied.
     pub not: u64,
-    /// Why.
+    /// The reason.
     pub why: String,
     /// Since when.
     pub since: Timestamp,
@@ -84,9 +84,9 @@ impl StayOn {
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Keep {
-    /// Generations, at least 2; 10 when left out.
+    /// Generations, at least 2. Default: 10.
     pub generations: usize,
-    /// Days after which a generation is deleted, unless it is one of the last two good ones; 90 when left out.
+    /// Days after which a generation is deleted, unless it is one of the last two good ones. Default: 90.
     pub days: u32,
 }
 

@@ -38,7 +38,7 @@ use crate::host::systemd::Trigger;
 use crate::net;
 
 /// Advice when the state directory or a record in it is lost or damaged.
-pub const ENROLL: &str = "`kpull enroll` shows what this host would trust, and enrolls it again";
+pub const ENROLL: &str = "`kpull enroll` shows what this host will trust, and enrolls it again";
 const RIGHTS: &str = "run as root, or use `--root DIR` for a tree of your own";
 const PRIVATE: Access = Access::of_mode(0o600);
 const DIRECTORY: Access = Access::of_mode(0o700);
@@ -158,7 +158,7 @@ impl Store {
         let machine = Root::open(Path::new("/"))?;
         if machine.meta(&path)?.is_none() {
             machine.make_directory(&path, DIRECTORY).map_err(|why| {
-                let error = error!(STORE, "can't make the state directory {}", dir.display()).because(&why);
+                let error = error!(STORE, "can't create the state directory {}", dir.display()).because(&why);
                 error.help(why.advice().filter(|_| why.code() != code::RIGHTS).unwrap_or(RIGHTS))
             })?;
         }

@@ -58,7 +58,7 @@ impl Store {
         let found = self.root().read(&Path::new("/saved").join(digest))?.map(|(_, content)| content);
         found.filter(|content| hex::encode(Sha256::digest(content)) == digest).ok_or_else(|| {
             error!(STORE, "the saved content {digest} is lost or damaged")
-                .help("restore the file by hand; `kpull disown` makes kpull forget its earlier content")
+                .help("restore the file by hand; `kpull disown` discards its prior state")
         })
     }
 

@@ -18,8 +18,7 @@ const LONGEST_PATH: usize = 4096;
 /// How many names the message about an empty directory gives.
 const SHOWN: usize = 5;
 /// Advice about an archive that must not be extracted.
-const REFUSED: &str = "nothing of it was extracted; install the members that you need by their names, or repack it; of a commit, \
-                       check out only a directory without it with `from`";
+const REFUSED: &str = "nothing of it was extracted; install the members that you need by their names, or repack the archive; for a commit, set `from` to a directory without this entry";
 
 /// One thing that an archive has.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
@@ -47,7 +46,7 @@ pub type Listing = BTreeMap<String, Entry>;
 pub fn prefix_problem(prefix: &str) -> Option<&'static str> {
     let parts = prefix.strip_suffix('/').unwrap_or(prefix);
     let is_plain = parts.is_empty() || parts.split('/').all(|part| !matches!(part, "" | "." | ".."));
-    (!is_plain).then_some("a directory of an archive is written like `dir/sub/`, and the whole archive is `/`")
+    (!is_plain).then_some("write a directory of an archive like `dir/sub/`, and the whole archive as `/`")
 }
 
 /// Lists what an archive has below each of `prefixes`.
@@ -82,7 +81,7 @@ pub fn list(
             let entry = entry(member, below, prefix, listing, digest.clone()).map_err(|why| refuse(&why))?;
             let is_directory = entry == Entry::Directory;
             if listing.insert(below.to_owned(), entry).is_some_and(|first| !is_directory || first != Entry::Directory) {
-                return Err(refuse("is there twice, and only one can be meant"));
+                return Err(refuse("occurs twice"));
             }
         }
         Ok(())
@@ -91,8 +90,8 @@ pub fn list(
         settle(name, listing)?;
         if listing.is_empty() {
             let tops = tops.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-            return Err(error!(ARTIFACT, "{name}: has nothing below `{prefix}`")
-                .help(format!("at its top it has {tops}; `/` is all of it")));
+            return Err(error!(ARTIFACT, "{name}: contains nothing below `{prefix}`")
+                .help(format!("its top level contains {tops}; `/` is the whole archive")));
         }
     }
     Ok(listings)
@@ -127,7 +126,7 @@ fn refuse(archive: &str, what: &str) -> Error {
 /// What a member is to become at `path`, or why it can't be extracted.
 fn entry(member: &Member, path: &str, prefix: &str, others: &Listing, digest: Option<String>) -> Result<Entry, String> {
     if path.len() > LONGEST_PATH || path.split('/').any(|part| part.len() > LONGEST_NAME) || path.contains(is_odd) {
-        return Err("has a name that no file should have".to_owned());
+        return Err("has an invalid name".to_owned());
     }
     match &member.kind {
         Kind::Regular => Ok(Entry::File {
@@ -141,7 +140,7 @@ fn entry(member: &Member, path: &str, prefix: &str, others: &Listing, digest: Op
             match leads_out(path, target) {
                 false => Ok(Entry::Link(target.to_owned())),
                 true => Err(format!(
-                    "is a symbolic link to `{}`, which can lead out of the directory that it is extracted into",
+                    "is a symbolic link to `{}`, which can point out of the directory that it is extracted to",
                     short(target)
                 )),
             }
@@ -149,7 +148,7 @@ fn entry(member: &Member, path: &str, prefix: &str, others: &Listing, digest: Op
         Kind::HardLink(target) => match below(&plain(target), prefix).and_then(|target| others.get(target)) {
             Some(file @ Entry::File { .. }) => Ok(file.clone()),
             _ => Err(format!(
-                "is a hard link to `{}`, which is not a file before it in the directory that is extracted",
+                "is a hard link to `{}`, which is not an earlier file in the extracted directory",
                 short(target)
             )),
         },
@@ -270,7 +269,7 @@ mod tests {
             assert_eq!(prefix_problem(good), None, "{good}");
         }
         for bad in ["./", "../", "/a/", "a//", "a/./b/", "a/../", "//"] {
-            assert!(prefix_problem(bad).unwrap().ends_with("the whole archive is `/`"), "{bad}");
+            assert!(prefix_problem(bad).unwrap().ends_with("the whole archive as `/`"), "{bad}");
         }
     }
 
@@ -309,8 +308,8 @@ mod tests {
     fn a_missing_directory_is_reported_with_what_is_there() {
         let prefixes = BTreeSet::from(["e/".to_owned()]);
         let error = list(&Archive::new("x", Format::Tar), Cursor::new(archive([1, 1])), &prefixes).unwrap_err();
-        assert_eq!(error.to_string(), "x: has nothing below `e/`");
-        assert_eq!(error.advice(), Some("at its top it has `d`; `/` is all of it"));
+        assert_eq!(error.to_string(), "x: contains nothing below `e/`");
+        assert_eq!(error.advice(), Some("its top level contains `d`; `/` is the whole archive"));
     }
 
     /// What is said of an archive that has this beside a file that is in order.
@@ -349,12 +348,12 @@ mod tests {
         for name in [&b"good/a\xff"[..], b"good/a\x1b[2J", b"good/a\0b"] {
             let odd = long(EntryType::GNULongName, &[name, b"\0"].concat());
             let message = refused(Format::Tar, &tarball(&[good.clone(), odd]));
-            assert!(message.ends_with("has a name that no file should have"), "{message}");
+            assert!(message.ends_with("has an invalid name"), "{message}");
         }
         for long_one in ["a".repeat(256), "a/".repeat(2100)] {
             let name = format!("good/{long_one}\0");
             let message = refused(Format::Tar, &tarball(&[long(EntryType::GNULongName, name.as_bytes())]));
-            assert!(message.ends_with("has a name that no file should have"), "{message}");
+            assert!(message.ends_with("has an invalid name"), "{message}");
         }
     }
 }

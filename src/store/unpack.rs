@@ -54,7 +54,7 @@ pub(super) struct Unpacking<'scope> {
 impl<'scope> Unpacking<'scope> {
     /// Unpacks what it is [fed](Self::feed).
     pub fn stream(scope: &'scope Scope<'scope, '_>, archive: Archive<'scope>, targets: Targets) -> Result<Self> {
-        let (stream, to) = io::pipe().context(code::ARTIFACT, || "can't make a pipe to unpack from")?;
+        let (stream, to) = io::pipe().context(code::ARTIFACT, || "can't create a pipe to unpack from")?;
         // a smaller one is only slower
         let _ = fcntl(&to, FcntlArg::F_SETPIPE_SZ(PIPE));
         Ok(Self::start(scope, targets, Some(to), move |wanted, sink| {
@@ -97,9 +97,9 @@ impl<'scope> Unpacking<'scope> {
 }
 
 fn join<T>(thread: Thread<'_, T>) -> Result<T> {
-    let thread = thread.context(code::ARTIFACT, || "can't start a thread that unpacks")?;
+    let thread = thread.context(code::ARTIFACT, || "can't start a thread to unpack")?;
     thread.join().unwrap_or_else(|_| {
-        Err(error!(ARTIFACT, "unpacking stopped by itself").help("this is a bug in kpull: please report it"))
+        Err(error!(ARTIFACT, "unpacking stopped unexpectedly").help("this is a bug in kpull: please report it"))
     })
 }
 
@@ -131,7 +131,7 @@ fn write(chunks: &Receiver<Chunk>, targets: Targets) -> Result<BTreeMap<String, 
         written.map_err(|error| failed_io("unpack", Path::new(&name), error))?;
         writeback.wrote(file, bytes.len());
     }
-    writeback.finish().map_err(|error| error!(ARTIFACT, "can't write what is unpacked").because(error))?;
+    writeback.finish().map_err(|error| error!(ARTIFACT, "can't write the unpacked files").because(error))?;
     let extracted = |(file, hasher): (_, Sha256)| Extracted { file, sha256: hex::encode(hasher.finalize()) };
     Ok(members.into_iter().map(|(name, member)| (name, extracted(member))).collect())
 }

@@ -73,7 +73,7 @@ fn url_host(text: &str) -> Result<String, Error> {
 fn urls(hosts: Vec<Value>, port: u16) -> Result<Vec<String>, Error> {
     let url = |host: &Value| {
         let address = host.get_attr("address").ok().filter(|address| !address.is_undefined());
-        let address = address.ok_or_else(|| invalid("this goes with a list of hosts: `hosts | urls(2379)`"))?;
+        let address = address.ok_or_else(|| invalid("this filter needs a list of hosts: `hosts | urls(2379)`"))?;
         Ok(format!("https://{}:{port}", url_host(&address.to_string())?))
     };
     hosts.iter().map(url).collect()

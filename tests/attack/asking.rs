@@ -99,7 +99,7 @@ fn an_answer_of_a_lock_server_writes_nothing_to_a_terminal() {
 #[test]
 fn kpull_stops_reading_an_endless_answer_of_a_lock_server() {
     let message = refused_with(|_| Answer::new(500, vec![b'['; 8 << 20]));
-    assert!(message.contains("the lock server says: 500 Internal Server Error"), "{message}");
+    assert!(message.contains("the lock server refuses: 500 Internal Server Error"), "{message}");
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn kpull_follows_no_redirect_of_a_lock_server() {
     .unwrap();
     for to in [other.url("v1/pre-reboot"), "file:///etc/shadow".to_owned(), "gopher://127.0.0.1:1/x".to_owned()] {
         let message = refused_with(move |_| Answer::new(307, "").with("Location", to.clone()));
-        assert!(message.contains("the lock server says: 307 Temporary Redirect"), "{message}");
+        assert!(message.contains("the lock server refuses: 307 Temporary Redirect"), "{message}");
     }
     assert_eq!(*hit.lock().unwrap(), 0);
 }

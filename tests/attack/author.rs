@@ -321,7 +321,7 @@ fn comparing_an_untrusted_repository_runs_none_of_its_programs() {
     let output = site.kpull(&["compare", "HEAD"]);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "**0** of 1 hosts change.\n", "{output:?}");
     assert!(!site.path("ran").exists());
-    // an object that is not there, and a place to get it from
+    // an object that does not exist, and a place to get it from
     let object = git(&["rev-parse", "HEAD:roles/base/role.toml"]);
     let (start, end) = object.trim().split_at_checked(2).unwrap();
     fs::remove_file(dir.join(".git/objects").join(start).join(end)).unwrap();

@@ -16,7 +16,7 @@ use crate::attack::host::{Attack, Ended, Entry, GOOD, Host, SITE, Tree, Via, all
 
 const MORE: &str = "roles/base/files/more";
 const CHANGED: &str = "the file was changed after signing; sign again if that was you";
-const TOO_MANY: &str = "it is not read to its end: was it changed after signing?";
+const TOO_MANY: &str = "kpull does not read the rest: check whether it was changed after signing";
 /// What the sockets of both sides can buffer in addition to what was read.
 const IN_SOCKETS: u64 = 16 << 20;
 
@@ -96,12 +96,12 @@ fn a_symlink_out_of_the_source_is_not_followed() {
         (
             Via::Dir,
             "/source/roles/base/files/more is not a regular file inside the directory",
-            "symlinks, directories and special files can't be part of a site: put the file itself there",
+            "symlinks, directories and special files can't be part of a site: replace it with the file itself",
         ),
         (
             Via::Git,
             "git /source: roles/base/files/more is not a file",
-            "symlinks, submodules and directories are not read: commit the file itself",
+            "kpull does not read symlinks, submodules and directories: commit the file itself",
         ),
     ] {
         Attack { error, help, via: &[via], ..Attack::default() }
@@ -128,12 +128,12 @@ fn a_manifest_that_is_a_symlink_is_refused() {
         (
             Via::Dir,
             "/source/release.toml is not a regular file inside the directory",
-            "symlinks, directories and special files can't be part of a site: put the file itself there",
+            "symlinks, directories and special files can't be part of a site: replace it with the file itself",
         ),
         (
             Via::Git,
             "git /source: release.toml is not a file",
-            "symlinks, submodules and directories are not read: commit the file itself",
+            "kpull does not read symlinks, submodules and directories: commit the file itself",
         ),
     ] {
         Attack { error, help, via: &[via], ..Attack::default() }
@@ -243,7 +243,7 @@ fn kpull_stops_reading_endless_files() {
 #[test]
 fn kpull_gives_up_on_a_server_that_sends_a_byte_now_and_then() {
     let (ended, sent) = against_endless(MANIFEST, vec![b'\n'], Duration::from_millis(20), "timeout = 3\n");
-    assert!(ended.error.ends_with("the answer comes too slowly: fewer than 1024 bytes a second"), "{}", ended.error);
+    assert!(ended.error.ends_with("the answer is too slow: fewer than 1024 bytes per second"), "{}", ended.error);
     assert_eq!(ended.code, 1, "a slow line is no attack by itself");
     assert!(sent < 1024);
 }
@@ -263,7 +263,7 @@ fn an_answer_that_breaks_off_is_no_short_file() {
     });
     host.configure(&(allow(1, "") + &allow(2, "")), 1, &address);
     let ended = host.apply();
-    assert!(ended.error.contains("the answer broke off"), "{}", ended.error);
+    assert!(ended.error.contains("the answer was interrupted"), "{}", ended.error);
     assert_eq!(ended.code, 1);
     let mut after = host.snapshot();
     for name in ["kpull.toml", "allowed_signers"] {

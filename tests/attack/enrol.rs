@@ -62,7 +62,7 @@ fn a_new_host_is_enrolled_by_an_address_and_a_fingerprint() {
         assert_eq!((mode("etc/kpull"), mode("etc/kpull/kpull.toml"), mode("etc")), (0o700, 0o600, 0o755));
         host.expect_good(GOOD);
         let (code, text) = by_fingerprints(&host, &[1], &[]);
-        assert!(text.contains("is there already"), "{text}");
+        assert!(text.contains("already exists"), "{text}");
         assert_eq!(code, Some(1));
     }
 }
@@ -162,7 +162,7 @@ fn a_later_set_in_place_of_the_first_enrolls_no_host() {
     let (first, second) = (set(1, &[1, 2], 1), set(2, &[2], 1));
     let mut tree = release(GOOD, &[(&first, &[1, 2]), (&second, &[2])], &[2]);
     for (from, to) in [("keys/2.toml", "keys/1.toml"), ("keys/2.toml.sig", "keys/1.toml.sig")] {
-        let Some(Entry::File(content)) = tree.0.remove(from) else { panic!("{from} is not there") };
+        let Some(Entry::File(content)) = tree.0.remove(from) else { panic!("{from} does not exist") };
         tree.put(to, content);
     }
     tree.list(GOOD);

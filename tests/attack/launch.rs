@@ -169,7 +169,7 @@ fn a_program_started_at_a_terminal_has_its_own_session_and_is_reported_as_usual(
 fn wait_for(path: &Path) {
     let until = Instant::now() + Duration::from_secs(120);
     while !path.exists() {
-        assert!(Instant::now() < until, "{} is not there", path.display());
+        assert!(Instant::now() < until, "{} does not exist", path.display());
         std::thread::sleep(Duration::from_millis(20));
     }
 }

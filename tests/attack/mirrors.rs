@@ -220,7 +220,7 @@ fn kpull_gives_up_on_a_dripping_source_and_the_next_run_polls_it_last() {
     let host = follows(&[slow.clone(), good.address()], "1h");
     let output = host.apply_as_text();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("the answer comes too slowly: fewer than 32768 bytes a second"), "{text}");
+    assert!(text.contains("the answer is too slow: fewer than 32768 bytes per second"), "{text}");
     host.expect_files(GOOD);
     let times = asked.load(Ordering::SeqCst);
     assert!(times > 0);

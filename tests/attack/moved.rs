@@ -69,7 +69,7 @@ fn a_directory_of_root_that_a_user_moved_into_theirs_is_opened_to_no_other_user(
         world.move_roots_directory_to(name);
         let error = world.tree.kpull("apply --json").exits(1).error();
         let text = error["error"].as_str().unwrap();
-        assert!(text.contains(&format!("/srv/bob/{name} and its content are not given to others")), "{error}");
+        assert!(text.contains(&format!("/srv/bob/{name} and its content can't be given to another user")), "{error}");
         assert_eq!(world.uid_and_mode(name), (0, 0o700));
         // what has nothing in it is given as the role says
         fs::remove_file(world.bob(name).join("key")).unwrap();
@@ -102,7 +102,7 @@ fn a_file_of_root_that_a_user_moved_into_theirs_is_opened_to_no_other_user() {
     secret("in-place", "another secret\n");
     let error = world.tree.kpull("apply --json").exits(1).error();
     assert!(
-        error["error"].as_str().unwrap().contains("/srv/bob/in-place and its content are not given to others"),
+        error["error"].as_str().unwrap().contains("/srv/bob/in-place and its content can't be given to another user"),
         "{error}"
     );
     assert_eq!(world.uid_and_mode("in-place"), (0, 0o600));

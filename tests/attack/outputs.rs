@@ -207,8 +207,8 @@ fn a_state_directory_open_to_others_is_refused_or_if_only_readable_closed() {
     let attacks: [(&str, u32, Option<u32>, &str); 4] = [
         ("owner", 0o700, Some(NOBODY), "it belongs to user 65534"),
         ("owner and mode", 0o777, Some(NOBODY), "it belongs to user 65534"),
-        ("mode", 0o777, None, "others can write in it (its mode is 0777)"),
-        ("group", 0o1770, None, "others can write in it (its mode is 1770)"),
+        ("mode", 0o777, None, "other users can write to it (its mode is 0777)"),
+        ("group", 0o1770, None, "other users can write to it (its mode is 1770)"),
     ];
     for (attack, mode, owner, why) in attacks {
         planted();
@@ -216,7 +216,11 @@ fn a_state_directory_open_to_others_is_refused_or_if_only_readable_closed() {
         chown(&state, owner.or(Some(0)), None).unwrap();
         for command in ["apply", "plan", "status"] {
             let error = world.tree.kpull(&format!("{command} --json")).exits(1).error();
-            assert_eq!(error["error"], format!("what is in {} can't be trusted: {why}", state.display()), "{attack}");
+            assert_eq!(
+                error["error"],
+                format!("the content of {} can't be trusted: {why}", state.display()),
+                "{attack}"
+            );
             assert!(error["help"].as_str().unwrap().contains(&format!("chmod 0700 {}`", state.display())), "{error}");
         }
         world.is_untouched(attack);
@@ -280,7 +284,7 @@ fn a_directory_of_root_that_a_user_moves_stays_owned_by_root() {
     };
     let refused = |path: &str, mode: u32, code: i32| {
         let output = world.tree.kpull("apply --json").exits(code);
-        let why = format!("/home/u/{path} and its content are not given to others");
+        let why = format!("/home/u/{path} and its content can't be given to another user");
         assert!(output.stdout.contains(&why), "{output:?}");
         assert_eq!(uid_and_mode(&home.join(path)), (0, mode), "{path}");
     };

@@ -63,7 +63,7 @@ fn file(content: &str) -> String {
 
 #[test]
 fn an_authoritys_key_is_only_for_hosts_that_site_toml_names() {
-    let what = "the secret pki/etcd.key is a key of [pki.etcd], and not for node1";
+    let what = "the secret pki/etcd.key is a key of [pki.etcd] that node1 can't read";
     let role = "roles/app/role.toml";
     // as it is, computed, from facts, from a variable, from a list, as a file, as a credential
     for role_text in [
@@ -85,11 +85,11 @@ fn an_authoritys_key_is_only_for_hosts_that_site_toml_names() {
         refused(
             &file(&format!("{{{{ secret('{rotated}') }}}}")),
             "",
-            "is a key of [pki.etcd], and not for node1",
+            "is a key of [pki.etcd] that node1 can't read",
             role,
         );
     }
-    refused(&file("{{ secret('pki/tokens.key') }}"), "", "is a key of [pki.tokens], and not for node1", role);
+    refused(&file("{{ secret('pki/tokens.key') }}"), "", "is a key of [pki.tokens] that node1 can't read", role);
     refused(&file("{{ secret('pki/other.key') }}"), "", "is for no host: site.toml has no [pki.other]", role);
     // a name that a host's file gives to a role
     refused(&file("{{ secret(x) }}"), "vars.app.x = \"pki/etcd.key\"\n", what, role);
@@ -98,14 +98,14 @@ fn an_authoritys_key_is_only_for_hosts_that_site_toml_names() {
 
 #[test]
 fn a_hosts_certificate_key_is_for_no_other_host() {
-    let what = "the secret pki/master1/etcd.key is a key of master1, and not for node1";
+    let what = "the secret pki/master1/etcd.key is a key of master1, not of node1";
     refused(&file("{{ secret('pki/master1/etcd.key') }}"), "", what, "roles/app/role.toml");
     refused(&file("{{ secret('pki/' ~ x ~ '/etcd.key') }}"), "vars.app.x = \"master1\"\n", what, "roles/app/role.toml");
 }
 
 #[test]
 fn a_hosts_own_file_requests_no_secret() {
-    let what = "host_vars can't ask for a secret, and this asks for db";
+    let what = "host_vars can't use secrets, but this value uses db";
     let show = file("{{ x }}{{ list | join }}");
     for host_vars in [
         "vars.app.x = \"{{ secret('db') }}\"\n",
@@ -141,7 +141,7 @@ fn a_hosts_own_file_requests_no_secret() {
     ] {
         let site = site_of_two(&role, &format!("vars.app.x = \"{value}\"\n"));
         let error = kpull(&["check", "--json", "--site", site.path().to_str().unwrap()]).exits(1).error();
-        let what = "host_vars can't ask for a secret, and this asks for db-master1";
+        let what = "host_vars can't use secrets, but this value uses db-master1";
         assert_eq!(error["error"].as_str().unwrap().split(": ").next(), Some(what), "{value}: {error}");
     }
     // through another host's eyes
@@ -166,7 +166,7 @@ fn a_secret_that_site_toml_allows_is_still_allowed() {
 
 #[test]
 fn a_line_break_in_a_hosts_own_file_injects_no_line() {
-    let what = "a value in host_vars has a line break, or another control character, in it";
+    let what = "a value in host_vars contains a line break or another control character";
     let unit = "[[unit]]\nname = \"x.service\"\ncontent = \"\"\"[Service]\nDescription={{ x }} {{ list | join(' ') }}\n\"\"\"\n";
     for host_vars in [
         r#"vars.app.x = "x\nExecStartPre=/bin/sh -c id""#,

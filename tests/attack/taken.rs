@@ -117,7 +117,7 @@ fn a_pipe_a_device_and_a_sparse_or_unreadable_file_are_not_adopted() {
         }
         let output = adopt(&tree, &site, "mine /home/u").exits(1);
         let words =
-            ["is a device, a socket or a pipe", "which is too much for a site", "not everyone on the host can read"];
+            ["is a device, a socket or a pipe", "which is too large for a site", "not everyone on the host can read"];
         assert!(output.stderr.contains(words[what]), "{}", output.stderr);
         assert!(!site.path().join("roles").exists());
     }

@@ -79,7 +79,7 @@ fn a_damaged_record_of_the_newest_release_is_an_error_and_no_new_start() {
         assert!(ended.error.starts_with("/root/var/lib/kpull/trust.toml is damaged: "), "{}", ended.error);
         assert_eq!(
             ended.help,
-            "it says which releases are too old; `kpull enroll --root /root` shows what this host would trust, and enrolls it again"
+            "it says which releases are too old; `kpull enroll --root /root` shows what this host will trust, and enrolls it again"
         );
         assert_eq!((ended.code, before), (1, host.snapshot()), "{damage:?}");
     }

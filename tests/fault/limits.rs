@@ -14,7 +14,7 @@ use crate::support::site::{Output, Site, Tree};
 
 const FILES: &str = "kpull can't open as many files as it needs: raise `ulimit -n`, or LimitNOFILE= of its unit";
 const PROCESSES: &str = "there may be no more processes, of this host (kernel.pid_max), this user (`ulimit -u`) or kpull's unit \
-                         (TasksMax=): end some, or raise the limit; the next run goes on from here";
+                         (TasksMax=): end some, or raise the limit; the next run continues from here";
 
 /// `kpull apply` on a tree with a limit that prlimit sets.
 fn limited(tree: &Tree, limit: &str) -> Command {
@@ -157,7 +157,7 @@ fn without_processes_no_source_is_polled_and_the_message_says_so() {
     let mut alone = Command::new("sh");
     alone.args(["-c", &format!("exec {ALONE} \"$0\" apply --json --root \"$1\"")]).arg(&program).arg(tree.path());
     let error = Output::of(alone.current_dir("/").stdin(Stdio::null()).output().unwrap()).exits(1).error();
-    let what = format!("can't start the process that asks http {}: ", server.url(""));
+    let what = format!("can't start the process that fetches from http {}: ", server.url(""));
     assert!(error["error"].as_str().unwrap().starts_with(&what), "{error}");
     assert_eq!(error["help"], PROCESSES);
     assert!(!tree.at("srv").exists());

@@ -12,8 +12,7 @@ const FREE_SPACE: &str = "free some space or inodes there (`df -h` and `df -i` s
                           changed at this path";
 const QUOTA: &str = "the quota there is exhausted: raise it, or remove files that count towards it, then run again";
 const DISK: &str = "the disk or the file system there fails: see `dmesg`, and run again once it is repaired";
-const IMMUTABLE: &str =
-    "it, or its directory, may be immutable or append-only: `lsattr -d` shows that, `chattr -i -a` removes it";
+const IMMUTABLE: &str = "it, or its directory, may be immutable or append-only: `lsattr -d` shows the attributes, `chattr -i -a` removes them";
 
 /// A small ext4 on a loop device, whose directory is one block, and which has no other block left. In the directory there is room
 /// for names of as many bytes as `names` leave.
@@ -154,12 +153,12 @@ fn a_disk_error_on_a_sync_is_reported_and_the_next_run_finishes_the_work() {
 fn a_file_system_without_modes_is_named_with_the_mode_of_its_files() {
     let (_site, tree) = first_release();
     let message = each_with(&tree, "fchmod", "retval=0");
+    of_a_file(&message, "can't set the mode of /srv/", "write `mode = \"0600\"` in the role, with the owner and group");
     of_a_file(
         &message,
-        "can't set the mode of /srv/",
-        "write `mode = \"0600\"` in the role, with the owner and the group",
+        "the mode and owner that the mount sets (vfat, exFAT, NTFS, a network share)",
+        "`findmnt -T /srv/",
     );
-    of_a_file(&message, "the mode and owner of its mount (vfat, exFAT, NTFS, a network share)", "`findmnt -T /srv/");
 }
 
 #[test]
@@ -177,8 +176,8 @@ fn an_exhausted_quota_is_named_and_the_next_run_finishes_the_work() {
     let reported: Vec<_> = calls.iter().flat_map(|call| each_failing(&tree, call, "EDQUOT")).collect();
     of_a_file(&reported, "can't write /srv/", QUOTA);
     of_a_file(&reported, "can't replace /srv/", QUOTA);
-    of_a_file(&reported, "can't make the directory /srv/new", QUOTA);
-    of_a_file(&reported, "can't make the link /etc/link", QUOTA);
+    of_a_file(&reported, "can't create the directory /srv/new", QUOTA);
+    of_a_file(&reported, "can't create the link /etc/link", QUOTA);
 }
 
 #[test]

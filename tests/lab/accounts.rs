@@ -160,17 +160,14 @@ fn an_account_that_can_t_be_created_is_reported_with_what_to_do() {
     let host = prepare(&lab);
     crate::lab::sign_on(host, "summary = \"For a test\"\n", "");
     for (role, message) in [
-        ("[[file]]\npath = \"/srv/x\"\ncontent = \"x\"\nowner = \"ghost\"\n", "/srv/x can't be given to user ghost"),
-        ("[[directory]]\npath = \"/srv/x\"\ngroup = \"ghost\"\n", "/srv/x can't be given to group ghost"),
+        ("[[file]]\npath = \"/srv/x\"\ncontent = \"x\"\nowner = \"ghost\"\n", "/srv/x can't belong to user ghost"),
+        ("[[directory]]\npath = \"/srv/x\"\ngroup = \"ghost\"\n", "/srv/x can't belong to group ghost"),
         ("[[user]]\nname = \"x\"\ngroups = [\"ghost\"]\n", "x can't be in the group ghost: there is no such group"),
         ("[[user]]\nname = \"far.ann\"\nshell = \"/bin/sh\"\n", "the user far.ann can't be changed here"),
         ("[[user]]\nname = \"first.last\"\ngroups = [\"far-staff\"]\n", "can't be added to the group far-staff here"),
         ("[[user]]\nname = \"x\"\nuid = 20000\n", "the user x can't have the number 20000: far.ann has it"),
-        (
-            "[[group]]\nname = \"far-staff\"\ngid = 7\n",
-            "the group far-staff has the number 20000, and the role wants 7",
-        ),
-        ("[[user]]\nname = \"ann@corp.example\"\n", "there is no user ann@corp.example, and none can be made"),
+        ("[[group]]\nname = \"far-staff\"\ngid = 7\n", "the group far-staff has the number 20000, but the role sets 7"),
+        ("[[user]]\nname = \"ann@corp.example\"\n", "there is no user ann@corp.example, and none can be created"),
     ] {
         release(host, &format!("summary = \"For a test\"\n{role}"));
         let before = host.run("cat /etc/passwd /etc/group | sha256sum").ok();
@@ -185,7 +182,7 @@ fn an_account_that_can_t_be_created_is_reported_with_what_to_do() {
     release(host, "summary = \"For a test\"\n[[user]]\nname = \"late\"\n");
     host.run("echo 1 > /etc/passwd.lock").ok();
     let why = host.run("kpull apply").fails(1);
-    assert!(why.contains("can't make the user late") && why.contains("/etc/passwd"), "{why}");
+    assert!(why.contains("can't create the user late") && why.contains("/etc/passwd"), "{why}");
     host.run("rm /etc/passwd.lock && kpull apply && id late").ok();
 
     // what useradd refuses is in its own words
@@ -277,7 +274,7 @@ fn an_offboarded_admin_can_do_nothing_on_the_host_any_more() {
     release(&admins(bob, ""));
     let why = host.run("kpull apply");
     let words = format!("{why}").split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" ");
-    assert!(words.contains("the user ann can't be removed: processes of it run"), "{words}");
+    assert!(words.contains("the user ann can't be removed: it has running processes"), "{words}");
     assert!(words.contains("loginctl terminate-user ann"), "{words}");
     host.run("id ann").ok();
     assert_eq!(host.run("ls -A /home/ann/.ssh/authorized_keys /etc/sudoers.d/50-ann").stdout, "");

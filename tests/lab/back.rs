@@ -183,7 +183,7 @@ fn a_new_or_changed_probe_must_pass_before_a_release_counts_as_good() {
 
     world.release(&probe("false", "0s"));
     let planned = host.run("kpull plan; [ $? = 2 ]").ok();
-    assert!(planned.contains("probe:more  new: has to pass before the release counts as good"), "{planned}");
+    assert!(planned.contains("probe:more  new: must pass before the release counts as good"), "{planned}");
     host.run("kpull apply").fails(3);
     assert!(host.run("kpull status").ok().contains("stays on    release 1, and not 2"));
 
@@ -200,7 +200,7 @@ fn a_new_or_changed_probe_must_pass_before_a_release_counts_as_good() {
     for (serial, changed) in [(5, probe("true", "3s")), (6, probe("/bin/true", "3s"))] {
         world.release(&changed);
         let planned = host.run("kpull plan; [ $? = 2 ]").ok();
-        assert!(planned.contains("probe:more  changed: has to pass"), "{planned}");
+        assert!(planned.contains("probe:more  changed: must pass"), "{planned}");
         assert!(host.run("kpull apply").ok().contains("1 probe passed"));
         assert!(last().contains(&format!("release {serial}     good")), "{}", last());
     }

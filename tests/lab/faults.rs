@@ -398,7 +398,7 @@ fn a_locked_package_manager_is_waited_for_then_named_and_fails_no_release() {
     let pid = host.run("systemctl show -p MainPID --value holder").ok();
     let holder = format!("process {pid} (python3) has the package manager's lock");
     let wanted =
-        ["can't remove hello", "/var/lib/dpkg/lock-frontend", &holder, "roles/app/role.toml", "the next run goes on"];
+        ["can't remove hello", "/var/lib/dpkg/lock-frontend", &holder, "roles/app/role.toml", "the next run continues"];
     for part in wanted {
         assert!(output.contains(part), "{part}: {output}");
     }

@@ -131,7 +131,7 @@ fn a_device_that_has_anything_is_left_alone_and_what_it_has_is_told() {
     device.clear(&world);
     let mut options = std::fs::OpenOptions::new();
     let used = options.read(true).custom_flags(nix::libc::O_EXCL).open(name).unwrap();
-    is_refused(ext4, "it has something that uses it");
+    is_refused(ext4, "it has a mount or another user");
     drop(used);
     world.release(&role("type = \"xfs\""));
     let output = host.run("kpull apply");
@@ -147,5 +147,5 @@ fn a_device_that_has_anything_is_left_alone_and_what_it_has_is_told() {
     world
         .release(&format!("{nowhere}[[command]]\nname = \"makes it\"\nrun = [\"true\"]\ncreates = \"/dev/nowhere\"\n"));
     let plan = host.run("kpull plan");
-    assert!(plan.to_string().contains("make ext4, once there is the device"), "{plan}");
+    assert!(plan.to_string().contains("make ext4, once the device exists"), "{plan}");
 }

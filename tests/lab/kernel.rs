@@ -71,7 +71,7 @@ fn a_line_that_boot_reads_later_is_named_until_it_is_removed() {
     let at_boot = || host.run(&format!("/usr/lib/systemd/systemd-sysctl && sysctl -n {name}")).ok();
     for command in ["plan", "apply"] {
         let output = host.run(&format!("kpull {command}")).stdout;
-        let why = "the next boot makes it `128`, not `4096`: line 1 of /etc/sysctl.conf is read after";
+        let why = "the next boot sets it to `128`, not `4096`: line 1 of /etc/sysctl.conf is read after";
         assert!(
             output.contains(&format!("sysctl:{name}: {why}")) && output.contains("`sed -i 1d /etc/sysctl.conf`"),
             "{output}"

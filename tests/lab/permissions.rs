@@ -81,7 +81,10 @@ fn what_a_package_makes_gets_its_permissions_and_loses_them_with_the_role() {
     world.release("[[permissions]]\npath = \"/srv/none\"\nmode = \"0600\"\n");
     let run = host.run("kpull plan --json");
     assert_eq!(run.code(), 1, "{run}");
-    assert!(run.stdout.contains("/srv/none doesn't exist") && run.stdout.contains("name it in `after`"), "{run}");
+    assert!(
+        run.stdout.contains("/srv/none doesn't exist") && run.stdout.contains("name that resource in `after`"),
+        "{run}"
+    );
     // one that may be missing gets its mode in the run that finds it
     world.release("[[permissions]]\npath = \"/srv/none\"\nmode = \"0600\"\nignore_missing = true\n");
     world.converges();

@@ -66,7 +66,7 @@ const FAULTS: [(&str, &str, &str); 6] = [
     ("rm $P; mkdir $P; touch $P/mine", "rm -r $P", "is a directory or a device"),
     ("rm $P; mkfifo $P", "rm $P", "is a directory or a device"),
     ("rm $P; truncate -s 8T $P", "rm $P", "at most 256 MiB (`ls -ls` shows its size): move it away"),
-    ("echo mine > $P; chattr +i $P", "chattr -i $P", "`chattr -i -a` removes it"),
+    ("echo mine > $P; chattr +i $P", "chattr -i $P", "`chattr -i -a` removes them"),
     (
         "echo mine > $P; systemd-run -q --unit=lease python3 /srv/lease; until [ -e /run/leased ]; do sleep 0.1; done",
         "systemctl stop lease",
@@ -75,7 +75,7 @@ const FAULTS: [(&str, &str, &str); 6] = [
     (
         "echo mine > /srv/mine; mount --bind /srv/mine $P",
         "umount $P",
-        "something is mounted there (`findmnt /home/bob/.profile`): unmount it",
+        "a file system is mounted there (`findmnt /home/bob/.profile`): unmount it",
     ),
 ];
 
@@ -97,7 +97,7 @@ fn a_path_that_refuses_writes_is_named_and_stops_only_what_depends_on_it() {
         assert_eq!(run.code(), 1, "{breaks}: {run}");
         let error = run.stdout;
         assert!(error.contains("/home/bob/.profile") && error.contains(expected), "{breaks}: {error}");
-        assert!(error.contains("left out because it depends on this: file:/home/bob/.profile.d"), "{breaks}: {error}");
+        assert!(error.contains("skipped because it depends on this: file:/home/bob/.profile.d"), "{breaks}: {error}");
         let files = host.run("cat /srv/last /home/bob/.profile.d /srv/later; ls -d /home/bob/old").stdout;
         assert_eq!(files, format!("1\ndrift\n{number}\n"), "{breaks}");
         shell(corrects);
@@ -177,7 +177,7 @@ fn a_file_stays_when_a_release_uses_another_name_of_its_directory() {
     world.release(&[file("/srv/view/a"), file("/data/a")].concat());
     let error = host.run("kpull apply --json");
     assert!(
-        error.code() == 3 && error.stdout.contains("file:/srv/view/a and file:/data/a decide about one path"),
+        error.code() == 3 && error.stdout.contains("file:/srv/view/a and file:/data/a manage the same path"),
         "{error}"
     );
     assert!(is_there());

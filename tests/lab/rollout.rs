@@ -156,7 +156,9 @@ fn a_bad_release_that_passes_the_canary_reaches_one_host_of_the_second_wave() {
     let message = world.rounds(6);
     assert_eq!(world.state(), two_touched(), "{message:#?}");
     assert!(
-        message[2].contains("waits for its turn with release 2: stopped by h2 (wave 2): the release failed there"),
+        message[2].contains(
+            "waits for its position in the rollout of release 2: stopped by h2 (wave 2): the release failed there"
+        ),
         "{}",
         message[2]
     );
@@ -183,7 +185,7 @@ fn with_a_lock_server_a_bad_release_reaches_no_more_hosts_than_it_has_slots() {
     let message = world.rounds(3);
     assert_eq!(world.state(), two_touched(), "{message:#?}");
     assert_eq!(locks.holders("default"), ["h2"]);
-    assert!(message[4].contains("the lock server says: all 1 semaphore slots currently locked"), "{}", message[4]);
+    assert!(message[4].contains("the lock server refuses: all 1 semaphore slots currently locked"), "{}", message[4]);
     world.release("better");
     world.host("h2").run("kpull apply").ok();
     let message = world.rounds(1);

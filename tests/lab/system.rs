@@ -66,7 +66,7 @@ fn a_mount_is_made_corrected_changed_and_removed_and_a_line_of_fstab_is_an_error
     host.run("cp /etc/fstab /srv/fstab 2>/dev/null; echo '/dev/x /srv/my-data ext4 defaults 0 0' >> /etc/fstab").ok();
     let plan = host.run("kpull plan");
     assert!(
-        plan.code() == 1 && plan.to_string().contains("of /etc/fstab mounts something at /srv/my-data too"),
+        plan.code() == 1 && plan.to_string().contains("of /etc/fstab also mounts a file system at /srv/my-data"),
         "{plan}"
     );
     host.run("sed -i '/my-data/d' /etc/fstab").ok();

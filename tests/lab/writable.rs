@@ -37,7 +37,7 @@ fn is_refused(host: Host<'_>, change: &str, path: &str, at: &str, why: &str) {
     let output = host.run("kpull apply --json");
     assert_eq!(output.code(), 1, "{change}: {output}");
     let event: Value = serde_json::from_str(output.stdout.lines().last().unwrap()).unwrap();
-    let says = format!("root can't rely on {path}: another user can write {at}: {why}");
+    let says = format!("{path} is not safe for root: another user can write to {at}: {why}");
     assert_eq!((&event["event"], &event["error"]), (&"error".into(), &says.into()), "{change}: {output}");
     // the timer's run is refused as well, and so is what only looks
     assert_ne!(host.run("systemctl start kpull.service").code(), 0, "{change}");
@@ -58,17 +58,17 @@ fn a_configuration_that_another_user_can_write_is_refused_and_nothing_changes() 
     let bob = host.run("id -u bob").ok();
     // what bob writes there is not even read
     let edited = "chmod 666 /etc/kpull/kpull.toml && chmod 755 /etc/kpull && su bob -c 'echo \"# by bob\" >> /etc/kpull/kpull.toml'";
-    is_refused(host, edited, config, config, "everybody can write it (its mode is 0666)");
+    is_refused(host, edited, config, config, "every user can write to it (its mode is 0666)");
     is_refused(
         host,
         "chgrp bob /etc/kpull/kpull.toml && chmod 660 /etc/kpull/kpull.toml",
         config,
         config,
-        "its group can write it (its mode is 0660)",
+        "its group can write to it (its mode is 0660)",
     );
     is_refused(host, "chown bob /etc/kpull/kpull.toml", config, config, &format!("it belongs to user {bob}"));
     is_refused(host, "chown bob /etc/kpull", config, dir, &format!("it belongs to user {bob}"));
-    is_refused(host, "chmod 777 /etc/kpull", config, dir, "everybody can write it (its mode is 0777)");
+    is_refused(host, "chmod 777 /etc/kpull", config, dir, "every user can write to it (its mode is 0777)");
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn keys_state_and_hooks_that_another_user_can_write_are_refused() {
     let bob = host.run("id -u bob").ok();
     for (path, mode) in [("/etc/kpull/allowed_signers", "666"), ("/etc/kpull/trust.toml", "666"), ("/opt/hook", "777")]
     {
-        let why = format!("everybody can write it (its mode is 0{mode})");
+        let why = format!("every user can write to it (its mode is 0{mode})");
         is_refused(host, &format!("chmod {mode} {path}"), path, path, &why);
         is_refused(host, &format!("chown bob {path}"), path, path, &format!("it belongs to user {bob}"));
     }

@@ -263,7 +263,7 @@ fn explain_and_graph_use_recorded_facts() {
     assert_eq!(unknown["error"], "nothing sets `trust.system.drr` for h1");
     assert_eq!(unknown["help"], "`trust.system` has no `drr`: it has `dir`, `update`");
     let unknown = checked_output(&site, "explain h1 trust.system.dir.a.b --json").exits(1).error();
-    assert_eq!(unknown["help"], "\"/usr/local/share/ca-certificates\" has no parts");
+    assert_eq!(unknown["help"], "\"/usr/local/share/ca-certificates\" has no entries");
     let unknown = checked_output(&site, "explain h1 trust.systems.suse.a.b --json").exits(1).error();
     assert_eq!(unknown["help"], "`trust.systems.suse` has no `a`: it has `dir`, `update`");
     // older versions of kpull recorded fewer facts
@@ -281,7 +281,7 @@ fn a_table_without_a_row_for_a_system_names_its_rows_and_those_that_would_match(
     assert_eq!((&error["file"], &error["line"]), (&"roles/trust/role.toml".into(), &3.into()), "{error}");
     assert_eq!(
         error["error"],
-        "the value can't be made: no row is for centos 7: there is `debian`, `ubuntu`, and none of `default`, `rhel`, `rhel-7`, `centos`, `centos-7`"
+        "the value can't be computed: no row is for centos 7: there is `debian`, `ubuntu`, and none of `default`, `rhel`, `rhel-7`, `centos`, `centos-7`"
     );
     record(&site, "ubuntu-18.04");
     assert!(
@@ -299,7 +299,7 @@ fn a_table_without_a_row_for_a_system_names_its_rows_and_those_that_would_match(
     ] {
         let error =
             checked_output(&trusting(&format!("default = {{ dir = \"/a\" }}\n{row}")), "check --json").exits(1).error();
-        assert_eq!(error["error"], format!("the value can't be made: {why}"), "{error}");
+        assert_eq!(error["error"], format!("the value can't be computed: {why}"), "{error}");
     }
     let quoted =
         trusting("default = { dir = \"/a\" }\n\"ubuntu-22.04\" = { dir = \"/c\" }\nmylinux = { dir = \"/d\" }");
@@ -313,7 +313,10 @@ fn a_table_without_a_row_for_a_system_names_its_rows_and_those_that_would_match(
     let site = trusting("debian = 1");
     site.role("trust", "[vars]\nsystem = \"{{ 'text' | for_os }}\"\n[[directory]]\npath = \"{{ system }}\"\n");
     let error = checked_output(&site, "check --json").exits(1).error();
-    assert_eq!(error["error"], "the value can't be made: `for_os` takes a table with a row for each system", "{error}");
+    assert_eq!(
+        error["error"], "the value can't be computed: `for_os` takes a table with a row for each system",
+        "{error}"
+    );
 }
 
 #[test]
@@ -331,11 +334,11 @@ fn check_judges_packages_on_images_as_the_host_does_and_warns_of_unused_facts() 
     let checked_output = |words: &str| checked_output(&site, words);
     let errors = checked_output("check --json").exits(1).events("error");
     let whats: Vec<&str> = errors.iter().map(|error| error["error"].as_str().unwrap()).collect();
-    let why = "/usr is read-only on this host, as that of a system that is an image";
+    let why = "/usr is read-only on this host: its system is an image";
     assert_eq!(whats, ["socat", "jq"].map(|name| format!("can't change the package {name}: {why}")));
     assert_eq!((&errors[0]["file"], &errors[0]["line"]), (&"roles/tools/role.toml".into(), &2.into()));
     record(&site, "debian-12");
     fs::rename(site.path().join("facts/h1.toml"), site.path().join("facts/h2.toml")).unwrap();
     let warned = checked_output("check").exits(0).stdout;
-    assert!(warned.contains("! facts/h2.toml is read for no host: did you mean facts/h1.toml?\n"), "{warned}");
+    assert!(warned.contains("! facts/h2.toml belongs to no host: did you mean facts/h1.toml?\n"), "{warned}");
 }

@@ -145,11 +145,14 @@ fn a_feature_that_an_older_firewalld_lacks_is_reported_before_any_change() {
     for (role, parts) in [
         (
             format!("{public}forward = true\n"),
-            ["firewalld has no `forward`, which the zone public is to have", "it is older than 0.9"],
+            ["firewalld does not support `forward`, which the role sets for the zone public", "it is older than 0.9"],
         ),
         (
             "[[firewall]]\nzone = \"storage\"\ntarget = \"DROP\"\nforward = true\n".to_owned(),
-            ["firewalld has no `forward`, which the zone storage is to have", "omit `forward` on this host"],
+            [
+                "firewalld does not support `forward`, which the role sets for the zone storage",
+                "omit `forward` on this host",
+            ],
         ),
         (
             format!("{public}rich = [\"rule priority=5 service name=ntp accept\"]\n"),

@@ -164,7 +164,7 @@ fn served(tables: &str) -> (Site, Tree, Server) {
 fn without_landlock_a_host_reports_what_is_missing_and_continues() {
     let (_site, tree, _server) = served("");
     let on = |version, command: &str| like(version, || tree.kpull(command));
-    let words = "has no Landlock: the process that talks to the network can read what everybody may read";
+    let words = "has no Landlock: the process that talks to the network can read all files that every user can read";
     on((5, 4), "apply").exits(0);
     let output = on((5, 4), "status").exits(0);
     assert!(output.stdout.contains(words), "{output:?}");
@@ -183,7 +183,7 @@ fn a_host_that_requires_landlock_fetches_nothing_without_it_and_keeps_its_releas
     assert_eq!((error["code"].as_str(), asked()), (Some("net.sandbox"), 0));
     let text = error["error"].as_str().unwrap();
     let words =
-        "nothing is fetched: `require` under [sandbox] in kpull.toml names \"landlock\": this host's kernel, Linux ";
+        "kpull fetches nothing: `require` under [sandbox] in kpull.toml names \"landlock\": this host's kernel, Linux ";
     assert!(text.starts_with(words) && text.ends_with("has no Landlock"), "{text}");
     assert!(error["help"].as_str().unwrap().starts_with("boot Linux 5.13 or later with Landlock enabled"), "{error}");
 
@@ -309,7 +309,7 @@ fn on_a_real_host_with_linux_3_10_everything_is_created_corrected_and_undone() {
     host.run("mkdir /srv/mine && touch /srv/mine/kept && mount --bind /srv/mine /srv/old/deep/er").ok();
     let refused = run("NO_COLOR=1 kpull apply");
     assert_eq!(refused.code(), 1, "{refused}");
-    assert!(refused.stderr.contains("can't remove /srv/old/deep/er: something is mounted there"), "{refused}");
+    assert!(refused.stderr.contains("can't remove /srv/old/deep/er: a file system is mounted there"), "{refused}");
     host.run("test -e /srv/mine/kept && umount /srv/old/deep/er && test -e /srv/old/deep/er/file").ok();
 
     run("kpull apply").ok();

@@ -15,7 +15,7 @@ fn a_program_that_is_killed_for_its_memory_fails_alone_and_the_run_continues() {
 
     // a program of the release
     let message = results.step("hungry", 1);
-    assert!(message.contains("`eats` failed: signal: 9 (SIGKILL), without a word"), "{message}");
+    assert!(message.contains("`eats` failed: signal: 9 (SIGKILL), without any output"), "{message}");
     assert!(message.contains("journalctl -k"), "{message}");
     assert!(message.contains("A process of this unit has been killed by the OOM killer."), "{message}");
     assert_eq!(results.read("hungry-result"), "exit-code\n1\n", "kpull has ended by itself");
@@ -24,8 +24,8 @@ fn a_program_that_is_killed_for_its_memory_fails_alone_and_the_run_continues() {
 
     // the process without rights, which holds a whole file of the release
     let message = results.step("large", 1);
-    assert!(message.contains("the process that asks it failed: signal: 9 (SIGKILL)"), "{message}");
-    assert!(message.contains("MemoryMax= of kpull.service limits all that a run uses"), "{message}");
+    assert!(message.contains("the process that fetches from it failed: signal: 9 (SIGKILL)"), "{message}");
+    assert!(message.contains("MemoryMax= of kpull.service limits the memory of the whole run"), "{message}");
     assert_eq!(results.read("large-result"), "exit-code\n1\n", "kpull has ended by itself");
     assert_eq!(results.read("large-other"), "y\n", "the release that is kept is still applied");
     results.step("room", 0);

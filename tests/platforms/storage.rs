@@ -43,7 +43,7 @@ fn empty_disks_get_their_file_systems_once_and_swap_is_turned_on_resized_and_off
     results.step("none", 0);
     assert_eq!(
         results.step("state-none", 0),
-        "ext4 data xfs log vfat EFI \nswap: \nmounts: \n/swapfile is not there\n"
+        "ext4 data xfs log vfat EFI \nswap: \nmounts: \n/swapfile does not exist\n"
     );
     results.step("again", 0);
     assert_eq!(results.step("state-again", 0), STATE);
@@ -94,7 +94,7 @@ state() {
     echo
     echo "swap: $(swapon --show=NAME,SIZE --bytes --noheadings | tr -s ' \n' ' ')"
     echo "mounts: $(findmnt -rno TARGET,FSTYPE | grep ^/srv | sort | tr '\n' ' ')"
-    if [ -e /swapfile ]; then stat -c '%a %U' /swapfile; else echo '/swapfile is not there'; fi
+    if [ -e /swapfile ]; then stat -c '%a %U' /swapfile; else echo '/swapfile does not exist'; fi
 }
 step enrolled enrolled
 step first release first

@@ -88,7 +88,7 @@ fn zypper_installs_downgrades_and_removes_even_if_a_suse_host_has_apt() {
     // what another package needs stays
     world.release(&format!("{REPO}{}{}", package("daemon", "state = \"absent\""), package("user", "")));
     let output = host.run("kpull apply").fails(3);
-    assert!(output.contains("can't remove daemon: user would go too"), "{output}");
+    assert!(output.contains("can't remove daemon: user would be removed too"), "{output}");
     // orphans are removed
     world.release(&format!("{REPO}{}", package("daemon", "")));
     world.converges();

@@ -77,14 +77,14 @@ fn no_secret_enters_a_site_unrequested_and_nothing_does_after_an_error() {
     for (rest, why) in [
         ("web /etc/app/closed.conf", "not everyone on the host can read /etc/app/closed.conf"),
         ("web /etc/app/token.conf", "is in the site, where anyone with access can read it"),
-        ("web /etc/app/app.conf /etc/none", "there is nothing at /etc/none"),
+        ("web /etc/app/app.conf /etc/none", "/etc/none does not exist"),
         ("web app.service gone.service", "there is no unit gone.service"),
         ("web on.service", "note.conf of on.service looks like a template"),
         ("web /etc/links", "\"{{ x }}\" looks like a template"),
         ("web /etc/names", "\"/etc/names/{% x %}\" looks like a template"),
         ("web firewall:none", "firewalld has no zone none here"),
         ("web sysctl:net.none", "there is no kernel setting net.none here"),
-        ("we/b /etc/app", "a role can't be called `we/b`"),
+        ("we/b /etc/app", "`we/b` is not a valid name for a role"),
         ("web", "there is nothing to adopt"),
     ] {
         let output = adopt(&tree, &site, rest).exits(1);
@@ -96,6 +96,6 @@ fn no_secret_enters_a_site_unrequested_and_nothing_does_after_an_error() {
     }
     adopt(&tree, &site, "web /etc/app/closed.conf --private").exits(0);
     let text = adopt(&tree, &site, "web /etc/app/app.conf").exits(1).stderr;
-    assert!(text.contains("there is a role web"), "{text}");
+    assert!(text.contains(" already has a role web"), "{text}");
     assert!(adopt(&tree, &site, "web mail:x").exits(1).stderr.contains("write /PATH, NAME.service, firewall:ZONE"));
 }

@@ -170,7 +170,7 @@ fn a_link_in_place_of_a_file_is_replaced_and_not_followed() {
     tree.write("etc/victim", "keep\n");
     symlink("victim", tree.at("etc/motd")).unwrap();
     let plan = tree.kpull("plan --json").exits(2);
-    assert_eq!(plan.events("planned")[0]["summary"], "replace the link by a file");
+    assert_eq!(plan.events("planned")[0]["summary"], "replace the link with a file");
     tree.kpull("apply").exits(0);
     assert_eq!((tree.read("etc/victim").as_str(), tree.read("etc/motd").as_str()), ("keep\n", "new\n"));
     assert!(fs::symlink_metadata(tree.at("etc/motd")).unwrap().is_file());
@@ -198,7 +198,7 @@ fn a_directory_in_place_of_a_file_is_an_error_and_nothing_is_lost() {
     let before = tree.snapshot();
     for command in ["plan --json", "apply --json"] {
         let error = tree.kpull(command).exits(1).error();
-        assert_eq!(error["error"], "/etc/motd is a directory or a device, and the role wants a file there");
+        assert_eq!(error["error"], "/etc/motd is a directory or a device, but the role requires a file there");
         assert_eq!(error["help"], "move it away, or remove it with an [[absent]]");
         assert_eq!((&error["file"], &error["line"]), (&"roles/base/role.toml".into(), &5.into()));
         assert_eq!(tree.snapshot().get("etc/motd/keep"), before.get("etc/motd/keep"));

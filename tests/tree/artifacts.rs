@@ -119,7 +119,7 @@ fn a_file_other_than_the_pinned_one_is_refused_and_nothing_changes() {
     assert_eq!(
         error["error"],
         format!(
-            "the artifact tool can't be had: {url} is not the file that is pinned: its SHA-256 is {evil}, and artifacts.toml says {good}"
+            "the artifact tool can't be downloaded: {url} is not the pinned file: its SHA-256 is {evil}, but artifacts.toml has {good}"
         )
     );
     assert!(error["help"].as_str().unwrap().starts_with("nothing was changed; add a mirror to `urls`"));
@@ -142,7 +142,7 @@ fn more_bytes_than_pinned_are_refused() {
     let site = site(std::slice::from_ref(&url), &bytes(4000), "tool = \"/usr/bin/tool\"");
     let tree = site.sign().enroll();
     let error = tree.kpull("apply --json").exits(1).error();
-    let says = format!("the artifact tool can't be had: {url} has 5000 bytes, and 4000 are pinned");
+    let says = format!("the artifact tool can't be downloaded: {url} has 5000 bytes, but the pin has 4000");
     assert_eq!(error["error"], says);
     assert!(!tree.at("usr").exists());
 }
@@ -200,7 +200,7 @@ fn an_interrupted_download_continues_where_it_ended() {
     let tree = site.sign().enroll();
     tree.write("etc/kpull/kpull.toml", format!("{}\n[artifacts]\nretries = 0\n", tree.read("etc/kpull/kpull.toml")));
     let error = tree.kpull("apply --json").exits(1).error();
-    assert!(error["error"].as_str().unwrap().starts_with("the artifact tool can't be had: "), "{error}");
+    assert!(error["error"].as_str().unwrap().starts_with("the artifact tool can't be downloaded: "), "{error}");
     assert!(!tree.at("usr").exists() && !tree.at("etc/tool.version").exists());
     tree.kpull("apply").exits(0);
     assert_eq!(fs::read(tree.at("usr/bin/tool")).unwrap(), content);
@@ -349,7 +349,7 @@ fn a_server_that_sends_more_or_less_than_the_file_has_blocks_no_later_run() {
             let site = site(&[server.url("tool")], &content, "tool = \"/usr/bin/tool\"");
             let tree = site.sign().enroll();
             let error = tree.kpull("apply --json").exits(1).error();
-            assert!(error["error"].as_str().unwrap().starts_with("the artifact tool can't be had: "), "{error}");
+            assert!(error["error"].as_str().unwrap().starts_with("the artifact tool can't be downloaded: "), "{error}");
             tree.kpull("apply").exits(0);
             assert_eq!(fs::read(tree.at("usr/bin/tool")).unwrap(), content);
         }
@@ -476,7 +476,7 @@ fn an_archive_with_a_wrong_digest_leaves_nothing_and_the_next_address_is_tried()
         let site = self::site(&[url], &archive, "tool = \"/usr/bin/tool\"");
         let tree = site.sign().enroll();
         let error = tree.kpull("apply --json").exits(1).error();
-        assert!(error["error"].as_str().unwrap().starts_with("the artifact tool can't be had: "), "{error}");
+        assert!(error["error"].as_str().unwrap().starts_with("the artifact tool can't be downloaded: "), "{error}");
         assert!(!tree.at("usr").exists());
         assert_eq!((stored(&tree), tree.leftovers()), (Vec::new(), Vec::new()));
     }
@@ -545,7 +545,7 @@ fn an_archive_whose_address_does_not_show_it_is_not_installed_as_the_program() {
         let (_publisher, url) = published("download", &content);
         let site = site(&[url], &content, "tool = \"/usr/bin/tool\"");
         let tree = site.sign().enroll();
-        let says = format!("tool: is {what}, and its name does not say so");
+        let says = format!("tool: is {what}, which its name does not indicate");
         let error = tree.kpull("apply --json").exits(1).error();
         assert_eq!(error["error"], says);
         assert!(!tree.at("usr").exists() && !tree.at("etc/tool.version").exists());
@@ -593,5 +593,8 @@ fn check_refuses_an_archive_whose_name_shows_an_unsupported_format() {
 fn check_refuses_several_members_of_a_file_that_is_no_archive() {
     let site = site(&["https://example.org/tool".to_owned()], b"any", "a = \"/a\", b = \"/b\"");
     let error = kpull(&["check", "--json", "--site", site.path().to_str().unwrap()]).exits(1).error();
-    assert!(error["error"].as_str().unwrap().contains("the artifact is one file, as its name tells"), "{error}");
+    assert!(
+        error["error"].as_str().unwrap().contains("according to its name, the artifact is a single file"),
+        "{error}"
+    );
 }

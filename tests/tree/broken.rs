@@ -120,7 +120,7 @@ refused! {
         "roles/base/role.toml:12:3", "unknown key `templat`", "did you mean `template`?";
 
     a_kind_with_one_bracket: [("roles/base/role.toml", "summary = \"x\"\n[file]\npath = \"/x\"\n")],
-        "roles/base/role.toml:2:2", "`file` has to be a list of resources", "write [[file]], with two brackets";
+        "roles/base/role.toml:2:2", "`file` must be a list of resources", "write [[file]], with two brackets";
 
     a_role_without_a_summary: [("roles/base/role.toml", "vars.x = 1\n")],
         "roles/base/role.toml:1:1", "`roles/base/role.toml` lacks `summary`", "";
@@ -151,7 +151,7 @@ refused! {
 
     a_variable_without_a_similar_name: [("roles/base/templates/base.conf", "\n\n{{ something_else }}\n")],
         "roles/base/templates/base.conf:3:4", "`something_else` is not defined",
-        "a role declares its variables under [vars], or under `required` when a host has to set them";
+        "a role declares its variables under [vars], or under `required` if a host must set them";
 
     a_variable_of_a_role_that_a_template_misspells: [("roles/base/templates/base.conf", "{{ base.prot }}\n")],
         "roles/base/templates/base.conf:1:4", "`base.prot` is not defined", "did you mean `base.port`?";
@@ -172,41 +172,41 @@ refused! {
         "roles/base/role.toml:13:8", "`when` needs true or false, and `port + 1` is neither", "compare: `when = \"(port + 1) != 0\"`";
 
     an_invalid_condition: [("roles/base/role.toml", &role("[[file]]\nwhen = \"port =\"\npath = \"/x\"\ncontent = \"\""))],
-        "roles/base/role.toml:13:14", "the value can't be made: unexpected input after expression", "";
+        "roles/base/role.toml:13:14", "the value can't be computed: unexpected input after expression", "";
 
     circular_variables: [("site.toml", &format!("{SITE}vars.one = \"{{{{ two }}}}\"\nvars.two = \"{{{{ one }}}}\"\n")), ("roles/base/templates/base.conf", "{{ one }}")],
-        "site.toml:4:12", "variables need each other in a circle: one → two → one", "give one of them a value of its own";
+        "site.toml:4:12", "variables depend on each other in a circle: one → two → one", "set one of them to a value without variables";
 
     circular_roles: [("roles/base/role.toml", &head("requires = [\"other\"]")), ("roles/other/role.toml", "summary = \"x\"\nrequires = [\"base\"]\n")],
         "roles/other/role.toml:2:13", "roles require each other in a circle: base → other → base",
-        "take one `requires` away, or move what both need into a role of its own";
+        "remove one `requires`, or move the common resources into a third role";
 
     a_role_that_requires_a_missing_role: [("roles/base/role.toml", &head("requires = [\"bse\"]"))],
         "roles/base/role.toml:3:13", "there is no role `bse`", "did you mean `base`?";
 
     circular_resources: [("roles/base/role.toml", &role("[[file]]\npath = \"/a\"\ncontent = \"\"\nafter = [\"file:/b\"]\n[[file]]\npath = \"/b\"\ncontent = \"\"\nafter = [\"file:/a\"]"))],
-        "roles/base/role.toml:12:1", "resources wait for each other in a circle: file:/a → file:/b → file:/a", "take one `after`, `before` or `needs` away";
+        "roles/base/role.toml:12:1", "resources wait for each other in a circle: file:/a → file:/b → file:/a", "remove one `after`, `before` or `needs`";
 
     after_a_missing_resource: [("roles/base/role.toml", &role("[[file]]\npath = \"/a\"\ncontent = \"\"\nafter = [\"file:/etc/mtd\"]"))],
-        "roles/base/role.toml:12:1", "`file:/a` is to come after `file:/etc/mtd`, and there is no such resource on this host", "did you mean `file:/etc/motd`?";
+        "roles/base/role.toml:12:1", "`file:/a` must come after `file:/etc/mtd`, but this host has no such resource", "did you mean `file:/etc/motd`?";
 
     files_that_are_checked_together_in_a_file: [("roles/base/role.toml", &role("[[validate]]\nrun = [\"true\"]\npaths = [\"/etc/motd\"]"))],
         "roles/base/role.toml:12:1", "`/etc/motd` in the `paths` of validate:true is not a directory: file:/etc/motd is at roles/base/role.toml:4:1",
-        "name the directory that contains it; to check one file alone, set `validate` of the file";
+        "name the directory that contains it; to check a single file, set its `validate`";
 
     one_path_twice_in_a_role: [("roles/base/role.toml", &role("[[file]]\npath = \"/etc/motd\"\ncontent = \"\""))],
-        "roles/base/role.toml:12:1", "`/etc/motd` stands twice in the role base",
+        "roles/base/role.toml:12:1", "`/etc/motd` occurs twice in the role base",
         "the other one is at roles/base/role.toml:4:1; keep one of them";
 
     one_path_in_two_roles: [("roles/more/role.toml", "summary = \"x\"\n[[file]]\npath = \"/etc/motd\"\ncontent = \"\"\n"), ("host_vars/h1.toml", &format!("{HOST}roles = [\"more\"]\n"))],
-        "roles/more/role.toml:2:1", "two roles decide about `/etc/motd`: base and more, which differ in `content`",
-        "the other one is at roles/base/role.toml:4:1; keep one of them, or write both in the same way";
+        "roles/more/role.toml:2:1", "two roles manage `/etc/motd`: base and more, which differ in `content`",
+        "the other one is at roles/base/role.toml:4:1; keep one of them, or make both identical";
 
     a_file_below_a_file: [("roles/base/role.toml", &role("[[file]]\npath = \"/etc/motd/x\"\ncontent = \"\""))],
-        "roles/base/role.toml:12:1", "`/etc/motd/x` can't be: `/etc/motd` is a file, so nothing can stand below it", "the file is at roles/base/role.toml:4:1; give one of them another path";
+        "roles/base/role.toml:12:1", "`/etc/motd/x` can't exist: `/etc/motd` is a file", "the file is at roles/base/role.toml:4:1; use another path for one of them";
 
     a_required_variable_that_is_not_set: [("roles/base/role.toml", &head("required = [\"name\"]"))],
-        "roles/base/role.toml:3:13", "h1 has to set `base.name`",
+        "roles/base/role.toml:3:13", "h1 must set `base.name`",
         "add `name = …` under [vars.base] in host_vars/h1.toml, or in a group";
 
     a_missing_role_of_a_host: [("host_vars/h1.toml", &format!("{HOST}roles = [\"bas\"]\n"))],
@@ -231,11 +231,11 @@ refused! {
         "did you mean `port`?; the role `base` declares its variables in roles/base/role.toml";
 
     variables_of_a_role_that_are_no_table: [("host_vars/h1.toml", &format!("{HOST}vars.base = 81\n"))],
-        "host_vars/h1.toml:3:13", "`base` is a role, so its variables go into a table", "write [vars.base]";
+        "host_vars/h1.toml:3:13", "`base` is a role, so its variables must be in a table", "write [vars.base]";
 
     a_variable_with_a_reserved_name: [("roles/base/role.toml", &head("vars.hosts = []"))],
-        "roles/base/role.toml:3:6", "a variable can't be called `hosts`",
-        "templates know these names already: host, hosts, facts, artifacts, item, loop, make_kubeconfig, pki_file, secret, self";
+        "roles/base/role.toml:3:6", "`hosts` is not a valid name for a variable",
+        "templates reserve these names: host, hosts, facts, artifacts, item, loop, make_kubeconfig, pki_file, secret, self";
 
     an_address_with_five_parts: [("host_vars/h1.toml", "address = \"192.168.1.102.2\"\n")],
         "host_vars/h1.toml:1:11", "`address` can't be read: invalid IP address syntax", "";
@@ -298,13 +298,13 @@ refused! {
         "roles/base/role.toml:13:8", "the artifact `etcd` has no pin for amd64", "add `amd64 = { url = \"…\", sha256 = \"…\" }` to [etcd] in artifacts.toml";
 
     an_artifact_with_half_a_digest: [("artifacts.toml", "[etcd]\nversion = \"1\"\namd64 = { url = \"https://h/x\", sha256 = \"0123\" }\n")],
-        "artifacts.toml:3:41", "the digest of etcd (amd64) is not a SHA-256", "`sha256sum FILE` prints it; get it from the publisher and not from a download";
+        "artifacts.toml:3:41", "the digest of etcd (amd64) is not a SHA-256", "copy it from the publisher; then `sha256sum FILE` must print the same for the file";
 
     an_artifact_without_an_address: [("artifacts.toml", "[etcd]\nversion = \"1\"\namd64 = { sha256 = \"0000000000000000000000000000000000000000000000000000000000000000\" }\n")],
         "artifacts.toml:3:9", "etcd (amd64) has no address", "set `url`, or `urls` with mirrors in the order to try";
 
     an_artifact_with_an_unsupported_address: [("artifacts.toml", "[etcd]\nversion = \"1\"\namd64 = { url = \"ftp://h/x\", sha256 = \"0000000000000000000000000000000000000000000000000000000000000000\" }\n")],
-        "artifacts.toml:3:17", "`ftp://h/x` is not an http:// or https:// address", "write it out, such as https://HOST/DIRECTORY";
+        "artifacts.toml:3:17", "`ftp://h/x` is not an http:// or https:// address", "write the full address, such as https://HOST/DIRECTORY";
 
     an_artifact_for_no_processor: [("artifacts.toml", "[etcd]\nversion = \"1\"\n")],
         "artifacts.toml:1:1", "the artifact etcd is not pinned for any architecture", "add `amd64 = { url = \"…\", sha256 = \"…\" }`";
@@ -316,12 +316,12 @@ refused! {
         "", "host_vars/h2.yaml is not a TOML file", "host_vars/ has one NAME.toml for each host";
 
     a_required_variable_that_has_a_default_too: [("roles/base/role.toml", &head("required = [\"port\"]"))],
-        "roles/base/role.toml:3:13", "`port` is required, and has a default", "take it out of `required`, or out of [vars]";
+        "roles/base/role.toml:3:13", "`port` is required, but has a default", "remove it from `required` or from [vars]";
 }
 
 refused! {
     a_restart_for_a_missing_resource: [("roles/base/role.toml", &role("[[unit]]\nname = \"a.service\"\ncontent = \"[Service]\\nExecStart=/bin/a\\n\"\nrestart_when = [\"template:/etc/bse.conf\"]"))],
-        "roles/base/role.toml:12:1", "`unit:a.service` watches `template:/etc/bse.conf`, and there is no such resource on this host", "did you mean `template:/etc/base.conf`?";
+        "roles/base/role.toml:12:1", "`unit:a.service` watches `template:/etc/bse.conf`, but this host has no such resource", "did you mean `template:/etc/base.conf`?";
 
     a_unit_of_no_type: [("roles/base/role.toml", &role("[[unit]]\nname = \"a.servcie\"\ncontent = \"\""))],
         "roles/base/role.toml:13:8", "`unit[0].name` can't be read: `a.servcie` is not the name of a unit: did you mean `a.service`?", "";
@@ -333,14 +333,14 @@ refused! {
         "roles/base/role.toml:13:10", "`firewall[0].ports[0]` can't be read: `80/tpc` is not a port: write it like \"443/tcp\" or \"2379-2380/tcp\", with 1 to 65535 and tcp, udp, sctp or dccp", "";
 
     a_command_without_a_guard: [("roles/base/role.toml", &role("[[command]]\nrun = [\"touch\", \"/x\"]"))],
-        "roles/base/role.toml:12:1", "nothing says when to run `command:touch /x`",
+        "roles/base/role.toml:12:1", "nothing defines when to run `command:touch /x`",
         "set `creates`, `unless` or `only_if`; or `on_change_of` to ids of resources; or `notify = [\"run:touch /x\"]` in a resource";
 
     an_invalid_account_name: [("roles/base/role.toml", &role("[[user]]\nname = \"-etcd\""))],
         "roles/base/role.toml:13:8", "`user[0].name` can't be read: `-etcd` is not an account name: it begins with `-`, `+` or `~`", "";
 
     an_account_name_that_useradd_refuses: [("roles/base/role.toml", &role("[[user]]\nname = \"Etcd Two\""))],
-        "roles/base/role.toml:13:8", "`name` of this user can't be used: `Etcd Two` can't be the name of a new account: letters (a to z), digits, `_`, `.` and `-`, at most 32, and not only digits; a `$` may be the last", "";
+        "roles/base/role.toml:13:8", "`name` of this user can't be used: `Etcd Two` can't be the name of a new account: it has at most 32 letters (a to z), digits, `_`, `.` and `-`, not only digits, optionally followed by `$`", "";
 
     an_owner_by_number: [("roles/base/role.toml", &role("[[file]]\npath = \"/x\"\ncontent = \"\"\nowner = \"1000\""))],
         "roles/base/role.toml:15:9", "`file[1].owner` can't be read: `1000` is not an account name: it is a number; write the name (`getent passwd NUMBER`, `getent group NUMBER`)", "";
@@ -361,7 +361,7 @@ fn invalid_utf_8_is_reported_with_its_place() {
         let error = kpull(&["check", "--json", "--site", site.path().to_str().unwrap()]).exits(1).error();
         assert_eq!(error["error"], format!("{path} is not UTF-8 text"));
         assert_eq!((&error["file"], &error["line"], &error["column"]), (&file.into(), &line.into(), &column.into()));
-        assert_eq!(error["help"], "save it as UTF-8; binary files belong in the role's files/");
+        assert_eq!(error["help"], "save it as UTF-8; put binary files into the role's files/");
     }
 }
 
@@ -380,7 +380,7 @@ fn a_host_that_the_site_does_not_have_is_reported_with_the_nearest_name() {
     let site = good();
     let tree = site.sign().enroll();
     for (host, help) in [
-        ("h2", "did you mean `h1`? A host is what `--host` or `host =` in kpull.toml says"),
+        ("h2", "did you mean `h1`? `--host`, or `host` in kpull.toml, sets the name of the host"),
         ("master1", "add host_vars/master1.toml, with `address` and `groups`, and sign again"),
     ] {
         let error = tree.kpull(&format!("apply --json --host {host}")).exits(4).error();
@@ -401,7 +401,7 @@ fn check_and_sign_refuse_a_link_in_a_site() {
     for arguments in [&["check", "--json", "--site", dir][..], &["sign", "--json", "--site", dir, "--key", &key]] {
         let error = kpull(arguments).exits(1).error();
         assert_eq!(error["error"], format!("{dir}/roles/base/templates/link is neither a file nor a directory"));
-        assert_eq!(error["help"], "a site can't contain links; copy the file to where it is used");
+        assert_eq!(error["help"], "a site can't contain links: copy the file itself");
     }
     assert!(!site.path().join("release.toml").exists());
 }
@@ -483,15 +483,15 @@ fn a_kpull_toml_without_a_required_key_names_the_key() {
     }
     misconfigured("[[source]]\ndir = \"/x\"\n", None, "`DIR/kpull.toml` lacks `trust`", Some(1), "");
     let none = format!("{TRUST}[[source]]\n");
-    let help = "give the source one address, such as git = \"https://HOST/site.git\"";
-    misconfigured(&none, None, "a source says neither `git`, nor `http`, nor `dir`", Some(4), help);
+    let help = "set one address for the source, such as git = \"https://HOST/site.git\"";
+    misconfigured(&none, None, "a source sets none of `git`, `http` and `dir`", Some(4), help);
 }
 
 #[test]
 fn a_source_of_two_kinds_is_refused() {
     let config = format!("{TRUST}[[source]]\ndir = \"/x\"\ngit = \"/y\"\n");
     let help = "write one [[source]] table for each address";
-    misconfigured(&config, None, "a source says git and dir at once", Some(4), help);
+    misconfigured(&config, None, "a source sets git and dir together", Some(4), help);
 }
 
 #[test]
@@ -529,10 +529,7 @@ fn credentials_in_an_address_appear_in_no_message_and_no_excerpt() {
     }
     tree.configure("[[source]]\nhttp = \"https://me:hunter2@h/\"\n");
     let error = tree.kpull("apply --json").exits(1).error();
-    assert_eq!(
-        (error["error"].as_str(), error["line"].as_u64()),
-        (Some("`https://h/` has credentials in it"), Some(2))
-    );
+    assert_eq!((error["error"].as_str(), error["line"].as_u64()), (Some("`https://h/` contains credentials"), Some(2)));
     assert!(!tree.kpull("apply").stderr.contains("hunter2"));
 }
 
@@ -543,6 +540,7 @@ fn an_unenrolled_host_reports_that_it_is_not_enrolled() {
     let path = tree.at("etc/kpull/kpull.toml");
     let says = format!("can't read the configuration {}: No such file or directory (os error 2)", path.display());
     assert_eq!(error["error"], says);
-    assert!(error["help"].as_str().unwrap().starts_with("a host is enrolled by its kpull.toml"));
+    let help = format!("run `kpull enroll URL --site NAME --root {}` to write it", tree.path().display());
+    assert!(error["help"].as_str().unwrap().starts_with(&help), "{error}");
     assert!(tree.snapshot().is_empty());
 }

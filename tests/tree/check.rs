@@ -93,20 +93,20 @@ found! {
         "roles/app/role.toml:16:12", "`template` of this unit can't be used: line 2 of app.service: a quote is opened and never closed: `ExecStart=/usr/k8s/bin/app \"--range=\"1-2\" x`", "";
 
     a_program_that_no_role_installs: [("roles/app/templates/app.service", &UNIT.replace("/usr/", "/user/"))],
-        "roles/app/templates/app.service:5:36", "app.service runs /user/k8s/bin/app, which nothing installs", "did you mean `/usr/k8s/bin/app`?";
+        "roles/app/templates/app.service:5:36", "app.service runs /user/k8s/bin/app, which no resource installs", "did you mean `/usr/k8s/bin/app`?";
 
     a_port_that_the_firewall_shuts: [("roles/app/role.toml", &ROLE.replace("allow = [{ port = \"2380/tcp\", from = \"10.0.0.0/8\" }]", "services = [\"ssh\"]"))],
         "roles/app/role.toml:17:13", "app.service listens at 2380/tcp, but no [[firewall]] allows it", "on h1: add `{ port = \"2380/tcp\", from = … }` to the `allow` of a [[firewall]]";
 
     a_port_that_nobody_listens_at: [("roles/app/role.toml", &ROLE.replace("allow = [", "ports = [\"8080/tcp\"]\nallow = ["))],
-        "roles/app/role.toml:12:11", "the firewall allows 8080/tcp, but no unit listens there", "on h1: block it, or add `listens = [\"8080/tcp\"]` to its [[unit]]";
+        "roles/app/role.toml:12:11", "the firewall allows 8080/tcp, but no unit listens there", "on h1: close it, or add `listens = [\"8080/tcp\"]` to its [[unit]]";
 
     a_unit_that_does_not_exist: [("roles/app/templates/app.service", &UNIT.replace("firewalld.service", "firewalld.service ap.service"))],
         "roles/app/templates/app.service:2:47", "app.service has After=ap.service, but there is no such unit", "did you mean `app.service`?";
 
     a_password_that_everybody_can_read: [("roles/app/templates/keepalived.conf", "authentication {\n    auth_type PASS\n    auth_pass 1066\n}\n")],
         "roles/app/templates/keepalived.conf:3:15", "the value of `auth_pass` is in the site, where anyone with access can read it",
-        "change it, since it may be compromised; then run `kpull secret set NAME`, and write {{ secret(\"NAME\") }} here. If it is not a secret, end the line with `# kpull: not a secret`";
+        "change the secret, because it may be compromised; then run `kpull secret set NAME`, and write {{ secret(\"NAME\") }} here. If it is not a secret, end the line with `# kpull: not a secret`";
 
     a_flag_that_the_pinned_version_does_not_have: [("roles/app/role.toml", &ROLE.replace("name = \"{{ host.name }}\"\n", "name = \"x\"\nallow-privilegd = true\n"))],
         "roles/app/role.toml:5:1", "app 1.9.2 has no flag `--allow-privilegd`", "did you mean `--allow-privileged`?";
@@ -144,7 +144,7 @@ fn an_error_in_a_role_is_reported_once_with_the_hosts_that_have_it() {
         .collect();
     assert_eq!(reported.len(), 2, "{reported:?}");
     assert_eq!(reported[0].0, "`nope` is not defined");
-    assert_eq!(reported[1].0, "h1 has to set `web.domain`");
+    assert_eq!(reported[1].0, "h1 must set `web.domain`");
     for (_, help) in &reported {
         assert!(help.ends_with("; the same on 5 more: h2, h3, h4 and 2 others"), "{help}");
     }
@@ -228,7 +228,7 @@ fn names_from_other_tools_get_advice_with_the_name_in_kpull() {
         ("[[copy]]\npath = \"/a\"", "that is a [[file]]: `path`, and `content` or `source`"),
         (
             "[[cron]]\nname = \"x\"",
-            "what runs at times is a [[unit]] called NAME.timer, with `OnCalendar=` in its [Timer], and the [[unit]] NAME.service that it starts",
+            "a scheduled job is a [[unit]] NAME.timer, with `OnCalendar=` in its [Timer], and the [[unit]] NAME.service that it starts",
         ),
         ("[[fstab]]\npath = \"/srv\"", "that is a [[mount]]: `where` and `what`"),
         (
@@ -260,12 +260,9 @@ fn names_from_other_tools_get_advice_with_the_name_in_kpull() {
         ),
         (
             "{{ lookup('file', 'x') }}",
-            "a file of the role is named by `source` or `template`, a secret is `secret(\"NAME\")`, one of pki/ is `pki_file(\"NAME\")`",
+            "name a file of the role in `source` or `template`; a secret is `secret(\"NAME\")`, a file of pki/ is `pki_file(\"NAME\")`",
         ),
-        (
-            "{{ 'x' | password_hash }}",
-            "keep the hash itself as a secret: `kpull secret set NAME`, and `secret(\"NAME\")`",
-        ),
+        ("{{ 'x' | password_hash }}", "store the hash as a secret: `kpull secret set NAME`, and `secret(\"NAME\")`"),
         ("{{ 'x' | urlencod }}", "did you mean `urlencode`?"),
         ("{{ 'x' is matsh('y') }}", "did you mean `match`?"),
         ("{{ 'x'.startwith('y') }}", "did you mean `startswith`?"),
@@ -365,23 +362,22 @@ fn what_a_host_would_refuse_is_an_error_of_check_if_its_facts_are_recorded() {
     let priority = "[[firewall]]\nrich = [\"rule priority=5 service name=ntp accept\"]\n";
     let helpers = "[[firewall]]\n[firewall.define_services.own]\nports = [\"1/tcp\"]\nhelpers = [\"ftp\"]\n";
     let ostree = "can't change the package socat: this host's system is an image of ostree";
-    let image = "can't change the package socat: /usr is read-only on this host, as that of a system that is an image";
+    let image = "can't change the package socat: /usr is read-only on this host: its system is an image";
     let usr = "/usr/share/app/x can't be written: /usr is read-only on this host";
     let without = "omit it on this host, for example with `when`";
     for (facts, role, what, help) in [
         (&coreos, package, ostree, "layer it (`rpm-ostree install socat`, then reboot) or build it into the image"),
-        (&bootc, package, ostree, "`when = \"not facts.image\"` leaves the package out here"),
+        (&bootc, package, ostree, "`when = \"not facts.image\"` excludes the package on this host"),
         (&flatcar, package, image, "add it as a system extension (systemd-sysext)"),
         (&read_only, package, image, "below /opt"),
         (
             &alpine,
             package,
-            "this host has no package manager that kpull knows: none of apt, dnf, yum, microdnf and zypper, with a database of \
-             packages, is there for its system",
-            "install what is needed with an [[artifact]]",
+            "this host has no package manager that kpull supports: for its system, none of apt, dnf, yum, microdnf and zypper is installed with a database of packages",
+            "install the programs with an [[artifact]]",
         ),
-        (&coreos, below_usr, usr, "put it below /opt, /etc or /var"),
-        (&read_only, below_usr, usr, "`base.bin`"),
+        (&coreos, below_usr, usr, "use a path below /opt, /etc or /var"),
+        (&read_only, below_usr, usr, "under `[vars.base]`"),
         (&flatcar, linked, "/lib/app can't be written: /lib is read-only on this host", "dmesg"),
         (&old, forward, "firewalld 0.6.3 has no `forward` in its zones", without),
         (&centos_7, forward, "the firewalld of centos 7 has no `forward` in its zones", "this needs 0.9 or newer"),
@@ -438,7 +434,7 @@ fn a_variable_outside_its_definition_is_reported_where_the_host_sets_it_and_expl
     site.host("h1", "address = \"10.0.0.1\"\nroles = [\"web\"]\n[vars.web]\nlog_level = \"inof\"\n");
     let dir = site.path().to_str().unwrap();
     let error = kpull(&["check", "--json", "--site", dir]).exits(1).error();
-    assert_eq!(error["error"], "`log_level` is none of the values that it can have: \"inof\"");
+    assert_eq!(error["error"], "`log_level` is not one of the allowed values: \"inof\"");
     assert_eq!(
         (&error["file"], &error["line"], &error["column"]),
         (&"host_vars/h1.toml".into(), &4.into(), &13.into())

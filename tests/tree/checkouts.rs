@@ -193,7 +193,7 @@ fn mistakes_in_a_checkout_are_found_with_their_place_and_the_command_that_prints
         (
             role(url, commit, "[[file]]\npath = \"/srv/app\"\ncontent = \"\"\n"),
             "6:1",
-            "`/srv/app` stands twice in the role web",
+            "`/srv/app` occurs twice in the role web",
             "",
         ),
     ] {
@@ -263,7 +263,7 @@ fn links_that_lead_out_are_refused_and_submodules_are_left_out() {
         symlink(target, app.join("bin/out")).unwrap();
         let commit = commit(hub.path(), &[]);
         let error = refused(&url, &commit);
-        assert!(error.contains("`bin/out` is a symbolic link to") && error.contains("can lead out"), "{error}");
+        assert!(error.contains("`bin/out` is a symbolic link to") && error.contains("can point out"), "{error}");
         fs::remove_file(app.join("bin/out")).unwrap();
     }
 }

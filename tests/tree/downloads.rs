@@ -89,9 +89,9 @@ fn a_download_of_a_killed_run_continues_where_it_ended() {
 #[test]
 fn options_that_downloads_do_not_have_are_refused_with_a_reason_and_an_alternative() {
     for (name, help) in [
-        ("connections", "one connection per download; list more `mirrors`"),
+        ("connections", "a download uses one connection; list more `mirrors`"),
         ("bearer", "would be sent to every server that artifacts.toml names"),
-        ("basic", "a mirror may ask for a client certificate"),
+        ("basic", "use a client certificate"),
     ] {
         let site = base("");
         let tree = site.sign().enroll();

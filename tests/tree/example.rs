@@ -64,7 +64,8 @@ fn an_unmet_expectation_is_reported_with_its_place_and_the_nearest_match() {
         (format!("{}:{}", reported("file"), error["line"]), reported("error"), reported("help"))
     };
     let file = |line: usize| format!("roles/web/tests/one.toml:{line}");
-    let nearest = "no template is as it is expected: the nearest is template:/etc/web.conf (roles/web/role.toml:5:1)";
+    let nearest =
+        "no template has the expected fields: the nearest is template:/etc/web.conf (roles/web/role.toml:5:1)";
     let (place, error, help) =
         at("[[expect.template]]\npath = \"/etc/web.conf\"\ncontains = [\"name d\", \"listen 81\"]\n");
     assert_eq!((place, error.as_str()), (file(6), nearest));
@@ -75,7 +76,7 @@ fn an_unmet_expectation_is_reported_with_its_place_and_the_nearest_match() {
     let (place, error, _) = at("[[expect.unit]]\nname = \"web.service\"\n");
     assert_eq!((place, error.as_str()), (file(4), "the host has no unit at all"));
     let (place, error, _) = at("[[without.template]]\npath = \"/etc/web.conf\"\n");
-    assert_eq!((place, error.as_str()), (file(4), "there is such a template: template:/etc/web.conf"));
+    assert_eq!((place, error.as_str()), (file(4), "a template matches that must not exist: template:/etc/web.conf"));
     let (place, error, help) = at("[[expect.unti]]\nname = \"a\"\n");
     assert_eq!((place, error.as_str(), help.as_str()), (file(4), "unknown key `unti`", "did you mean `unit`?"));
     let (place, error, _) = at("[facts]\nmemroy = 1\n[[expect.template]]\n");
@@ -85,14 +86,14 @@ fn an_unmet_expectation_is_reported_with_its_place_and_the_nearest_match() {
 #[test]
 fn an_example_that_can_not_be_resolved_or_expects_nothing_is_an_error() {
     let reported = test(&site("[[expect.template]]\n"), &["--json"]).exits(1).error();
-    assert_eq!(reported["error"], "h1 has to set `web.domain`");
+    assert_eq!(reported["error"], "h1 must set `web.domain`");
     let reported = test(&site("[vars.web]\ndomian = \"d\"\n[[expect.template]]\n"), &["--json"]).exits(1).error();
     assert_eq!(
         (&reported["error"], &reported["file"]),
         (&"unknown key `domian`".into(), &"roles/web/tests/one.toml".into())
     );
     let reported = test(&site(""), &["--json"]).exits(1).error();
-    assert_eq!(reported["error"], "roles/web/tests/one.toml expects nothing");
+    assert_eq!(reported["error"], "roles/web/tests/one.toml has no expectations");
     let reported = test(&site("[[expect.template]]\n"), &["wep", "--json"]).exits(1).error();
     assert_eq!(
         (&reported["error"], &reported["help"]),

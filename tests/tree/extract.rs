@@ -234,28 +234,28 @@ fn host_and_check_refuse_an_archive_that_writes_elsewhere_and_nothing_changes() 
     for (parts, says) in [
         (evil("app-1.0/../../etc/x", Is::File(0o644)), "has a name that leaves the archive (`..`)"),
         (evil("/etc/cron.d/x", Is::File(0o644)), "has an absolute name"),
-        (evil("app-1.0/x", Is::Link("/etc/passwd")), "is a symbolic link to `/etc/passwd`, which can lead out"),
-        (evil("app-1.0/a/x", Is::Link("../../..")), "is a symbolic link to `../../..`, which can lead out"),
-        (evil("app-1.0/x", Is::Link("..")), "is a symbolic link to `..`, which can lead out"),
+        (evil("app-1.0/x", Is::Link("/etc/passwd")), "is a symbolic link to `/etc/passwd`, which can point out"),
+        (evil("app-1.0/a/x", Is::Link("../../..")), "is a symbolic link to `../../..`, which can point out"),
+        (evil("app-1.0/x", Is::Link("..")), "is a symbolic link to `..`, which can point out"),
         // where `a/b` is a link to the top, this leaves it
-        (evil("app-1.0/x", Is::Link("a/b/../..")), "is a symbolic link to `a/b/../..`, which can lead out"),
-        (evil("app-1.0/x", Is::Link("")), "is a symbolic link to ``, which can lead out"),
-        (evil("app-1.0/x", Is::Hard("etc/passwd")), "is a hard link to `etc/passwd`, which is not a file before it"),
+        (evil("app-1.0/x", Is::Link("a/b/../..")), "is a symbolic link to `a/b/../..`, which can point out"),
+        (evil("app-1.0/x", Is::Link("")), "is a symbolic link to ``, which can point out"),
+        (evil("app-1.0/x", Is::Hard("etc/passwd")), "is a hard link to `etc/passwd`, which is not an earlier file"),
         (
             evil("app-1.0/x", Is::Hard("app-1.0/later")),
-            "is a hard link to `app-1.0/later`, which is not a file before it",
+            "is a hard link to `app-1.0/later`, which is not an earlier file",
         ),
-        (evil("app-1.0/run", Is::File(0o644)), "is there twice, and only one can be meant"),
-        (evil("app-1.0/./run", Is::Link("x")), "is there twice, and only one can be meant"),
+        (evil("app-1.0/run", Is::File(0o644)), "occurs twice"),
+        (evil("app-1.0/./run", Is::Link("x")), "occurs twice"),
         (evil("app-1.0/run/below", Is::File(0o644)), "`run/below` is below `run`, which is not a directory"),
         (evil("app-1.0/x", Is::Odd(EntryType::Char)), "is a device"),
         (evil("app-1.0/x", Is::Odd(EntryType::Fifo)), "is a fifo"),
-        (evil("app-1.0/x\ny", Is::File(0o644)), "has a name that no file should have"),
+        (evil("app-1.0/x\ny", Is::File(0o644)), "has an invalid name"),
         (
             vec![good, ("app-1.0/d", Is::Link("."), b""), ("app-1.0/d/x", Is::File(0o644), b"")],
             "`d/x` is below `d`, which is not a directory",
         ),
-        (vec![("other/x", Is::File(0o644), b"")], "has nothing below `app-1.0/`"),
+        (vec![("other/x", Is::File(0o644), b"")], "contains nothing below `app-1.0/`"),
     ] {
         let (_publisher, site) = extracts(&gz(&tar(&parts)), APP);
         let tree = site.sign().enroll();
@@ -330,7 +330,7 @@ fn another_resource_can_be_beside_an_extracted_file_but_not_at_its_path() {
         let tree = site.sign().enroll();
         let error = tree.kpull("apply --json").exits(1).error();
         let says = error["error"].as_str().unwrap();
-        assert!(says.starts_with(&format!("two resources decide about `{path}`: it is in tool, and {id}")), "{says}");
+        assert!(says.starts_with(&format!("two resources manage `{path}`: it is in tool, and {id}")), "{says}");
         assert_eq!(error["code"], "site.clash");
         assert!(!tree.at("opt").exists());
     }
@@ -341,20 +341,24 @@ fn another_resource_can_be_beside_an_extracted_file_but_not_at_its_path() {
     fs::create_dir_all(tree.at("opt")).unwrap();
     symlink("/srv/app", tree.at("opt/app")).unwrap();
     let error = tree.kpull("apply --json").exits(1).error();
-    assert!(error["error"].as_str().unwrap().starts_with("two resources decide about `/srv/app/etc/x`: "), "{error}");
+    assert!(error["error"].as_str().unwrap().starts_with("two resources manage `/srv/app/etc/x`: "), "{error}");
     assert_eq!(below(&tree, "srv/app/"), []);
     let (_publisher, site) = with("[[directory]]\npath = '/opt/app'");
     let error = kpull(&["check", "--json", "--site", site.path().to_str().unwrap()]).exits(1).error();
-    assert_eq!(error["error"], "`/opt/app` stands twice in the role base");
+    assert_eq!(error["error"], "`/opt/app` occurs twice in the role base");
 }
 
 #[test]
 fn nothing_is_extracted_through_a_link_or_over_a_directory_of_the_host() {
     let (_publisher, site) = extracts(&gz(&tar(&FIRST)), APP);
     for (path, is_link, says) in [
-        ("opt/app/bin", true, "/opt/app/bin is something else, and kpull extracts a directory there"),
-        ("opt/app/share/old", false, "/opt/app/share/old is something else, and kpull extracts a file or link there"),
-        ("opt/app/empty", true, "/opt/app/empty is something else, and kpull extracts a directory there"),
+        ("opt/app/bin", true, "/opt/app/bin exists and is not what kpull extracts there: a directory there"),
+        (
+            "opt/app/share/old",
+            false,
+            "/opt/app/share/old exists and is not what kpull extracts there: a file or link there",
+        ),
+        ("opt/app/empty", true, "/opt/app/empty exists and is not what kpull extracts there: a directory there"),
     ] {
         let tree = site.sign().enroll();
         tree.write("srv/keep", "keep").write("opt/app/mine", "mine");

@@ -56,7 +56,7 @@ fn a_custom_fact_that_others_can_write_is_refused_and_its_last_value_counts() {
     let refused = &output.events("fact_failed")[0];
     assert_eq!(refused["name"], "rack");
     let error = refused["error"].as_str().unwrap();
-    assert!(error.ends_with("everybody can write it (its mode is 0666)"), "{error}");
+    assert!(error.ends_with("every user can write to it (its mode is 0666)"), "{error}");
     assert!(refused["help"].as_str().unwrap().contains("chmod go-w"), "{refused}");
     assert_eq!(tree.read("etc/rack"), "r1\n");
     fs::set_permissions(tree.at(RACK), fs::Permissions::from_mode(0o644)).unwrap();

@@ -151,7 +151,7 @@ fn a_read_only_disk_is_reported_and_nothing_is_changed_on_it() {
     let (output, after) = on_own_file_system(&tree, mount, &remount("ro"), &remount("rw"));
     let error = output.exits(1).error();
     assert_eq!(error["error"], "/srv/old can't be written: /srv is read-only on this host");
-    assert!(error["help"].as_str().unwrap().contains("does when a disk fails"), "{error}");
+    assert!(error["help"].as_str().unwrap().contains("does this too when a disk fails"), "{error}");
     assert_eq!(after, "old\nold\n");
 }
 
@@ -187,8 +187,8 @@ fn without_permission_for_the_state_directory_the_message_says_what_to_do() {
     fs::set_permissions(tree.path(), fs::Permissions::from_mode(0o555)).unwrap();
     let error = as_nobody(&program, &["apply", "--json", "--root", tree.path().to_str().unwrap()]).exits(1).error();
     let state = tree.at("var/lib/kpull");
-    let why = format!("can't make the directory {}: Permission denied", tree.at("var").display());
-    let says = format!("can't make the state directory {}: {why}", state.display());
+    let why = format!("can't create the directory {}: Permission denied", tree.at("var").display());
+    let says = format!("can't create the state directory {}: {why}", state.display());
     assert_eq!(error["error"], says);
     assert_eq!(error["help"], "run as root, or use `--root DIR` for a tree of your own");
     open_to_all(tree.path());

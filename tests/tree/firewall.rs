@@ -169,7 +169,7 @@ fn a_zone_that_is_a_file_and_a_firewall_is_refused_with_the_fields_to_use() {
     for firewall in ["ports = [\"6443/tcp\"]", "target = \"DROP\"", "sources = [\"10.0.0.0/8\"]"] {
         let site = base(&format!("{file}[[firewall]]\nzone = \"k8s\"\n{firewall}\n"));
         let output = words(&check(&site).exits(1).stderr);
-        for part in ["`/etc/firewalld/zones/k8s.xml` stands twice in the role base", "`target`, `sources`, `services`"]
+        for part in ["`/etc/firewalld/zones/k8s.xml` occurs twice in the role base", "`target`, `sources`, `services`"]
         {
             assert!(output.contains(part), "{firewall}: {output}");
         }
@@ -179,15 +179,15 @@ fn a_zone_that_is_a_file_and_a_firewall_is_refused_with_the_fields_to_use() {
 #[test]
 fn an_invalid_service_or_set_is_refused_with_the_reason() {
     for (fields, why) in [
-        ("define_services.app = {}", "the service `app` is nothing: say its `ports`"),
+        ("define_services.app = {}", "the service `app` is empty: set its `ports`"),
         ("define_services.\"a b\" = { ports = ['1/tcp'] }", "`a b` is not the name of a service"),
-        ("define_services.app = { ports = ['1/tcp'], description = \"a\\nb\" }", "has control characters in it"),
+        ("define_services.app = { ports = ['1/tcp'], description = \"a\\nb\" }", "contains control characters"),
         ("define_ipsets.a = { type = 'list:set' }", "`list:set` is not a type of set in firewalld: hash:ip"),
         (
             "define_ipsets.a = { entries = ['10.0.0.1', 'fd00::1'] }",
             "the entry `fd00::1` of the set `a` is of the other family",
         ),
-        ("define_ipsets.a = { entries = ['0.0.0.0/0'] }", "holds everything, which no set can"),
+        ("define_ipsets.a = { entries = ['0.0.0.0/0'] }", "contains all addresses, which a set can't"),
         ("define_ipsets.a = { entries = ['10.0.0.1,tcp:80'] }", "is not of the type hash:net"),
         ("define_ipsets.a = { entries = ['10.0.0'] }", "has `10.0.0`, which is neither an address nor a network"),
         ("define_ipsets.a = { entries = ['10.0.0.1'], options = { timeout = 60 } }", "the set `a` has a `timeout`"),

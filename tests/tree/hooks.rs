@@ -134,7 +134,7 @@ fn a_hook_that_fails_or_hangs_stops_nothing() {
         notices,
         [
             "the hook sh failed: exit status: 7\nno luck",
-            "the hook sleep failed: it took longer than 1s and was ended, without a word",
+            "the hook sleep failed: it took longer than 1s and was terminated, without any output",
             "can't run /nowhere/at-all: there is no such program",
         ]
     );
@@ -146,11 +146,8 @@ fn an_invalid_hook_is_a_configuration_error() {
     for (hook, error) in [
         ("on = []\ncommand = [\"true\"]\n", "a hook has no events"),
         ("on = [\"change\"]\n", "a hook needs either `command` or `post`"),
-        ("on = [\"change\"]\ncommand = []\n", "`command` names no program"),
-        (
-            "on = [\"change\"]\npost = \"http://example.org/x\"\n",
-            "http://example.org can be read and changed on the way",
-        ),
+        ("on = [\"change\"]\ncommand = []\n", "`command` is empty"),
+        ("on = [\"change\"]\npost = \"http://example.org/x\"\n", "http://example.org would be sent unencrypted"),
     ] {
         let (_site, tree) = host(&format!("[[hook]]\n{hook}"));
         let found = tree.kpull("apply --json").exits(1).error();

@@ -51,7 +51,7 @@ fn names_the_profile(output: &Output) {
     let text = error["error"].as_str().unwrap();
     assert!(text.contains("/home/bob/.profile"), "{error}");
     let help = error["help"].as_str().unwrap();
-    assert!(help.contains("left out because it depends on this: file:/home/bob/.profile.d"), "{error}");
+    assert!(help.contains("skipped because it depends on this: file:/home/bob/.profile.d"), "{error}");
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn a_release_that_causes_the_fault_is_rolled_back_to_the_last_good_one() {
         // the newer release is named as long as the host stays on the earlier one
         for command in ["plan", "apply"] {
             let output = tree.kpull(command).exits(0);
-            assert!(output.stdout.contains("release 2 is held back until"), "{}", output.stdout);
+            assert!(output.stdout.contains("this host stays on release 1 until"), "{}", output.stdout);
             let retry = format!("`kpull apply --retry --root {}` applies it anyway", tree.path().display());
             assert!(output.stdout.contains(&retry), "{}", output.stdout);
         }

@@ -151,8 +151,8 @@ fn check_finds_changes_that_contradict_each_other_with_both_places() {
     let setting = "[[setting]]\npath = '/etc/f'\nformat = 'env'\nkey = 'A'\nvalue = 2\n";
     let file = "[[file]]\npath = '/etc/f'\ncontent = 'A=3'\n";
     for (one, other, expected) in [
-        (line, file, "two roles decide about `/etc/f`: base and more"),
-        (setting, file, "two roles decide about `/etc/f`: base and more"),
+        (line, file, "two roles manage `/etc/f`: base and more"),
+        (setting, file, "two roles manage `/etc/f`: base and more"),
         (setting, "[[setting]]\npath = '/etc/f'\nformat = 'env'\nkey = 'A'\nvalue = 3\n", "two roles"),
         (line, setting, "line:/etc/f#^A= and setting:/etc/f#A change the same part of `/etc/f`"),
     ] {

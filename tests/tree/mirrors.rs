@@ -207,7 +207,7 @@ fn an_endless_body_without_a_pinned_size_is_refused_before_it_is_read() {
     let error = tree.kpull("apply --json").exits(1).error();
     let url = server.url("tool");
     let says = format!(
-        "the artifact tool can't be had: {url} has {huge} bytes, and 1073741824 are the most of a file whose size is not known"
+        "the artifact tool can't be downloaded: {url} has {huge} bytes; the limit for a file of unknown size is 1073741824"
     );
     assert_eq!(error["error"], says);
     assert_eq!(stored(&tree), [""; 0]);

@@ -70,7 +70,10 @@ fn check_refuses_one_path_of_two_resources_by_a_usual_link_or_the_catalogs_link(
         let site = base(&format!("{one}{other}"));
         let error = kpull(&["check", "--json", "--site", site.path().to_str().unwrap()]).exits(1).error();
         let text = error["error"].as_str().unwrap();
-        assert!(text.contains("stands twice in the role base") && text.contains("are one path on hosts"), "{error}");
+        assert!(
+            text.contains("occurs twice in the role base") && text.contains("are the same path on hosts"),
+            "{error}"
+        );
         assert_eq!(error["line"], if other.starts_with("[[symlink]]") { 8 } else { 5 }, "{error}");
     }
     // a file, and a path below it by another name
@@ -105,7 +108,7 @@ fn two_names_of_a_path_by_a_hosts_own_link_fail_both_and_neither_is_written() {
         assert_eq!(output.code, if command.starts_with("plan") { 1 } else { 3 }, "{output:?}");
         let error = output.events("error").remove(0);
         let text = error["error"].as_str().unwrap();
-        let (what, why) = ("file:/data/a and file:/srv/data/a decide about one path of this host", "leads from one");
+        let (what, why) = ("file:/data/a and file:/srv/data/a manage the same path of this host", "connects the two");
         assert!(text.contains(what) && text.contains(why), "{error}");
         assert!(error["help"].as_str().unwrap().contains("`namei /data/a /srv/data/a`"), "{error}");
     }

@@ -42,7 +42,7 @@ fn new_overwrites_no_existing_file() {
     let before = fs::read(site.path().join("site.toml")).unwrap();
     for command in [&["new", "role", "web"][..], &["new", "host", "h1", "10.0.0.2"][..]] {
         let reported = at(&site, &[command, &["--json"][..]].concat()).exits(1).error();
-        assert!(reported["error"].as_str().unwrap().ends_with(" is there already"), "{reported}");
+        assert!(reported["error"].as_str().unwrap().ends_with(" already exists"), "{reported}");
     }
     kpull(&["new", "site", site.path().to_str().unwrap()]).exits(1);
     assert_eq!(fs::read(site.path().join("site.toml")).unwrap(), before);
@@ -54,7 +54,7 @@ fn a_host_that_can_not_be_resolved_is_not_written() {
     let site = Site::new("test");
     site.role("web", "required = [\"domain\"]\n");
     let reported = at(&site, &["new", "host", "h1", "10.0.0.1", "--role", "web", "--json"]).exits(1).error();
-    assert_eq!(reported["error"], "h1 has to set `web.domain`");
+    assert_eq!(reported["error"], "h1 must set `web.domain`");
     assert!(!site.path().join("host_vars/h1.toml").exists());
     at(&site, &["new", "host", "h1", "10.0.0.1", "--role", "web", "--set", "web.domain=example.org"]).exits(0);
     at(&site, &["check"]).exits(0);
@@ -130,7 +130,7 @@ fn the_example_of_two_hosts_passes_check_test_and_fmt() {
     );
     kpull(&["test", "--site", path]).exits(0);
     kpull(&["fmt", "--check", "--site", path]).exits(0);
-    assert!(refused(&["new", "site", path, "--example", "web"]).contains(" is there already; "));
+    assert!(refused(&["new", "site", path, "--example", "web"]).contains(" already exists; "));
 }
 
 #[test]
@@ -184,7 +184,10 @@ fn a_cluster_that_can_not_work_is_not_written() {
         said
     };
     let cases: [(&[&str], &str); 6] = [
-        (&["m1=10.0.0.1,m2=10.0.0.2", "--vip", "10.0.0.9"], "2 masters are no better than 1; name one, three or five"),
+        (
+            &["m1=10.0.0.1,m2=10.0.0.2", "--vip", "10.0.0.9"],
+            "2 masters tolerate no more failures than 1; name one, three or five",
+        ),
         (&[MASTERS], "3 masters need a virtual address; add `--vip ADDRESS/PREFIX`"),
         (&[MASTERS, "--vip", "10.0.0.2"], "the virtual address 10.0.0.2 is the address of the host m2; "),
         (

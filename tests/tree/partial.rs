@@ -89,7 +89,7 @@ fn a_partial_run_restores_nothing_and_the_next_whole_run_does() {
 fn a_partial_run_of_something_unknown_is_an_error_with_the_nearest_name() {
     let (site, tree) = site();
     let error = tree.kpull("apply --json --only othr").exits(1).error();
-    assert_eq!(error["error"], "this host has no role with resources `othr`, which `--only` names");
+    assert_eq!(error["error"], "`--only` names `othr`, but this host has no such role with resources");
     assert_eq!(error["help"], "did you mean `other`?");
     assert!(!tree.at("etc").join("other").exists());
     let dir = site.path().to_str().unwrap();

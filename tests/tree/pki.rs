@@ -138,7 +138,7 @@ fn a_new_key_is_only_for_recipients_that_could_read_the_old_one() {
     let own = format!("{:?}", public(&host_key()));
     fs::write(&path, text.replace(&own, &format!("[{own}, {:?}]", public(&mallory)))).unwrap();
     let refused = world.pki("renew web").exits(1);
-    assert!(refused.stderr.contains(&format!("would be read by h1 ({fingerprint})")), "{}", refused.stderr);
+    assert!(refused.stderr.contains(&format!("would be readable by h1 ({fingerprint})")), "{}", refused.stderr);
     assert_eq!(world.snapshot(), before);
     // once the operator has confirmed
     let (site, identity) = (world.site.path().display().to_string(), world.tree.key());
@@ -245,7 +245,7 @@ fn a_changed_certificate_request_is_an_error_until_it_is_issued_again() {
     let error = world.check().exits(1).error();
     assert_eq!(
         error["error"],
-        "the certificate web of h1 is not good: lacks the name app.example.org; has the name www.example.org too many"
+        "the certificate web of h1 is not valid: lacks the name app.example.org; also has the name www.example.org"
     );
     assert_eq!(error["help"], world.run("issue"));
     let old = world.serial();
@@ -273,7 +273,7 @@ fn a_certificate_that_expires_soon_is_renewed_and_an_expired_one_is_an_error() {
     world.pki("renew web").exits(0);
     std::thread::sleep(std::time::Duration::from_millis(1100));
     let error = world.check().exits(1).error();
-    assert_eq!(error["error"], "the certificate web of h1 is not good: it has expired");
+    assert_eq!(error["error"], "the certificate web of h1 is not valid: it has expired");
     assert_eq!(error["help"], world.run("renew"));
 }
 
@@ -284,7 +284,7 @@ fn a_certificate_never_outlives_its_authority() {
     world.site.file("site.toml", text.replace("[pki.lan]", "[pki.lan]\nlifetime = \"100d\""));
     world.pki("init").exits(0);
     let issued = world.pki("issue").exits(0);
-    assert!(issued.stdout.contains("when the authority lan ends too"), "{}", issued.stdout);
+    assert!(issued.stdout.contains("when the authority lan expires too"), "{}", issued.stdout);
     assert_eq!(world.pki("list --json").json()[0]["days"], 99);
 }
 
@@ -353,7 +353,7 @@ fn a_host_that_keeps_its_key_gets_a_certificate_for_its_request_and_for_no_other
     let change = world.apply();
     let summary = change.events("changed")[0]["summary"].as_str().unwrap().to_owned();
     assert!(
-        summary.starts_with("make the key, write the request ") && summary.ends_with("/csr/web.csr, ca: create"),
+        summary.starts_with("generate the key, write the request ") && summary.ends_with("/csr/web.csr, ca: create"),
         "{summary}"
     );
     let key = world.tree.read("etc/web/key.pem");
@@ -456,7 +456,11 @@ fn an_authority_is_replaced_while_hosts_trust_both() {
     world.pki("rotate lan --switch").exits(0);
     assert_eq!(world.state(), "changed");
     let early = world.pki("rotate lan --finish").exits(1);
-    assert!(early.stderr.contains("certificates of the old authority lan are left: h1/web"), "{}", early.stderr);
+    assert!(
+        early.stderr.contains("the site still contains certificates of the old authority lan: h1/web"),
+        "{}",
+        early.stderr
+    );
     openssl(&["verify", "-CAfile", &at("pki/lan.pem"), &at("pki/h1/web.pem")]);
     world.pki("issue").exits(0);
     openssl(&["verify", "-CAfile", &at("pki/lan.pem"), &at("pki/h1/web.pem")]);
@@ -489,12 +493,12 @@ fn an_error_in_a_certificate_is_reported_with_its_field() {
         (
             "name = \"web\"",
             "name = \"../web\"",
-            "`name` of this certificate can't be used: a name has letters, digits, `-`, `_` and `.`, starts with a letter or digit, and has at most 64",
+            "`name` of this certificate can't be used: a name has at most 64 letters, digits, `-`, `_` and `.`, and starts with a letter or digit",
         ),
         (
             "name = \"web\"",
             "name = \"web\"\nlifetime = \"5d\"\nrenew_before = \"5d\"",
-            "`renew_before` of this certificate can't be used: it is longer than the certificate lives",
+            "`renew_before` of this certificate can't be used: it is longer than the `lifetime` of the certificate",
         ),
     ] {
         let world = World::new(&WEB.replace(was, is));

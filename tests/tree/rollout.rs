@@ -241,16 +241,20 @@ fn a_waiting_host_keeps_its_release_applied_and_reports_that_it_waits() {
     let tree = &world.trees[1];
     tree.write("etc/motd", "edited\n");
     let output = world.run(2, "apply").exits(0);
-    assert!(output.stdout.contains("waits for its turn with release 2: h1 goes first"), "{}", output.stdout);
+    assert!(
+        output.stdout.contains("waits for its position in the rollout of release 2: h1 goes first"),
+        "{}",
+        output.stdout
+    );
     assert_eq!(tree.read("etc/motd"), "1\n");
     // also when nothing has news, and everything is as it was
     assert_eq!(world.waits(2), "release 2: h1 goes first");
     let status = world.run(2, "status").stdout;
-    assert!(status.contains("waits       for its turn with release 2: h1 goes first"), "{status}");
+    assert!(status.contains("waits       for its position in the rollout of release 2: h1 goes first"), "{status}");
     let site = world.site.path().to_str().unwrap().to_owned();
     let fleet = kpull(&["fleet", "--site", &site, world.dir.path().to_str().unwrap()]).exits(0);
     assert!(fleet.stdout.contains("release 2: h1 goes first"), "{}", fleet.stdout);
-    assert!(world.run(2, "plan").exits(0).stdout.contains("waits for its turn"));
+    assert!(world.run(2, "plan").exits(0).stdout.contains("waits for its position in the rollout"));
     assert!(world.run(2, "plan --now").exits(2).stdout.contains("/etc/motd"));
     world.run(2, "apply --now").exits(0);
     assert_eq!(world.motd(), "1 2 1");
@@ -294,7 +298,7 @@ fn a_wave_must_stay_healthy_for_its_whole_soak() {
     world.release("2");
     world.run(1, "apply").exits(0);
     let why = world.waits(2);
-    assert!(why.starts_with("release 2: wave 1 is watched until "), "{why}");
+    assert!(why.starts_with("release 2: wave 1 must stay healthy until "), "{why}");
     let site = world.site.path().to_str().unwrap().to_owned();
     let fleet = kpull(&["fleet", "--site", &site, world.dir.path().to_str().unwrap()]).exits(0);
     assert!(fleet.stdout.ends_with("wave 1: 1 of 1, wave 2: 0 of 2\n"), "{}", fleet.stdout);
@@ -500,7 +504,7 @@ fn an_answer_of_a_lock_server_injects_no_line_and_is_quoted_with_a_limit() {
     let world = World::new(&format!("[rollout]\nfleetlock = {{ url = {:?} }}\n", server.url("")));
     world.release("2");
     let output = world.run(1, "apply").exits(0).stdout;
-    assert!(output.contains("the lock server says: no\\nh1: nothing to do\\u{1b}[2J"), "{output:.4096}");
+    assert!(output.contains("the lock server refuses: no\\nh1: nothing to do\\u{1b}[2J"), "{output:.4096}");
     assert!(output.len() < 4096, "{output:.8192}");
     assert!(fs::metadata(world.dir.path().join("h1.status")).unwrap().len() < 8192);
 }
@@ -529,7 +533,7 @@ fn a_host_with_a_failed_release_keeps_its_slot_until_another_release_succeeds() 
     world.bad_release();
     assert_ne!(world.run(2, "apply").code, 0);
     assert_eq!(locks.holders("default"), ["h2"]);
-    let refused = "release 2: the lock server says: all 1 semaphore slots currently locked (failed_lock)";
+    let refused = "release 2: the lock server refuses: all 1 semaphore slots currently locked (failed_lock)";
     assert_eq!((world.waits(1), world.waits(3)), (refused.to_owned(), refused.to_owned()));
     assert!(!world.trees[0].at("var/lib/kpull/locks.json").exists(), "what was refused is not given back");
     world.run(2, "apply").exits(0);
@@ -569,7 +573,7 @@ fn kpull_waits_for_a_lock_server_and_releases_a_slot_later_if_it_was_down() {
     let world = World::new(&format!("[rollout]\nfleetlock = {{ url = {:?} }}\n", server.url("")));
     world.release("2");
     *what.lock().unwrap() = "/pre-reboot";
-    assert_eq!(world.waits(1), "release 2: the lock server says: 502 Bad Gateway");
+    assert_eq!(world.waits(1), "release 2: the lock server refuses: 502 Bad Gateway");
     *what.lock().unwrap() = "/steady-state";
     let output = world.run(1, "apply --json").exits(0);
     assert_eq!(output.events("lock_not_returned")[0]["error"], "502 Bad Gateway");
@@ -583,5 +587,5 @@ fn kpull_waits_for_a_lock_server_and_releases_a_slot_later_if_it_was_down() {
     assert_eq!(locks.holders("default"), [""; 0]);
     drop(server);
     let why = world.waits(2);
-    assert!(why.starts_with("release 2: the lock server can't be asked: http://127.0.0.1"), "{why}");
+    assert!(why.starts_with("release 2: the lock server can't be reached: http://127.0.0.1"), "{why}");
 }

@@ -261,7 +261,7 @@ fn a_missing_host_key_is_reported_with_the_paths_that_were_tried() {
     fs::remove_file(tree.at("etc/ssh/ssh_host_ed25519_key")).unwrap();
     // once for each resource that asks for it
     let errors = tree.kpull("apply --json").exits(1).events("error");
-    assert_eq!(errors[0]["error"], "can't read the secret db: there is no key to read it with");
+    assert_eq!(errors[0]["error"], "can't read the secret db: there is no key to decrypt it");
     assert!(errors[0]["help"].as_str().unwrap().contains("/etc/ssh/ssh_host_ed25519_key"), "{errors:?}");
     // a key of another place
     let config = tree.read("etc/kpull/kpull.toml");
@@ -320,7 +320,7 @@ fn rekey_follows_the_roles_and_the_keys() {
     let host = fs::read_to_string(world.site.path().join("host_vars/h2.toml")).unwrap();
     world.site.host("h2", &host.replace("[\"other\"]", "[\"other\", \"app\"]"));
     let check = kpull(&["check", "--site", world.site.path().to_str().unwrap(), "--json"]).exits(1).error();
-    let why = "the secret db is not encrypted as it should be: it is not encrypted to h2, where it is used";
+    let why = "the secret db is not encrypted to the right recipients: it is not encrypted to h2, where it is used";
     assert_eq!(
         (&check["error"], &check["help"]),
         (&why.into(), &format!("run `kpull secret rekey --site {}`", world.site.path().display()).into())
@@ -347,7 +347,7 @@ fn rekey_follows_the_roles_and_the_keys() {
     let old_key = old.split('"').nth(3).unwrap();
     world.site.host("h1", &old.replace(old_key, &new));
     let output = world.operator("rekey --check").exits(2);
-    assert_eq!(output.stdout.lines().next(), Some("~ db: the keys of its readers have changed"));
+    assert_eq!(output.stdout.lines().next(), Some("~ db: the keys of its recipients have changed"));
     let new = format!("+ db: h1 ({}) gains access", world.fingerprint("h1"));
     assert_eq!(readers(&output), [new.as_str()]);
     world.operator("rekey --yes").exits(0);
@@ -367,7 +367,8 @@ fn no_recipient_gets_a_secret_that_an_operator_did_not_confirm() {
     let refused = |output: Output, name: &str| {
         let new = format!("+ db: {name} ({}) gains access", world.fingerprint(name));
         assert!(output.stdout.lines().any(|line| line == new), "{output:?}");
-        let reported = "1 secret would have new readers, and nothing was written: there is no terminal to ask on";
+        let reported =
+            "1 secret would get new recipients, so nothing was written: there is no terminal for the confirmation";
         assert!(output.stderr.contains(reported) && output.stderr.contains("--yes"), "{output:?}");
         assert_eq!(world.encrypted("db"), db);
     };
@@ -397,7 +398,7 @@ fn no_recipient_gets_a_secret_that_an_operator_did_not_confirm() {
     let output = world.operator("rekey").exits(0);
     assert_eq!(
         (output.stdout.as_str(), world.encrypted("db")),
-        ("every secret is encrypted to those who need it\n", db.clone())
+        ("every secret is encrypted to the right recipients\n", db.clone())
     );
     let mallory = world.keygen("mallory");
     let site = fs::read_to_string(world.site.path().join("site.toml")).unwrap();
@@ -436,7 +437,7 @@ fn an_operator_is_asked_and_a_no_changes_nothing() {
     };
     for no in ["n\n", "\n", "x\n"] {
         let output = answer(no).exits(1);
-        assert!(output.stdout.contains("Let them read 1 secret? [y/N]"), "{output:?}");
+        assert!(output.stdout.contains("Grant access to 1 secret? [y/N]"), "{output:?}");
         assert!(output.stdout.contains("you did not confirm"), "{output:?}");
         assert_eq!(world.encrypted("db"), db);
     }
@@ -453,7 +454,7 @@ fn a_facts_file_that_can_not_be_read_stops_no_secret_and_takes_none_away() {
     world.operator("rekey --check").exits(0);
     world.site.file("facts/h2.toml", whole.replace("hostname = \"h2\"\n", ""));
     let warning = "! the recorded facts of h2 can't be read: `facts/h2.toml` lacks `hostname` (facts/h2.toml:1:1); \
-                   assumed facts decide what it reads besides its present secrets";
+                   besides its present secrets, assumed facts determine which secrets it can read";
     let set = |name: &str, hosts: &str| {
         let output = world.set(name, "a new value").exits(0);
         let lines: Vec<&str> = output.stdout.lines().collect();
@@ -512,7 +513,10 @@ fn a_missing_secret_is_reported_with_the_nearest_name() {
     let error = kpull(&["check", "--json", "--site", world.site.path().to_str().unwrap()]).exits(1).error();
     assert_eq!(error["error"], "there is no secret `tokn`: the site has no secrets/tokn.age");
     let dir = world.site.path().display();
-    assert_eq!(error["help"], format!("did you mean `token`? Else write it with `kpull secret set tokn --site {dir}`"));
+    assert_eq!(
+        error["help"],
+        format!("did you mean `token`? Otherwise, write it with `kpull secret set tokn --site {dir}`")
+    );
     assert_eq!((&error["file"], &error["line"]), (&"roles/other/role.toml".into(), &4.into()));
 }
 
@@ -521,7 +525,10 @@ fn a_resource_can_not_be_named_by_a_secret() {
     let world = World::new();
     world.site.role("app", "[[directory]]\npath = \"/srv/{{ secret('db') }}\"\n");
     let error = kpull(&["check", "--json", "--site", world.site.path().to_str().unwrap()]).exits(1).error();
-    assert!(error["error"].as_str().unwrap().starts_with("a directory can't be called by the secret db"), "{error}");
+    assert!(
+        error["error"].as_str().unwrap().starts_with("the id of a directory can't contain the secret db"),
+        "{error}"
+    );
     hides(&world.host("h1").kpull("apply").exits(1), DB);
 }
 
@@ -538,7 +545,7 @@ fn a_resource_can_not_be_named_by_a_value_derived_from_a_secret() {
         world.site.role("app", &format!("[[probe]]\nhttp = \"http://127.0.0.1:1/{{{{ {expression} }}}}\"\n"));
         let error = kpull(&["check", "--json", "--site", world.site.path().to_str().unwrap()]).exits(1).error();
         let why = error["error"].as_str().unwrap();
-        assert!(why.starts_with("a probe can't be called by the secret db"), "{expression}: {error}");
+        assert!(why.starts_with("the id of a probe can't contain the secret db"), "{expression}: {error}");
         let refused = world.host("h1").kpull("apply").exits(1);
         for part in ["Y29ycmVjd", "IGJhdHRlcnkg", "%20horse", "horse"] {
             hides(&refused, part);

@@ -150,7 +150,7 @@ fn plan_shows_changes_by_role_and_what_to_do_next() {
     assert_eq!(lines[7], format!("next: `kpull apply --root {root}` makes these changes"));
     let applied = with(&tree, "apply", &[]).exits(0).stdout;
     let next =
-        format!("next: `kpull verify --root {root}` runs every probe; `kpull rollback --root {root}` goes back\n");
+        format!("next: `kpull verify --root {root}` runs every probe; `kpull rollback --root {root}` rolls back\n");
     assert!(applied.ends_with(&next), "{applied}");
 }
 

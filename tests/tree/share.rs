@@ -69,7 +69,7 @@ fn packages_of_two_roles_may_be_listed_in_different_ways() {
 
 #[test]
 fn different_definitions_are_an_error_with_both_places_and_what_differs() {
-    let help = "the other one is at roles/one/role.toml:2:1; keep one of them, or write both in the same way";
+    let help = "the other one is at roles/one/role.toml:2:1; keep one of them, or make both identical";
     for (one, second, what) in [
         (DIRECTORY, "[[directory]]\npath = \"/etc/web.d\"\n", "`/etc/web.d`: one and two, which differ in `mode`"),
         (
@@ -85,7 +85,7 @@ fn different_definitions_are_an_error_with_both_places_and_what_differs() {
     ] {
         assert_eq!(
             refused(one, second),
-            ["roles/two/role.toml:2:1".to_owned(), format!("two roles decide about {what}"), help.to_owned()]
+            ["roles/two/role.toml:2:1".to_owned(), format!("two roles manage {what}"), help.to_owned()]
         );
     }
     let template = "[[template]]\npath = \"/etc/x\"\ntemplate = \"x\"\n";
@@ -94,12 +94,12 @@ fn different_definitions_are_an_error_with_both_places_and_what_differs() {
     let error = check(&site).exits(1).error();
     assert_eq!(
         error["error"],
-        "two roles decide about `/etc/x`: one and two, which differ in the file that `template` names"
+        "two roles manage `/etc/x`: one and two, which differ in the file that `template` names"
     );
     site.file("roles/two/templates/x", "1");
     check(&site).exits(0);
     let twice = format!("{DIRECTORY}{DIRECTORY}");
-    assert_eq!(refused("", &twice)[1], "`/etc/web.d` stands twice in the role two");
+    assert_eq!(refused("", &twice)[1], "`/etc/web.d` occurs twice in the role two");
 }
 
 const UNIT: &str = "[[unit]]\nname = \"web.service\"\ncontent = \"[Service]\\nExecStart=/bin/web\\nExecReload=/bin/web\\n[Install]\\nWantedBy=multi-user.target\\n\"\nenable = true\n";
@@ -128,20 +128,20 @@ fn a_notification_of_nothing_is_an_error_with_the_name_that_was_meant() {
         (
             "restart:wbe.service",
             "2:1",
-            "`file:/etc/x` notifies `unit:wbe.service`, and there is no such resource on this host",
+            "`file:/etc/x` notifies `unit:wbe.service`, but this host has no such resource",
             "did you mean `unit:web.service`?",
         ),
         (
             "run:reindx",
             "2:1",
-            "`file:/etc/x` notifies `command:reindx`, and there is no such resource on this host",
+            "`file:/etc/x` notifies `command:reindx`, but this host has no such resource",
             "did you mean `command:reindex`?",
         ),
         (
             "start:web.service",
             "5:10",
             "`start:web.service` is not `restart:UNIT`, `reload:UNIT` or `run:COMMAND`",
-            "a unit is named with its type, like `restart:nginx.service`, and a command by its `name`",
+            "write a unit with its type, like `restart:nginx.service`, and a command with its `name`",
         ),
     ] {
         assert_eq!(
@@ -151,7 +151,7 @@ fn a_notification_of_nothing_is_an_error_with_the_name_that_was_meant() {
     }
     check(&two(&one, &notify("run:reindex"))).exits(0);
     let text = refused("", "[[command]]\nname = \"reindex\"\nrun = [\"true\"]\n");
-    assert_eq!(text[1], "nothing says when to run `command:reindex`");
+    assert_eq!(text[1], "nothing defines when to run `command:reindex`");
     check(&two("[[command]]\nname = \"reindex\"\nrun = [\"true\"]\n", &notify("run:reindex"))).exits(0);
 }
 
@@ -198,13 +198,13 @@ when = "{{ 'c' in names }}"
         (
             "after = \"file:/y\"",
             "5:9",
-            "`file[0].after` can't be read: write a list of texts, or one `{{ expression }}` that is such a list",
+            "`file[0].after` can't be read: write a list of texts, or one `{{ expression }}` whose result is such a list",
         ),
         ("after = \"{{ host.name }}\"", "5:9", "`after` needs a list of texts, and this is a string"),
         (
             "for_each = 5",
             "5:12",
-            "`file[0].for_each` can't be read: write a list, a table, or an expression that is one, as a text",
+            "`file[0].for_each` can't be read: write a list, a table, or a text with an expression whose result is a list or table",
         ),
     ] {
         let found = refused("", &file(more));

@@ -124,7 +124,7 @@ fn a_site_with_unsigned_changes_is_not_published() {
     site.host("h1", "address = \"10.0.0.2\"\n");
     assert_eq!(problem(&site), "host_vars/h1.toml was changed after signing");
     fs::remove_file(site.path().join("host_vars/h1.toml")).unwrap();
-    assert_eq!(problem(&site), "host_vars/h1.toml is in the release, but not in the site any more");
+    assert_eq!(problem(&site), "host_vars/h1.toml is in the release, but no longer in the site");
     let signatures = fs::read(site.path().join("release.toml.sig")).unwrap();
     site.sign().file("release.toml.sig", signatures);
     assert_eq!(problem(&site), "no signature in release.toml.sig is over this release.toml");
@@ -193,7 +193,7 @@ fn two_concurrent_publishes_do_not_overwrite_each_other() {
     publish(&site, &server.url(""), &[]).exits(0);
     site.sign();
     let error = publish(&site, &server.url(""), &["--json"]).exits(1).error();
-    assert_eq!(error["error"], format!("someone else has just published at {}", server.url("")));
+    assert_eq!(error["error"], format!("someone else has just published to {}", server.url("")));
     publish(&site, &server.url(""), &[]).exits(0);
 }
 
@@ -350,7 +350,7 @@ fn a_pin_has_the_format_of_its_address_or_of_the_option() {
     let site = site("one");
     let (_publisher, url) = published("tool-1.0-amd64", &archive);
     let error = pin(&site, &[&url]).exits(1).error();
-    assert_eq!(error["error"], format!("{url}: is compressed with gzip, and its name does not say so"));
+    assert_eq!(error["error"], format!("{url}: is compressed with gzip, which its name does not indicate"));
     let (_other, named) = published("tool-1.0-amd64.tar.bz2", &archive);
     let error = pin(&site, &[&named]).exits(1).error();
     assert_eq!(error["error"], format!("{named} is compressed with bzip2, which can't be unpacked"));
@@ -423,7 +423,7 @@ fn a_mirror_is_tried_first_and_skipped_with_a_note_if_it_lacks_a_file() {
     assert_eq!(tree.read("usr/bin/tool"), "good");
     fs::write(mirrored.path().join(layout::artifact(&Listed::of(b"good").sha256)), "evil").unwrap();
     let error = configured(&[&full], true).kpull("apply --json").exits(1).error();
-    assert!(error["error"].as_str().unwrap().contains("is not the file that is pinned"), "{error}");
+    assert!(error["error"].as_str().unwrap().contains("is not the pinned file"), "{error}");
     let error = configured(&[], true).kpull("apply --json").exits(1).error();
     assert_eq!(error["error"], "`only_mirrors` is set without `mirrors`");
 }
@@ -549,7 +549,7 @@ fn of_several_installed_files_the_self_tested_one_comes_first() {
     site.file("roles/base/role.toml", old + "self_test = [\"check\"]\n");
     let tree = site.sign().enroll();
     let error = tree.kpull("apply --json").exits(1).error();
-    let says = "the new /usr/bin/a does not pass its self-test: exit status: 3, without a word";
+    let says = "the new /usr/bin/a does not pass its self-test: exit status: 3, without any output";
     assert_eq!(error["error"], says);
     assert!(!tree.at("usr/bin/a").exists() && !tree.at("usr/bin/b").exists());
 }

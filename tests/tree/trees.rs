@@ -89,7 +89,7 @@ fn mistakes_in_trees_and_permissions_are_found_with_their_place() {
             "roles/web/role.toml:5:9",
             "no file in `site`",
         ),
-        ("[[permissions]]\npath = '/srv/x'\n", "roles/web/role.toml:3:8", "say what is to change"),
+        ("[[permissions]]\npath = '/srv/x'\n", "roles/web/role.toml:3:8", "set at least one of `mode`"),
         ("[[permissions]]\npath = '/srv/x'\nmode = 'rw'\n", "roles/web/role.toml:4:8", "is not a mode"),
         (
             "[[permissions]]\npath = '/srv/x'\nacl = ['bob:rw']\n",
@@ -99,7 +99,7 @@ fn mistakes_in_trees_and_permissions_are_found_with_their_place() {
         (
             "[[permissions]]\npath = '/srv/x'\nmode = '0600'\n[[file]]\npath = '/srv/x'\ncontent = 'x'\n",
             "roles/web/role.toml:5:1",
-            "`/srv/x` stands twice in the role web",
+            "`/srv/x` occurs twice in the role web",
         ),
     ] {
         let site = site(role);

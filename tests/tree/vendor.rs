@@ -300,7 +300,7 @@ fn check_reports_that_another_commit_is_pinned_or_none_any_more() {
     assert_eq!(
         errors(&check(&site).exits(1)),
         [
-            "roles/sql/ is not there (vendor.toml:5)".to_owned(),
+            "roles/sql/ does not exist (vendor.toml:5)".to_owned(),
             format!("roles/web/ is of commit {old} of {} (vendor.toml:3)", common.address()),
         ]
     );
@@ -320,7 +320,7 @@ fn check_reports_that_another_commit_is_pinned_or_none_any_more() {
     assert_eq!(
         output,
         [
-            "roles/db/ is not there (vendor.toml:5)",
+            "roles/db/ does not exist (vendor.toml:5)",
             "roles/sql/ is vendored from common, but vendor.toml does not list it (roles/sql/origin.toml:2)",
             "roles/web/ is vendored from common, but vendor.toml does not list it (roles/web/origin.toml:2)",
         ]
@@ -371,7 +371,7 @@ fn a_run_after_a_killed_one_finishes_the_vendoring() {
     common.site.file("roles/web/templates/web.conf", "newer\n").file("roles/web/files/more", "x");
     fs::remove_file(common.site.path().join("roles/web/tests/port.toml")).unwrap();
     let commit = common.release();
-    // half of it is there already
+    // half of it already exists
     site.file("roles/web/templates/web.conf", "newer\n").file("roles/web/files/more", "x");
     fs::remove_file(site.path().join("roles/web/tests/port.toml")).unwrap();
     site.file("vendor.toml", list(&common.address(), &commit, "\"web\""));
@@ -419,7 +419,11 @@ fn no_name_leads_outside_of_the_roles_directory() {
     for name in ["..", "../web", "web/../../x", "/etc", ".", "a\\\\b", ""] {
         for roles in [format!("\"{name}\""), format!("{{ name = \"web\", as = \"{name}\" }}")] {
             site.file("vendor.toml", list(&common.address(), &commit, &roles));
-            refused(&site, 1, &format!("a role can't be called `{}` (vendor.toml:5)", name.replace("\\\\", "\\")));
+            refused(
+                &site,
+                1,
+                &format!("`{}` is not a valid name for a role (vendor.toml:5)", name.replace("\\\\", "\\")),
+            );
         }
     }
     // neither a path in the signed release, nor a link in the site

@@ -37,7 +37,7 @@ fn certificates_are_listed_with_their_days_and_no_probe_runs() {
     let world = world();
     let output = world.tree.kpull("verify").exits(0).stdout;
     let lines: Vec<&str> = output.lines().collect();
-    assert!(lines[0].ends_with("is a tree, where nothing runs: probes are skipped"), "{output}");
+    assert!(lines[0].ends_with("is a tree, in which nothing runs: probes are skipped"), "{output}");
     assert!(lines[1].starts_with("NAME              STATUS    MESSAGE"), "{output}");
     assert!(lines[2].starts_with("certificate web   Healthy   364 days left (2"), "{output}");
     assert_eq!(lines[3..], ["1 healthy, 0 not"]);
@@ -69,7 +69,7 @@ fn a_due_certificate_is_reported_and_an_expired_or_missing_one_is_unhealthy() {
     put(&world, 2, 300);
     assert_eq!(unhealthy("/etc/web/cert.pem is not valid before 2"), 300);
     world.tree.write("etc/web/cert.pem", "nothing of that kind");
-    assert!(unhealthy("there is no certificate in it").is_null());
+    assert!(unhealthy("it contains no certificate").is_null());
     std::fs::remove_file(world.tree.at("etc/web/cert.pem")).unwrap();
     assert!(unhealthy("there is no /etc/web/cert.pem").is_null());
 }

@@ -41,12 +41,14 @@ fn twins<'a>(host: &Host<'a>) -> impl Iterator<Item = Error> + use<'a> {
         let field = |name: &str| item.fields.get(name).map(|value| value.to_string());
         let common_name = field("common_name").unwrap_or_else(|| format!("{:?}", certificate.name));
         let subject = (field("authority"), common_name, field("organization"));
-        let what =
-            format!("the certificate {} has the subject of another one of the host, {}", certificate.name, subject.1);
+        let what = format!(
+            "the certificate {} has the same subject as another one of the host, {}",
+            certificate.name, subject.1
+        );
         let other = known.insert(subject, &item.place)?;
         let error = Error::new(code::LINT_CERTIFICATE, what)
             .at(item.place.clone(), "the same `common_name` and `organization`");
-        Some(error.help(format!("give it a `common_name` of its own, or use the other one: {other}")))
+        Some(error.help(format!("set another `common_name`, or use the other certificate: {other}")))
     })
 }
 
@@ -85,7 +87,7 @@ impl Wrong<'_> {
         let (name, item) = (&dial.name, shown.item);
         let field = if name.parse::<IpAddr>().is_ok() { "ip" } else { "dns" };
         let what = format!(
-            "the certificate {} of {} is not for {name}, which {} on {} dials (port {})",
+            "the certificate {} of {} is not for {name}, which {} on {} connects to (port {})",
             shown.certificate.name,
             hosts.join(", "),
             dial.item.id,
@@ -94,7 +96,7 @@ impl Wrong<'_> {
         );
         let place = subject.place(item, field);
         Error::new(code::LINT_CERTIFICATE, what).at(place, format!("{name} is missing")).help(format!(
-            "add it to `{field}` of the certificate in the role {}, or dial another one: {}",
+            "add it to `{field}` of the certificate in the role {}, or connect to another name: {}",
             item.role, dial.item.place
         ))
     }
@@ -112,7 +114,7 @@ fn missing(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
             let item = unit.item;
             let error = error!(
                 LINT_CERTIFICATE,
-                "{} shows the certificate {name}, and {} has none of that name", unit.unit.name, host.name
+                "{} presents the certificate {name}, but {} has no such certificate", unit.unit.name, host.name
             )
             .at(subject.place(item, name), "no such [[certificate]]");
             errors.push(error.help_nearest(
@@ -311,8 +313,9 @@ listens = [{ port = "6443/tcp", certificate = "api" }]
             &API.replace(", \"10.0.0.9\"", ""),
             &kubeconfig("clusters:\n- cluster:\n    server: https://10.0.0.9"),
         );
-        let what = "the certificate api of h1, h2 is not for 10.0.0.9, which file:/x on h3 dials (port 443)";
-        let help = "add it to `ip` of the certificate in the role api, or dial another one: roles/client/role.toml:2:1";
+        let what = "the certificate api of h1, h2 is not for 10.0.0.9, which file:/x on h3 connects to (port 443)";
+        let help =
+            "add it to `ip` of the certificate in the role api, or connect to another name: roles/client/role.toml:2:1";
         assert_eq!(errors, [told(what, "roles/api/role.toml:6:1", help)]);
     }
 
@@ -330,9 +333,8 @@ listens = [{ port = "6443/tcp", certificate = "api" }]
             let errors = site(&api, &client);
             let hosts = if name == "h1" { "h1" } else { "h1, h2" };
             let what =
-                format!("the certificate api of {hosts} is not for {name}, which {id} on h3 dials (port {port})");
-            let help =
-                "add it to `dns` of the certificate in the role api, or dial another one: roles/client/role.toml:2:1";
+                format!("the certificate api of {hosts} is not for {name}, which {id} on h3 connects to (port {port})");
+            let help = "add it to `dns` of the certificate in the role api, or connect to another name: roles/client/role.toml:2:1";
             assert_eq!(errors, [told(&what, "roles/api/role.toml:5:1", help)], "{client}");
         }
     }
@@ -343,7 +345,7 @@ listens = [{ port = "6443/tcp", certificate = "api" }]
         let errors = site(&format!("{api}{}", probe("https://127.0.0.1:6443/")), "");
         assert_eq!(
             errors[0].0,
-            "the certificate api of h1, h2 is not for 127.0.0.1, which probe:p on h1 dials (port 6443)"
+            "the certificate api of h1, h2 is not for 127.0.0.1, which probe:p on h1 connects to (port 6443)"
         );
         assert_eq!(errors.len(), 1);
     }
@@ -353,7 +355,7 @@ listens = [{ port = "6443/tcp", certificate = "api" }]
         let errors = site(&API.replace("certificate = \"api\"", "certificate = \"apo\""), "");
         let wanted = |host: &str| {
             told(
-                &format!("api.service shows the certificate apo, and {host} has none of that name"),
+                &format!("api.service presents the certificate apo, but {host} has no such certificate"),
                 "roles/api/role.toml:11:48",
                 "did you mean `api`?",
             )
@@ -371,9 +373,9 @@ listens = [{ port = "6443/tcp", certificate = "api" }]
             let role = format!("summary = 'x'\n{}{}", certificate("a", one), certificate("b", other));
             found(&[("roles/r/role.toml", &role)])
         };
-        let help = "give it a `common_name` of its own, or use the other one: roles/r/role.toml:2:1";
+        let help = "set another `common_name`, or use the other certificate: roles/r/role.toml:2:1";
         let what =
-            |subject: &str| format!("the certificate b has the subject of another one of the host, \"{subject}\"");
+            |subject: &str| format!("the certificate b has the same subject as another one of the host, \"{subject}\"");
         let same = "common_name = 'web'\n";
         assert_eq!(two(same, same), [told(&what("web"), "roles/r/role.toml:8:1", help)]);
         assert_eq!(two("", "common_name = 'a'\n"), [told(&what("a"), "roles/r/role.toml:7:1", help)]);

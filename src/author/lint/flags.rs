@@ -147,7 +147,7 @@ fn check(site: &Site, host: &Host<'_>, unit: &HostUnit<'_>, command: &Command) -
             let help = match (others.is_empty(), nearest(flag, known.iter().copied())) {
                 (false, _) => format!("{} {} it", others.join(", "), if others.len() == 1 { "has" } else { "have" }),
                 (true, Some(near)) => format!("did you mean `--{near}`?"),
-                (true, None) => format!("{}/{}.txt says which flags it has", directory(role, program), table.0),
+                (true, None) => format!("{}/{}.txt lists its flags", directory(role, program), table.0),
             };
             let what = format!("{program} {version} has no flag `--{flag}`");
             let what = if *is_published { format!("{what}: its published reference does not list it") } else { what };
@@ -299,7 +299,7 @@ template = "app.service"
             told(
                 &format!("app {version} has no flag `--data-dir`: its published reference does not list it"),
                 "roles/r/role.toml:4:1",
-                "roles/r/flags/app/1.35.txt says which flags it has; the reference omits deprecated flags: add one that the program still accepts to the table",
+                "roles/r/flags/app/1.35.txt lists its flags; the reference omits deprecated flags: add one that the program still accepts to the table",
             )
         };
         assert_eq!(minor("1.35.0"), [lacks("1.35.0")]);

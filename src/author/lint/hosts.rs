@@ -36,7 +36,7 @@ pub fn lint(site: &Site) -> Vec<Error> {
     }
     for (address, names) in addresses {
         let what = format!("have the same address, {address}");
-        errors.extend(shared(site, &names, "address", &what, "give each host its own"));
+        errors.extend(shared(site, &names, "address", &what, "use a different one for each host"));
     }
     for names in keys.into_values().map(Vec::from_iter) {
         let what = "have the same `recipient`: each could read the others' secrets and sign as them";
@@ -84,7 +84,7 @@ mod tests {
     fn two_hosts_with_one_address_or_one_key_are_told_at_the_second() {
         let one = "roles = ['r']\naddress = '10.0.0.1'\n";
         let what = "h1 and h2 have the same address, 10.0.0.1";
-        assert_eq!(two(one, one), [told(what, "host_vars/h2.toml:2:11", "give each host its own")]);
+        assert_eq!(two(one, one), [told(what, "host_vars/h2.toml:2:11", "use a different one for each host")]);
         assert_eq!(two(one, "roles = ['r']\naddress = '::ffff:10.0.0.2'\n"), []);
         let with_key = |last: u8| format!("roles = ['r']\naddress = '10.0.0.{last}'\nrecipient = '{KEY}'\n");
         let errors = two(&with_key(1), &with_key(2));

@@ -46,11 +46,11 @@ fn missing(subject: &Subject<'_>, host: &Host<'_>, made: &HashMap<&str, Vec<&str
                 .at(subject.place(item, "needs"), "needed here");
             errors.push(match (here, nearest(id, made.keys().copied())) {
                 (Some(here), _) => error.help(format!(
-                    "`writers` at {} names no host with this resource: name one with the role {}",
+                    "`writers` at {} lists no host with this resource: list a host with the role {}",
                     here.place, here.role
                 )),
                 (None, Some(near)) => error.help(format!("did you mean `{near}`?")),
-                (None, None) => error.help("give a host the role that creates it, or remove it from `needs`"),
+                (None, None) => error.help("add the role that creates it to a host, or remove it from `needs`"),
             });
         }
     }
@@ -67,7 +67,7 @@ fn misnamed(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
             errors.push(error.help_nearest(
                 name,
                 subject.site.hosts.keys().map(String::as_str),
-                "use names of hosts as in host_vars/",
+                "use the names of hosts in host_vars/",
             ));
         }
     }
@@ -108,7 +108,7 @@ mod tests {
     fn what_no_host_makes_is_told_with_the_role_and_the_host_that_need_it() {
         let what = |id: &str| format!("no host creates `{id}`, but the role b of h2 needs it");
         let at = "roles/b/role.toml:4:1";
-        let help = "give a host the role that creates it, or remove it from `needs`";
+        let help = "add the role that creates it to a host, or remove it from `needs`";
         assert_eq!(site("", &unit("etcd_key:/k")), [told(&what("etcd_key:/k"), at, help)]);
         assert_eq!(site("", &unit("kube_object:Secret/x/y")), [told(&what("kube_object:Secret/x/y"), at, help)]);
         let near = "did you mean `etcd_key:/k`?";
@@ -119,7 +119,7 @@ mod tests {
     fn a_key_that_everybody_waits_for_and_nobody_sets_is_told() {
         let waiter = |writers: &str| format!("{KEY}writers = [{writers}]\n{}", unit("etcd_key:/k"));
         let what = "no host creates `etcd_key:/k`, but the role b of h2 needs it";
-        let help = "`writers` at roles/b/role.toml:2:1 names no host with this resource: name one with the role b";
+        let help = "`writers` at roles/b/role.toml:2:1 lists no host with this resource: list a host with the role b";
         for writers in ["", "'h1'"] {
             assert_eq!(site("", &waiter(writers)), [told(what, "roles/b/role.toml:2:1", help)], "{writers}");
         }

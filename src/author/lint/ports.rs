@@ -104,7 +104,7 @@ fn open(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
             errors.push(
                 error!(LINT_PORT, "the firewall allows {open}, but no unit listens there")
                     .at(place_of(subject.site, item, traffic, "allow"), "allowed here")
-                    .help(format!("on {}: block it, or add `listens = [\"{open}\"]` to its [[unit]]", host.name)),
+                    .help(format!("on {}: close it, or add `listens = [\"{open}\"]` to its [[unit]]", host.name)),
             );
         }
     }
@@ -125,7 +125,7 @@ fn shared(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
         errors.push(
             error!(LINT_PORT, "{} and {} of {} both listen at {at}", unit.unit.name, other.unit.name, host.name)
                 .at(place_of(subject.site, unit.item, at, "listens"), "already in use")
-                .help(format!("give one of them another port; the other one is at {}", other.item.place)),
+                .help(format!("use another port for one of them; the other one is at {}", other.item.place)),
         );
     }
     errors
@@ -242,7 +242,7 @@ mod tests {
     fn two_units_of_a_host_at_one_port_are_told_and_a_socket_with_its_service_is_not() {
         let unit = |name: &str, at: &str| format!("[[unit]]\nname = '{name}'\nlistens = ['{at}']\n");
         let two = |one: &str, other: &str| found(&[("roles/r/role.toml", &format!("summary = 'x'\n{one}{other}"))]);
-        let help = "give one of them another port; the other one is at roles/r/role.toml:2:1";
+        let help = "use another port for one of them; the other one is at roles/r/role.toml:2:1";
         let told_of = |one: &str, other: &str| {
             told(
                 &format!("b.service and a.service of h1 both listen at {other}"),
@@ -287,7 +287,7 @@ mod tests {
             ("ports = ['80-81/tcp']", "81/tcp", "6:11"),
         ] {
             let what = format!("the firewall allows {open}, but no unit listens there");
-            let help = format!("on h1: block it, or add `listens = [\"{open}\"]` to its [[unit]]");
+            let help = format!("on h1: close it, or add `listens = [\"{open}\"]` to its [[unit]]");
             let firewall = format!("{firewall}\nservices = ['http']");
             assert_eq!(
                 site("listens = ['80/tcp']", &firewall),

@@ -34,11 +34,11 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
                         .or_else(|| nearest(program, installed.iter().map(String::as_str)));
                     let help = match near {
                         Some(near) => format!("did you mean `{near}`?"),
-                        None => "install it with an [[artifact]], a [[file]] or a [[template]]; packages install theirs below /usr. With a `-` before it, it can be missing".to_owned(),
+                        None => "install it with an [[artifact]], a [[file]] or a [[template]]; packages install programs below /usr. With the prefix `-`, a program can be missing".to_owned(),
                     };
                     let place = subject.place_of_word(unit.item, program);
                     errors.push(
-                        error!(LINT_PROGRAM, "{} runs {program}, which nothing installs", unit.unit.name)
+                        error!(LINT_PROGRAM, "{} runs {program}, which no resource installs", unit.unit.name)
                             .at(place, format!("{key}= runs it"))
                             .help(help),
                     );
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn a_program_in_a_directory_that_is_misspelled_is_told_with_the_right_one() {
         let wanted = told(
-            "a.service runs /user/k8s/bin/app, which nothing installs",
+            "a.service runs /user/k8s/bin/app, which no resource installs",
             "roles/r/role.toml:6:11",
             "did you mean `/usr/k8s/bin/app`?",
         );
@@ -113,11 +113,11 @@ mod tests {
         for key in ["ExecStartPre", "ExecStartPost", "ExecReload", "ExecStop"] {
             let errors = site(&format!("ExecStart=/bin/true\n{key}=/opt/bin/thing"), "");
             let column = key.len() + 2;
-            let help = "install it with an [[artifact]], a [[file]] or a [[template]]; packages install theirs below /usr. With a `-` before it, it can be missing";
+            let help = "install it with an [[artifact]], a [[file]] or a [[template]]; packages install programs below /usr. With the prefix `-`, a program can be missing";
             assert_eq!(
                 errors,
                 [told(
-                    "a.service runs /opt/bin/thing, which nothing installs",
+                    "a.service runs /opt/bin/thing, which no resource installs",
                     &format!("roles/r/role.toml:7:{column}"),
                     help
                 )]

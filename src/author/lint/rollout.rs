@@ -23,7 +23,7 @@ fn unseeing(host: &Host<'_>) -> Option<Error> {
     let is_written = |item: &&Item| item.about.paths().any(|path| path == Path::new(CONFIG));
     let item = host.items.iter().find(is_written)?;
     let None = written(host.items, Path::new(CONFIG))? else { return None };
-    let what = "the site has a [rollout], but a host with this kpull.toml can't see its position in it: it would keep its release forever";
+    let what = "the site has a [rollout], but a host with this kpull.toml can't determine its position in it, and would never apply a new release";
     let error = Error::new(code::ROLLOUT, what).at(item.place.clone(), "has no [status]");
     Some(error.help("add `[status]` with `dir`, `http` or `etcd`, or remove [rollout] from site.toml"))
 }
@@ -45,7 +45,7 @@ mod tests {
     #[test]
     fn a_role_that_takes_the_status_away_from_hosts_that_take_turns_is_told() {
         let file = |text: &str| format!("[[file]]\npath = '/etc/kpull/kpull.toml'\ncontent = \"\"\"{text}\"\"\"\n");
-        let what = "the site has a [rollout], but a host with this kpull.toml can't see its position in it: it would keep its release forever";
+        let what = "the site has a [rollout], but a host with this kpull.toml can't determine its position in it, and would never apply a new release";
         let help =
             "add `[status]` with `dir`, `http` or `etcd`, or remove [rollout] from site.toml; the same on 1 more: h2";
         let all = [told(what, "roles/r/role.toml:2:1", help)];

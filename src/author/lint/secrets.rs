@@ -27,7 +27,7 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
             errors.extend(shown(host, item).map(|Shown { secret, field, reader, help }| {
                 let at = subject.place(item, &field);
                 error!(LINT_SECRET, "the secret {secret} is in `{field}` of `{}`, which {reader} can read", item.id)
-                    .at(at, "not a place for a secret")
+                    .at(at, "a secret is not allowed here")
                     .help(help)
             }));
         }
@@ -78,10 +78,12 @@ fn shown(host: &Host<'_>, item: &Item) -> Option<Shown> {
     let (hidden, help): (&[&str], _) = match item.about.kind {
         "command" => (&["env"], "pass it in `env`: other users can see the arguments of running programs"),
         "probe" => (&["http", "https", "expect", "expect_body"], "let the program read it from its own file"),
-        "etcd_key" => (&["value"], "only `value` of a key may be a secret"),
-        "line" => (&["line"], "only `line` may contain a secret: `regex` finds it without the secret"),
-        "user" => (&["password_hash"], "only `password_hash` of a user may be a secret"),
-        "setting" => (&["value"], "only `value` of a setting may be a secret"),
+        "etcd_key" => (&["value"], "only the `value` of a key can contain a secret"),
+        "line" => {
+            (&["line"], "only `line` can contain a secret: write a `regex` that finds the line without the secret")
+        }
+        "user" => (&["password_hash"], "only the `password_hash` of a user can contain a secret"),
+        "setting" => (&["value"], "only the `value` of a setting can contain a secret"),
         _ => (&["content"], "write it to a file with restricted access, as `[[secret]]` does"),
     };
     let mut open = item.fields.as_object().into_iter().flatten().filter(|(name, _)| !hidden.contains(&name.as_str()));

@@ -19,7 +19,7 @@ fn enabled(subject: &Subject<'_>, unit: &HostUnit<'_>) -> Option<Error> {
         return None;
     }
     let place = subject.place(unit.item, "enable");
-    let error = error!(LINT_UNIT, "{} can't be enabled: its file does not say when to start it", unit.unit.name);
+    let error = error!(LINT_UNIT, "{} can't be enabled: its file does not specify when to start it", unit.unit.name);
     Some(
         error.at(place, "enables nothing").help("add `WantedBy=multi-user.target` under `[Install]`, or omit `enable`"),
     )
@@ -58,7 +58,7 @@ mod tests {
             let role = format!("summary = \"x\"\n[[unit]]\nname = 'a.service'\n{enable}\n{unit}");
             found(&[("roles/r/role.toml", &role)])
         };
-        let what = "a.service can't be enabled: its file does not say when to start it";
+        let what = "a.service can't be enabled: its file does not specify when to start it";
         let help = "add `WantedBy=multi-user.target` under `[Install]`, or omit `enable`";
         let wanted = [told(what, "roles/r/role.toml:4:1", help)];
         let content = |install: &str| format!("content = \"[Service]\\nExecStart=/bin/a\\n[Install]\\n{install}\\n\"");

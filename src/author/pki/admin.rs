@@ -105,8 +105,8 @@ impl PkiAdmin {
                 continue;
             }
             if has_key {
-                return Err(error!(PKI, "{path} is missing, and its key is there").help(format!(
-                    "take {path} from the commit that had it, or remove secrets/pki/{name}.key.age to begin anew"
+                return Err(error!(PKI, "{path} is missing, but its key exists").help(format!(
+                    "restore {path} from an earlier commit, or remove secrets/pki/{name}.key.age to create a new authority"
                 )));
             }
             let (public, key, note) = match fields.kind {
@@ -139,9 +139,10 @@ impl PkiAdmin {
         let due = |status: &CertificateStatus| match &status.state {
             CertificateState::Missing => Some((Operation::Issued, "was missing".to_owned())),
             CertificateState::Changed(how) => Some((Operation::Issued, format!("the old one {}", how.join("; ")))),
-            CertificateState::Waiting => {
-                Some((Operation::Waiting, "the host makes its key, and its request is not in the site".to_owned()))
-            }
+            CertificateState::Waiting => Some((
+                Operation::Waiting,
+                "the host generates its key, and the site does not contain its request".to_owned(),
+            )),
             _ => None,
         };
         self.sign_all(due)
@@ -240,7 +241,7 @@ impl PkiAdmin {
         let mut note = format!(", until {}", day(end));
         if end == authority.certificate.not_after {
             note.push_str(&format!(
-                " when the authority {0} ends too: change that soon, with `kpull pki rotate {0}`",
+                " when the authority {0} expires too: replace it soon with `kpull pki rotate {0}`",
                 wanted.authority
             ));
         }
@@ -253,7 +254,7 @@ impl PkiAdmin {
             return Ok(request);
         }
         Err(error!(PKI, "{path} is for a key of another type than {}", wanted.key_type)
-            .help("remove the key on the host, and let it make another one; or say in the role what it is"))
+            .help("remove the key on the host, so that it generates another one; or set `key_type` in the role"))
     }
 
     /// Adds a host's request to the site, and issues its certificate.
@@ -270,7 +271,7 @@ impl PkiAdmin {
             .map(|(wanted, _)| wanted)
             .ok_or_else(|| unknown(certificate, all.iter().map(|status| status.name.as_str())))?;
         if !wanted.key_on_host {
-            return Err(error!(PKI, "the key of the certificate {certificate} is not made by {host}")
+            return Err(error!(PKI, "{host} does not generate the key of the certificate {certificate}")
                 .help("set `key_on_host = true` in the role, or run `kpull pki issue`"));
         }
         let request = self.fitting(request, &file.display().to_string(), wanted)?;
@@ -294,8 +295,8 @@ impl PkiAdmin {
         })?;
         let read = Certificate::one(&path, bytes)?;
         let authority = self.signer_of(&read)?.ok_or_else(|| {
-            error!(PKI, "{path} is from no authority of this site")
-                .help("whoever signed it has to revoke it; remove the file, and `kpull pki issue` makes another one")
+            error!(PKI, "no authority of this site issued {path}")
+                .help("its issuer must revoke it; remove the file, and run `kpull pki issue` to issue another one")
         })?;
         let mut all = Revoked::all(&self.site.files)?;
         all.push(Revoked {
@@ -327,8 +328,8 @@ impl PkiAdmin {
         let note = match step {
             Step::Begin => {
                 if self.encrypted(&next).is_some() || self.encrypted(&old).is_some() {
-                    return Err(error!(PKI, "the authority {name} is being changed already")
-                        .help(format!("go on with `kpull pki rotate {name} --switch`, then `--finish`")));
+                    return Err(error!(PKI, "the change of the authority {name} is already in progress")
+                        .help(format!("continue with `kpull pki rotate {name} --switch`, then `--finish`")));
                 }
                 self.authority(name)?;
                 let made = Authority::make(name, fields, self.now)?;
@@ -336,7 +337,7 @@ impl PkiAdmin {
                 draft.write_secret(&next, &made.key().pem(), &[], self.operators()?)?;
                 certificates.push(made.certificate);
                 format!(
-                    "hosts will trust both; when every host has the release, go on with `kpull pki rotate {name} --switch`"
+                    "hosts will trust both authorities; when every host has the release, continue with `kpull pki rotate {name} --switch`"
                 )
             }
             Step::Switch => {
@@ -348,29 +349,29 @@ impl PkiAdmin {
                 let at = certificates.iter().position(|certificate| certificate.public == key.public());
                 let at = at.ok_or_else(|| {
                     error!(PKI, "pki/{name}.pem has no certificate for the key of the new authority")
-                        .help("take both from one commit")
+                        .help("restore both from one commit")
                 })?;
                 certificates[..=at].rotate_right(1);
                 draft.move_secret(&current, &old, before);
                 draft.move_secret(&next, &current, encrypted);
                 format!(
-                    "the new one signs; `kpull pki issue` now, and when every host has the release, `kpull pki rotate {name} --finish`"
+                    "the new authority signs now; run `kpull pki issue`, and when every host has the release, `kpull pki rotate {name} --finish`"
                 )
             }
             Step::Finish => {
                 let Some(first) = certificates.first().cloned().filter(|_| self.encrypted(&old).is_some()) else {
-                    return Err(error!(PKI, "there is no old authority {name} to drop")
-                        .help(format!("a change goes `kpull pki rotate {name}`, `--switch`, `--finish`")));
+                    return Err(error!(PKI, "there is no old authority {name} to remove")
+                        .help(format!("the steps of a change are `kpull pki rotate {name}`, `--switch`, `--finish`")));
                 };
                 let left = self.signed_by_others(&certificates, &first)?;
                 if !left.is_empty() {
-                    return Err(error!(PKI, "certificates of the old authority {name} are left")
+                    return Err(error!(PKI, "the site still contains certificates of the old authority {name}")
                         .because(left.join(", "))
-                        .help("`kpull pki issue` makes them anew; bring that release to the hosts first"));
+                        .help("run `kpull pki issue` to issue them again, and first apply that release on all hosts"));
                 }
                 certificates.truncate(1);
                 draft.remove_secret(&old);
-                "hosts will trust the new one only".to_owned()
+                "hosts will trust only the new authority".to_owned()
             }
         };
         let text: String = certificates.iter().map(|certificate| certificate.pem.as_str()).collect();
@@ -467,8 +468,8 @@ impl PkiAdmin {
             return Ok(keys);
         }
         let names: Vec<String> = new.iter().map(ToString::to_string).collect();
-        Err(error!(PKI, "a new {secret} would be read by {}, who can't read the one that is there", names.join(", ")).help(
-            "if that is meant, run `kpull secret rekey` first, which asks; else look at `recipient` in host_vars and at `[secrets] recipients` in site.toml",
+        Err(error!(PKI, "a new {secret} would be readable by {}, who can't read the existing one", names.join(", ")).help(
+            "if this is intended, run `kpull secret rekey` first and confirm; otherwise, check `recipient` in host_vars and `[secrets] recipients` in site.toml",
         ))
     }
 
@@ -482,7 +483,7 @@ impl PkiAdmin {
 
     fn operators(&self) -> Result<&[Recipient]> {
         match self.site.operators.as_slice() {
-            [] => Err(error!(PKI, "the site has no operators, so nobody could read the keys of its authorities")
+            [] => Err(error!(PKI, "the site has no operators, so no one could read the keys of its authorities")
                 .help("add `[secrets]` with `recipients = [\"ssh-ed25519 …\"]` to site.toml: your own public key")),
             some => Ok(some),
         }
@@ -506,7 +507,7 @@ fn public_path(name: &str, category: Category) -> String {
 
 fn no_key(name: &str) -> Error {
     error!(PKI, "the authority {name} has no key in this site: there is no secrets/pki/{name}.key.age").help(
-        "put it there with `kpull secret set`, in PEM; or remove the certificate, and `kpull pki init` begins anew",
+        "write it with `kpull secret set`, in PEM; or remove the certificate, and run `kpull pki init` to create a new authority",
     )
 }
 

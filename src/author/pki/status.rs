@@ -87,7 +87,7 @@ impl CertificateStatus {
             CertificateState::Changed(how) => (how.join("; "), "run `kpull pki issue`"),
             _ => return None,
         };
-        let what = format!("the certificate {name} of {host} is not good");
+        let what = format!("the certificate {name} of {host} is not valid");
         Some(Error::new(code::PKI, what).because(why).at(place.clone(), "this certificate").help(help))
     }
 
@@ -105,7 +105,7 @@ impl CertificateStatus {
                 format!("the certificate {name} of {host} expires in {days} days: run `kpull pki renew`")
             }
             CertificateState::Waiting => format!(
-                "the certificate {name} of {host} waits for the host's request: apply there, then `kpull pki sign-request`"
+                "the certificate {name} of {host} waits for the host's request: run `kpull apply` there, then `kpull pki sign-request`"
             ),
             CertificateState::Unwanted => {
                 format!(

@@ -92,7 +92,7 @@ impl SecretAdmin {
     pub fn warnings(&self) -> impl Iterator<Item = (&str, String)> {
         self.unread.iter().map(|(host, error)| {
             let place = error.place().map(|place| format!(" ({place})")).unwrap_or_default();
-            let kept = "assumed facts decide what it reads besides its present secrets";
+            let kept = "besides its present secrets, assumed facts determine which secrets it can read";
             (host.as_str(), format!("the recorded facts of {host} can't be read: {error}{place}; {kept}"))
         })
     }
@@ -168,7 +168,7 @@ impl SecretAdmin {
         Ok(match (lacking.is_empty(), excess.is_empty()) {
             (false, _) => Some(format!("it is not encrypted to {}, where it is used", list(lacking))),
             (true, false) => Some(format!("it is encrypted to {}, where it is not used", list(excess))),
-            (true, true) if !entry.is_to(&wanted.keys()) => Some("the keys of its readers have changed".to_owned()),
+            (true, true) if !entry.is_to(&wanted.keys()) => Some("the keys of its recipients have changed".to_owned()),
             (true, true) => None,
         })
     }
@@ -254,7 +254,7 @@ impl SecretAdmin {
         match self.all_stale() {
             Err(error) => errors.extend(error.each()),
             Ok(stale) => errors.extend(stale.into_iter().map(|(name, why)| {
-                error!(SECRET, "the secret {name} is not encrypted as it should be")
+                error!(SECRET, "the secret {name} is not encrypted to the right recipients")
                     .because(why)
                     .help("run `kpull secret rekey`")
             })),
@@ -281,5 +281,7 @@ fn no_recipient(host: &str, name: &str, doc: &Doc) -> Error {
     let file = doc.file();
     error!(SECRET_WRITE, "{host} uses the secret {name}, but has no key to decrypt it")
         .at(doc.key_place(&[]), "no `recipient` in this file")
-        .help(format!("add `recipient = \"ssh-ed25519 …\"` to {file}: what `ssh-keyscan -t ed25519` or /etc/ssh/ssh_host_ed25519_key.pub on the host has"))
+        .help(format!(
+            "add `recipient = \"ssh-ed25519 …\"` to {file}: the key in /etc/ssh/ssh_host_ed25519_key.pub on the host"
+        ))
 }

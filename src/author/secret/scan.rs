@@ -106,7 +106,7 @@ pub fn scan(files: &Files) -> Vec<Error> {
             error!(LITERAL, "{what} is in the site, where anyone with access can read it")
                 .at(place, "looks like a secret")
                 .help(format!(
-                    "change it, since it may be compromised; then run `kpull secret set NAME`, and write {{{{ secret(\"NAME\") }}}} here. If it is not a secret, end the line with `# {ESCAPE}`"
+                    "change the secret, because it may be compromised; then run `kpull secret set NAME`, and write {{{{ secret(\"NAME\") }}}} here. If it is not a secret, end the line with `# {ESCAPE}`"
                 ))
         }));
     }

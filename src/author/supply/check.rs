@@ -51,7 +51,7 @@ pub fn check(
 ) -> Result<()> {
     let Some(doc) = files.doc(ARTIFACTS)? else { return Ok(()) };
     let client = Client::new(&checking.net)?;
-    let scratch = tempfile::tempdir().context(code::SUPPLY, || "can't make a temporary directory")?;
+    let scratch = tempfile::tempdir().context(code::SUPPLY, || "can't create a temporary directory")?;
     let mut errors = Vec::new();
     for (name, artifact) in artifacts {
         for (arch, pin) in &artifact.pins {
@@ -79,12 +79,14 @@ pub fn check(
                 errors.push(
                     error!(SUPPLY, "{name} ({arch}) is not available from any of its addresses")
                         .at(place(), "no address of this pin works")
-                        .help("add an address that works to `urls`: kpull pin URL; or serve it from a mirror"),
+                        .help(
+                            "add an address that works to `urls` with `kpull pin URL`, or serve the file from a mirror",
+                        ),
                 );
             }
             if let (Some(file), Some(members)) = (local, checking.members.get(&pin.sha256)) {
                 let read = has(name, &file, pin, members);
-                errors.extend(read.err().map(|error| error.at(place(), "the artifact that a role installs from")));
+                errors.extend(read.err().map(|error| error.at(place(), "the artifact of this member")));
             }
         }
     }
@@ -141,14 +143,14 @@ fn ask(client: &Client, url: &str) -> Result<Option<u64>> {
     };
     match reply.kind {
         Kind::Ok | Kind::Partial => Ok(reply.length),
-        _ => Err(error!(SUPPLY, "{url} is not there")),
+        _ => Err(error!(SUPPLY, "{url} does not exist")),
     }
 }
 
 fn agrees(pin: &Pin, url: &str, size: Option<u64>) -> Result<Option<u64>> {
     match (pin.size, size) {
         (Some(pinned), Some(size)) if pinned != size => {
-            Err(error!(SUPPLY, "{url} has {size} bytes, and {pinned} are pinned"))
+            Err(error!(SUPPLY, "{url} has {size} bytes, but the pin has {pinned}"))
         }
         _ => Ok(size),
     }

@@ -273,7 +273,7 @@ fn put(doc: &mut DocumentMut, name: &str, pins: &[&NewPin], replace: bool) -> Re
     let Some(version) = pins.first().map(|pin| pin.version.as_str()) else { return Ok(Vec::new()) };
     if let Some(other) = pins.iter().find(|pin| pin.version != version) {
         return Err(error!(SUPPLY, "{name} can't be of version {version} and {} at once", other.version).help(
-            "all architectures of an artifact have one version: give the addresses of one version, or add --version",
+            "all architectures of an artifact have one version: pass addresses of one version, or add --version",
         ));
     }
     if !doc.contains_key(name) {
@@ -293,7 +293,7 @@ fn put(doc: &mut DocumentMut, name: &str, pins: &[&NewPin], replace: bool) -> Re
     if let Some(old) = &before
         && let Some(stale) = arches.iter().find(|arch| !pins.iter().any(|pin| pin.arch == **arch))
     {
-        return Err(error!(SUPPLY, "{name} {old} is pinned for {stale} too, and would keep the old file")
+        return Err(error!(SUPPLY, "{name} {old} is also pinned for {stale}, which would keep the old file")
             .help(format!("pin {version} for all architectures at once: kpull pin URL_AMD64 URL_ARM64")));
     }
     set(artifact, "version", version.into());
@@ -528,7 +528,7 @@ amd64 = { url = \"https://h/z\", sha256 = \"cccccccccccccccccccccccccccccccccccc
         let (both, _) = wrote(&[pin("etcd", "3.2.9", "arm64", 'd')], false);
         let new = [pin("etcd", "3.3.0", "amd64", 'b'), pin("etcd", "3.3.0", "arm64", 'e')];
         let error = write(&both, &new[..1], true).unwrap_err();
-        assert_eq!(error.to_string(), "etcd 3.2.9 is pinned for arm64 too, and would keep the old file");
+        assert_eq!(error.to_string(), "etcd 3.2.9 is also pinned for arm64, which would keep the old file");
         let (text, done) = write(&both, &new, false).unwrap();
         assert_eq!(done, vec![Done::Updated { old: "3.2.9".into() }; 2]);
         assert!(!text.contains("3.2.9"), "{text}");

@@ -57,7 +57,7 @@ impl Signed {
         let names: BTreeSet<&String> = present.keys().chain(manifest.files.keys()).collect();
         if let Some(path) = names.into_iter().find(|path| present.get(*path) != manifest.files.get(*path)) {
             let why = match (present.get(path), manifest.files.get(path)) {
-                (None, _) => "is in the release, but not in the site any more",
+                (None, _) => "is in the release, but no longer in the site",
                 (_, None) => "is in the site, but not in the release",
                 _ => "was changed after signing",
             };
@@ -146,14 +146,14 @@ fn may_follow(new: &Pointer, old: &Pointer, target: &str) -> Result<()> {
             SUPPLY,
             "{target} has releases of the site `{}`, and this one is of `{}`", old.site, new.site
         )
-        .help("publish each site to its own place; --force replaces it"));
+        .help("publish each site to a separate directory; --force replaces it"));
     }
     if old.serial > new.serial {
         return Err(error!(SUPPLY, "{target} already has release {}, and this one is {}", old.serial, new.serial)
-            .help("start from the last signed state of the site, and sign again; hosts refuse an older release, so --force is only for a place that no host has seen, and for serials that a key set has revoked (`last_serial`)"));
+            .help("start from the last signed state of the site, and sign again; hosts refuse an older release, so use --force only for a directory that no host uses, and for serials that a key set has revoked (`last_serial`)"));
     }
     if old.serial == new.serial && old.manifest != new.manifest {
-        return Err(error!(SUPPLY, "{target} has another release with the serial {}", old.serial)
+        return Err(error!(SUPPLY, "{target} has a different release with the serial {}", old.serial)
             .help("each serial has one release: use that site's release.toml, and sign again"));
     }
     Ok(())
@@ -314,7 +314,9 @@ pub(super) fn lock(root: &Root, dir: &Path) -> Result<File> {
 }
 
 fn not_pruned(error: Error) -> Error {
-    error.exit(Exit::Failed).help("the release was published, but nothing was removed: publish it again to repair it")
+    error
+        .exit(Exit::Failed)
+        .help("the release was published, but older ones were not removed: publish it again to repair this")
 }
 
 /// Whether a file was written more than `grace` ago; `false` if unknown.
@@ -404,7 +406,7 @@ impl Target for Web {
         if self.pointer()?.is_some_and(|(present, _)| present == *pointer) {
             return Ok(());
         }
-        Err(error!(SUPPLY, "someone else has just published at {}", self.name())
+        Err(error!(SUPPLY, "someone else has just published to {}", self.name())
             .help("hosts use that release; check it, sign again on top of it, and publish"))
     }
 }
@@ -462,7 +464,7 @@ mod tests {
         let problem = |signed: &Signed| publish(signed, &target, false).unwrap_err().to_string();
         let name = dir.path().display();
         assert_eq!(problem(&signed(1, &[])), format!("{name} already has release 2, and this one is 1"));
-        assert_eq!(problem(&signed(2, &[])), format!("{name} has another release with the serial 2"));
+        assert_eq!(problem(&signed(2, &[])), format!("{name} has a different release with the serial 2"));
         let mut foreign = signed(3, &[]);
         foreign.pointer.site = "other".into();
         assert_eq!(problem(&foreign), format!("{name} has releases of the site `lab`, and this one is of `other`"));
@@ -505,7 +507,10 @@ mod tests {
         std::fs::remove_file(dir.path().join(layout::blob(&manifest))).unwrap();
         let error = target.prune(&Pruning { keep: 2, grace: Duration::ZERO }).unwrap_err();
         assert!(error.to_string().ends_with(": it is not a file"), "{error}");
-        assert!(error.advice().unwrap().starts_with("the release was published, but nothing was removed"), "{error}");
+        assert!(
+            error.advice().unwrap().starts_with("the release was published, but older ones were not removed"),
+            "{error}"
+        );
         assert_eq!(names(dir.path(), BLOBS).len(), before.len() - 1);
         assert_eq!(names(dir.path(), RELEASES).len(), 3);
     }

@@ -11,7 +11,7 @@ pub fn complaints(files: &Files, list: Option<&List>) -> Vec<Error> {
     for wanted in listed.iter().flat_map(|upstream| &upstream.roles) {
         if files.children(&format!("roles/{}", wanted.own)).is_empty() {
             errors.push(
-                error!(VENDOR, "roles/{}/ is not there", wanted.own)
+                error!(VENDOR, "roles/{}/ does not exist", wanted.own)
                     .at(wanted.place.clone(), "listed here")
                     .help("`kpull vendor` fetches it"),
             );
@@ -43,16 +43,16 @@ fn of_role(files: &Files, role: &str, listed: Option<(&Upstream, &RoleRequest)>)
         None => errors.push(
             error!(VENDOR, "roles/{role}/ is vendored from {}, but {FILE} does not list it", origin.site)
                 .at(doc.place(&["site".to_owned()]), "vendored from there")
-                .help(format!("delete the role or list it; without {ORIGIN} it is the site's own")),
+                .help(format!("delete the role, or list it; without {ORIGIN}, it counts as a role of this site")),
         ),
         Some((upstream, wanted)) if upstream.site != origin.site || wanted.name != origin.role => errors.push(
             error!(VENDOR, "roles/{role}/ is `{}` of {}", origin.role, origin.site)
-                .at(wanted.place.clone(), "another one is wanted")
+                .at(wanted.place.clone(), "vendor.toml defines another one")
                 .help(again),
         ),
         Some((upstream, _)) if upstream.commit != origin.commit || upstream.git != origin.git => errors.push(
             error!(VENDOR, "roles/{role}/ is of commit {} of {}", origin.commit, origin.git)
-                .at(upstream.commit_place.clone(), "another one is wanted")
+                .at(upstream.commit_place.clone(), "vendor.toml defines another one")
                 .help(again),
         ),
         Some(_) => {}
@@ -70,6 +70,6 @@ impl Edit {
         };
         error!(VENDOR, "roles/{role}/{path} {what}")
             .at(doc.place(&["files".to_owned(), path.to_owned()]), "the vendored file")
-            .help(format!("edit it at its origin, and vendor it again; `git checkout` undoes edits, and without {ORIGIN} the role is the site's own"))
+            .help(format!("edit it at its origin, and vendor it again; `git checkout` undoes edits; without {ORIGIN}, the role counts as a role of this site"))
     }
 }

@@ -54,21 +54,21 @@ pub struct RoleRequest {
     pub place: Place,
 }
 
-/// Another site that roles are taken from.
+/// Another site, whose roles are vendored.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UpstreamFile {
     /// The address of its repository: `https://`, `ssh://`, `user@host:path`, `file://` or an absolute path.
     git: String,
-    /// The commit to take from.
+    /// The commit to vendor from.
     #[schemars(regex(pattern = "^[0-9a-fA-F]{40}$"))]
     commit: String,
-    /// Whose signatures count: lines as in OpenSSH's allowed_signers, `NAME KEYTYPE KEY`.
+    /// The signers whose signatures count: lines as in OpenSSH's allowed_signers, `NAME KEYTYPE KEY`.
     signers: Vec<String>,
-    /// How many of them have to have signed; one, when it is left out.
+    /// How many of these keys must have signed. Default: 1.
     #[serde(default = "one")]
     threshold: usize,
-    /// The roles to take.
+    /// The roles to vendor.
     roles: Vec<RoleFile>,
 }
 
@@ -82,9 +82,9 @@ enum RoleFile {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Renamed {
-    /// What it is called there.
+    /// Its name in the other site.
     name: String,
-    /// What it is called here.
+    /// Its name in this site.
     #[serde(rename = "as")]
     own: String,
 }
@@ -114,7 +114,7 @@ impl List {
                 errors.push(
                     error!(VENDOR, "two roles have the name `{}` here", wanted.own)
                         .at(wanted.place.clone(), "the second one")
-                        .help("give one of them another name here: { name = \"NAME\", as = \"OWN NAME\" }"),
+                        .help("use another name for one of them: { name = \"NAME\", as = \"OWN NAME\" }"),
                 );
             }
         }
@@ -152,9 +152,12 @@ fn upstream(doc: &Doc, site: &str, file: UpstreamFile) -> Result<Upstream> {
         .map_err(|error| error.at(doc.place(&at(&["signers"])), "these keys"))?;
     let keys = signers.count(Purpose::Release);
     if file.threshold == 0 || file.threshold > keys {
-        return Err(error!(VENDOR, "`threshold` is {}, and {keys} of these keys may sign releases", file.threshold)
-            .at(doc.place(&at(&["threshold"])), "out of reach")
-            .help("list more signers, or ask for fewer"));
+        return Err(error!(
+            VENDOR,
+            "`threshold` is {}, but only {keys} of these keys can sign releases", file.threshold
+        )
+        .at(doc.place(&at(&["threshold"])), "out of reach")
+        .help("list more signers, or lower `threshold`"));
     }
     let mut roles = Vec::new();
     for (index, role) in file.roles.into_iter().enumerate() {
@@ -164,14 +167,14 @@ fn upstream(doc: &Doc, site: &str, file: UpstreamFile) -> Result<Upstream> {
             RoleFile::Other(Renamed { name, own }) => (name, own),
         };
         if let Some(bad) = [&name, &own].into_iter().find(|name| !is_plain_name(name)) {
-            return Err(error!(VENDOR, "a role can't be called `{bad}`")
+            return Err(error!(VENDOR, "`{bad}` is not a valid name for a role")
                 .at(place, "this name")
-                .help("take letters, digits, `-`, `_` and `.`"));
+                .help("use letters, digits, `-`, `_` and `.`"));
         }
         if RESERVED.contains(&own.as_str()) {
-            return Err(error!(VENDOR, "a role can't be called `{own}`")
+            return Err(error!(VENDOR, "`{own}` is not a valid name for a role")
                 .at(place, "this name")
-                .help("templates know this name already: { name = \"NAME\", as = \"OWN NAME\" }"));
+                .help("this name is reserved in templates: use { name = \"NAME\", as = \"OWN NAME\" }"));
         }
         roles.push(RoleRequest { name, own, place });
     }
@@ -221,11 +224,11 @@ mod tests {
                 "4:12",
             ),
             ("a ssh", "a namespaces=\\\"keys@kpull\\\" ssh", "vendor.toml allows nobody to sign releases", "4:11"),
-            ("roles", "threshold = 2\nroles", "`threshold` is 2, and 1 of these keys may sign releases", "5:13"),
-            ("roles", "threshold = 0\nroles", "`threshold` is 0, and 1 of these keys may sign releases", "5:13"),
-            ("\"web\"", "\"../web\"", "a role can't be called `../web`", "5:10"),
-            ("\"sql\"", "\"a/b\"", "a role can't be called `a/b`", "5:17"),
-            ("\"sql\"", "\"hosts\"", "a role can't be called `hosts`", "5:17"),
+            ("roles", "threshold = 2\nroles", "`threshold` is 2, but only 1 of these keys can sign releases", "5:13"),
+            ("roles", "threshold = 0\nroles", "`threshold` is 0, but only 1 of these keys can sign releases", "5:13"),
+            ("\"web\"", "\"../web\"", "`../web` is not a valid name for a role", "5:10"),
+            ("\"sql\"", "\"a/b\"", "`a/b` is not a valid name for a role", "5:17"),
+            ("\"sql\"", "\"hosts\"", "`hosts` is not a valid name for a role", "5:17"),
             ("\"sql\"", "\"web\"", "two roles have the name `web` here", "5:17"),
             ("git =", "gti =", "unknown key `gti`", "2:1"),
         ] {

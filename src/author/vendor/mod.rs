@@ -52,7 +52,7 @@ pub struct Change {
 
 /// Fetches the listed roles of `upstream`. Nothing is parsed before its signatures are verified.
 pub fn fetch(upstream: &Upstream, net: &net::Options) -> Result<Vec<VendoredRole>> {
-    let cache = tempfile::tempdir().context(code::VENDOR, || "can't make a temporary directory")?;
+    let cache = tempfile::tempdir().context(code::VENDOR, || "can't create a temporary directory")?;
     let config = Config {
         git: Some(upstream.git.clone()),
         commit: Some(upstream.commit.clone()),
@@ -109,7 +109,7 @@ impl VendoredRole {
                 format!("{} has `{path}` in its role `{}`", upstream.site, wanted.name),
             )
             .at(wanted.place.clone(), "would be written here")
-            .because("git would use its settings and hooks as yours")
+            .because("git would use its settings and hooks for your site")
             .help("nothing was written; no role needs such a file: inform the other site's signers"));
         }
         let here = files.iter().map(|(path, content)| (format!("roles/{own}/{path}"), content.clone())).collect();
@@ -140,7 +140,7 @@ pub fn changes(files: &Files, roles: &[VendoredRole]) -> Result<Vec<Change>> {
             errors.push(
                 error!(VENDOR, "the role {} requires `{missing}`, which the site does not have", role.own)
                     .at(role.place.clone(), "requires another one")
-                    .help(format!("vendor `{missing}` too, or write it")),
+                    .help(format!("vendor `{missing}` too, or create it")),
             );
         }
         match role.changes(files) {

@@ -57,7 +57,7 @@ impl Origin {
 
     /// The text of the file.
     pub fn to_toml(&self) -> String {
-        let mut text = "# Written by `kpull vendor`: edit the role where it comes from, and take it anew.\n".to_owned();
+        let mut text = "# Written by `kpull vendor`: edit the role at its origin, and vendor it again.\n".to_owned();
         for (key, value) in [("site", &self.site), ("git", &self.git), ("commit", &self.commit), ("role", &self.role)] {
             let _ = writeln!(text, "{key} = {}", quoted(value));
         }

@@ -21,10 +21,10 @@ use site::{Edit, Which};
 /// Arguments of `demo`.
 #[derive(Args, Debug)]
 pub struct Demo {
-    /// The directory to use; created anew each time
+    /// The directory to use; each demo creates it again
     #[arg(long, value_name = "DIR", default_value = "kpull-demo")]
     dir: PathBuf,
-    /// The site
+    /// The site to demonstrate
     #[arg(long, value_name = "SITE", default_value = "cluster")]
     site: Which,
 }

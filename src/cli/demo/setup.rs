@@ -40,7 +40,7 @@ impl DemoSetup {
         fresh(dir)?;
         let dir = dir.canonicalize().context(code::OTHER, || format!("can't find {}", dir.display()))?;
         let tampering = Arc::new(AtomicBool::new(false));
-        let (tls, ca) = authority().map_err(|error| error!(OTHER, "can't make certificates").because(error))?;
+        let (tls, ca) = authority().map_err(|error| error!(OTHER, "can't create certificates").because(error))?;
         let (served, on) = (dir.clone(), tampering.clone());
         let server = Server::secure(tls, move |request| {
             answer(&served, request, on.load(Ordering::SeqCst).then_some(shown.change.1.file))
@@ -158,7 +158,7 @@ impl DemoSetup {
             for arch in ["amd64", "arm64"] {
                 let dir = dir.replace("VERSION", &version).replace("ARCH", arch);
                 let bytes = stand_in(&dir, programs, &version)
-                    .context(code::OTHER, || format!("can't make the stand-in for {artifact}"))?;
+                    .context(code::OTHER, || format!("can't create the stand-in for {artifact}"))?;
                 let name = format!("stand-in/{artifact}-{arch}.tar.gz");
                 let mut pin = toml::Table::new();
                 pin.insert("url".into(), self.server.url(&name).into());
@@ -200,7 +200,7 @@ impl DemoSetup {
 
 /// A new SSH key, and its public half.
 fn make_key() -> Result<(Zeroizing<Vec<u8>>, String)> {
-    let what = || "can't make a key".to_owned();
+    let what = || "can't create a key".to_owned();
     let key = PrivateKey::random(&mut OsRng, Algorithm::Ed25519).context(code::OTHER, what)?;
     let public = key.public_key().to_openssh().context(code::OTHER, what)?;
     Ok((key.to_openssh(LineEnding::LF).context(code::OTHER, what)?.as_bytes().to_vec().into(), public))
@@ -208,7 +208,7 @@ fn make_key() -> Result<(Zeroizing<Vec<u8>>, String)> {
 
 /// Creates an empty `dir`. Removes one that an earlier demo created, and nothing else.
 fn fresh(dir: &Path) -> Result<()> {
-    let what = || format!("can't make {}", dir.display());
+    let what = || format!("can't create {}", dir.display());
     if dir.join(MARK).is_file() {
         std::fs::remove_dir_all(dir).context(code::OTHER, what)?;
     } else if dir.exists() {

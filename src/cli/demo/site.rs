@@ -21,7 +21,7 @@ pub(super) struct Edit {
     pub to: &'static str,
 }
 
-/// An upstream release, in place of which the demo serves a stand-in.
+/// An upstream release, for which the demo serves a stand-in.
 pub(super) struct Upstream {
     pub name: &'static str,
     /// The directory in its tarball.

@@ -23,7 +23,7 @@ use crate::trust::{KeySet, Manifest};
 /// Arguments of `fleet`.
 #[derive(Args, Debug)]
 pub struct Fleet {
-    /// Where the records of the hosts are: a directory, or its address on a web server
+    /// The place of the hosts' records: a directory, or its address on a web server
     #[arg(required_unless_present = "etcd", value_name = "DIR|URL")]
     from: Option<String>,
     /// Read the records from etcd at this client address; repeat for each member
@@ -32,7 +32,7 @@ pub struct Fleet {
     /// Write an HTML page to this file instead of printing a table
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Repeat every so many seconds until interrupted [default: 5]
+    /// Repeat at this interval in seconds until interrupted [default: 5]
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "5", conflicts_with = "json", value_parser = clap::value_parser!(u64).range(1..))]
     watch: Option<u64>,
     /// The total time in seconds for reading all records; later ones count as unread
@@ -66,7 +66,7 @@ impl Fleet {
         let dir = PathBuf::from(from);
         if !read::is_directory(&dir) {
             return Err(error!(FLEET, "there is no directory {}", dir.display())
-                .help("name the `dir` under [status] in the hosts' kpull.toml, or an address of it"));
+                .help("pass the `dir` under [status] in the hosts' kpull.toml, or its address"));
         }
         Ok(RecordSource::Dir(dir))
     }

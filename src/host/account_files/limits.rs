@@ -84,7 +84,7 @@ impl SubIds {
         }
         if start.saturating_add(self.count) > self.max.saturating_add(1) {
             let (path, name) = (table.path.display(), String::from_utf8_lossy(name));
-            return Err(failed(format!("{path} has no {} numbers in a row left for {name}", self.count))
+            return Err(failed(format!("{path} has no range of {} free numbers for {name}", self.count))
                 .help("remove lines of deleted users from it, or set SUB_UID_MAX and SUB_GID_MAX in /etc/login.defs"));
         }
         table.set(&[name, start.to_string().as_bytes(), self.count.to_string().as_bytes()]);

@@ -108,7 +108,7 @@ impl Tables {
     pub fn remove_group(&mut self, name: &str) -> Result<()> {
         if let Some(user) = self.user_with_group(name) {
             return Err(failed(format!("the group {name} can't be removed: it is the primary group of {user}"))
-                .help(format!("give {user} another `group`, or remove it with `state = \"absent\"`")));
+                .help(format!("set another `group` for {user}, or remove the user with `state = \"absent\"`")));
         }
         self.group.remove(name);
         self.gshadow.remove(name);

@@ -48,7 +48,7 @@ impl Manager {
 
     /// Holds a package at its version, or ends that.
     pub fn hold(self, name: &str, installed: &[Installed], on: bool) -> Result<()> {
-        let what = || format!("can't {} {name}", if on { "hold" } else { "end the hold of" });
+        let what = || format!("can't {} {name}", if on { "hold" } else { "release the hold of" });
         let whole = match installed {
             [one, ..] if on => format!("{name}-{}", one.version),
             _ => name.to_owned(),
@@ -61,11 +61,11 @@ impl Manager {
             (Self::Dnf, _) => (
                 &["dnf", "-q", "-y", "versionlock", if on { "add" } else { "delete" }, &whole],
                 Some(
-                    "dnf needs its plugin for this: install `python3-dnf-plugin-versionlock` with a [[package]] before",
+                    "dnf needs its plugin for this: first install `python3-dnf-plugin-versionlock` with another [[package]]",
                 ),
             ),
             (Self::Yum | Self::Microdnf, _) => {
-                let why = format!("kpull holds packages of apt, dnf and zypper, and this host has {}", self.name());
+                let why = format!("kpull supports `hold` with apt, dnf and zypper, but this host has {}", self.name());
                 return Err(Error::new(code::PACKAGE, what()).because(why).help(
                     "require the `version` instead, or write the list of yum's plugin versionlock with a [[file]]",
                 ));
@@ -115,7 +115,7 @@ mod tests {
             assert_eq!(
                 error.to_string(),
                 format!(
-                    "can't hold a: kpull holds packages of apt, dnf and zypper, and this host has {}",
+                    "can't hold a: kpull supports `hold` with apt, dnf and zypper, but this host has {}",
                     manager.name()
                 )
             );

@@ -41,7 +41,7 @@ impl Manager {
         let error = output.failure(what);
         if is_locked(output) {
             let holder = lock_holder(output).unwrap_or_else(|| "another program".to_owned());
-            let help = format!("{holder} has the package manager's lock; the next run goes on when it has ended");
+            let help = format!("{holder} has the package manager's lock; the next run continues when it has ended");
             error.passing().help(help)
         } else if says(HELD) {
             let held = held(output).join(" ");
@@ -52,17 +52,17 @@ impl Manager {
                 "a package is locked on this host: `zypper locks` lists it, `zypper removelock` allows the change",
             )
         } else if says("but remove is disabled") {
-            error.help("an installed package conflicts with it: remove that with a [[package]] that is absent")
+            error.help("an installed package conflicts with it: remove that package with `state = \"absent\"`")
         } else if NO_SUCH.iter().any(|words| says(words) || prints(output, words)) {
-            error.help("check the name, and that the repository which has it is set up on this host")
+            error.help("check the name, and that its repository is configured on this host")
         } else if let Some(name) = not_there(output).filter(|_| self == Self::Apt) {
             error.help(format!(
-                "`apt-cache policy {name}` shows which versions are available, and whether a pin in /etc/apt/preferences.d forbids them"
+                "`apt-cache policy {name}` shows which versions are available, and whether a pin in /etc/apt/preferences.d excludes them"
             ))
         } else if says(FULL) {
             error.with_code(code::SPACE).help("free some space and run again")
         } else {
-            error.help(format!("run `{}` by hand with the same arguments to see its whole output", self.program()))
+            error.help(format!("run `{}` by hand with the same arguments to see its full output", self.program()))
         }
     }
 }
@@ -167,7 +167,7 @@ mod tests {
                 may_be_stale(&output) && NOT_FETCHED.iter().any(|words| says(&output, words)),
             )
         };
-        let name = "check the name, and that the repository which has it is set up on this host";
+        let name = "check the name, and that its repository is configured on this host";
         for (manager, code, stdout, stderr) in [
             (Manager::Yum, 1, "No package x available.\n", "Error: Nothing to do\n"),
             (Manager::Dnf, 1, "", "Error: Unable to find a match: x\n"),
@@ -192,7 +192,10 @@ mod tests {
         }
         let locked =
             advice(Manager::Zypper, 7, "", "System management is locked by the application with pid 9 (zypper).\n");
-        assert_eq!(locked.0, "another program has the package manager's lock; the next run goes on when it has ended");
+        assert_eq!(
+            locked.0,
+            "another program has the package manager's lock; the next run continues when it has ended"
+        );
         let stdout =
             "Problem: conflicting requests\n Solution 1: remove lock to allow installation of x-1-1.noarch[lab]\n";
         assert!(advice(Manager::Zypper, 4, stdout, "").0.contains("zypper removelock"));

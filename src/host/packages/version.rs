@@ -32,8 +32,7 @@ impl Requirement {
         match version.starts_with(|c: char| c.is_ascii_alphanumeric()) && version.chars().all(is_plain) {
             true => Ok(Self { version: version.to_owned(), at_least }),
             false => {
-                Err("write the version as the package manager shows it: `1.2-3` for exactly this one, `>=1.2` for \
-                          this one or a later one"
+                Err("write the version as the package manager shows it: `1.2-3` for exactly this version, `>=1.2` for this version or a later one"
                     .to_owned())
             }
         }

@@ -87,10 +87,10 @@ impl Root {
     pub(super) fn not_given(&self, path: &Path) -> Error {
         let shown = self.shown(path);
         let shown = shown.display();
-        error!(FILE, "{shown} and its content are not given to others")
-            .because("it is private to its owner, and others can write in the directory above it, and may have moved it there")
+        error!(FILE, "{shown} and its content can't be given to another user")
+            .because("it is private to its owner, and other users who can write to the directory above it may have moved it there")
             .help(format!(
-                "if they may access it, set its owner and mode by hand (`ls -ld {shown}`); otherwise move it away, and the next run creates a new one"
+                "if other users may access it, set its owner and mode by hand (`ls -ld {shown}`); otherwise move it away, and the next run creates a new one"
             ))
             .of_path()
     }
@@ -106,7 +106,9 @@ impl Root {
         let own = self.stat_of(fd, path)?;
         if own.st_nlink > 1 && Meta::from(own).what == FileType::File && self.others_write_in(parent, path, 0)? {
             return Err(error!(FILE, "{} is the same file as another path", path.display())
-                .because("others can write in its directory, and may have made a hard link to another user's file")
+                .because(
+                    "other users who can write to its directory may have created a hard link to another user's file",
+                )
                 .help("remove it: the next run creates it again"));
         }
         Ok(own)
@@ -165,10 +167,9 @@ impl Root {
     /// The error that a file system has no modes and owners of its own.
     fn without(&self, what: &str, path: &Path, now: &FileStat) -> Error {
         error!(FILE, "can't set the {what} of {}", self.shown(path).display())
-            .because("every file of this file system has the mode and owner of its mount (vfat, exFAT, NTFS, a network share)")
+            .because("all files of this file system have the mode and owner that the mount sets (vfat, exFAT, NTFS, a network share)")
             .help(format!(
-                "write `mode = \"{:04o}\"` in the role, with the owner and the group that have the numbers {} and {}, or mount it \
-                 with another `umask=`, `uid=` and `gid=` (`findmnt -T {}`)",
+                "write `mode = \"{:04o}\"` in the role, with the owner and group whose numbers are {} and {}, or mount it with another `umask=`, `uid=` and `gid=` (`findmnt -T {}`)",
                 now.st_mode & 0o7777,
                 now.st_uid,
                 now.st_gid,

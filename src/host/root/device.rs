@@ -30,7 +30,7 @@ impl Root {
         match stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFBLK.bits() {
             true => Ok(Some(real)),
             false => Err(error!(FILE, "{} is not a block device", self.shown(path).display())
-                .help("name a disk, a partition or a volume; `lsblk -p` lists them, and `ls -l /dev/disk/by-id` their lasting names")),
+                .help("name a disk, a partition or a volume; `lsblk -p` lists them, and `ls -l /dev/disk/by-id` their persistent names")),
         }
     }
 

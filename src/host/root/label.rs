@@ -120,14 +120,14 @@ fn contexts(paths: &[PathBuf], what: FileType) -> Result<Vec<Option<String>>> {
     let Some(output) = process::run_if_there(&process::Command::new(&argv, TIMEOUT))? else {
         return Err(failed()
             .because("there is no program matchpathcon")
-            .help("install libselinux-utils (Debian: selinux-utils), then run `restorecon -R` on the files that were written meanwhile: they have the contexts of their directories"));
+            .help("install libselinux-utils (Debian: selinux-utils), then run `restorecon -R` on the files that kpull has written meanwhile: they have the contexts of their directories"));
     };
     let text = String::from_utf8_lossy(&output.stdout);
     let contexts: Vec<_> = text.lines().map(|line| (line != "<<none>>").then(|| line.to_owned())).collect();
     if !output.is_success() || contexts.len() != paths.len() {
         return Err(output
             .failure(failed().to_string())
-            .help("run `matchpathcon /etc` to see the problem; then run `restorecon -R` on the files that were written meanwhile: they have the contexts of their directories"));
+            .help("run `matchpathcon /etc` to see the problem; then run `restorecon -R` on the files that kpull has written meanwhile: they have the contexts of their directories"));
     }
     Ok(contexts)
 }

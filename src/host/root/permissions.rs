@@ -101,7 +101,7 @@ impl Root {
         if let Some(depth) = depth.filter(|_| is_directory) {
             if depth == DEPTH {
                 let what = format!("{} is more than {DEPTH} directories deep", self.shown(path).display());
-                return Err(Error::new(code::FILE, what).help("give it a resource of its own").of_path());
+                return Err(Error::new(code::FILE, what).help("define a separate resource for it").of_path());
             }
             for name in entries(&fd).map_err(|errno| self.failed("list", path, errno))? {
                 self.visit(&fd, Path::new(&name), &path.join(&name), Some(depth + 1), wanted)?;
@@ -195,7 +195,7 @@ impl Root {
             let error = self.failed_io(&format!("set the {what} of"), path, errno.into());
             match errno {
                 Raw::OPNOTSUPP => error.help(format!(
-                    "its file system has none: `findmnt -T {}` shows it; remove this field, or use another file system",
+                    "its file system does not support this: `findmnt -T {}` shows the file system; remove this field, or use another file system",
                     path.display()
                 )),
                 _ => error,
@@ -250,7 +250,7 @@ mod tests {
         std::fs::set_permissions(shared.join("private"), std::fs::Permissions::from_mode(0o600)).unwrap();
         let mut open = |_: &Path, _: bool, now: &Permissions| Ok(Some(Permissions { mode: 0o644, ..now.clone() }));
         let error = root.each_permissions("/shared/private".as_ref(), false, &mut open).unwrap_err();
-        assert!(error.to_string().contains("are not given to others"), "{error}");
+        assert!(error.to_string().contains("and its content can't be given to another user"), "{error}");
         std::fs::set_permissions(shared.join("private"), std::fs::Permissions::from_mode(0o604)).unwrap();
         root.each_permissions("/shared/private".as_ref(), false, &mut open).unwrap();
         std::fs::hard_link(shared.join("private"), dir.path().join("second")).unwrap();

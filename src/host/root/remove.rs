@@ -75,7 +75,7 @@ fn walk(parent: &OwnedFd, name: &Path, path: &Path, remove: bool) -> Result<()> 
     };
     let enter = |above: &OwnedFd, name: &Path, path: &Path| -> Result<(OwnedFd, Level)> {
         let dir = open(above, name).map_err(|errno| match errno {
-            Errno::EXDEV => error!(FILE, "can't remove {}: something is mounted there", path.display())
+            Errno::EXDEV => error!(FILE, "can't remove {}: a file system is mounted there", path.display())
                 .help("unmount it first (findmnt shows it); nothing was removed"),
             _ => failed("open", path, errno),
         })?;
@@ -108,7 +108,7 @@ fn walk(parent: &OwnedFd, name: &Path, path: &Path, remove: bool) -> Result<()> 
         dir = nix::fcntl::openat(&dir, "..", DIRECTORY, Mode::empty()).map_err(|errno| failed("open", &path, errno))?;
         if identity(&dir).map_err(|errno| failed("look at", &path, errno))? != above.id {
             return Err(error!(FILE, "{} was moved while it was being removed", path.display())
-                .help("run again when it is no longer being changed")
+                .help("run again when no other program changes it")
                 .of_path());
         }
         if remove {

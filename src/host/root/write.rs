@@ -76,9 +76,9 @@ impl Root {
         let has_owners =
             nix::sys::statfs::fstatfs(&file).is_ok_and(|fs| !WITHOUT_MODES.contains(&fs.filesystem_type()));
         if has_owners && (stat.st_uid != nix::unistd::geteuid().as_raw() || stat.st_nlink > 1) {
-            let what = format!("{} is not the file that was written there", self.shown(path).display());
+            let what = format!("{} is not the file that kpull wrote", self.shown(path).display());
             return Err(Error::new(code::FILE, what)
-                .help("another user who can write in its directory has replaced it: run again"));
+                .help("another user who can write to its directory has replaced it: run again"));
         }
         self.change_mode(&file, path, mode)?;
         let (_, last) = split(to)?;
@@ -214,7 +214,7 @@ impl Root {
         }
         self.replace((&parent, &name), path, |temporary| {
             nix::sys::stat::mkdirat(&parent, temporary, Mode::S_IRWXU)
-                .map_err(|errno| self.failed("make the directory", path, errno))?;
+                .map_err(|errno| self.failed("create the directory", path, errno))?;
             let fd = self.open_at((&parent, temporary), DIRECTORY, "open", path)?;
             if let Some(context) = self.label(&parent, &name, FileType::Directory) {
                 self.set_attribute(&fd, path, &context)?;
@@ -234,7 +234,7 @@ impl Root {
         let (parent, name) = self.writable_parent(path)?;
         self.replace((&parent, &name), path, |temporary| {
             nix::unistd::symlinkat(target, &parent, temporary)
-                .map_err(|errno| self.failed("make the link", path, errno))?;
+                .map_err(|errno| self.failed("create the link", path, errno))?;
             let Some((attribute, context)) = self.label(&parent, &name, FileType::Link) else { return Ok(()) };
             let link = through(&parent).join(temporary);
             let set = rustix::fs::lsetxattr(link, &attribute, &context, XattrFlags::empty());

@@ -76,7 +76,7 @@ impl Trees {
     /// Every path that is extracted.
     pub(in crate::kind) fn paths(&self, pin: &Pin, work: &Work<'_>) -> Result<impl Iterator<Item = Claim>> {
         let places = self.places(pin, work)?.ok_or_else(|| {
-            error!(ARTIFACT, "what {} has in it is not known yet", pin.name).help("the next `kpull apply` fetches it")
+            error!(ARTIFACT, "the contents of {} are not known yet", pin.name).help("the next `kpull apply` fetches it")
         })?;
         Ok(places.keys().map(Claim::path))
     }
@@ -201,10 +201,10 @@ impl Trees {
                         .skip(1)
                         .any(|above| places.get(above).is_some_and(|entry| *entry != Entry::Directory));
                 if is_clash {
-                    let what = format!("two resources decide about `{}`", path.display());
+                    let what = format!("two resources manage `{}`", path.display());
                     return Err(Error::new(code::CLASH, what)
-                        .because(format!("it is in {name}, and {} has it too, at {}", item.id, item.place))
-                        .help("leave it to one of them: of an archive, you can install the members that you need by their names"));
+                        .because(format!("it is in {name}, and {} contains it too, at {}", item.id, item.place))
+                        .help("remove it from one of them; from an archive, you can install single members by their names"));
                 }
             }
         }
@@ -294,6 +294,6 @@ fn write(work: &Work<'_>, size: u64, content: &mut dyn Read, places: &[(&Path, &
 }
 
 fn in_the_way(path: &Path, what: &str) -> Error {
-    error!(ARTIFACT, "{} is something else, and kpull extracts {what} there", path.display())
-        .help("move it away; what is extracted is never put behind a link")
+    error!(ARTIFACT, "{} exists and is not what kpull extracts there: {what} there", path.display())
+        .help("move it away; kpull never extracts through a link")
 }

@@ -20,12 +20,12 @@ pub(super) fn write(text: &str, key: &[String], value: Option<&Value>) -> Result
     let Some(value) = value else { return remove(text, key) };
     let new: toml_edit::Value = toml::Value::try_from(value)
         .map_err(|error| error.to_string())
-        .and_then(|value| value.to_string().parse().map_err(|_| "the value can't be in TOML".to_owned()))?;
+        .and_then(|value| value.to_string().parse().map_err(|_| "the value can't be written as TOML".to_owned()))?;
     let mut document: DocumentMut = text.parse().map_err(|_| "it is not TOML".to_owned())?;
     if let Some(old) =
         above.iter().try_fold(document.as_item_mut(), |item, part| inner(item, part)).and_then(|item| inner(item, name))
     {
-        let Item::Value(old) = old else { return Err(format!("`{name}` is a table there: name the keys in it")) };
+        let Item::Value(old) = old else { return Err(format!("`{name}` is a table in the file: name the keys in it")) };
         let decor = old.decor().clone();
         *old = new;
         *old.decor_mut() = decor;
@@ -43,7 +43,7 @@ pub(super) fn write(text: &str, key: &[String], value: Option<&Value>) -> Result
             }
         });
         is_inline |= item.is_inline_table();
-        table = item.as_table_like_mut().ok_or_else(|| format!("`{part}` is not a table there"))?;
+        table = item.as_table_like_mut().ok_or_else(|| format!("`{part}` is not a table in the file"))?;
     }
     table.insert(name, Item::Value(new));
     Ok(document.to_string())
@@ -77,7 +77,7 @@ fn remove(text: &str, key: &[String]) -> Result<String, String> {
     let parent = above.iter().try_fold(document.as_item_mut(), |item, part| inner(item, part));
     match parent {
         Some(item) if item.is_inline_table() => drop(item.as_table_like_mut().and_then(|table| table.remove(name))),
-        _ => return Err(format!("`{name}` is a table there: name the keys in it")),
+        _ => return Err(format!("`{name}` is a table in the file: name the keys in it")),
     }
     Ok(document.to_string())
 }

@@ -170,7 +170,7 @@ pub(super) fn write(text: &str, key: &[String], value: Option<&Value>) -> Result
     match (value, rest.split_first()) {
         (None, Some(_)) => Ok(text.to_owned()),
         (Some(value), None) => {
-            set(text, above, name, node, &flow(value)).ok_or_else(|| "it can't be written there".to_owned())
+            set(text, above, name, node, &flow(value)).ok_or_else(|| "it can't be written at this place".to_owned())
         }
         (Some(value), Some((part, deeper))) => match &node.what {
             What::Map { entries, is_flow: true } => {
@@ -188,7 +188,7 @@ pub(super) fn write(text: &str, key: &[String], value: Option<&Value>) -> Result
             }
             What::Scalar { .. } => {
                 let inner = rest.iter().rev().fold(flow(value), |value, part| format!("{{{}: {value}}}", scalar(part)));
-                set(text, above, name, node, &inner).ok_or_else(|| "it can't be written there".to_owned())
+                set(text, above, name, node, &inner).ok_or_else(|| "it can't be written at this place".to_owned())
             }
             What::List { .. } => Err(format!("the list has no element `{part}`")),
         },

@@ -20,7 +20,7 @@ use crate::kind::prelude::*;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ServiceFields {
-    /// What it is, in words.
+    /// A description, in one line.
     description: Option<String>,
     /// Ports: `"8080/tcp"`, `"9000-9010/udp"`.
     #[serde(default)]
@@ -28,13 +28,13 @@ pub(super) struct ServiceFields {
     /// IP protocols by name or number.
     #[serde(default)]
     protocols: Vec<ProtocolName>,
-    /// Ports that the other side sends from.
+    /// Ports that clients send from.
     #[serde(default)]
     source_ports: Vec<PortRange>,
-    /// Other services that come with it.
+    /// Other services that this one includes.
     #[serde(default)]
     includes: Vec<ServiceName>,
-    /// Helpers for connections that belong together: `ftp`.
+    /// Connection tracking helpers, such as `ftp`.
     #[serde(default)]
     helpers: Vec<HelperName>,
 }
@@ -62,11 +62,11 @@ impl ServiceFields {
             line("helper", &[("name", &helper.0)]);
         }
         if inner.is_empty() {
-            return Err(format!("the service `{name}` is nothing: say its `ports`, `protocols` or what it `includes`"));
+            return Err(format!("the service `{name}` is empty: set its `ports`, `protocols` or `includes`"));
         }
         let description = self.description.as_deref().unwrap_or_default();
         if description.chars().any(char::is_control) {
-            return Err(format!("the `description` of `{name}` has control characters in it; keep it to one line"));
+            return Err(format!("the `description` of `{name}` contains control characters; write it in one line"));
         }
         let description = match description {
             "" => String::new(),
@@ -98,12 +98,12 @@ const HEAD: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n";
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct IpSetFields {
-    /// What an entry is: `hash:net` (addresses and networks) when left out; `hash:mac`, `hash:ip,port`, …
+    /// The type of the entries: `hash:mac`, `hash:ip,port`, … Default: `hash:net` (addresses and networks).
     #[serde(rename = "type", default = "hash_net")]
     set_type: SetType,
-    /// Whose addresses: `ipv4` or `ipv6`; told from the entries when left out.
+    /// The family of the addresses: `ipv4` or `ipv6`. Default: derived from the entries.
     family: Option<Family>,
-    /// The entries. Networks that others hold are left out.
+    /// The entries. Networks that other entries contain are omitted.
     #[serde(default)]
     entries: Vec<String>,
     /// `hashsize`, `maxelem` and `timeout`, as ipset has them.
@@ -118,7 +118,7 @@ enum Family {
     Ipv6,
 }
 
-/// Options of a set; ipset's own values for those left out.
+/// Options of a set. Default: ipset's own values.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct SetOptions {
@@ -183,12 +183,14 @@ impl IpSetFields {
                             })?;
                             if net.prefix_len() == 0 {
                                 return Err(why(
-                                    "holds everything, which no set can; write `0.0.0.0/1` and `128.0.0.0/1`",
+                                    "contains all addresses, which a set can't; write `0.0.0.0/1` and `128.0.0.0/1`",
                                 ));
                             }
                             let own = if matches!(net, IpNet::V4(_)) { Family::Ipv4 } else { Family::Ipv6 };
                             if *family.get_or_insert(own) != own {
-                                return Err(why("is of the other family; a set has one: make another for it"));
+                                return Err(why(
+                                    "is of the other family, but a set has only one: define another set for it",
+                                ));
                             }
                         }
                     }
@@ -208,7 +210,7 @@ impl IpSetFields {
         let is_timed = self.options.timeout.is_some_and(|seconds| seconds > 0);
         if is_timed && !entries.is_empty() {
             return Err(format!(
-                "the set `{name}` has a `timeout`: its entries come while it runs, and can't be said here"
+                "the set `{name}` has a `timeout`: entries are added at runtime, and can't be listed here"
             ));
         }
         let SetOptions { hashsize, maxelem, timeout } = self.options;
@@ -328,7 +330,7 @@ struct LiveEdits {
 
 impl LiveEdits {
     fn words(&self) -> Vec<String> {
-        let unknown = self.is_unknown.then(|| "make the set".to_owned());
+        let unknown = self.is_unknown.then(|| "create the set".to_owned());
         let added = self.add.iter().map(|entry| format!("+ {entry}"));
         unknown.into_iter().chain(added).chain(self.remove.iter().map(|entry| format!("− {entry}"))).collect()
     }

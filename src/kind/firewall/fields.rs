@@ -15,44 +15,44 @@ use crate::host::rich_rule::RichRule;
 use crate::host::zone::{Element, Target, Traffic};
 use crate::kind::prelude::*;
 
-/// Fields of `[[firewall]]`. Without `exclusive`, what is listed is added and everything else is left alone.
+/// Fields of `[[firewall]]`. Without `exclusive`, kpull adds the listed entries and keeps all others.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FirewallFields {
-    /// The zone; firewalld's default zone when left out. With `target`, `forward`, `sources` or `interfaces`, one that firewalld does not
-    /// know is made.
+    /// The zone. If firewalld does not have it, one with `target`, `forward`, `sources` or `interfaces` is created. Default: firewalld's
+    /// default zone.
     zone: Option<ZoneName>,
-    /// What the zone does with what nothing in it speaks of; left as it is when this is left out.
+    /// What the zone does with traffic that no entry matches. Default: unchanged.
     target: Option<Target>,
-    /// Whether the zone passes on what goes from one of its interfaces or sources to another; left as it is when this is left out.
+    /// Whether the zone forwards traffic between its interfaces or sources. Default: unchanged.
     forward: Option<bool>,
-    /// Services that everybody may use, by firewalld's names.
+    /// Services open to all addresses, by firewalld's names.
     #[serde(default)]
     services: Vec<ServiceName>,
-    /// Ports that everybody may use: `"443/tcp"`, `"30000-32767/tcp"`.
+    /// Ports open to all addresses: `"443/tcp"`, `"30000-32767/tcp"`.
     #[serde(default)]
     ports: Vec<PortRange>,
-    /// What only some may use.
+    /// Ports, services and protocols that are open only to some addresses.
     #[serde(default)]
     allow: Vec<Allow>,
-    /// Rich rules as firewalld's manual has them.
+    /// Rich rules, in the syntax of firewalld's manual.
     #[serde(default)]
     rich: Vec<String>,
-    /// Whether what leaves by the zone gets its address; left as it is when this is left out.
+    /// Whether traffic that leaves through the zone gets the zone's address. Default: unchanged.
     masquerade: Option<bool>,
-    /// What belongs to the zone by where it comes from: addresses, networks, hardware addresses, `"ipset:NAME"`.
+    /// Sources that belong to the zone: addresses, networks, hardware addresses, `"ipset:NAME"`.
     #[serde(default)]
     sources: Vec<Source>,
     /// Network interfaces that belong to the zone.
     #[serde(default)]
     interfaces: Vec<InterfaceName>,
-    /// Whether services, ports and rich rules that no [[firewall]] of this host lists for the zone are taken out.
+    /// Whether to remove services, ports and rich rules that no [[firewall]] of this host lists for the zone.
     #[serde(default)]
     exclusive: bool,
-    /// Services of one's own, by name. What is said here lets nothing in: that a zone does that lists the name.
+    /// Services to define, by name. They open nothing until a zone lists the name.
     #[serde(default)]
     define_services: BTreeMap<ServiceName, ServiceFields>,
-    /// Sets of addresses of one's own, by name, for `sources` and `from` as `"ipset:NAME"`.
+    /// Sets of addresses to define, by name, for `sources` and `from` as `"ipset:NAME"`.
     #[serde(default)]
     define_ipsets: BTreeMap<SetName, IpSetFields>,
 }
@@ -108,7 +108,7 @@ impl Source {
 /// One value or a list.
 #[derive(JsonSchema)]
 #[serde(untagged)]
-#[allow(dead_code, reason = "it is only described")]
+#[allow(dead_code, reason = "it only describes the format")]
 enum OneOrMany {
     One(String),
     Many(Vec<String>),

@@ -94,7 +94,7 @@ impl Resource for OwnZone {
         let is_first = Self::all(host, work.catalog, &zone)?.first().is_none_or(|first| std::ptr::eq(*first, self));
         let is_new = is_first && kept_zone(&host.root, &zone)?.is_none();
         if is_new {
-            parts.push("make the zone".to_owned());
+            parts.push("create the zone".to_owned());
         }
         let differs = |have: Target| self.target.filter(|target| *target != have);
         let have = zone_file(host, &zone)?.settings().target;
@@ -108,7 +108,7 @@ impl Resource for OwnZone {
                     let target = differs(runtime.target);
                     parts.extend(target.map(|target| format!("runtime: target {} → {target}", runtime.target)));
                 }
-                None if is_first => parts.push("runtime: make the zone".to_owned()),
+                None if is_first => parts.push("runtime: create the zone".to_owned()),
                 None => {}
             }
         }

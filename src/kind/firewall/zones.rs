@@ -119,7 +119,7 @@ fn edit_live(host: &Host, catalog: &[Item], zone: &str, edits: &dyn Fn(&Settings
     for (other, element) in elsewhere(&host.root, zone, &edits.permanent)? {
         firewalld.edit_permanent(&other, &Edit::Remove(element))?;
     }
-    // additions come before removals, so that nobody is locked out in between
+    // additions come before removals, so that no user is locked out in between
     let made = edits
         .permanent
         .iter()
@@ -195,7 +195,7 @@ pub(super) fn parse(host: &Host, path: &Path, text: String) -> Result<ZoneFile> 
     ZoneFile::parse(text).map_err(|why| {
         error!(FIREWALL, "{} is not the file of a zone", host.root.outside(path).display())
             .because(why)
-            .help("repair it, or remove it so that the package's own is taken")
+            .help("repair it, or remove it so that firewalld uses the file of its package")
     })
 }
 
@@ -210,9 +210,9 @@ fn blank(zone: &str, root: &Root) -> Result<String> {
         "public" => ("", "  <short>Public</short>\n  <service name=\"ssh\"/>\n  <service name=\"dhcpv6-client\"/>\n"),
         "trusted" => (" target=\"ACCEPT\"", "  <short>Trusted</short>\n"),
         _ if PACKAGED.contains(&zone) => {
-            let what = format!("the tree has no firewalld, so what its zone {zone} holds isn't known");
+            let what = format!("the tree has no firewalld, so the content of its zone {zone} is not known");
             return Err(Error::new(code::FIREWALL, what)
-                .help("install firewalld into the tree first, or use a zone of your own, `public` or `trusted`"));
+                .help("install firewalld into the tree first, or use `public`, `trusted` or a zone that you define"));
         }
         _ => ("", ""),
     };

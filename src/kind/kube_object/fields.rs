@@ -11,24 +11,24 @@ use crate::kind::prelude::*;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KubeObjectFields {
-    /// The objects as YAML or JSON, with `---` between several; each is a resource of its own.
+    /// The objects as YAML or JSON, with `---` between several; each is a separate resource.
     content: Option<String>,
     /// The name of a file in the role's `templates/` with the objects.
     template: Option<String>,
     /// The `https://` address of the API server.
     server: String,
-    /// File with the only authorities that the API server's certificate may be from (PEM).
+    /// PEM file with the only authorities that are trusted for the API server's certificate.
     ca: AbsolutePath,
-    /// File with the client certificate to ask and apply with (PEM).
+    /// PEM file with the client certificate for queries and changes.
     client_cert: AbsolutePath,
-    /// File with the key of `client_cert` (PEM).
+    /// PEM file with the key of `client_cert`.
     client_key: AbsolutePath,
-    /// The program; `kubectl`, from the usual places, when left out.
+    /// The program: its name or path. Default: `kubectl`.
     kubectl: Option<String>,
-    /// How long to wait for an API server that doesn't answer, for a kind or a namespace that isn't there, and for an
-    /// object that is being deleted; `60s` when left out.
+    /// How long to wait for an API server that doesn't answer, for a kind or a namespace that doesn't exist, and for an object that is
+    /// being deleted. Default: `60s`.
     within: Option<HumanDuration>,
-    /// Whether the objects are to be gone rather than there.
+    /// Whether to delete the objects.
     #[serde(default)]
     absent: bool,
 }
@@ -44,13 +44,13 @@ impl Fields for KubeObjectFields {
             (Some(_), Some(_)) => return Err(build.invalid("template", "set `content` or `template`, not both")),
         };
         let server = Url::parse(&self.server).map_err(|error| build.invalid("server", &error.to_string()))?;
-        build.refuse_if(server.scheme() != "https", "server", "it has to start with `https://`")?;
+        build.refuse_if(server.scheme() != "https", "server", "it must start with `https://`")?;
         let has_more = !server.username().is_empty() || server.password().is_some() || server.query().is_some();
-        build.refuse_if(has_more, "server", "no credentials here: they are in `client_cert` and `client_key`")?;
+        build.refuse_if(has_more, "server", "it must not contain credentials: set `client_cert` and `client_key`")?;
         let kubectl = self.kubectl.unwrap_or_else(|| "kubectl".to_owned());
         let is_program =
             !kubectl.is_empty() && !kubectl.contains('\0') && kubectl.starts_with('/') == kubectl.contains('/');
-        build.refuse_if(!is_program, "kubectl", "write its name, or its whole path")?;
+        build.refuse_if(!is_program, "kubectl", "write its name, or its full path")?;
         let is_secret = build.is_secret();
         let manifests =
             manifest::read(&text, is_secret).map_err(|why| build.invalid(field, &format!("{what}{why}")))?;

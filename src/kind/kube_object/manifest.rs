@@ -22,7 +22,7 @@ pub fn read(text: &str, is_secret: bool) -> Result<Vec<Manifest>, String> {
         let place =
             error.location().map_or_else(String::new, |at| format!("line {}, column {}: ", at.line(), at.column()));
         match is_secret {
-            true => format!("{place}this is not YAML (more is not shown: a secret is in it)"),
+            true => format!("{place}this is not YAML (details are not shown: it contains a secret)"),
             false => format!("{place}{}", words(&error)),
         }
     })?;
@@ -33,7 +33,7 @@ pub fn read(text: &str, is_secret: bool) -> Result<Vec<Manifest>, String> {
     };
     let manifests: Vec<Manifest> = documents.into_iter().enumerate().map(read).collect::<Result<_, _>>()?;
     if manifests.is_empty() {
-        return Err("there is no object in it".to_owned());
+        return Err("it contains no object".to_owned());
     }
     Ok(manifests)
 }
@@ -55,7 +55,7 @@ fn object(document: Value) -> Result<Manifest, String> {
         Some(Value::String(text)) if !text.is_empty() && !text.contains(|c: char| c.is_control() || c == ' ') => {
             Ok(text.clone())
         }
-        Some(_) => Err(format!("`{name}` has to be a text without blanks; quotes make one of a number or of `on`")),
+        Some(_) => Err(format!("`{name}` must be a text without blanks; put a number or `on` in quotes")),
         None => Err(format!("`{name}` is missing")),
     };
     let part = |map: &Map<String, Value>, field: &str, name: &str| {
@@ -68,7 +68,7 @@ fn object(document: Value) -> Result<Manifest, String> {
     let api_version = text(&content, "apiVersion", "apiVersion")?;
     let kind = part(&content, "kind", "kind")?;
     if kind == "List" {
-        return Err("a List has no name: write its items as documents of their own, with `---` between them".to_owned());
+        return Err("a List has no name: write its items as separate documents, with `---` between them".to_owned());
     }
     if api_version.split('/').any(str::is_empty) || api_version.split('/').count() > 2 {
         return Err("`apiVersion` is `VERSION` or `GROUP/VERSION`, like `v1` or `apps/v1`".to_owned());
@@ -96,14 +96,14 @@ fn object(document: Value) -> Result<Manifest, String> {
 /// Moves a Secret's `stringData` to `data`, as the API server does.
 fn encode(content: &mut Map<String, Value>) -> Result<(), String> {
     let Some(plain) = content.shift_remove("stringData") else { return Ok(()) };
-    let Value::Object(plain) = plain else { return Err("`stringData` has to be a map".to_owned()) };
+    let Value::Object(plain) = plain else { return Err("`stringData` must be a map".to_owned()) };
     let data = content.entry("data").or_insert_with(|| Value::Object(Map::new()));
     if data.is_null() {
         *data = Value::Object(Map::new());
     }
-    let Value::Object(data) = data else { return Err("`data` has to be a map".to_owned()) };
+    let Value::Object(data) = data else { return Err("`data` must be a map".to_owned()) };
     for (name, value) in plain {
-        let Value::String(text) = value else { return Err(format!("`stringData.{name}` has to be a text")) };
+        let Value::String(text) = value else { return Err(format!("`stringData.{name}` must be a text")) };
         data.insert(name, Value::String(BASE64_STANDARD.encode(text)));
     }
     Ok(())
@@ -181,13 +181,13 @@ mod tests {
 
     #[test]
     fn an_object_without_a_name_is_refused() {
-        assert_eq!(refusal("# nothing\n"), "there is no object in it");
+        assert_eq!(refusal("# nothing\n"), "it contains no object");
         assert_eq!(refusal("- a\n"), "an object is a map with `apiVersion` and `kind`");
         assert_eq!(refusal("apiVersion: v1\nkind: X\n"), "`metadata` is missing");
         assert_eq!(refusal("apiVersion: v1\nkind: X\nmetadata: {}\n"), "`metadata.name` is missing");
         assert_eq!(
             refusal("apiVersion: v1\nkind: X\nmetadata: {name: 1}\n"),
-            "`metadata.name` has to be a text without blanks; quotes make one of a number or of `on`"
+            "`metadata.name` must be a text without blanks; put a number or `on` in quotes"
         );
         assert_eq!(refusal("apiVersion: v1\nkind: X\nmetadata: {name: ../a}\n"), "`metadata.name` can't be `../a`");
         let two = "apiVersion: v1\nkind: X\nmetadata: {name: a}\n---\nkind: X\n";

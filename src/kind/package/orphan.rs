@@ -34,7 +34,7 @@ impl Resource for FormerHold {
         if !work.host.is_live() || is_held(work.host, self.manager(work.host)?, &self.name)? == self.held {
             return Ok(None);
         }
-        Ok(Some(Change::new(if self.held { "hold" } else { "end the hold" })))
+        Ok(Some(Change::new(if self.held { "hold" } else { "release the hold" })))
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
@@ -71,7 +71,7 @@ enum Removal<'a> {
     Remove {
         /// Packages that need it, and that no role has any more either.
         needing: Vec<&'a PriorPackage>,
-        /// Dependencies of these that nothing else needs.
+        /// Dependencies of these that no other package needs.
         unneeded: Vec<String>,
     },
 }
@@ -155,7 +155,7 @@ impl Resource for OrphanPackage {
         let needing: Vec<&str> = needing.iter().map(|one| one.name.as_str()).collect();
         let unneeded: Vec<&str> = unneeded.iter().map(String::as_str).collect();
         let need = if needing.len() == 1 { "needs it" } else { "need it" };
-        for (names, why) in [(needing, need), (unneeded, "came with it")] {
+        for (names, why) in [(needing, need), (unneeded, "were installed with it")] {
             if !names.is_empty() {
                 summary = format!("{summary}, and {} that {why}", names.join(", "));
             }

@@ -84,7 +84,7 @@ impl Former {
         let wanted = |path: &Path, _: bool, now: &State| {
             let wanted = self.managed.restored(now, self.states.get(path.to_str()?)?);
             let words = match wanted.mode == now.mode {
-                true => "as it was before".to_owned(),
+                true => "restore the permissions".to_owned(),
                 false => format!("mode {:04o} → {:04o}", now.mode, wanted.mode),
             };
             Some((wanted, vec![words]))

@@ -35,7 +35,7 @@ pub(super) struct Clause {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rights {
     bits: u32,
-    /// Whether directories, and files that somebody may execute, may be executed too: `X`.
+    /// Whether directories, and files that someone can execute, get execute permission too: `X`.
     if_executable: bool,
 }
 
@@ -116,7 +116,7 @@ impl NewMode {
         }
     }
 
-    /// The mode of directories, where a role has only that of files: whoever can read a file can enter a directory.
+    /// The mode of directories, if a role sets only that of files: users who can read a file can enter a directory.
     pub(super) fn for_directories(&self) -> Self {
         match self {
             Self::Whole(mode) => Self::Whole(mode | (mode & 0o444) >> 2),
@@ -160,11 +160,11 @@ impl TryFrom<String> for AclEntry {
         if is_default {
             parts.remove(0);
         }
-        let [kind, name, rights] = parts[..] else { return Err(why("it has a kind, a name and rights")) };
+        let [kind, name, rights] = parts[..] else { return Err(why("it needs a type, a name and permissions")) };
         let account = || AccountName::try_from(name.to_owned()).map_err(|error| why(&error));
         let whom = match (kind, name) {
             ("user" | "u" | "group" | "g" | "other" | "o", "") if !is_default => {
-                return Err(why("`mode` has the rights of the owner, the group and others"));
+                return Err(why("set the permissions of the owner, the group and others with `mode`"));
             }
             ("user" | "u", "") => Whom::Known(Who::Owner),
             ("group" | "g", "") => Whom::Known(Who::OwningGroup),
@@ -175,7 +175,7 @@ impl TryFrom<String> for AclEntry {
             _ => return Err(why("it is for a `user`, a `group` or the `mask`")),
         };
         let rights =
-            Rights::parse(&rights.replace('-', "")).ok_or_else(|| why("the rights are of `r`, `w`, `x` and `X`"))?;
+            Rights::parse(&rights.replace('-', "")).ok_or_else(|| why("permissions are `r`, `w`, `x` and `X`"))?;
         Ok(Self { is_default, whom, rights, text })
     }
 }
@@ -233,7 +233,7 @@ impl TryFrom<String> for Capabilities {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let shape = "write names and flags, like `cap_net_bind_service,cap_net_raw=ep`, or nothing for none";
+        let shape = "write names and flags, like `cap_net_bind_service,cap_net_raw=ep`, or an empty text for none";
         let mut all = Self { is_effective: false, permitted: 0, inheritable: 0, text };
         let mut first = None;
         for clause in all.text.split_whitespace() {
@@ -254,8 +254,7 @@ impl TryFrom<String> for Capabilities {
             // the kernel has one bit for all of them
             let is_effective = flags.contains('e');
             if *first.get_or_insert(is_effective) != is_effective {
-                let why =
-                    "a program has all of its capabilities effective, or none: give each clause the flag `e`, or none";
+                let why = "either all capabilities of a program are effective, or none: set the flag `e` in every clause, or in none";
                 return Err(why.to_owned());
             }
             all.is_effective |= is_effective;
@@ -330,7 +329,7 @@ mod tests {
             ("net_raw=ep", "`net_raw` is not a capability"),
             ("cap_net_raw=", "are not flags"),
             ("cap_net_raw=e", "permits nothing"),
-            ("cap_chown=p cap_kill=ep", "all of its capabilities effective, or none"),
+            ("cap_chown=p cap_kill=ep", "either all capabilities of a program are effective, or none"),
         ] {
             let told = Capabilities::try_from(bad.to_owned()).unwrap_err();
             assert!(told.contains(why), "{bad}: {told}");

@@ -78,11 +78,11 @@ impl SwapFile {
         Ok(resources)
     }
 
-    /// The swap file that is there; an error if anything else is.
+    /// The existing swap file; an error if anything else is at the path.
     fn present(&self, work: &Work<'_>) -> Result<Option<Meta>> {
         let root = &work.host.root;
         let refused = |what: &str| {
-            let what = format!("{} is {what}, so it is not made a swap file", self.path);
+            let what = format!("{} is {what}, so kpull does not turn it into a swap file", self.path);
             Err(Error::new(code::KERNEL, what).help("name another path, or remove it by hand"))
         };
         match (root.meta(&self.path)?.map(|meta| meta.what), root.file(&self.path)?) {
@@ -172,7 +172,7 @@ impl Resource for SwapFile {
             old => {
                 let path = self.path.to_string();
                 if old.is_some() && in_use(work.host)?.contains(&path) {
-                    turn_off(&path, "the next run goes on from here")?;
+                    turn_off(&path, "the next run continues from here")?;
                     // its unit has stopped
                     work.host.forget_units();
                 }
@@ -244,12 +244,12 @@ mod tests {
         let swap = &build("swap", FIELDS).unwrap()[0];
         let told = || swap.observe(&tree.work()).unwrap_err().to_string();
         tree.put("/var/swap-1", "theirs");
-        assert_eq!(told(), "/var/swap-1 is a file with other content, so it is not made a swap file");
+        assert_eq!(told(), "/var/swap-1 is a file with other content, so kpull does not turn it into a swap file");
         swap.apply(&tree.work(), &Change::default()).unwrap_err();
         assert_eq!(tree.get("/var/swap-1"), "theirs");
         std::fs::remove_file(tree.path("/var/swap-1")).unwrap();
         std::fs::create_dir(tree.path("/var/swap-1")).unwrap();
-        assert_eq!(told(), "/var/swap-1 is not a file, so it is not made a swap file");
+        assert_eq!(told(), "/var/swap-1 is not a file, so kpull does not turn it into a swap file");
     }
 
     #[test]

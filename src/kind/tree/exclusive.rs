@@ -21,7 +21,11 @@ impl Exclusive {
     /// A directory with the files that are `known` already; those of other resources are looked up on the host.
     pub(in crate::kind) fn new(path: &AbsolutePath, known: BTreeSet<PathBuf>, build: &dyn Build) -> Result<Self> {
         let is_at_top = path.components().count() <= 2;
-        build.refuse_if(is_at_top, "exclusive", "nothing is removed from a directory right below `/`")?;
+        build.refuse_if(
+            is_at_top,
+            "exclusive",
+            "kpull does not remove anything from a directory directly below `/`",
+        )?;
         Ok(Self { path: path.clone(), known })
     }
 
@@ -31,7 +35,7 @@ impl Exclusive {
         paths.range(path.to_owned()..).take(2).any(|below| below != path && below.starts_with(path))
     }
 
-    /// The paths that are to be removed, and the directories that were looked into.
+    /// The paths to remove, and the directories that were inspected.
     fn others(&self, work: &Work<'_>) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
         let (mut managed, mut unknown) = (self.known.clone(), Vec::new());
         for item in work.catalog {
@@ -87,8 +91,8 @@ impl Resource for Exclusive {
         match work.host.root.meta(&self.path)?.map(|meta| meta.what) {
             None | Some(FileType::Directory) => {}
             Some(_) => {
-                return Err(error!(FILE, "{} is not a directory, and the role wants a tree there", self.path)
-                    .help("name the directory that a link leads to, or move it away"));
+                return Err(error!(FILE, "{} is not a directory, but the role requires a tree there", self.path)
+                    .help("name the directory that the link points to, or move the link away"));
             }
         }
         let (others, _) = self.others(work)?;
@@ -123,10 +127,10 @@ impl Restorable for Exclusive {
                 FileType::Link | FileType::Special => {}
             }
             if states.len() == PATHS_MAX || bytes > BYTES_MAX {
-                let what = format!("{} has more in it than kpull saves before it removes it", self.path);
+                let what = format!("{} contains more than kpull can save before it removes it", self.path);
                 return Err(Error::new(code::FILE, what)
-                    .because(format!("that is {} and {} MiB", counted(PATHS_MAX, "path"), BYTES_MAX >> 20))
-                    .help("move away what the tree doesn't have, or set `exclusive = false`"));
+                    .because(format!("the limits are {} and {} MiB", counted(PATHS_MAX, "path"), BYTES_MAX >> 20))
+                    .help("move away the files that are not in the tree, or set `exclusive = false`"));
             }
             states.push(PriorState::of_path(&Claim::path(&path), work)?);
         }

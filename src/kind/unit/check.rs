@@ -33,8 +33,8 @@ impl Check {
             match self.run()? {
                 Some(output) if matches!(output.ended, Ended::TimedOut(_)) => {
                     return Err(output
-                        .failure_of(format!("the check of {unit} never ended"), self.sensitive)
-                        .help("find out what it waits for, or let it give up by itself"));
+                        .failure_of(format!("the check of {unit} did not end in time"), self.sensitive)
+                        .help("find out what it waits for, or add a time limit to it"));
                 }
                 Some(output) if output.is_success() => return Ok(true),
                 Some(_) => {}
@@ -60,13 +60,13 @@ impl Check {
                 return Ok(());
             }
             if started.elapsed().saturating_add(PAUSE) > self.within {
-                let what = format!("{unit} was started, and its check still fails");
+                let what = format!("{unit} was started, but its check still fails");
                 let error = match output {
                     Some(output) => output.failure_of(what, self.sensitive),
                     None => Error::new(code::UNIT, what).because(format!("there is no program {}", self.argv[0])),
                 };
                 return Err(error
-                    .help("look into the unit's journal; or give it more time with `check_within`")
+                    .help("read the unit's journal (`journalctl -u UNIT`), or raise `check_within`")
                     .exit(Exit::Unhealthy));
             }
             std::thread::sleep(PAUSE);

@@ -11,11 +11,11 @@ use crate::host::zone::Traffic;
 use crate::kind::Trigger;
 use crate::kind::prelude::*;
 
-/// Fields of `[[unit]]`. At most one of `content`, `template` and `source`; none when a package brings the unit.
+/// Fields of `[[unit]]`. At most one of `content`, `template` and `source` is set; none if a package provides the unit.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnitFields {
-    /// The unit's name with its type: `etcd.service`, `backup@daily.timer`; or that of a Quadlet file, `web.container`.
+    /// The name of the unit with its type: `etcd.service`, `backup@daily.timer`; or of a Quadlet file, `web.container`.
     name: FileName,
     /// The whole text of the unit's file.
     content: Option<String>,
@@ -26,29 +26,29 @@ pub struct UnitFields {
     /// Drop-ins: file name (`10-limits.conf`) and text.
     #[serde(default)]
     dropins: BTreeMap<String, String>,
-    /// Whether it starts at boot; left as it is when this is left out.
+    /// Whether it starts at boot. Default: unchanged.
     enable: Option<bool>,
-    /// Whether it runs now; `running` for a unit that is enabled, else `any`, when left out.
+    /// Whether it runs now. Default: `running` for an enabled unit, otherwise `any`.
     state: Option<ActiveState>,
-    /// Whether it is kept from ever being started; it is stopped too, unless `state` says `any`.
+    /// Whether to prevent it from ever being started. It is stopped too, unless `state` is `any`.
     #[serde(default)]
     mask: bool,
-    /// Ids of resources whose change it is restarted for, besides its own files.
+    /// Ids of resources: a change of one of them, or of the unit's own files, restarts it.
     #[serde(default)]
     restart_when: Vec<String>,
-    /// Ids of resources whose change it is reloaded for.
+    /// Ids of resources: a change of one of them reloads it.
     #[serde(default)]
     reload_when: Vec<String>,
-    /// What other hosts reach it at; `kpull check` compares that with the firewall and with certificates.
+    /// The ports at which other hosts reach it. `kpull check` compares them with the firewall and with certificates.
     #[serde(default)]
     #[schemars(with = "Vec<TextOrTable>")]
     listens: Vec<Listen>,
-    /// The name of the `[[slot]]` that it waits for before it is restarted or stopped; it doesn't wait when left out.
+    /// The name of the `[[slot]]` that it waits for before it is restarted or stopped. Default: none.
     slot: Option<String>,
-    /// A program, with its arguments, that succeeds while the unit's work stands on the host; when the unit is active and it
-    /// fails, the unit is restarted.
+    /// A program, with its arguments, that succeeds while the effect of the unit is in place. If it fails while the unit is active, kpull
+    /// restarts the unit.
     check: Option<Vec<String>>,
-    /// How long the check may fail after a start or restart, by whomever; `30s` when left out.
+    /// How long the check may fail after a start or restart, also one that kpull did not cause. Default: `30s`.
     check_within: Option<HumanDuration>,
     /// For a Quadlet file: the file with the credentials of the registry, as `podman login` writes it.
     authfile: Option<AbsolutePath>,
@@ -107,15 +107,13 @@ fn check_name(text: &str, types: &[&str]) -> Result<(), String> {
         let near = nearest(kind, types.iter().copied()).filter(|_| !kind.is_empty());
         let advice = match near {
             Some(near) => format!("did you mean `{stem}.{near}`?"),
-            None => format!("it ends in one of .{}", types.join(", .")),
+            None => format!("it must end in one of .{}", types.join(", .")),
         };
         return Err(format!("`{text}` is not the name of a unit: {advice}"));
     }
     let is_plain = |c: char| c.is_ascii_alphanumeric() || ":_.\\-@".contains(c);
     if stem.is_empty() || stem.starts_with('@') || text.len() > 255 || !text.chars().all(is_plain) {
-        return Err(format!(
-            "`{text}` is not the name of a unit: letters, digits and `:-_.\\@` make one, at most 255 of them"
-        ));
+        return Err(format!("`{text}` is not the name of a unit: it has at most 255 letters, digits and `:-_.\\@`"));
     }
     Ok(())
 }
@@ -189,8 +187,8 @@ impl Fields for UnitFields {
 }
 
 impl UnitFields {
-    /// A unit with this text, which another kind makes; without `enable`, something else starts it. The error says what is wrong with
-    /// the name.
+    /// A unit with this text, which another kind creates; without `enable`, something else starts it. The error says what is wrong with the
+    /// name.
     pub(in crate::kind) fn of_text(name: String, text: String, enable: bool) -> Result<Self, String> {
         let (name, enable) = (FileName::try_from(name)?, enable.then_some(true));
         Ok(Self { name, content: Some(text), enable, ..Self::default() })
@@ -220,14 +218,15 @@ impl UnitFields {
             build.refuse_if(self.authfile.is_some(), "authfile", why)?;
             return build.refuse_if(self.pull_within.is_some(), "pull_within", why).map(|()| None);
         };
-        let why = "write a file for each container, by `for_each`: kpull has no templates of Quadlet files";
+        let why = "kpull does not support templates of Quadlet files: write a file for each container, with `for_each`";
         build.refuse_if(name.contains('@'), "name", why)?;
-        let why =
-            "its `[Install]` section says when it starts, and a container that starts at boot runs now: remove this";
+        let why = "its `[Install]` section specifies when it starts, and kpull starts a container that starts at boot: remove this";
         build.refuse_if(self.enable.is_some(), "enable", why)?;
-        build.refuse_if(!self.dropins.is_empty(), "dropins", "the role has the whole file: write this there")?;
+        build.refuse_if(!self.dropins.is_empty(), "dropins", "the role contains the whole file: write this there")?;
         let Some((field, text)) = text else {
-            let why = format!("set `content`, `template` or `source`; of a package's file, name the unit: `{service}`");
+            let why = format!(
+                "set `content`, `template` or `source`; if a package provides the file, name the unit: `{service}`"
+            );
             return Err(build.invalid("name", &why));
         };
         let image = quadlet::image(name, text).map_err(|flaw| flawed(build, field, name, &flaw))?;
@@ -240,7 +239,7 @@ impl UnitFields {
     fn check(&self, build: &dyn Build, has_text: bool) -> Result<()> {
         for (file, text) in &self.dropins {
             let is_name = file.ends_with(".conf") && !file.starts_with('.') && !file.contains(['/', '\0']);
-            let why = format!("a drop-in is named like `10-limits.conf`, and `{file}` is not");
+            let why = format!("the name of a drop-in is like `10-limits.conf`, and `{file}` is not");
             build.refuse_if(!is_name, "dropins", &why)?;
             unit_files::check(text).map_err(|flaw| flawed(build, "dropins", file, &flaw))?;
         }
@@ -248,8 +247,7 @@ impl UnitFields {
             let is_tcp = matches!(&listen.at, Traffic::Ports(range) if range.protocol == "tcp");
             match (&listen.certificate, listen.through) {
                 (Some(_), Some(_)) => {
-                    let why =
-                        "set `certificate` or `through`, not both: who passes connections on shows no certificate";
+                    let why = "set `certificate` or `through`, not both: a unit that forwards connections presents no certificate";
                     return Err(build.invalid("listens", why));
                 }
                 (None, Some(0)) => return Err(build.invalid("listens", "`through` is a port from 1 to 65535")),
@@ -258,18 +256,18 @@ impl UnitFields {
             }
         }
         let is_used = has_text || self.enable == Some(true) || self.state == Some(ActiveState::Running);
-        build.refuse_if(self.mask && is_used, "mask", "a masked unit has no file, is not enabled and does not run")?;
+        build.refuse_if(self.mask && is_used, "mask", "a masked unit can't have a file, be enabled or run")?;
         if let Some(argv) = &self.check {
             let why = "write a program and its arguments, like [\"test\", \"-e\", \"/run/web.ready\"]";
             build.refuse_if(!is_argv(argv), "check", why)?;
             let never_runs = self.mask || self.state == Some(ActiveState::Stopped);
-            build.refuse_if(never_runs, "check", "the work of a unit that is not to run is never there")?;
+            build.refuse_if(never_runs, "check", "a unit that does not run has no effect to check")?;
         }
         let lacks_check = self.check.is_none() && self.check_within.is_some();
         build.refuse_if(lacks_check, "check_within", "set `check` too")?;
         let has_state = matches!(self.state, Some(ActiveState::Running | ActiveState::Stopped));
         let is_running_template = unit_files::is_template(&self.name.0) && (self.enable.is_some() || has_state);
-        let why = "a template does not run: add a [[unit]] for each instance, like `name@instance.service`";
+        let why = "a template unit does not run: add a [[unit]] for each instance, like `name@instance.service`";
         build.refuse_if(is_running_template, "name", why)
     }
 }
@@ -353,7 +351,7 @@ mod tests {
     fn an_invalid_unit_name_is_refused_with_a_suggestion() {
         let why = |name: &str| fails::<UnitFields>(&format!("name = '{name}'"), &RoleFiles::default());
         assert!(why("a.servce").contains("did you mean `a.service`?"));
-        assert!(why("a").contains("it ends in one of .service, .socket"));
+        assert!(why("a").contains("it must end in one of .service, .socket"));
         for bad in ["../a.service", ".service", "a b.service", "@x.service"] {
             assert!(why(bad).contains("is not the name of a unit"), "{bad}");
         }
@@ -371,7 +369,7 @@ mod tests {
         );
         assert_eq!(
             fails::<UnitFields>("name = 'a.service'\ndropins = { '1.conf' = 'Nice=5' }", &role),
-            "`dropins`: line 1 of 1.conf: it stands before any `[Section]`: `Nice=5`"
+            "`dropins`: line 1 of 1.conf: it is before any `[Section]`: `Nice=5`"
         );
     }
 
@@ -382,8 +380,10 @@ mod tests {
         assert!(why("name = 'a.service'\ncontent = '[Unit]'\nsource = 'x'").contains("at most one"));
         assert!(why("name = 'a@.service'\nenable = true").contains("for each instance"));
         assert!(why("name = 'a.service'\ncheck = []").starts_with("`check`: write a program"));
-        assert!(why("name = 'a.service'\nmask = true\ncheck = ['true']").contains("is not to run"));
+        assert!(why("name = 'a.service'\nmask = true\ncheck = ['true']").contains("a unit that does not run"));
         assert!(why("name = 'a.service'\ncheck_within = '5s'").starts_with("`check_within`: "));
-        assert!(why("name = 'a.service'\ndropins = { '../x.conf' = '[Unit]' }").contains("a drop-in is named like"));
+        assert!(
+            why("name = 'a.service'\ndropins = { '../x.conf' = '[Unit]' }").contains("the name of a drop-in is like")
+        );
     }
 }

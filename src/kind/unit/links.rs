@@ -28,8 +28,8 @@ impl Unit {
             if file.is_none() || self.is_restored {
                 return Ok(None);
             }
-            return Err(error!(UNIT, "{} can't be enabled: its file says nothing of when to start it", self.name)
-                .help("add `WantedBy=multi-user.target` under `[Install]`, by a drop-in if a package brings the unit; or leave out `enable`"));
+            return Err(error!(UNIT, "{} can't be enabled: its file does not specify when to start it", self.name)
+                .help("add `WantedBy=multi-user.target` under `[Install]`, with a drop-in if a package provides the unit; or omit `enable`"));
         }
         let names: Vec<&str> = std::iter::once(self.name.as_str()).chain(file.map(|file| file.name.as_str())).collect();
         let mut links = Links { stale: unit_files::links_to(root, &names)?, missing: Vec::new() };
@@ -63,7 +63,7 @@ impl Unit {
         if host.is_live() {
             host.systemd()?.mask(&self.name)?;
         } else if root.file(&self.link())?.is_some() {
-            let what = format!("{} can't be masked: its file is where the mask has to be", self.name);
+            let what = format!("{} can't be masked: its file is at the path of the mask", self.name);
             return Err(
                 Error::new(code::UNIT, what).help(format!("remove {} with an [[absent]]", self.link().display()))
             );
@@ -99,13 +99,13 @@ impl Unit {
     pub(super) fn change_script(&self, host: &Host, script: &Path, enable: bool) -> Result<()> {
         const HELPERS: [&str; 2] = ["/usr/lib/systemd/systemd-sysv-install", "/lib/systemd/systemd-sysv-install"];
         let word = if enable { "enable" } else { "disable" };
-        let what = || format!("{} can't be {word}d: it is a script of System V, {}", self.name, script.display());
+        let what = || format!("{} can't be {word}d: it is a System V script, {}", self.name, script.display());
         let own = format!(
-            "give it a unit of its own: a [[unit]] with `content`, whose ExecStart= is `{} start`",
+            "replace it with a unit: a [[unit]] with `content`, whose ExecStart= is `{} start`",
             script.display()
         );
         if !host.is_live() {
-            return Err(Error::new(code::UNIT, what()).because("only a running host can do that with one").help(own));
+            return Err(Error::new(code::UNIT, what()).because("this needs a running host").help(own));
         }
         let stem = script.file_name().unwrap_or_default().to_string_lossy();
         for helper in HELPERS {

@@ -34,16 +34,16 @@ impl Listen {
 pub(super) struct Table {
     /// The ports: `2379/tcp`.
     port: PortRange,
-    /// The `[[certificate]]` of this host that is shown there.
+    /// The `[[certificate]]` of this host that it presents there.
     certificate: Option<String>,
-    /// The TCP port that connections are passed on to.
+    /// The TCP port that it forwards connections to.
     through: Option<u16>,
 }
 
 /// Ports like `2379/tcp`, a protocol, or a table.
 #[derive(JsonSchema)]
 #[serde(untagged)]
-#[allow(dead_code, reason = "it is only described")]
+#[allow(dead_code, reason = "it only describes the format")]
 pub(super) enum TextOrTable {
     Text(String),
     Table(Table),

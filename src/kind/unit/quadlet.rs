@@ -1,4 +1,4 @@
-//! Quadlet files: from these, podman makes the services of containers, pods, networks and volumes whenever systemd reloads its files.
+//! Quadlet files: from these, podman generates the services of containers, pods, networks and volumes whenever systemd reloads its files.
 
 use crate::document::is_sha256;
 use crate::host::process::{Command, Output, argv, run, run_if_there};
@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the download of an image may take, unless the role says otherwise: as long as that of a git source.
 pub(super) const PULL: Duration = Duration::from_secs(600);
 
-/// The service that podman makes of the Quadlet file with this name; `None` for the name of another file.
+/// The service that podman generates from the Quadlet file with this name; `None` for the name of another file.
 pub(super) fn service(name: &str) -> Option<String> {
     match name.rsplit_once('.').filter(|(_, kind)| TYPES.contains(kind))? {
         (stem, "container" | "kube") => Some(format!("{stem}.service")),
@@ -74,21 +74,21 @@ fn is_image_file(image: &str) -> bool {
 
 /// Why this does not name one image for ever.
 fn why_not(image: &str) -> Option<&'static str> {
-    const DIGEST: &str = "the image has no digest, so that its name can lead to another image tomorrow: write it like \
+    const DIGEST: &str = "the image has no digest, so its name can refer to another image tomorrow: write it like \
         `registry.example.org/web@sha256:…`, with the digest that `skopeo inspect docker://IMAGE` shows";
     let Some((name, _)) = image.rsplit_once("@sha256:").filter(|(_, digest)| is_sha256(digest)) else {
         return Some(DIGEST);
     };
     let is_registry = |host: &str| host.contains(['.', ':']) || host == "localhost";
     if !name.split_once('/').is_some_and(|(host, _)| is_registry(host)) {
-        return Some("the image has no registry: write it too, like `docker.io/library/nginx@sha256:…`");
+        return Some("the image has no registry: add it, like `docker.io/library/nginx@sha256:…`");
     }
     let is_name = |c: char| c.is_ascii_alphanumeric() || "._-:/[]".contains(c);
     let is_valid = name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[') && name.chars().all(is_name);
-    (!is_valid).then_some("the name of an image has letters, digits and `._-:/`")
+    (!is_valid).then_some("the name of an image consists of letters, digits and `._-:/`")
 }
 
-/// What comes before a Quadlet file is written: podman accepts the file, and has the image.
+/// The requirements for writing a Quadlet file: podman accepts the file, and has the image.
 #[derive(Debug)]
 pub(super) struct Quadlet {
     pub(super) name: String,
@@ -124,7 +124,7 @@ impl Quadlet {
     /// Lets podman check the new file beside those that the catalog and the host have: they can refer to one another.
     fn check(&self, work: &Work<'_>) -> Result<()> {
         if work.host.root.meta(Path::new(GENERATOR))?.is_none() {
-            let what = format!("{} needs podman 4.4 or newer, and this host has none", self.name);
+            let what = format!("{} needs podman 4.4 or newer, which this host does not have", self.name);
             return Err(Error::new(code::UNIT, what)
                 .because(format!("there is no {GENERATOR}"))
                 .help("add a [[package]] with `name = \"podman\"`; Debian 12 and Ubuntu 22.04 have an older one"));
@@ -302,16 +302,16 @@ mod tests {
             (&format!("example.org/web@{}", DIGEST.to_uppercase()), no_digest),
             (&format!("web@{DIGEST}"), "the image has no registry"),
             (&format!("library/web@{DIGEST}"), "the image has no registry"),
-            (&format!("\"example.org/web@{DIGEST}"), "the name of an image has"),
-            (&format!("example.org/%i@{DIGEST}"), "the name of an image has"),
-            (&format!("-v.x/web a@{DIGEST}"), "the name of an image has"),
+            (&format!("\"example.org/web@{DIGEST}"), "the name of an image consists of"),
+            (&format!("example.org/%i@{DIGEST}"), "the name of an image consists of"),
+            (&format!("-v.x/web a@{DIGEST}"), "the name of an image consists of"),
         ] {
             let refused = refusal("unit", &container(&format!("Image={image}")));
             assert!(refused.starts_with(&format!("`content`: line 2 of web.container: {why}")), "{refused}");
             assert!(refused.ends_with(&format!(": `Image={image}`")), "{refused}");
         }
         let refused = refusal("unit", &container("Exec=sh"));
-        assert!(refused.starts_with("`content`: line 1 of web.container: no line of it names an image"), "{refused}");
+        assert!(refused.starts_with("`content`: line 1 of web.container: it names no image"), "{refused}");
         build("unit", &container("Rootfs=/srv/root")).unwrap();
     }
 
@@ -326,9 +326,9 @@ mod tests {
         assert!(
             why("content = '''[Container]\nServiceName=x'''").contains("line 2 of web.container: the service is named")
         );
-        assert!(why("content = 'Image=x'").contains("line 1 of web.container: it stands before any `[Section]`"));
+        assert!(why("content = 'Image=x'").contains("line 1 of web.container: it is before any `[Section]`"));
         let refused = refusal("unit", "name = 'a@.container'\ncontent = '[Container]'");
-        assert!(refused.starts_with("`name`: write a file for each container"), "{refused}");
+        assert!(refused.starts_with("`name`: kpull does not support templates of Quadlet files"), "{refused}");
         let refused = refusal("unit", "name = 'a.service'\nauthfile = '/a'");
         assert!(refused.starts_with("`authfile`: "), "{refused}");
         let refused = refusal("unit", "name = 'a.service'\npull_within = '5m'");

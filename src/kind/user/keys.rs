@@ -10,7 +10,7 @@ use crate::kind::prelude::*;
 /// The name of the block with the keys.
 const BLOCK: &str = "keys";
 
-/// Types of keys that OpenSSH knows, by how they begin.
+/// Types of keys that OpenSSH supports, by their prefixes.
 const TYPES: [&str; 5] = ["ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-sha2-", "<secret "];
 
 /// The keys of a user.
@@ -62,7 +62,7 @@ impl AuthorizedKeys {
             AbsolutePath::try_from(path).map_err(|why| {
                 error!(ACCOUNT, "{} can't have SSH keys: its home is `{home}`", self.user)
                     .because(why)
-                    .help("set the `home` of the user, or leave `authorized_keys` out")
+                    .help("set the `home` of the user, or omit `authorized_keys`")
             })
         };
         Ok([path(format!("{home}/.ssh"))?, path(format!("{home}/.ssh/authorized_keys"))?])
@@ -128,7 +128,7 @@ impl Resource for AuthorizedKeys {
         let wanted = Ownership::numeric(0o600, login.uid, login.gid);
         match &found {
             None => parts.push("create".to_owned()),
-            Some(meta) if meta.what == FileType::Link => parts.push("replace the link by a file".to_owned()),
+            Some(meta) if meta.what == FileType::Link => parts.push("replace the link with a file".to_owned()),
             Some(meta) => {
                 parts.extend((old != new).then(|| "keys".to_owned()));
                 parts.extend(wanted.differences(work, &path, meta)?);
@@ -145,8 +145,8 @@ impl Resource for AuthorizedKeys {
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
         let Some(login) = self.login(work)? else {
-            return Err(error!(ACCOUNT, "there is no user {} to give SSH keys to", self.user)
-                .help(format!("`getent passwd {}` has to show it", self.user)));
+            return Err(error!(ACCOUNT, "can't write SSH keys: there is no user {}", self.user)
+                .help(format!("`getent passwd {}` must show the user", self.user)));
         };
         let [directory, path] = self.paths(Some(&login))?;
         let root = &work.host.root;
@@ -194,7 +194,7 @@ impl Restorable for AuthorizedKeys {
 #[derive(Debug)]
 pub struct FormerKeys {
     pub(in crate::kind) path: AbsolutePath,
-    /// The file that was there before: its content comes back if nothing else is in the file now.
+    /// The earlier file: its content is restored if nothing else is in the file now.
     pub(in crate::kind) file: Option<(Vec<u8>, Access)>,
 }
 
@@ -306,9 +306,9 @@ mod tests {
         std::fs::create_dir_all(tree.path("/home/ann/.ssh")).unwrap();
         symlink("/etc/target", tree.path(FILE)).unwrap();
         let error = keys(&format!("authorized_keys = ['{ANN}']")).observe(&tree.work()).unwrap_err();
-        assert_eq!(error.to_string(), format!("{FILE} is a link, and the role wants a block in it"));
+        assert_eq!(error.to_string(), format!("{FILE} is a link, but the role requires a block in it"));
         let change = tree.converge(&*keys(&format!("authorized_keys = ['{ANN}']\nexclusive_keys = true")));
-        assert!(change.summary.contains("replace the link by a file"), "{}", change.summary);
+        assert!(change.summary.contains("replace the link with a file"), "{}", change.summary);
         assert_eq!(tree.get("/etc/target"), "root's\n");
         std::fs::remove_dir_all(tree.path("/home/ann/.ssh")).unwrap();
         tree.put("/etc/dir/x", "");

@@ -7,7 +7,7 @@ use crate::host::accounts;
 use crate::host::useradd;
 use crate::kind::prelude::*;
 
-/// The day on which a locked account has expired: the first one that every program takes for a date.
+/// The day on which a locked account is expired: the first one that every program takes for a date.
 const LOCKED: u32 = 1;
 
 /// What `/etc/shadow` has for a user without a password.
@@ -15,7 +15,7 @@ fn none() -> State {
     State { password: "!*".to_owned(), expires: None }
 }
 
-/// The first day on which nobody can log in any more, like `2027-01-31`; or `never`.
+/// The first day on which a user can't log in any more, like `2027-01-31`; or `never`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String")]
@@ -37,7 +37,7 @@ impl TryFrom<String> for Expiry {
     }
 }
 
-/// How a user logs in; `None` for what stays as it is.
+/// How a user logs in; `None` for what stays unchanged.
 #[derive(Debug, Default)]
 pub struct Login {
     pub(in crate::kind) user: String,
@@ -49,7 +49,7 @@ pub struct Login {
     pub(in crate::kind) is_restored: bool,
 }
 
-/// Whether a text is a hash that `crypt` knows, and fits into `/etc/shadow`.
+/// Whether a text is a hash that `crypt` supports, and fits into `/etc/shadow`.
 pub(super) fn is_hash(text: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_graphic() && !matches!(c, ':' | '!' | '*');
     text.starts_with('$') && text.matches('$').count() >= 3 && text.chars().all(is_plain)
@@ -162,8 +162,8 @@ impl Resource for Login {
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
         let Some(old) = self.known(work)? else {
             return Err(error!(ACCOUNT, "the login of {} can't be changed here", self.user)
-                .because("it is not in /etc/passwd: another service (LDAP, systemd-homed, …) has it")
-                .help("change it there, or leave `password_hash`, `locked` and `expires` out"));
+                .because("it is not in /etc/passwd: another service (LDAP, systemd-homed, …) manages it")
+                .help("change it there, or omit `password_hash`, `locked` and `expires`"));
         };
         let new = self.wanted(&old);
         work.host.change_accounts(
@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn a_hash_comes_from_a_secret_and_a_password_is_none() {
         let why = refusal("user", &format!("name = 'ann'\npassword_hash = '{HASH}'"));
-        assert!(why.starts_with("`password_hash`: every reader of the site"), "{why}");
+        assert!(why.starts_with("`password_hash`: anyone who reads the site"), "{why}");
         let role = RoleFiles::default().secret();
         for text in ["hunter2", "$6$a b$c", "$6$a:b$c", "$x"] {
             let why = fails::<UserFields>(&format!("name = 'ann'\npassword_hash = '{text}'"), &role);
@@ -329,7 +329,7 @@ mod tests {
             ("expires = 'soon'", "`soon` is not a date after 1970"),
             ("expires = 1970-01-02", "is not a date after 1970"),
             ("expires = 2027-01-31T10:00:00", "is not a date after 1970"),
-            ("expires = 2027-01-31\nlocked = true", "`expires`: a locked account has expired already"),
+            ("expires = 2027-01-31\nlocked = true", "`expires`: a locked account is expired: remove"),
         ] {
             let refused = refusal("user", &format!("name = 'ann'\n{fields}"));
             assert!(refused.contains(why), "{refused}");

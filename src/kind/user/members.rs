@@ -111,7 +111,7 @@ impl Resource for Members {
             }
             parts.push(format!("add to the group {group}"));
         }
-        parts.extend(self.surplus(&tables).iter().map(|group| format!("take out of the group {group}")));
+        parts.extend(self.surplus(&tables).iter().map(|group| format!("remove from the group {group}")));
         Ok(Change::of(parts))
     }
 
@@ -122,7 +122,7 @@ impl Resource for Members {
         for group in &missing {
             if tables.gid(group).is_none() {
                 return Err(no_group(&self.user, group)
-                    .help(format!("no package of this host has made it; `getent group {group}` has to show it")));
+                    .help(format!("no package of this host has created it; `getent group {group}` must show it")));
             }
         }
         let surplus = self.surplus(&tables);

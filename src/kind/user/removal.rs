@@ -14,7 +14,7 @@ const MAIL: &str = "/var/mail";
 #[derive(Debug)]
 pub struct Removal {
     pub(in crate::kind) user: String,
-    /// Whether its home goes too, with its mail.
+    /// Whether its home and mail are removed too.
     pub(in crate::kind) remove_home: bool,
     /// Whether its processes are ended; a running one is an error otherwise.
     pub(in crate::kind) end_processes: bool,
@@ -29,8 +29,8 @@ impl Removal {
             let known = accounts.local(&self.user).map(|login| (login.uid, login.home.clone()));
             match known {
                 Some((0, _)) => Err(error!(ACCOUNT, "the user {} can't be removed", self.user)
-                    .because("its number is 0, which is root's")
-                    .help("remove it by hand, if that is what you want")),
+                    .because("its number is 0, the number of root")
+                    .help("to remove it anyway, do so by hand")),
                 known => Ok(known),
             }
         })
@@ -48,8 +48,8 @@ impl Removal {
         match is_deep && is_own {
             true => Ok(Some(home)),
             false => Err(error!(ACCOUNT, "{}, the home of {}, is not removed", home.display(), self.user)
-                .because("it belongs to another user, or is right below `/`")
-                .help("remove it by hand, or leave `remove_home` out")),
+                .because("it belongs to another user, or is directly below `/`")
+                .help("remove it by hand, or omit `remove_home`")),
         }
     }
 
@@ -82,7 +82,7 @@ impl Resource for Removal {
         let root = &work.host.root;
         let home = self.home(uid, home, work)?;
         if work.host.is_live() {
-            // nobody logs in again meanwhile, also if processes keep the user for now
+            // no one can log in meanwhile, even if processes keep the user for now
             Login::locked(&self.user).apply(work, &Change::default())?;
             match self.end_processes {
                 true => useradd::end_processes(root, &self.user, uid)?,
@@ -202,7 +202,7 @@ mod tests {
         let error = bob.observe(&tree.work()).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "/srv, the home of bob, is not removed: it belongs to another user, or is right below `/`"
+            "/srv, the home of bob, is not removed: it belongs to another user, or is directly below `/`"
         );
     }
 
@@ -211,7 +211,7 @@ mod tests {
         let tree = Tree::new();
         tree.put("/etc/passwd", "toor:x:0:0::/root:/bin/sh\n");
         let error = one("user", "name = 'toor'\nstate = 'absent'").observe(&tree.work()).unwrap_err();
-        assert_eq!(error.to_string(), "the user toor can't be removed: its number is 0, which is root's");
+        assert_eq!(error.to_string(), "the user toor can't be removed: its number is 0, the number of root");
         assert!(refusal("user", "name = 'root'\nstate = 'absent'").starts_with("`state`: root can't be"));
         assert!(refusal("user", "name = 'root'\non_removal = 'lock'").starts_with("`on_removal`: root can't be"));
         assert!(refusal("group", "name = 'root'\nstate = 'absent'").starts_with("`state`: the group root"));
@@ -235,7 +235,7 @@ mod tests {
     fn a_locked_user_can_not_log_in_and_is_in_no_further_group() {
         let tree = tree();
         let locked = Locked::new("ann");
-        assert_eq!(tree.converge(&locked).summary, "lock, take out of the group web");
+        assert_eq!(tree.converge(&locked).summary, "lock, remove from the group web");
         assert_eq!(tree.get("/etc/shadow").lines().next(), Some("ann:!$6$x$y:1:::::1:"));
         assert_eq!(tree.get("/etc/group"), "root:x:0:\nann:x:1000:\nweb:x:7:bob\n");
         assert_eq!(tree.summary(&Locked::new("nobody-here")), None);
@@ -245,9 +245,9 @@ mod tests {
     fn exclusive_groups_and_exclusive_members_take_out_everybody_else() {
         let tree = tree();
         let ann = build("user", "name = 'ann'\ngroups = []\nexclusive_groups = true").unwrap().remove(1);
-        assert_eq!(tree.converge(&*ann).summary, "take out of the group web");
+        assert_eq!(tree.converge(&*ann).summary, "remove from the group web");
         let web = build("group", "name = 'web'\nmembers = ['ann']").unwrap().remove(1);
-        assert_eq!(tree.converge(&*web).summary, "add ann, take bob out");
+        assert_eq!(tree.converge(&*web).summary, "add ann, remove bob");
         assert_eq!(tree.get("/etc/group"), "root:x:0:\nann:x:1000:\nweb:x:7:ann\n");
         assert_eq!(tree.get("/etc/gshadow"), "ann:!::\nweb:!::ann\n");
         let ghost = build("group", "name = 'web'\nmembers = ['ghost']").unwrap().remove(1);

@@ -94,7 +94,7 @@ pub(super) fn having(
         }
         let has = host.get_attr(attribute)?;
         if has.is_undefined() {
-            return Err(functions::invalid("this goes with a list of hosts: `hosts | with_role(\"etcd\")`"));
+            return Err(functions::invalid("this filter needs a list of hosts: `hosts | with_role(\"etcd\")`"));
         }
         if has.try_iter()?.any(|entry| entry.as_str() == Some(name)) {
             found.push(host);

@@ -51,7 +51,7 @@ impl Gauge {
             return Ok(());
         }
         Err(Error::refused(code::GIT, format!("{name} sends a pack that unpacks to more than {RATIO} times its size"))
-            .help("a small pack that unpacks to very much is a known attack; keep such files out of the site"))
+            .help("a small pack with a very large content is a known attack; remove such files from the site"))
     }
 
     /// The flag that stops gix.

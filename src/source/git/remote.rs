@@ -127,8 +127,7 @@ impl Remote {
         // another thread passes on what ssh reports: without a pause, this error may come first, or the process end before
         std::thread::sleep(std::time::Duration::from_millis(200));
         error!(GIT, "{} can't be reached over ssh", self.name).because(why).help(
-            "try `ssh -o BatchMode=yes HOST` as the user that runs kpull: its key must be allowed there, and the \
-             host's key known here",
+            "try `ssh -o BatchMode=yes HOST` as the user that runs kpull: its key must be allowed on the server, and the server's host key must be in its known hosts",
         )
     }
 
@@ -184,7 +183,7 @@ fn with_marked_output(command: &str) -> String {
 
 fn too_much(max: u64) -> Error {
     error!(GIT, "the git server sends more than {max} bytes")
-        .help("keep big files out of the site: an artifact belongs into artifacts.toml")
+        .help("remove large files from the site: pin artifacts in artifacts.toml")
 }
 
 impl Session<'_> {
@@ -268,7 +267,7 @@ impl Session<'_> {
         gauge.check(&remote.name).map_err(Fetch::Failed)?;
         match (failure, refusal) {
             (Some(error), _) => Err(Fetch::Failed(error)),
-            (None, Some(text)) => Err(Fetch::Unusable(format!("the server says: {text}"))),
+            (None, Some(text)) => Err(Fetch::Unusable(format!("the server reports: {text}"))),
             (None, None) => written.map_err(Fetch::Unusable),
         }
     }
@@ -306,7 +305,7 @@ impl Exchange {
         let mut there = answer.url().clone();
         let path = there.path().strip_suffix("/info/refs").map(|base| format!("{base}/git-upload-pack"));
         let Some(path) = path.filter(|_| there.query() == url.query()) else {
-            return Err(error!(GIT, "{} redirects to something else", net::shown(home))
+            return Err(error!(GIT, "{} redirects to another address", net::shown(home))
                 .help("write the address of the repository itself"));
         };
         there.set_query(None);

@@ -36,7 +36,7 @@ pub(super) fn open(path: &Path, name: &str) -> Result<(Objects, Refs)> {
     let dir = if inside.exists() { inside } else { path.to_path_buf() };
     let kind = gix_discover::is_git(&dir).map_err(|why| not_one(first_words(&why)))?;
     let (dir, _) = gix_discover::repository::Path::from_dot_git_dir(dir, kind, path)
-        .ok_or_else(|| not_one("it leads out of the file system".into()))?
+        .ok_or_else(|| not_one("it points out of the file system".into()))?
         .into_repository_and_work_tree_directories();
     // a linked worktree shares objects and branches with the repository
     let store = match gix_discover::path::from_plain_file_relative_to_file(&dir.join("commondir")) {
@@ -128,7 +128,7 @@ impl GitTree {
         match &self.cache {
             Some(cache) => {
                 let _ = empty(cache);
-                error.help("the local copy was broken and is removed: run kpull again to fetch it")
+                error.help("the local copy was damaged and has been removed: run kpull again to fetch it")
             }
             None => error.help("`git fsck` in the repository shows more"),
         }
@@ -146,7 +146,7 @@ impl Tree for GitTree {
             id = entry.oid.to_owned();
             if entry.mode.is_commit() {
                 return Err(Error::refused(code::GIT, format!("{}: {path} is in a submodule", self.name))
-                    .because("that is another repository, and this one has only a link to it")
+                    .because("a submodule is another repository; this one contains only a link to it")
                     .help("commit the files themselves: `git rm --cached` it, remove its .git and `git add` it; or copy roles of other sites with `kpull vendor`"));
             }
             if names.peek().is_some() && !entry.mode.is_tree() {
@@ -154,7 +154,7 @@ impl Tree for GitTree {
             }
             if names.peek().is_none() && !entry.mode.is_blob() {
                 return Err(Error::refused(code::GIT, format!("{}: {path} is not a file", self.name))
-                    .help("symlinks, submodules and directories are not read: commit the file itself"));
+                    .help("kpull does not read symlinks, submodules and directories: commit the file itself"));
             }
         }
         if self.size(id)? > max {
@@ -172,7 +172,7 @@ impl Tree for GitTree {
         }
         if self.size(object)? > max {
             return Err(error!(GIT, "an object has more than {max} bytes")
-                .help("keep big files out of the repository: pin them in artifacts.toml"));
+                .help("remove large files from the repository: pin them in artifacts.toml"));
         }
         let mut content = Vec::new();
         self.objects.find(&object, &mut content).map_err(|why| self.broken(&why))?;

@@ -55,7 +55,7 @@ impl<'a> Meter<'a> {
             return Err(self.archive.wrong(format!("unpacks to more than {ratio} times its size")).help(REPACK));
         }
         let left = self.allowed.get().checked_sub(bytes);
-        self.allowed.set(left.ok_or_else(|| self.archive.wrong("has headers without end").help(PUBLISHER))?);
+        self.allowed.set(left.ok_or_else(|| self.archive.wrong("has endless headers").help(PUBLISHER))?);
         Ok(())
     }
 }
@@ -195,7 +195,7 @@ impl Content<'_> {
             return Err(archive.wrong_member(name, format!("unpacks to more than {} bytes", self.most)).help(RAISE));
         }
         if count == 0 && !buffer.is_empty() && self.member.size.is_some_and(|size| self.read < size) {
-            let what = format!("is cut off after {} of {} bytes", self.read, self.most);
+            let what = format!("is truncated after {} of {} bytes", self.read, self.most);
             return Err(archive.wrong_member(name, what).help(PUBLISHER));
         }
         Ok(count)
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(take(Format::TarXz, &xz_with(&tar, 64 << 20), &["a"]).unwrap()[0].1, TOOL);
         assert_refused(
             take(Format::TarXz, &xz_with(&tar, 192 << 20), &["a"]),
-            "x: needs more than 128 MiB of memory to be unpacked [it was packed with a very large window",
+            "x: needs more than 128 MiB of memory to unpack [it was packed with a very large window",
         );
         // a frame without a size, and a window as `zstd --long=27` and `--long=28` have it
         let frame = |window: u8| [b"\x28\xb5\x2f\xfd\x00".as_slice(), &[window], b"\x01\0\0"].concat();
@@ -328,9 +328,9 @@ mod tests {
     fn headers_that_would_fill_the_memory_are_refused() {
         let huge = vec![b'a'; 2 << 20];
         let long = tarball(&[entry(b"././@LongLink", EntryType::GNULongName, &huge), file("a", b"a")]);
-        assert_refused(take(Format::TarGz, &gz(&long), &["a"]), "headers without end");
+        assert_refused(take(Format::TarGz, &gz(&long), &["a"]), "endless headers");
         let posix = tarball(&[entry(b"pax", EntryType::XHeader, &huge), file("a", b"a")]);
-        assert_refused(take(Format::TarGz, &gz(&posix), &["a"]), "headers without end");
+        assert_refused(take(Format::TarGz, &gz(&posix), &["a"]), "endless headers");
         // of one for all others, nothing is kept
         let global = tarball(&[entry(b"pax", EntryType::XGlobalHeader, &huge), file("a", b"a")]);
         assert_eq!(take(Format::TarGz, &gz(&global), &["a"]).unwrap()[0].1, b"a");
@@ -361,7 +361,7 @@ mod tests {
         sparse.set_cksum();
         let more = [[0; 504].as_slice(), &[1], &[0; 7]].concat().repeat(4000);
         let tar = tarball(&[file("a", b"a"), sparse.as_bytes().to_vec(), more]);
-        assert_refused(take(Format::TarGz, &gz(&tar), &["a"]), "headers without end");
+        assert_refused(take(Format::TarGz, &gz(&tar), &["a"]), "endless headers");
         let name = [b"\x1f\x8b\x08\x08\0\0\0\0\0\x03".as_slice(), &[b'a'; 1 << 20]].concat();
         assert_refused(take(Format::TarGz, &name, &["a"]), "gzip header field too long");
     }
@@ -455,7 +455,7 @@ mod tests {
         assert_eq!(take(Format::TarZst, &pieces, &["a"]).unwrap()[0].1, TOOL);
         let cut = [zst(&tar), skippable[..10].to_vec()].concat();
         assert_refused(take(Format::TarZst, &cut, &["a"]), "damaged");
-        assert_refused(take(Format::TarZst, &skippable, &[]), "cut off");
+        assert_refused(take(Format::TarZst, &skippable, &[]), "truncated");
     }
 
     #[test]

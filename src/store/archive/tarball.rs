@@ -44,7 +44,7 @@ impl Pass<'_> {
         }
         meter.allow(u64::MAX);
         if meter.has_ended() {
-            return Err(source.wrong("is cut off: the archive's end is missing").help(PUBLISHER));
+            return Err(source.wrong("is truncated: the end of the archive is missing").help(PUBLISHER));
         }
         io::copy(&mut archive.into_inner(), &mut io::sink()).map(drop).map_err(damaged)
     }

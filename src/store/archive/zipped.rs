@@ -98,7 +98,7 @@ mod tests {
             let liar = Stored { size, ..Stored::new("a", b"12345") };
             let limits = Limits { bytes: u64::MAX, member: u64::MAX, free: u64::MAX, ..Limits::default() };
             let message = refusal(take_within(&limits, Format::Zip, &stored_zip(&[liar]), &["a"]));
-            assert!(message.contains("damaged in member `a`") || message.contains("is cut off"), "{size}: {message}");
+            assert!(message.contains("damaged in member `a`") || message.contains("is truncated"), "{size}: {message}");
         }
         // A deflated bomb that says to be small.
         let mut zip = zipped(&[("a", &[0; 100_000])]);
@@ -115,7 +115,7 @@ mod tests {
     fn a_zip_that_can_be_read_in_two_ways_is_refused() {
         let cloaked = Stored { local_name: b"b".into(), ..Stored::new("a", b"a") };
         assert_refused(take(Format::Zip, &stored_zip(&[cloaked]), &["a"]), "damaged");
-        // A whole archive within one whose end is cut off.
+        // A whole archive within one that is truncated.
         let inner = stored_zip(&[Stored::new("a", b"inner")]);
         let outer = stored_zip(&[Stored::new("inner.zip", &inner), Stored::new("a", b"outer")]);
         assert_refused(take(Format::Zip, &outer[..30 + 9 + inner.len()], &["a"]), "damaged");
