@@ -164,7 +164,7 @@ const SECTIONS: [&str; 7] = [
     "A local user of a host",
     "A signer below the threshold",
     "An author of roles",
-    "Who reads logs and terminals",
+    "A reader of logs and terminals",
     "Not defended",
 ];
 

@@ -182,7 +182,9 @@ fn security_insights_has_the_fields_of_its_schema_and_names_existing_files() {
     }
     let reporting = &project.vulnerability_reporting;
     assert!(
-        reporting.reports_accepted && !reporting.bug_bounty_available && policy.contains("Nobody is paid for reports")
+        reporting.reports_accepted
+            && !reporting.bug_bounty_available
+            && policy.contains("The project pays neither for reports nor for answers")
     );
     assert!(!reporting.in_scope.is_empty() && !reporting.out_of_scope.is_empty());
     assert_eq!((repository.status.as_str(), repository.no_third_party_packages), ("active", false));

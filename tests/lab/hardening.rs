@@ -1,4 +1,4 @@
-//! The role hardening on a real host, and which controls of dev-sec's baselines hold then, as `development/dev-sec.md` says.
+//! The role hardening on a real host, and which controls of dev-sec's baselines pass then, as `development/dev-sec.md` says.
 
 use std::collections::BTreeMap;
 
@@ -44,10 +44,10 @@ fn expected() -> BTreeMap<&'static str, [&'static str; 2]> {
     rows.collect()
 }
 
-/// Which controls hold.
+/// Which controls pass.
 fn results(host: Host<'_>) -> BTreeMap<String, bool> {
     let output = host.run("TREE=/srv/tree bash /root/controls").ok();
-    let result = |line: &str| line.split_once(' ').map(|(id, holds)| (id.to_owned(), holds == "yes"));
+    let result = |line: &str| line.split_once(' ').map(|(id, passes)| (id.to_owned(), passes == "yes"));
     output.lines().filter_map(result).collect()
 }
 
@@ -55,10 +55,10 @@ fn results(host: Host<'_>) -> BTreeMap<String, bool> {
 fn words(before: &BTreeMap<String, bool>, now: &BTreeMap<String, bool>, id: &str) -> &'static str {
     match (before.get(id), now.get(id)) {
         (_, None) => "–",
-        (_, Some(false)) => "no",
+        (_, Some(false)) => "fails",
         (Some(true), _) => "as installed",
         _ if KERNEL.contains(&id) => "written",
-        _ => "holds",
+        _ => "passes",
     }
 }
 
