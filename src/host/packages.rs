@@ -313,7 +313,7 @@ impl Manager {
         }
         for key in keys.filter_map(Path::to_str) {
             run(&Command::new(&argv(["rpm", "--import", key]), Duration::from_secs(60)))?
-                .or_failure(format!("can't make rpm trust {key}"))?;
+                .or_failure(format!("can't import {key} into the rpm database"))?;
         }
         Ok(())
     }

@@ -249,7 +249,7 @@ pub fn beginning(expression: &str) -> Option<PathBuf> {
 
 /// Gives the files below a path the contexts of the policy.
 pub fn restore(path: &Path) -> Result<()> {
-    let what = format!("can't give the files in {} their SELinux contexts", path.display());
+    let what = format!("can't set the SELinux contexts of the files in {}", path.display());
     run(&Command::new(&restoration(path), RESTORE))?.or_failure(what).map(drop)
 }
 

@@ -146,7 +146,7 @@ pub fn refuse_busy(root: &Root, user: &str, uid: u32) -> Result<()> {
     let Some(first) = processes.first() else { return Ok(()) };
     let names = processes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let stop = stop_command(&first.to_string());
-    Err(error!(ACCOUNT, "the user {user} can't be removed: processes of it run: {names}; `loginctl terminate-user {user}` ends sessions").help(format!(
+    Err(error!(ACCOUNT, "the user {user} can't be removed: it has running processes: {names}; `loginctl terminate-user {user}` ends sessions").help(format!(
         "end them with `loginctl terminate-user {user}` or {stop}, then run `kpull apply --retry`; or set `end_processes = true`"
     )))
 }
@@ -173,7 +173,7 @@ fn failure(program: &str, output: &Output, what: String) -> Error {
     let process = message.split_once("used by process ").and_then(|(_, rest)| rest.split_whitespace().next());
     if let Some(process) = process {
         return error.help(format!(
-            "end it with {}, then run `kpull apply --retry`; or leave the home as it is",
+            "end it with {}, then run `kpull apply --retry`; or do not change the home",
             stop_command(process)
         ));
     }

@@ -125,7 +125,7 @@ impl EditedFile {
 pub(super) fn check_is_file(path: &Path, what: FileType, wanted: &str) -> Result<()> {
     let (found, help) = match what {
         FileType::File => return Ok(()),
-        FileType::Link => ("a link", "name the file that it leads to"),
+        FileType::Link => ("a link", "name the file that it points to"),
         FileType::Directory | FileType::Special => ("no file", "name a text file"),
     };
     Err(in_the_way(path, found, wanted).help(help))
@@ -202,7 +202,7 @@ impl FileEdit {
 
     fn find(&self, host: &Host) -> Result<Option<Found>> {
         let Some(meta) = host.root.meta(&self.file.path)? else { return Ok(None) };
-        check_is_file(&self.file.path, meta.what, "to edit a file there")?;
+        check_is_file(&self.file.path, meta.what, "a file to edit")?;
         if meta.size > LARGEST {
             return Err(self.fails("it is larger than 1 MiB").help("edits are for configuration files"));
         }

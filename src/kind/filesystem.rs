@@ -112,7 +112,7 @@ fn probe(device: &str) -> Result<Option<Found>> {
         // it prints none of several signatures
         Some(0 | 8) => Ok(Some(String::from_utf8_lossy(&output.stdout).lines().filter_map(field).collect())),
         Some(2) => Ok(None),
-        _ => Err(output.failure(format!("can't find out what is on {device}"))),
+        _ => Err(output.failure(format!("can't determine the content of {device}"))),
     }
 }
 
@@ -164,7 +164,7 @@ impl Filesystem {
 
     fn refused(&self, device: &Path, found: &str) -> Error {
         let (named, device) = (&self.fields.device, device.display());
-        let what = format!("no {} is made on {named}: it isn't empty", self.fields.kind);
+        let what = format!("can't create {} on {named}: it is not empty", self.fields.kind);
         Error::new(code::FILE, what).because(format!("it has {found}")).help(format!(
             "kpull never overwrites data on a device: name another device, or describe the existing content; if you don't need the content, clear the device by hand (`wipefs -a {device} && dd if=/dev/zero of={device} bs=1M count=1`), and run again"
         ))

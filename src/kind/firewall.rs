@@ -216,7 +216,7 @@ impl Firewall {
             if known.contains(name) || catalog.iter().any(|item| item.about.paths().any(|path| path == file)) {
                 continue;
             }
-            let error = error!(FIREWALL, "firewalld knows no service `{name}`");
+            let error = error!(FIREWALL, "firewalld has no service `{name}`");
             return Err(error.help_nearest(name, known.iter().map(String::as_str), UNKNOWN_SERVICE));
         }
         Ok(())

@@ -93,8 +93,7 @@ impl Resource for Module {
         let output = run(&Command::new(&argv(["modprobe", "--", &self.name]), Duration::from_secs(60)))?;
         output.or_failure(format!("can't load the kernel module {}", self.name)).map_err(|error| {
             error.help(
-                "see whether the running kernel has it (`modinfo`), and install the package with its further modules; \
-                 after an update of the kernel its old modules are gone until a reboot; a container can't load any",
+                "check whether the running kernel has it (`modinfo`), and install the package with additional modules; after an update of the kernel, reboot; a container can't load modules",
             )
         })?;
         if !self.is_loaded(work.host)? {

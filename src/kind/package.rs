@@ -125,7 +125,7 @@ fn answers(package: &str, given: &BTreeMap<String, String>, build: &dyn Build) -
         let is_typed = TYPES.contains(&answer.split(' ').next().unwrap_or_default());
         let is_bad =
             !is_word(question) || question.starts_with('#') || !is_typed || answer.chars().any(char::is_control);
-        let why = "write each as question and one line of type and answer, like `\"postfix/main_mailer_type\" = \"select \
+        let why = "write each entry as a question, and a type with the answer in one line, like `\"postfix/main_mailer_type\" = \"select \
                    Local only\"`; `debconf-show PACKAGE` and `debconf-get-selections` show them";
         build.refuse_if(is_bad, "debconf", why)?;
         lines.push_str(&format!("{owner} {question} {answer}\n"));

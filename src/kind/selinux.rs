@@ -55,7 +55,7 @@ impl Fields for SelinuxFields {
             (None, None, Some(expression)) => {
                 without("on", self.on.is_some(), "file")?;
                 let is_path = expression.starts_with('/') && is_word(&expression);
-                let why = "an expression for whole paths begins with `/` and has no white space (`\\s` stands for it)";
+                let why = "an expression for complete paths begins with `/` and contains no white space (use `\\s`)";
                 build.refuse_if(!is_path, "fcontext", why)?;
                 let Some(kind) = self.kind else { return Err(build.invalid("fcontext", "set `type` too")) };
                 (Setting::Files(expression), kind)

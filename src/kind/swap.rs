@@ -122,8 +122,8 @@ impl Resource for NoSwap {
 /// Tells the kernel to stop swapping to a device or file. `otherwise` says what a reboot leads to.
 fn turn_off(device: &str, otherwise: &str) -> Result<()> {
     let output = run(&Command::new(&argv(["swapoff", "--", device]), Duration::from_secs(600)))?;
-    let help = format!("what is in it has to fit into memory: stop something large, or reboot; {otherwise}");
-    output.or_failure(format!("can't let go of the swap {device}")).map(drop).map_err(|error| error.help(help))
+    let help = format!("its content must fit into memory: stop a large process, or reboot; {otherwise}");
+    output.or_failure(format!("can't disable the swap {device}")).map(drop).map_err(|error| error.help(help))
 }
 
 #[cfg(test)]

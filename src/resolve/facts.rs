@@ -172,7 +172,7 @@ impl Facts {
 
     /// These facts with what others have besides.
     fn or(&self, mut others: Value) -> Result<Self> {
-        let failed = || "facts can't be told";
+        let failed = || "the facts can't be converted";
         let own = serde_json::to_value(self).context(code::FACTS, failed)?;
         if let (Some(others), Value::Object(own)) = (others.as_object_mut(), own) {
             others.extend(own);
@@ -271,7 +271,9 @@ impl Facts {
                 .and_then(|facts| {
                     facts.or(serde_json::to_value(Self::assumed(name, address, None)?).unwrap_or_default())
                 })
-                .map_err(|error: Error| error.or_help(format!("`kpull facts`, run on {name}, prints the whole file"))),
+                .map_err(|error: Error| {
+                    error.or_help(format!("`kpull facts`, run on {name}, prints the complete file"))
+                }),
             None => Self::assumed(name, address, None),
         }
     }

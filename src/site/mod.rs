@@ -439,7 +439,7 @@ fn unknown_name<'a>(
     let known: Vec<&str> = known.into_iter().map(String::as_str).collect();
     let error = error!(SITE, "there is no {what} `{name}`").at(doc.place(path), format!("no such {what}"));
     let otherwise = match known.is_empty() {
-        true => format!("the site has no {what} at all"),
+        true => format!("the site has no {what}"),
         false => format!("the site has these: {}", known.join(", ")),
     };
     error.help_nearest(name, known, otherwise)

@@ -118,7 +118,7 @@ fn a_device_that_has_anything_is_left_alone_and_what_it_has_is_told() {
     for (make, why) in [
         ("mkfs.ext4 -q -L old", "LABEL=old, "),
         ("mkswap", "TYPE=swap, "),
-        ("wipefs --all --quiet", "it has bytes in its first MiB that are not zero"),
+        ("wipefs --all --quiet", "it has nonzero bytes in its first MiB"),
         ("sh -c 'cat /srv/table > \"$0\"'", "PTTYPE=dos"),
     ] {
         if make.starts_with("sh") {

@@ -35,7 +35,7 @@ fn empty_disks_get_their_file_systems_once_and_swap_is_turned_on_resized_and_off
 
     // a disk that has something else is left alone, and the release goes back
     let message = results.step("other", 1);
-    assert!(message.contains("no xfs is made on /dev/vde: it isn't empty"), "{message}");
+    assert!(message.contains("can't create xfs on /dev/vde: it is not empty"), "{message}");
     assert!(message.contains("LABEL=EFI, "), "{message}");
     assert_eq!(results.step("state-other", 0), STATE.replace("67104768", "100659200"));
 

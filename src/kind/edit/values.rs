@@ -26,7 +26,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// How a file with this path is written, if its name says so.
+    /// How a file with this path is written, if its name indicates this.
     pub(in crate::kind) fn of(path: &str) -> Option<Self> {
         let is_below = |dirs: &[&str]| dirs.iter().any(|dir| path.starts_with(dir));
         let extension = path.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map(|(_, extension)| extension);
@@ -83,7 +83,7 @@ impl Format {
         let new = self.write(text, key, value)?;
         match self.differs_only_in(&new, &old, key, value) {
             true => Ok(new),
-            false => Err("changing this value would change more than the value".to_owned()),
+            false => Err("changing this value would also change other content".to_owned()),
         }
     }
 
@@ -225,13 +225,13 @@ fn check(value: &Value, key: &[String], is_removal: bool) -> Result<(), String> 
             Value::Null => None,
             Value::Object(map) => map.get(part),
             Value::Array(_) if is_removal && at.saturating_add(1) == key.len() => {
-                return Err("an element of a list has no lasting position: set the whole list".to_owned());
+                return Err("kpull can't remove an element of a list: set the whole list".to_owned());
             }
             Value::Array(list) => {
                 let inner = part.parse::<usize>().ok().and_then(|at| list.get(at));
                 Some(inner.ok_or_else(|| format!("a list of {} has no element `{part}`", list.len()))?)
             }
-            other => return Err(format!("`{part}` can't be in there: what is above it is {}", name(other))),
+            other => return Err(format!("`{part}` can't be set: its parent is {}", name(other))),
         };
         let Some(inner) = inner else { return Ok(()) };
         value = inner;
@@ -415,18 +415,18 @@ mod tests {
             (Format::Env, "b=1\na='1\n2'\n", "a", "a quote in line 2 is not closed there"),
             (Format::Json, "{\n\"a\": }", "a", "it is not JSON, from line 2"),
             (Format::Json, "[1]", "a", "it has no keys"),
-            (Format::Json, "{\"a\": 1}", "a.b", "`b` can't be in there: what is above it is a number"),
+            (Format::Json, "{\"a\": 1}", "a.b", "`b` can't be set: its parent is a number"),
             (Format::Json, "{\"a\": [1]}", "a.1", "a list of 1 has no element `1`"),
-            (Format::Json, "{\"a\": 1, \"a\": 2}", "a", "changing this value would change more than the value"),
+            (Format::Json, "{\"a\": 1, \"a\": 2}", "a", "changing this value would also change other content"),
             (Format::Yaml, "b: 1\na: [\n", "a", "it is not one YAML document of values, from line 2"),
-            (Format::Yaml, "a: &x 1\nb: *x\n", "a", "changing this value would change more than the value"),
+            (Format::Yaml, "a: &x 1\nb: *x\n", "a", "changing this value would also change other content"),
             (Format::Toml, "a = 1\nb = \n", "a", "it is not TOML, from line 2"),
-            (Format::Toml, "[a]\nb = 1\n", "a", "`a` is a table there: name the keys in it"),
+            (Format::Toml, "[a]\nb = 1\n", "a", "`a` is a table in the file: name the keys in it"),
         ] {
             assert_eq!(why(format, text, at, json!("x")), reason, "{text}");
         }
         let list = why(Format::Yaml, "a: [1, 2]\n", "a.0", None);
-        assert_eq!(list, "an element of a list has no lasting position: set the whole list");
+        assert_eq!(list, "kpull can't remove an element of a list: set the whole list");
         assert!(why(Format::Yaml, "a: 1\n---\na: 2\n", "a", json!("x")).starts_with("it is not one YAML document"));
     }
 

@@ -195,7 +195,7 @@ impl IpSetFields {
                         }
                     }
                     "mac" if address::mac(text).is_none() => return Err(why("is not a hardware address")),
-                    _ if !is_word(text) => return Err(why("has an empty part, or blanks in it")),
+                    _ if !is_word(text) => return Err(why("has an empty part or contains blanks")),
                     _ => {}
                 }
             }

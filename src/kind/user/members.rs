@@ -57,7 +57,7 @@ pub(in crate::kind) fn change<'a>(
 /// The error for a group that does not exist.
 pub(super) fn no_group(user: &str, group: &str) -> Error {
     error!(ACCOUNT, "{user} can't be in the group {group}: there is no such group").help(format!(
-        "`getent group {group}` has to show it: add a [[group]] to the role, or the [[package]] that makes it"
+        "add a [[group]] to the role, or the [[package]] that creates it; `getent group {group}` must show it"
     ))
 }
 
