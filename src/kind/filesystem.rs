@@ -139,9 +139,9 @@ impl Filesystem {
                 let shown: Vec<String> = found.iter().map(|(name, value)| format!("{name}={value}")).collect();
                 format!("what `blkid -p` shows as {}", shown.join(", "))
             }
-            None if root.is_in_use(&device)? => "something that uses it (`lsblk` shows what)".to_owned(),
+            None if root.is_in_use(&device)? => "a mount or another user (`lsblk` shows it)".to_owned(),
             None if beginning.iter().all(|byte| *byte == 0) || self.is_begun(work)? => return Ok(Some(false)),
-            None => "bytes in its first MiB that are not zero".to_owned(),
+            None => "nonzero bytes in its first MiB".to_owned(),
         };
         Err(self.refused(&device, &why))
     }
@@ -200,7 +200,7 @@ impl Filesystem {
         let root = &work.host.root;
         let Some(device) = root.device(&self.fields.device)? else { return Err(self.missing()) };
         let (name, program) = (self.fields.kind, self.program(&device));
-        let failed = format!("can't make {name} on {}", self.fields.device);
+        let failed = format!("can't create {name} on {}", self.fields.device);
         work.store.write(BEGUN, &self.identity(root)?)?;
         let Some(output) = run_if_there(&Command::new(&program, MAKE))? else {
             work.store.root().remove(&Path::new("/").join(BEGUN))?;
@@ -266,7 +266,7 @@ impl Resource for Filesystem {
 impl Restorable for Filesystem {
     fn prior_state(&self, _: &Claim, work: &Work<'_>) -> Result<PriorState> {
         Ok(match work.host.is_live() && self.is_made(work)? != Some(true) {
-            true => PriorState::Kept { why: "kpull removes no file system".to_owned() },
+            true => PriorState::Kept { why: "kpull does not remove file systems".to_owned() },
             false => PriorState::Same,
         })
     }

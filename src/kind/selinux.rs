@@ -268,7 +268,7 @@ mod tests {
             ("fcontext = '/a'", "`fcontext`: set `type` too"),
             (
                 "fcontext = '/a'\ntype = 'a_t'\nignore_missing = true",
-                "`ignore_missing`: it says nothing about a port or file",
+                "`ignore_missing`: it does not apply to a port or file",
             ),
         ] {
             let told = refusal("selinux", fields);

@@ -275,7 +275,7 @@ fn the_service_of_kpull_pulls_images_and_ends_a_pull_that_hangs() {
     assert_ne!(run.code(), 0, "{run}");
     assert_eq!(host.run("systemctl show -p ExecMainStatus --value kpull.service").ok(), "1");
     for part in
-        ["podman can't pull silent.example.org/web:1", "it took longer than 3s and was ended", "set `pull_within`"]
+        ["podman can't pull silent.example.org/web:1", "it took longer than 3s and was terminated", "set `pull_within`"]
     {
         assert!(run.stdout.contains(part), "{part}: {run}");
     }

@@ -92,7 +92,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("[[unit]]\nname = \"a.image\"\ncontent = \"[Image]\"", "3:8", "with its digest"),
     ("[[user]]\nname = \"ann\"\nauthorized_keys = [\"x\"]", "4:19", "is not a public key"),
     ("[[user]]\nname = \"ann\"\nexpires = \"soon\"", "4:11", "`soon` is not a date"),
-    ("[[user]]\nname = \"ann\"\npassword_hash = \"x\"", "4:17", "every reader of the site"),
+    ("[[user]]\nname = \"ann\"\npassword_hash = \"x\"", "4:17", "anyone who reads the site"),
     ("[[user]]\nname = \"ann\"\nsudo = \"\"", "4:8", "write each rule as in sudoers(5)"),
     ("[[user]]\nname = \"ann\"\non_removal = \"delete\"", "4:14", "unknown variant `delete`"),
     ("[[user]]\nname = \"root\"\nstate = \"absent\"", "4:9", "root can't be removed or locked"),

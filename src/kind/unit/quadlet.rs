@@ -167,7 +167,7 @@ impl Quadlet {
         if output.is_success() {
             return Ok(());
         }
-        let what = format!("podman can't pull {image}, and {} stays as it is", self.service);
+        let what = format!("podman can't pull {image}, and {} is unchanged", self.service);
         let registry = image.split('/').next().unwrap_or_default();
         let help = format!(
             "check the name, the digest, and that `curl https://{registry}/v2/` gets an answer; if the registry requires a \
