@@ -9,6 +9,7 @@ mod zones;
 
 use sha2::{Digest, Sha256};
 
+use crate::error::nearest;
 use crate::host::firewalld::UNKNOWN_SERVICE;
 use crate::host::firewalld_age::Age;
 use crate::host::port_range::PortRange;
@@ -217,7 +218,7 @@ impl Firewall {
                 continue;
             }
             let error = error!(FIREWALL, "firewalld has no service `{name}`");
-            return Err(error.help_nearest(name, known.iter().map(String::as_str), UNKNOWN_SERVICE));
+            return Err(error.help(did_you_mean(name, known.iter(), UNKNOWN_SERVICE)));
         }
         Ok(())
     }
@@ -272,6 +273,12 @@ fn check_age(host: &Host, edits: &[Edit]) -> Result<()> {
 
 /// The resources that start firewalld.
 const FIREWALLD: [&str; 2] = ["package:firewalld", "unit:firewalld.service"];
+
+/// Advice for an unknown name: the nearest one that firewalld has, and how to define a new one.
+fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a String>, define: &str) -> String {
+    nearest(name, known.map(String::as_str))
+        .map_or_else(|| define.to_owned(), |near| format!("did you mean `{near}`? {define}"))
+}
 
 fn not_running() -> Error {
     error!(FIREWALL, "firewalld is not running").help(

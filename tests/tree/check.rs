@@ -205,7 +205,7 @@ fn mistakes_about_devices_swap_and_selinux_are_found_at_their_field() {
         (
             "[[selinux]]\nport = \"80/tcp\"\ntype = \"a_t\"\nignore_missing = true",
             "5:18",
-            "it says nothing about a port or file: remove it",
+            "it does not apply to a port or file: remove it",
         ),
     ] {
         let [error, place, _] = reported(&[("roles/web/role.toml", &format!("summary = \"x\"\n{entry}\n"))]);

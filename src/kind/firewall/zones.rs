@@ -1,6 +1,6 @@
 //! Zones in firewalld's files and in a running firewalld.
 
-use super::{Edits, Firewall, not_running};
+use super::{Edits, Firewall, did_you_mean, not_running};
 use crate::host::firewalld::{UNKNOWN_ZONE, Zone};
 use crate::host::firewalld_age::Age;
 use crate::host::root::Root;
@@ -133,7 +133,7 @@ fn edit_live(host: &Host, catalog: &[Item], zone: &str, edits: &dyn Fn(&Settings
 pub(super) fn unknown_zone(host: &Host, zone: &str) -> Result<Error> {
     let known = kept_zones(&host.root)?;
     let error = error!(FIREWALL, "firewalld has no zone `{zone}`");
-    Ok(error.help_nearest(zone, known.iter().map(String::as_str), UNKNOWN_ZONE))
+    Ok(error.help(did_you_mean(zone, known.iter(), UNKNOWN_ZONE)))
 }
 
 /// The file that sets firewalld's default zone.

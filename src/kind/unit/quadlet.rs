@@ -62,7 +62,7 @@ pub(super) fn image(name: &str, text: &str) -> Result<Option<String>, Flaw> {
     }
     if ((name.ends_with(".container") && !has_root) || name.ends_with(".image")) && image.is_none() {
         let (line, text) = (1, text.lines().next().unwrap_or_default().to_owned());
-        return Err(Flaw { line, text, why: "no line of it names an image: add `Image=`" });
+        return Err(Flaw { line, text, why: "the file names no image: add `Image=`" });
     }
     Ok(image)
 }
@@ -263,7 +263,7 @@ mod tests {
         assert!(watches.iter().any(|(id, _)| id == "unit-file:/etc/containers/systemd/web.image"), "{watches:?}");
         let refused = |text: &str| refusal("unit", &format!("name = 'a.image'\ncontent = '''[Image]\n{text}\n'''"));
         assert!(refused("Image=web.image").starts_with("`content`: line 2 of a.image: the image has no digest"));
-        assert!(refused("AllTags=no").starts_with("`content`: line 1 of a.image: no line of it names an image"));
+        assert!(refused("AllTags=no").starts_with("`content`: line 1 of a.image: the file names no image"));
         let tag = format!("Image=example.org/a@{DIGEST}\nImageTag=example.org/a:1");
         assert!(refused(&tag).starts_with("`content`: line 3 of a.image: containers would run what has this name"));
     }
@@ -311,7 +311,7 @@ mod tests {
             assert!(refused.ends_with(&format!(": `Image={image}`")), "{refused}");
         }
         let refused = refusal("unit", &container("Exec=sh"));
-        assert!(refused.starts_with("`content`: line 1 of web.container: it names no image"), "{refused}");
+        assert!(refused.starts_with("`content`: line 1 of web.container: the file names no image"), "{refused}");
         build("unit", &container("Rootfs=/srv/root")).unwrap();
     }
 
