@@ -82,7 +82,7 @@ fn what_a_package_makes_gets_its_permissions_and_loses_them_with_the_role() {
     let run = host.run("kpull plan --json");
     assert_eq!(run.code(), 1, "{run}");
     assert!(
-        run.stdout.contains("/srv/none doesn't exist") && run.stdout.contains("name that resource in `after`"),
+        run.stdout.contains("/srv/none does not exist") && run.stdout.contains("name that resource in `after`"),
         "{run}"
     );
     // one that may be missing gets its mode in the run that finds it

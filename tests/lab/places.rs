@@ -135,7 +135,7 @@ fn a_read_only_usr_is_named_before_any_change_and_a_role_below_opt_is_applied() 
         host.run("ls /etc/first").fails(2);
     };
     let programs = "/usr/k8s/bin can't be written: /usr is read-only on this host";
-    refused(&role("/usr/k8s/bin"), &[programs, "`base.bin`"]);
+    refused(&role("/usr/k8s/bin"), &[programs, "under `[vars.base]`"]);
     let link = "[[symlink]]\npath = '/usr/local/bin/x'\ntarget = '/opt/x'\n";
     refused(&format!("{}{link}", role("/opt/bin")), &["/usr/local/bin/x can't be written: /usr is read-only"]);
     let package = |name: &str| format!("[[package]]\nname = '{name}'\n");
