@@ -155,9 +155,9 @@ impl Store {
             }
         };
         download_any(&*self.net, &urls, &part, &wanted, progress, listener, &mut tried).map_err(|error| {
-            error.help(
-                "nothing was changed; add a mirror to `urls` in artifacts.toml, or check the network and [artifacts] in kpull.toml",
-            )
+            let other = "nothing was changed; add a mirror to `urls` in artifacts.toml, or check the network and [artifacts] in kpull.toml";
+            // of an error on this host, such as a full disk, the advice for its cause stays
+            if error.passes() { error.help(other) } else { error.or_help(other) }
         })?;
         std::fs::rename(&part, &path).context(code::ARTIFACT, || format!("can't write {}", path.display()))?;
         File::open(&path).context(code::ARTIFACT, what)
