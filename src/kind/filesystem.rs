@@ -126,8 +126,11 @@ impl Filesystem {
     fn is_made(&self, work: &Work<'_>) -> Result<Option<bool>> {
         let root = &work.host.root;
         let Some(device) = root.device(&self.fields.device)? else { return Ok(None) };
-        let beginning = root.beginning(&device)?;
-        let found = probe(&device.to_string_lossy())?.filter(|_| !is_unfinished(&beginning));
+        let mut found = probe(&device.to_string_lossy())?;
+        let is_xfs = found.as_ref().is_some_and(|found| found.get("TYPE").is_some_and(|kind| kind == "xfs"));
+        if is_xfs && is_unfinished(&root.beginning(&device)?) {
+            found = None;
+        }
         let why = match &found {
             Some(found) if found.is_empty() => "several signatures (`wipefs` lists them)".to_owned(),
             Some(found) => {
@@ -140,7 +143,9 @@ impl Filesystem {
                 format!("what `blkid -p` shows as {}", shown.join(", "))
             }
             None if root.is_in_use(&device)? => "a mount or another user (`lsblk` shows it)".to_owned(),
-            None if beginning.iter().all(|byte| *byte == 0) || self.is_begun(work)? => return Ok(Some(false)),
+            None if root.beginning(&device)?.iter().all(|byte| *byte == 0) || self.is_begun(work)? => {
+                return Ok(Some(false));
+            }
             None => "nonzero bytes in its first MiB".to_owned(),
         };
         Err(self.refused(&device, &why))
@@ -178,7 +183,7 @@ impl Filesystem {
     /// The program that makes it, with its arguments.
     fn program(&self, device: &Path) -> Vec<String> {
         let FilesystemFields { kind, label, uuid, options, .. } = &self.fields;
-        let mut words = vec![format!("mkfs.{}", kind)];
+        let mut words = vec![format!("mkfs.{kind}")];
         // -f: it asks about an XFS that it has not finished
         let (plain, label_option, uuid_option) = match kind {
             FsType::Vfat => (&[][..], "-n", ""),

@@ -252,7 +252,7 @@ pub(super) fn installed(work: &Work<'_>, path: &Path) -> Result<Option<(Meta, St
     Ok(Some((meta, work.store.digest_of(&work.host.root.outside(path), file)?)))
 }
 
-/// Whether a file can stay: its owner is right, and nobody else can have it open for writing.
+/// Whether a file can stay: its owner is right, and no other user can have it open for writing.
 pub(super) fn is_safe(work: &Work<'_>, meta: &Meta, wanted: &Ownership) -> Result<bool> {
     Ok(meta.mode & 0o022 == 0 && wanted.is_owned(work.host, meta)?)
 }
