@@ -25,6 +25,9 @@ use crate::store::{Generation, Pause, PendingActions, StayOn};
 /// The pause between two attempts to reach a source.
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// How long a source may take to answer after a run that died, even if its deadline has passed: the host may just have booted.
+const LEAST: Duration = Duration::from_secs(10);
+
 /// How long kpull waits before it polls a source after a change that can cut the host off: services of the network count as started before
 /// their change is in effect.
 const SETTLE: Duration = Duration::from_secs(3);
@@ -259,14 +262,15 @@ pub fn go_back(agent: &Agent<'_>, to: &Generation, why: &str) -> Result<Summary>
 fn regain_contact(agent: &Agent<'_>) -> Result<Option<Error>> {
     let pending = agent.store.pending()?;
     let Some(deadline) = pending.contact else { return Ok(None) };
-    let clock = Instant::now();
+    // a clock that is set back meanwhile gives no more time
+    let left = Duration::try_from(deadline.duration_since(Timestamp::now())).unwrap_or_default();
+    let until = Instant::now() + left.max(LEAST).min(agent.config.rollback.contact_within());
     let why = loop {
-        let Err(error) = agent.reaches_source() else {
+        let Err(error) = agent.reaches_source(until.saturating_duration_since(Instant::now())) else {
             agent.store.set_pending(&PendingActions { contact: None, ..pending })?;
             return Ok(None);
         };
-        // a clock that is set back meanwhile gives no more time
-        if Timestamp::now() >= deadline || clock.elapsed() >= agent.config.rollback.contact_within() {
+        if Instant::now() >= until {
             break error;
         }
         std::thread::sleep(PAUSE);

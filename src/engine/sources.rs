@@ -32,7 +32,11 @@ impl Agent<'_> {
 
     /// Opens a source by its position in kpull.toml. A process without rights talks to the network for it.
     pub(super) fn open_source(&self, index: usize) -> Result<Box<dyn Source>> {
-        sandbox::open(&self.config.sources[index], &self.store.source_cache(index), &self.config.sandbox.require)
+        self.open_with(index, &self.config.sources[index])
+    }
+
+    fn open_with(&self, index: usize, config: &source::Config) -> Result<Box<dyn Source>> {
+        sandbox::open(config, &self.store.source_cache(index), &self.config.sandbox.require)
     }
 
     /// The order in which the sources are polled now; `is_fresh` says that there is a release that has not expired.
@@ -76,13 +80,18 @@ impl Agent<'_> {
         quiet && (!order.all || self.store.note_all_asked().is_ok())
     }
 
-    /// Fails unless a source can be reached now.
-    pub fn reaches_source(&self) -> Result<()> {
+    /// Fails unless a source answers `within` this time. Each is asked once, for an equal part of it: the caller asks again.
+    pub fn reaches_source(&self, within: Duration) -> Result<()> {
         let cursors = self.store.marks();
         let mut last = error!(NET, "no source is configured");
-        for index in self.order(true).sources {
+        let order = self.order(true).sources;
+        let part = within.as_secs() / order.len().max(1) as u64;
+        for index in order {
+            let config = &self.config.sources[index];
+            let timeout = config.net().patience().as_secs().min(part).max(1);
+            let config = source::Config { timeout: Some(timeout), retries: Some(0), ..config.clone() };
             let polled = self
-                .open_source(index)
+                .open_with(index, &config)
                 .and_then(|mut source| source.poll(cursors.get(&source.name()).map(String::as_str)).map(drop));
             match polled {
                 Ok(()) => return Ok(()),
