@@ -32,7 +32,7 @@ use kpull::resolve::{Facts, resolve};
 use kpull::secret::index::Index;
 use kpull::secret::{self, Keyring, LARGEST, Recipient, SecretStore};
 use kpull::site::Site;
-use kpull::status::RecordSource;
+use kpull::status::{RecordSource, Reported};
 use kpull::store::Store;
 use kpull::store::archive::{Archive, Limits};
 use kpull::trust::{
@@ -225,9 +225,11 @@ pub fn status(data: &[u8]) {
         std::fs::write(dir.path().join("a.status"), bytes).expect("the directory is ours");
         let place = RecordSource::Dir(dir.path().to_owned());
         let until = Instant::now() + Duration::from_secs(60);
-        let found =
-            place.record("lab", "a", keys, until).expect("the directory can be read").expect("there is a record");
-        let Ok(record) = found else { return };
+        let record = match place.record("lab", "a", keys, until).expect("the directory can be read") {
+            Reported::Here(record) => record,
+            Reported::Refused(_) => return,
+            Reported::Absent => panic!("there is a record"),
+        };
         assert!(is_signed && (record.site.as_str(), record.host.as_str()) == ("lab", "a"), "{record:?}");
         for now in [NOW, "2036-11-24T03:50:00Z"].map(time) {
             for newest in [0, 7, u64::MAX] {

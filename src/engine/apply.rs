@@ -5,13 +5,14 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
+use crate::engine::orphan::Orphan;
 use crate::engine::plan::{Leftovers, Plan};
 use crate::engine::prior::PriorStates;
 use crate::engine::run::{IsOld, Run, Stop};
 use crate::engine::{ReleaseStamp, check};
 use crate::error::{Error, Exit, Result};
 use crate::host::Host;
-use crate::kind::{Phase, ResourceId, Work};
+use crate::kind::{Change, Phase, ResourceId, Work};
 use crate::report::{Event, Report, Summary};
 use crate::resolve::Catalog;
 use crate::store::{Generation, Store};
@@ -101,58 +102,18 @@ pub fn apply(
         report.event(&Event::Overruled(id, error));
     }
     if outcome.is_ok() && (is_new || !plan.is_empty()) {
-        let mut prior = match plan.prior.take() {
+        let prior = match plan.prior.take() {
             Some(prior) => prior,
             None => PriorStates::load(store)?,
         };
-        run.packages = changes.into_iter().filter(|&at| items[at].about.phase == Phase::Packages).collect();
-        let first_package = run.packages.first().copied();
-        let (is_unsaved, failed) = prior.adopt(&work, first_package, |at| run.skips(at));
-        (run.is_unsaved, run.prior) = (is_unsaved, prior);
-        let orphans = &plan.leftovers.orphans;
-        outcome = failed.into_iter().try_for_each(|(at, error)| run.fail(at, error)).and_then(|()| run.all(orphans));
+        outcome = run.change(&changes, prior, &plan.leftovers.orphans);
         run.prior.save(store)?;
     }
-    let is_partial = plan.only.is_some();
-    if is_partial && outcome.is_ok() {
-        outcome = run.probe_part()?;
-    } else if run.basics.is_some() && outcome.is_ok() {
-        // a release that has only begun is not a generation
-        run.record_pending()?;
-        outcome = std::mem::take(&mut run.left_out).into_error(items).map_or(Ok(()), |error| Err(Stop::Failed(error)));
-    }
     let mut probes = 0;
-    if outcome.is_ok() && !is_partial {
-        let (passed, unhealthy) = run.probe()?;
+    if outcome.is_ok() {
+        let (passed, failed) = run.conclude(stamp, manifest.serial, plan.only.is_some())?;
         probes = passed;
-        outcome = unhealthy.map_or(Ok(()), |error| Err(Stop::Failed(error)));
-        if is_new {
-            run.prior.settle(&work);
-            run.prior.save(store)?;
-        }
-        let good = outcome.is_ok();
-        let checks = match good && host.is_live() {
-            true => check::all((0..items.len()).filter(|&at| !run.is_left_out(at)).map(|at| &items[at])),
-            false => BTreeMap::new(),
-        };
-        let generation = Generation {
-            number: 0,
-            time: Timestamp::now(),
-            serial: manifest.serial,
-            release: stamp.digest.clone(),
-            created: stamp.created,
-            signers: stamp.signers.clone(),
-            keys: stamp.keys,
-            resources: items.iter().map(|item| item.id.clone()).collect(),
-            changes: run.changes.iter().cloned().collect(),
-            good,
-            checks,
-            back: stamp.back.clone(),
-        };
-        record(store, generation)?;
-        run.pending.release = None;
-        run.pending.orphans = run.orphans_stay;
-        run.record_pending()?;
+        outcome = failed.map_or(Ok(()), |error| Err(Stop::Failed(error)));
     }
     let fault = std::mem::take(&mut run.left_out).into_error(items);
     let unrestored = Error::all(run.unrestored.into_iter().map(|(_, error)| error.exit(Exit::Failed)).collect());
@@ -170,6 +131,68 @@ pub fn apply(
         ..Summary::default()
     };
     Ok(Applied { summary, probed: run.probed.take(), outcome, fault, unrestored, catalog: plan.catalog, manifest })
+}
+
+impl Run<'_> {
+    /// Changes the resources at these positions, after their prior states are recorded, and prunes orphans.
+    fn change(
+        &mut self,
+        changes: &[usize],
+        mut prior: PriorStates,
+        orphans: &[(Orphan, Option<Change>)],
+    ) -> Result<(), Stop> {
+        let items = self.work.catalog;
+        self.packages = changes.iter().copied().filter(|&at| items[at].about.phase == Phase::Packages).collect();
+        let first_package = self.packages.first().copied();
+        let (is_unsaved, failed) = prior.adopt(self.work, first_package, |at| self.skips(at));
+        (self.is_unsaved, self.prior) = (is_unsaved, prior);
+        failed.into_iter().try_for_each(|(at, error)| self.fail(at, error)).and_then(|()| self.all(orphans))
+    }
+
+    /// Waits for the probes after all changes, and records the generation. Returns how many passed, and what keeps this host
+    /// from being as the release says.
+    fn conclude(&mut self, stamp: &ReleaseStamp, serial: u64, is_partial: bool) -> Result<(usize, Option<Error>)> {
+        let Work { host, store, catalog: items } = *self.work;
+        if is_partial {
+            return Ok((0, self.probe_part()?));
+        }
+        if self.basics.is_some() {
+            // a release that has only begun is not a generation
+            self.record_pending()?;
+            if let Some(error) = std::mem::take(&mut self.left_out).into_error(items) {
+                return Ok((0, Some(error)));
+            }
+        }
+        let (passed, unhealthy) = self.probe()?;
+        if self.release.is_some() {
+            self.prior.settle(self.work);
+            self.prior.save(store)?;
+        }
+        let good = unhealthy.is_none();
+        let checks = match good && host.is_live() {
+            true => check::all((0..items.len()).filter(|&at| !self.is_left_out(at)).map(|at| &items[at])),
+            false => BTreeMap::new(),
+        };
+        let generation = Generation {
+            number: 0,
+            time: Timestamp::now(),
+            serial,
+            release: stamp.digest.clone(),
+            created: stamp.created,
+            signers: stamp.signers.clone(),
+            keys: stamp.keys,
+            resources: items.iter().map(|item| item.id.clone()).collect(),
+            changes: self.changes.iter().cloned().collect(),
+            good,
+            checks,
+            back: stamp.back.clone(),
+        };
+        record(store, generation)?;
+        self.pending.release = None;
+        self.pending.orphans = self.orphans_stay;
+        self.record_pending()?;
+        Ok((passed, unhealthy))
+    }
 }
 
 /// Records a generation under the next number, when something was changed or the release is another one; or that the last one is

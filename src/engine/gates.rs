@@ -1,7 +1,7 @@
 //! Waits for gates before a resource is changed, and for probes after all changes.
 
 use crate::engine::plan::locate;
-use crate::engine::run::{Run, Stop};
+use crate::engine::run::Run;
 use crate::error::{Error, Exit, Result, error};
 use crate::kind::probe::Probe;
 use crate::kind::{Gate, Item};
@@ -30,12 +30,12 @@ impl Run<'_> {
     }
 
     /// Waits for the probes among the resources of a partial run. They stay pending, with everything else.
-    pub(super) fn probe_part(&mut self) -> Result<Result<(), Stop>> {
+    pub(super) fn probe_part(&mut self) -> Result<Option<Error>> {
         let is_pending = self.pending.probes;
         let (_, unhealthy) = self.probe()?;
         self.pending.probes = is_pending;
         self.record_pending()?;
-        Ok(unhealthy.map_or(Ok(()), |error| Err(Stop::Failed(error))))
+        Ok(unhealthy)
     }
 
     /// Waits for every probe that decides, if anything has changed since they last passed. The caller records what is pending then.

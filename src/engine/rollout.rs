@@ -11,7 +11,7 @@ use crate::engine::Agent;
 use crate::error::{Result, error};
 use crate::kind::Item;
 use crate::site::{Rollout, Site};
-use crate::status::{HostState, Record, RecordSource, written};
+use crate::status::{HostState, Record, RecordSource, Reported, written};
 
 /// A host's progress to a release.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,11 +57,11 @@ pub fn wait(agent: &Agent<'_>, rollout: &Rollout, site: &Site, coming: &[Item], 
         let mut away = "has never reported".to_owned();
         for source in &sources {
             match source.record(&site.name, host, keys, until)? {
-                Some(Ok(record)) if newest.as_ref().is_none_or(|known| known.time < record.time) => {
+                Reported::Here(record) if newest.as_ref().is_none_or(|known| known.time < record.time) => {
                     newest = Some(record);
                 }
-                Some(Err(why)) => away = why,
-                Some(Ok(_)) | None => {}
+                Reported::Refused(why) => away = why,
+                Reported::Here(_) | Reported::Absent => {}
             }
         }
         let Some(mut record) = newest else { return Ok(HostProgress::Away(away)) };

@@ -3,4 +3,4 @@
 mod record;
 pub mod vitals;
 
-pub use record::{HostState, Record, RecordSource, VERSION, file, key, written};
+pub use record::{HostState, Record, RecordSource, Reported, VERSION, file, key, written};

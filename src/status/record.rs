@@ -173,49 +173,61 @@ impl RecordSource {
         }
     }
 
-    /// The record of a host of a site that has these keys, or why it is refused; `None` when the host has not written any
-    /// yet. An error when the source can't be read, or not before `until`.
-    pub fn record(
-        &self,
-        site: &str,
-        host: &str,
-        keys: &[Recipient],
-        until: Instant,
-    ) -> Result<Option<Result<Record, String>>> {
+    /// The record of a host of a site that has these keys. An error when the source can't be read, or not before `until`.
+    pub fn record(&self, site: &str, host: &str, keys: &[Recipient], until: Instant) -> Result<Reported<Record>> {
         if until <= Instant::now() {
             return Err(error!(FLEET, "the record of {host} was not read: there was no time left")
                 .help("the source of the records is slow: check it; `kpull fleet --within SECONDS` allows more time"));
         }
-        Ok(self.read(host, until)?.map(|found| verify(&found?, site, host, keys)))
+        Ok(match self.read(host, until)? {
+            Reported::Here(bytes) => verify(&bytes, site, host, keys).map_or_else(Reported::Refused, Reported::Here),
+            Reported::Refused(why) => Reported::Refused(why),
+            Reported::Absent => Reported::Absent,
+        })
     }
 
-    fn read(&self, host: &str, until: Instant) -> Result<Option<Result<Vec<u8>, String>>> {
+    fn read(&self, host: &str, until: Instant) -> Result<Reported<Vec<u8>>> {
         match self {
             Self::Dir(dir) => {
                 let root = Root::open(dir)?.shown_whole();
                 let path = Path::new("/").join(file(host));
                 Ok(match (root.file(&path)?, root.meta(&path)?) {
-                    (None, None) => None,
-                    (None, Some(_)) => Some(Err("it is not a regular file".to_owned())),
-                    (Some((meta, _)), _) if meta.size > MOST => Some(Err(format!("it has more than {MOST} bytes"))),
+                    (None, None) => Reported::Absent,
+                    (None, Some(_)) => Reported::Refused("it is not a regular file".to_owned()),
+                    (Some((meta, _)), _) if meta.size > MOST => {
+                        Reported::Refused(format!("it has more than {MOST} bytes"))
+                    }
                     (Some((_, file)), _) => {
                         let mut bytes = Vec::new();
-                        let read = file.take(MOST).read_to_end(&mut bytes);
-                        Some(read.map(|_| bytes).map_err(|why| format!("it can't be read: {why}")))
+                        match file.take(MOST).read_to_end(&mut bytes) {
+                            Ok(_) => Reported::Here(bytes),
+                            Err(why) => Reported::Refused(format!("it can't be read: {why}")),
+                        }
                     }
                 })
             }
             Self::Web(files, start) => match files.read(&format!("{start}/{}", file(host)), MOST, until) {
-                Ok(bytes) => Ok(bytes.map(Ok)),
-                Err(why) if why.exit_code() == Exit::Refused => Ok(Some(Err(why.to_string()))),
+                Ok(bytes) => Ok(bytes.map_or(Reported::Absent, Reported::Here)),
+                Err(why) if why.exit_code() == Exit::Refused => Ok(Reported::Refused(why.to_string())),
                 Err(why) => Err(why),
             },
             Self::Etcd(client) => match client.peek(Api::V3, &key(host)) {
-                Ok(pair) => Ok(pair.map(|pair| Ok(pair.value))),
+                Ok(pair) => Ok(pair.map_or(Reported::Absent, |pair| Reported::Here(pair.value))),
                 Err(why) => Err(error!(FLEET, "etcd can't be read").because(why)),
             },
         }
     }
+}
+
+/// What a source has of a host.
+#[derive(Debug)]
+pub enum Reported<T> {
+    /// The host has not written anything yet.
+    Absent,
+    /// What is there is refused, and why.
+    Refused(String),
+    /// What the host wrote.
+    Here(T),
 }
 
 /// The state of a host of the fleet.

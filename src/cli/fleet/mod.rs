@@ -17,7 +17,7 @@ use crate::error::quoted;
 use crate::host::etcd;
 use crate::host::root::Root;
 use crate::read;
-use crate::status::{HostState, Record, RecordSource};
+use crate::status::{HostState, Record, RecordSource, Reported};
 use crate::trust::{KeySet, Manifest};
 
 /// Arguments of `fleet`.
@@ -99,9 +99,9 @@ impl Fleet {
         let (mut lines, mut failures) = (Vec::new(), Vec::new());
         for (host, vars) in &site.hosts {
             let (state, record, why) = match place.record(&site.name, host, &vars.recipients, until) {
-                Ok(None) => (HostState::Unknown, None, String::new()),
-                Ok(Some(Ok(record))) => (HostState::Unknown, Some(record), String::new()),
-                Ok(Some(Err(why))) => (HostState::Forged, None, why),
+                Ok(Reported::Absent) => (HostState::Unknown, None, String::new()),
+                Ok(Reported::Here(record)) => (HostState::Unknown, Some(record), String::new()),
+                Ok(Reported::Refused(why)) => (HostState::Forged, None, why),
                 Err(error) => {
                     let why = error.to_string();
                     failures.push(error);
