@@ -1,10 +1,14 @@
 //! `[[repository]]`: where a package manager gets packages from, and the keys that it trusts for them.
 
+mod openpgp;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::document::fields::{is_plain, is_word};
 use crate::kind::prelude::*;
+
+use openpgp::is_armored;
 
 /// Fields of `[[repository]]`. Exactly one of `key` and `key_text` is set. Packages are always verified: there is no field to turn it off.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -20,6 +24,8 @@ pub struct RepositoryFields {
     key: Option<String>,
     /// The armored keys as text.
     key_text: Option<String>,
+    /// The fingerprints of all keys in it, each of 40 or 64 hexadecimal digits; spaces don't matter. Any other key is refused.
+    fingerprints: Option<Vec<String>>,
     /// For `dnf` and `zypper`: one line that describes the repository. Default: its name.
     description: Option<String>,
     /// For `apt`: its suites, like `bookworm`. A suite that ends in `/` is a directory, and has no components.
@@ -151,7 +157,29 @@ impl RepositoryFields {
         let is_binary = field == "key" && matches!(key.first(), Some(0x98..=0x9b | 0xc6));
         let why = "this is not an OpenPGP public key: export one with `gpg --armor --export FINGERPRINT`";
         build.refuse_if(!is_armored(&key) && !is_binary, field, why)?;
+        if let Some(pinned) = &self.fingerprints {
+            self.check_fingerprints(pinned, &key).map_err(|why| build.invalid("fingerprints", &why))?;
+        }
         Ok(key)
+    }
+
+    fn check_fingerprints(&self, pinned: &[String], key: &[u8]) -> Result<(), String> {
+        let plain = |text: &String| text.split_whitespace().collect::<String>().to_ascii_uppercase();
+        let pinned: BTreeSet<String> = pinned.iter().map(plain).collect();
+        let is_whole =
+            |text: &String| matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if let Some(other) = pinned.iter().find(|text| !is_whole(text)) {
+            return Err(format!("`{other}` is not a whole fingerprint, which has 40 or 64 hexadecimal digits"));
+        }
+        let found = openpgp::fingerprints(key).map_err(|why| format!("the key file can't be read: {why}"))?;
+        let found: BTreeSet<String> = found.into_iter().collect();
+        if let Some(other) = found.difference(&pinned).next() {
+            return Err(format!("the key file has the key {other}: compare it with what the publisher states"));
+        }
+        match pinned.difference(&found).next() {
+            Some(missing) => Err(format!("no key in the key file is {missing}: remove it, or add its key")),
+            None => Ok(()),
+        }
     }
 
     /// The file of apt, in the format of RFC 822 (sources.list(5)).
@@ -193,11 +221,6 @@ impl RepositoryFields {
         }
         text
     }
-}
-
-/// Whether a key is armored, and not binary.
-fn is_armored(key: &[u8]) -> bool {
-    key.trim_ascii_start().starts_with(b"-----BEGIN PGP PUBLIC KEY BLOCK-----")
 }
 
 /// The host of an address, as apt calls a repository's origin: empty for files.
@@ -300,6 +323,38 @@ mod tests {
         // a secret key, a signature, an armored key behind a byte order mark
         for other in [&b"\x95\x03\x98"[..], b"\x89\x01\x33", b"\xef\xbb\xbf-----BEGIN PGP PUBLIC KEY BLOCK-----"] {
             assert!(!is_taken(other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_file_has_the_pinned_keys_and_no_other() {
+        let armored = include_str!("repository/test-key.asc");
+        let key = "9F1D 9ACB 95FF 4135 E716 39C8 61A0 652E 8DB4 69ED";
+        let v6 =
+            hex::decode("c62a0663877fe31b00000020f94da7bb48d60a61e567706a6587d0331999bb9d891a08242ead84543df895a3")
+                .unwrap();
+        let of_v6 = "cb186c4f0609a697e4d52dfa6c722b0c1f1e27c18a56708f6525ec27bad9acc9";
+        let cut = armored.lines().filter(|line| !line.starts_with("l+oC")).collect::<Vec<_>>().join("\n");
+        for (file, pinned, why) in [
+            (armored.as_bytes(), &[key][..], None),
+            (armored.repeat(2).as_bytes(), &[&key.to_lowercase()], None),
+            (&v6, &[of_v6], None),
+            (&v6, &[of_v6, key], Some("no key in the key file is 9F1D9ACB95FF4135E71639C861A0652E8DB469ED")),
+            (armored.as_bytes(), &[of_v6], Some("the key file has the key 9F1D9ACB95FF4135E71639C861A0652E8DB469ED")),
+            (armored.as_bytes(), &[], Some("the key file has the key 9F1D9ACB95FF4135E71639C861A0652E8DB469ED")),
+            (armored.as_bytes(), &["8DB469ED"], Some("`8DB469ED` is not a whole fingerprint")),
+            (cut.as_bytes(), &[key], Some("it ends in the middle of a packet")),
+            (v6.get(..20).unwrap(), &[of_v6], Some("it ends in the middle of a packet")),
+            (b"\x99\x00\x01\x03", &[key], Some("a version other than 4 and 6")),
+        ] {
+            let role = RoleFiles::default().with("lab.gpg", file);
+            let built =
+                build_with::<RepositoryFields>(&format!("{APT}key = 'lab.gpg'\nfingerprints = {pinned:?}\n"), &role);
+            let error = built.err().map(|error| error.to_string());
+            match why {
+                None => assert_eq!(error, None, "{pinned:?}"),
+                Some(why) => assert!(error.as_ref().is_some_and(|error| error.contains(why)), "{pinned:?}: {error:?}"),
+            }
         }
     }
 
