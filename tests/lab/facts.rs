@@ -1,5 +1,7 @@
 //! Facts of a real host: what its own programs say, and programs that are custom facts.
 
+use serde_json::json;
+
 use crate::support::alone::World;
 
 const ROLE: &str = r##"
@@ -44,6 +46,7 @@ fn a_program_is_a_custom_fact_and_runs_without_rights_in_each_full_check() {
     let shown = host.run("cat /etc/facts").ok();
     assert!(shown.ends_with(" h1.lab.example"), "{shown}");
     // the facts are what the host's own programs say
+    host.run("ip -6 address add fd00::11/64 dev host0 nodad && ip -6 route add default via fd00::1 dev host0").ok();
     let facts = host.run("kpull facts --json").stdout;
     let facts: serde_json::Value = serde_json::from_str(facts.lines().next().unwrap()).unwrap();
     let facts = &facts["facts"];
@@ -53,4 +56,27 @@ fn a_program_is_a_custom_fact_and_runs_without_rights_in_each_full_check() {
     assert_eq!(facts["default_ipv4"]["gateway"], says("ip -4 route show default | cut -d' ' -f3"));
     assert_eq!(facts["os"]["codename"], says(". /etc/os-release; echo $VERSION_CODENAME"));
     assert_eq!(facts["mounts"]["/"]["type"], says("findmnt -no FSTYPE /"));
+    assert_eq!(facts["timezone"], says("timedatectl show -P Timezone"));
+    let ipv6 = json!({ "interface": "host0", "address": "fd00::11", "gateway": "fd00::1" });
+    assert_eq!(facts["default_ipv6"], ipv6);
+    let disks = facts["disks"].as_object().unwrap().iter();
+    let disks: Vec<String> = disks.map(|(name, disk)| format!("{name} {}", disk["size"])).collect();
+    assert_eq!(
+        disks.join("\n"),
+        says("lsblk -dnb -o NAME,SIZE,TYPE | awk '$3 == \"disk\" { print $1, int($2 / 1048576) }' | sort")
+    );
+    // programs that take too long, or print too much
+    host.run(
+        "cd /etc/kpull/facts.d && printf '#!/bin/sh\nsleep 60\n' > slow && printf '#!/bin/sh\nseq 100000\n' > large && chmod 755 slow large",
+    )
+    .ok();
+    let failed = host.run("kpull facts");
+    assert_eq!(failed.code(), 1, "{failed}");
+    for words in [
+        "the program of the custom fact /etc/kpull/facts.d/slow failed: it did not end in time",
+        "the custom fact /etc/kpull/facts.d/large has more than 61440 bytes",
+    ] {
+        assert!(failed.to_string().contains(words), "no {words} in {failed}");
+    }
+    host.run("! pgrep -x sleep").ok();
 }

@@ -27,7 +27,7 @@ state = "running"
 [[file]]
 path = "/etc/app.conf"
 content = "APP\n"
-notify = ["reload:lab.service"]
+notify = ["reload:la*.service"]
 "#;
 
 /// A role that has some of it too, and adds triggers. Its commands fail, or kill the run, unless there is `/run/ok`.
@@ -59,10 +59,11 @@ on_change_of = ["file:/etc/sites/*"]
 [[file]]
 path = "/etc/shared/list"
 content = "SITES\n"
-notify = ["run:rebuild"]
+notify = ["run:rebuild-*"]
 
 [[command]]
-name = "rebuild"
+for_each = ["index"]
+name = "rebuild-{{ item }}"
 run = ["sh", "-c", "echo >> /run/rebuilt; test -e /run/ok || kill -9 $(cat /run/pid)"]
 "#;
 

@@ -62,6 +62,16 @@ fn a_mount_is_made_corrected_changed_and_removed_and_a_line_of_fstab_is_an_error
     world.converges();
     assert_eq!(mounted(), "tmpfs size=1024k");
 
+    // a directory at a second place, for reading
+    host.run("mkdir -p /srv/original && echo one > /srv/original/file").ok();
+    let bind = "[[mount]]\nwhere = \"/srv/copy\"\nwhat = \"/srv/original\"\noptions = [\"bind\", \"ro\"]\n";
+    world.release(&format!("{MOUNT}{bind}"));
+    world.converges();
+    host.run("cat /srv/copy/file && ! touch /srv/copy/new && touch /srv/original/new && test -e /srv/copy/new").ok();
+    world.release(MOUNT);
+    world.converges();
+    host.run("! mountpoint /srv/copy && test -e /srv/original/new").ok();
+
     // a line of fstab is no second owner
     host.run("cp /etc/fstab /srv/fstab 2>/dev/null; echo '/dev/x /srv/my-data ext4 defaults 0 0' >> /etc/fstab").ok();
     let plan = host.run("kpull plan");

@@ -290,3 +290,55 @@ fn settings_that_sshd_refuses_cut_nobody_off() {
     world.converges();
     assert_eq!(host.run(ssh_in).ok(), "maxauthtries 4");
 }
+
+/// Parts of three files of others, each checked by the program that reads the file.
+fn parts(rule: &str, port: &str, tries: &str) -> String {
+    format!(
+        r#"
+[[line]]
+path = "/etc/sudoers"
+regex = '^daemon\s'
+line = "daemon ALL=(root) NOPASSWD: {rule}"
+validate = ["visudo", "-cf", "%s"]
+[[setting]]
+path = "/srv/app.json"
+key = "port"
+value = {port}
+validate = ["jq", "-e", ".port < 65536", "%s"]
+[[block]]
+path = "/etc/ssh/sshd_config"
+name = "site"
+content = "MaxAuthTries {tries}"
+validate = ["sh", "-c", 'mkdir -p /run/sshd && sshd -t -f "$1"', "sh", "%s"]
+"#
+    )
+}
+
+#[test]
+fn a_part_of_a_file_that_its_program_refuses_is_not_written() {
+    let world = World::new();
+    let host = world.host();
+    host.write("/srv/app.json", "{\n  \"host\": \"::1\", \"port\": 80\n}\n");
+    let files = "/etc/sudoers /srv/app.json /etc/ssh/sshd_config";
+    let original = host.run(&format!("sha256sum {files}; stat -c '%a %U:%G' {files}")).ok();
+    let state = format!("stat -c '%i %a %U:%G %n' {files}; sha256sum {files}; ls -A /srv /etc/ssh | grep kpull-new");
+    world.release(&parts("/usr/bin/id", "8080", "3"));
+    world.converges();
+    host.run("runuser -u daemon -- sudo -n /usr/bin/id -u && jq -e '.port == 8080' /srv/app.json && sshd -T | grep -ix 'maxauthtries 3'")
+        .ok();
+    let before = host.run(&state).stdout;
+    for (role, program, words) in [
+        (parts("/usr/bin/id, , ,", "8080", "3"), "visudo refuses the new /etc/sudoers", "/etc/sudoers:"),
+        (parts("/usr/bin/id", "80800", "3"), "jq refuses the new /srv/app.json", "false"),
+        (parts("/usr/bin/id", "8080", "x"), "sh refuses the new /etc/ssh/sshd_config", "/etc/ssh/sshd_config line "),
+    ] {
+        world.release(&role);
+        let run = host.run("kpull apply --json");
+        assert_eq!(run.code(), 3, "{run}");
+        assert!(run.stdout.contains(program) && run.stdout.contains(words), "no {program} or {words} in {run}");
+        assert_eq!(host.run(&state).stdout, before, "nothing was written");
+    }
+    world.release("");
+    world.converges();
+    assert_eq!(host.run(&format!("sha256sum {files}; stat -c '%a %U:%G' {files}")).ok(), original);
+}
