@@ -1,9 +1,11 @@
 //! The shipped site on real hosts, with a real Kubernetes, by kpull's timer alone. All tests share one cluster; each
-//! leaves it well, or the next one waits until it is. Only the tests of `sites`, `containerd` and `old` have clusters of their own.
+//! leaves it well, or the next one waits until it is. Only the tests of `sites`, `containerd`, `hardened` and `old` have
+//! clusters of their own.
 
 mod containerd;
 mod days;
 mod faults;
+mod hardened;
 mod old;
 mod sites;
 mod up;
@@ -106,8 +108,7 @@ struct Web {
     pods: Vec<Pod>,
 }
 
-fn web() -> Web {
-    let cluster = cluster();
+fn web(cluster: &Cluster) -> Web {
     // the API still shows the pods of a host that died a moment ago as running
     let serves = |pod: &Pod| {
         let page = format!("curl -sS --max-time 5 http://{}:8080/", pod.address);

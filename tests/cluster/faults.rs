@@ -126,7 +126,7 @@ fn a_change_of_the_firewall_fails_no_request() {
 #[test]
 fn kpull_corrects_what_a_reload_of_firewalld_by_others_removes() {
     everything_is_well();
-    let web = web();
+    let web = web(cluster());
     let host = cluster().host("node1");
     let answers = || host.run(&format!("curl -sS --max-time 5 http://{}/", web.service)).stdout.starts_with("web-");
     cluster().wait("the service answers", SOON, answers);

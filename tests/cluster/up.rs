@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::cluster::{MASTERS, cluster, everything_is_well};
+use crate::support::cluster::Cluster;
 
 /// What kubectl prints as JSON.
 fn get(what: &str) -> Value {
@@ -48,23 +49,31 @@ fn every_node_has_joined_with_a_certificate_that_it_requested() {
 #[test]
 fn two_replicas_answer_on_their_service_address_and_reach_each_other() {
     everything_is_well();
-    let web = crate::cluster::web();
+    pods_serve(cluster());
+}
+
+/// Pods on two hosts answer on the service's address and reach each other, and kubectl reaches them.
+pub fn pods_serve(cluster: &Cluster) {
+    let web = crate::cluster::web(cluster);
     let [one, other] = web.pods.as_slice() else { panic!("{web:?}") };
     assert_ne!(one.host, other.host, "on two hosts");
-    for name in cluster().names() {
+    for name in cluster.names() {
         // each answers with its own name
-        let answer = cluster().host(&name).run(&format!("curl -sS --max-time 10 http://{}/", web.service)).ok();
+        let answer = cluster.host(&name).run(&format!("curl -sS --max-time 10 http://{}/", web.service)).ok();
         assert!([&one.name, &other.name].contains(&&answer), "{answer}, from {name}");
     }
     for (from, to) in [(one, other), (other, one)] {
-        assert_eq!(cluster().kubectl("master2", &format!("exec {} -- /bin/hostname", from.name)).ok(), from.name);
+        assert_eq!(cluster.kubectl("master2", &format!("exec {} -- /bin/hostname", from.name)).ok(), from.name);
+        cluster.kubectl("master2", &format!("exec {} -- sh -c 'echo to {} > /proc/1/fd/1'", from.name, to.name)).ok();
+        let logged = cluster.kubectl("master1", &format!("logs --tail=1 {}", from.name)).ok();
+        assert_eq!(logged, format!("to {}", to.name));
         // in the pod's network; the image's own programs can't look up anything
         let ask = format!(
             "pod=$(docker ps -q -f label=io.kubernetes.pod.name={} -f label=io.kubernetes.container.name=web) &&
             nsenter -n -t $(docker inspect -f '{{{{.State.Pid}}}}' $pod) curl -sS --max-time 10 http://{}:8080/",
             from.name, to.address
         );
-        assert_eq!(cluster().host(&from.host).run(&ask).ok(), to.name, "from {} to {}", from.host, to.host);
+        assert_eq!(cluster.host(&from.host).run(&ask).ok(), to.name, "from {} to {}", from.host, to.host);
     }
 }
 
