@@ -278,4 +278,10 @@ fn the_page_of_the_cluster_leads_from_nothing_to_enrolled_hosts() {
         }
     }
     assert_eq!(enrolled, 4);
+    // "Change an authority"
+    let changed = run("i='--identity ../.ssh/release'; set -e
+        kpull pki rotate kubernetes $i; kpull check
+        kpull pki rotate kubernetes --switch $i; kpull pki issue $i; kpull secret rekey --yes $i; kpull check
+        kpull pki rotate kubernetes --finish $i; kpull check");
+    assert!(changed.exits(0).stdout.contains("run `kpull pki issue` and `kpull secret rekey`, and when every host"));
 }

@@ -354,8 +354,9 @@ impl PkiAdmin {
                 certificates[..=at].rotate_right(1);
                 draft.move_secret(&current, &old, before);
                 draft.move_secret(&next, &current, encrypted);
+                let rekey = if fields.key_hosts.is_empty() { "" } else { " and `kpull secret rekey`" };
                 format!(
-                    "the new authority signs now; run `kpull pki issue`, and when every host has the release, `kpull pki rotate {name} --finish`"
+                    "the new authority signs now; run `kpull pki issue`{rekey}, and when every host has the release, `kpull pki rotate {name} --finish`"
                 )
             }
             Step::Finish => {
