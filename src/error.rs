@@ -46,6 +46,14 @@ macro_rules! error {
 }
 pub(crate) use error;
 
+/// A release that must not be applied, as [`Error::refused`]: `refused!(CODE, "text with {values}")`.
+macro_rules! refused {
+    ($code:ident, $($what:tt)+) => {
+        $crate::error::Error::refused($crate::error::code::$code, format_args!($($what)+))
+    };
+}
+pub(crate) use refused;
+
 /// A place in a file that a person wrote.
 #[derive(Clone, Debug)]
 pub struct Place {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::error::Result;
 pub use crate::host::account_table::{GROUP, PASSWD};
 use crate::host::account_table::{Table, fields, number};
-use crate::host::process::{Command, Ended, argv, run_if_there};
+use crate::host::process::{Command, Ended, run_if_there};
 use crate::host::root::Root;
 use crate::host::watched::WatchedInput;
 
@@ -138,7 +138,7 @@ fn getent(database: Database, key: &str) -> Result<Option<Vec<u8>>> {
         Database::Group => "group",
     };
     // without the program, there are only the files
-    let Some(output) = run_if_there(&Command::new(&argv(["getent", name, key]), TIMEOUT))? else { return Ok(None) };
+    let Some(output) = run_if_there(&Command::new(["getent", name, key], TIMEOUT))? else { return Ok(None) };
     match output.ended {
         Ended::Exited(status) if status.success() => {
             Ok(output.stdout.split(|byte| *byte == b'\n').next().map(<[u8]>::to_vec))

@@ -1,6 +1,7 @@
 //! The system bus: one connection for all D-Bus calls, each with a timeout.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use futures_core::Stream;
 use zbus::proxy::MethodFlags;
 use zbus::wire::DynamicDeserialize;
-use zbus::{Connection, DynamicType, MatchRule, MessageStream, Proxy};
+use zbus::{Connection, DynamicType, MatchRule, MessageStream, OwnedVariant, Proxy};
 
 use crate::error::{Result, error};
 
@@ -39,11 +40,17 @@ pub struct Object<'a> {
     pub interface: &'a str,
 }
 
+impl<'a> Object<'a> {
+    /// The object at `path` with the interface that is named like its service.
+    pub const fn of(service: &'a str, path: &'a str) -> Self {
+        Self { service, path, interface: service }
+    }
+}
+
 /// PID 1, which is subscribed to again when the bus was restarted.
 pub const MANAGER: Object<'static> = Object {
-    service: "org.freedesktop.systemd1",
-    path: "/org/freedesktop/systemd1",
     interface: "org.freedesktop.systemd1.Manager",
+    ..Object::of("org.freedesktop.systemd1", "/org/freedesktop/systemd1")
 };
 
 impl Bus {
@@ -186,13 +193,20 @@ fn await_manager(connection: &Connection) {
     }
 }
 
+/// Values by their names.
+pub type Properties = HashMap<String, OwnedVariant>;
+
+/// The value of this name; its default if there is none of this type.
+pub fn get<T: TryFrom<OwnedVariant> + Default>(properties: &Properties, name: &str) -> T {
+    properties.get(name).and_then(|value| T::try_from(value.clone()).ok()).unwrap_or_default()
+}
+
 /// The service's own message about a failure.
 pub fn reason(error: &zbus::Error) -> String {
-    let text = match error {
-        zbus::Error::MethodError(_, Some(detail), _) => detail.clone(),
+    match error {
+        zbus::Error::MethodError(_, Some(detail), _) => last_exception(detail),
         other => other.to_string(),
-    };
-    last_exception(&text)
+    }
 }
 
 /// The exception at the end of a Python traceback, which some services return; any other text as it is.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::error::Result;
-use crate::host::process::{Command, argv, run_if_there};
+use crate::host::process::{Command, run_if_there};
 use crate::host::root::Root;
 use crate::host::settings::Setting;
 use crate::host::unit_files::straight;
@@ -75,10 +75,10 @@ pub fn of_machine(
     let text = |path: &str| root.text(Path::new(path));
     Ok(Some(match name {
         "fqdn" => Value::from(fqdn(hostname, &text("/etc/hosts")?)),
-        "default_ipv4" => json!(with_address(route_v4(&text("/proc/net/route")?), addresses, IpAddr::is_ipv4)),
+        "default_ipv4" => json!(with_address(route(&text("/proc/net/route")?, route_v4), addresses, IpAddr::is_ipv4)),
         "default_ipv6" => {
             let is_global = |address: &IpAddr| matches!(address, IpAddr::V6(v6) if v6.segments()[0] & 0xffc0 != 0xfe80);
-            json!(with_address(route_v6(&text("/proc/net/ipv6_route")?), addresses, is_global))
+            json!(with_address(route(&text("/proc/net/ipv6_route")?, route_v6), addresses, is_global))
         }
         "disks" => json!(disks(root)?),
         "mounts" => json!(mounts(&text("/proc/self/mountinfo")?)),
@@ -114,33 +114,31 @@ fn with_address(
     Route { address: own.map(ToString::to_string).unwrap_or_default(), ..route }
 }
 
-/// The default route with the lowest metric in /proc/net/route.
-fn route_v4(table: &str) -> Option<Route> {
-    let of = |line: &str| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let [interface, destination, gateway, _, _, _, metric, mask, ..] = fields[..] else { return None };
-        let gateway = Ipv4Addr::from(u32::from_str_radix(gateway, 16).ok()?.to_ne_bytes());
-        let is_default = destination == "00000000" && mask == "00000000";
-        let gateway = if gateway.is_unspecified() { String::new() } else { gateway.to_string() };
-        let route = Route { interface: interface.to_owned(), gateway, ..Route::default() };
-        is_default.then_some((metric.parse::<u32>().ok()?, route))
-    };
-    table.lines().skip(1).filter_map(of).min_by_key(|(metric, _)| *metric).map(|(_, route)| route)
+/// The interface, gateway and metric of a default route.
+type DefaultRoute<'a> = (&'a str, IpAddr, u32);
+
+/// A default route in a line of `/proc/net/route`.
+fn route_v4<'a>(fields: &[&'a str]) -> Option<DefaultRoute<'a>> {
+    let [interface, "00000000", gateway, _, _, _, metric, "00000000", ..] = fields else { return None };
+    let gateway = Ipv4Addr::from(u32::from_str_radix(gateway, 16).ok()?.to_ne_bytes());
+    Some((interface, gateway.into(), metric.parse().ok()?))
 }
 
-/// The default route with the lowest metric in `/proc/net/ipv6_route`.
-fn route_v6(table: &str) -> Option<Route> {
-    let of = |line: &str| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let [_, length, _, _, gateway, metric, _, _, _, interface] = fields[..] else { return None };
-        let gateway = Ipv6Addr::from(u128::from_str_radix(gateway, 16).ok()?);
-        // the kernel's own entry, which refuses everything, has the loopback interface
-        let is_default = length == "00" && interface != "lo";
-        let gateway = if gateway.is_unspecified() { String::new() } else { gateway.to_string() };
-        let route = Route { interface: interface.to_owned(), gateway, ..Route::default() };
-        is_default.then_some((u32::from_str_radix(metric, 16).ok()?, route))
-    };
-    table.lines().filter_map(of).min_by_key(|(metric, _)| *metric).map(|(_, route)| route)
+/// A default route in a line of `/proc/net/ipv6_route`.
+fn route_v6<'a>(fields: &[&'a str]) -> Option<DefaultRoute<'a>> {
+    let [_, "00", _, _, gateway, metric, _, _, _, interface] = fields else { return None };
+    let gateway = Ipv6Addr::from(u128::from_str_radix(gateway, 16).ok()?);
+    // the kernel's own entry, which refuses everything, has the loopback interface
+    (*interface != "lo").then_some((*interface, gateway.into(), u32::from_str_radix(metric, 16).ok()?))
+}
+
+/// The default route with the lowest metric in a table.
+fn route(table: &str, of_line: for<'a> fn(&[&'a str]) -> Option<DefaultRoute<'a>>) -> Option<Route> {
+    let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let routes = lines.filter_map(|fields| of_line(&fields));
+    let (interface, gateway, _) = routes.min_by_key(|(.., metric)| *metric)?;
+    let gateway = if gateway.is_unspecified() { String::new() } else { gateway.to_string() };
+    Some(Route { interface: interface.to_owned(), gateway, ..Route::default() })
 }
 
 /// Disks of the machine, without partitions and what the kernel makes itself, such as loop devices.
@@ -182,7 +180,7 @@ fn mounts(mountinfo: &str) -> BTreeMap<String, Mount> {
 /// The container or virtual machine that this is, as systemd names it; `none` for a machine of its own.
 fn virtualization() -> Result<String> {
     // without one, it prints `none` and exits with 1
-    let output = run_if_there(&Command::new(&argv(["systemd-detect-virt"]), PATIENCE))?;
+    let output = run_if_there(&Command::new(["systemd-detect-virt"], PATIENCE))?;
     let name = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     Ok(name.filter(|name| !name.is_empty()).unwrap_or_else(|| "none".to_owned()))
 }
@@ -245,16 +243,16 @@ mod tests {
                      eth0 0001A8C0 00000000 0001 0 0 0 00FFFFFF 0 0 0\n";
         let addresses =
             BTreeMap::from([("eth0".to_owned(), vec!["fe80::1".parse().unwrap(), "192.168.1.5".parse().unwrap()])]);
-        let route = with_address(route_v4(table), &addresses, IpAddr::is_ipv4);
+        let found = with_address(route(table, route_v4), &addresses, IpAddr::is_ipv4);
         let wanted = Route { interface: "eth0".into(), address: "192.168.1.5".into(), gateway: "192.168.1.254".into() };
-        assert_eq!(route, wanted);
-        assert_eq!(with_address(route_v4("Iface\n"), &addresses, IpAddr::is_ipv4), Route::default());
+        assert_eq!(found, wanted);
+        assert_eq!(with_address(route("Iface\n", route_v4), &addresses, IpAddr::is_ipv4), Route::default());
         let zeros = "0".repeat(32);
         let table = format!(
             "{zeros} 00 {zeros} 00 {zeros} ffffffff 00000001 00000000 00200200 lo\n\
              {zeros} 00 {zeros} 00 fe800000000000000000000000000001 00000400 00000001 00000000 00000003 eth0\n"
         );
-        let route = route_v6(&table).unwrap();
+        let route = route(&table, route_v6).unwrap();
         assert_eq!((route.interface.as_str(), route.gateway.as_str()), ("eth0", "fe80::1"));
     }
 

@@ -308,7 +308,7 @@ impl Client {
             let known = self.prefixes.borrow()[at];
             // also try the others: it may have just been upgraded
             for prefix in known.into_iter().chain(PREFIXES) {
-                let url = below(endpoint, &format!("{prefix}/{path}"));
+                let url = net::below(endpoint, [prefix].into_iter().chain(path.split('/')))?;
                 let request = self.http.post(url).header(header::CONTENT_TYPE, "application/json").body(body.clone());
                 let (status, answer) = send(endpoint, request, wait)?;
                 match answer {
@@ -333,8 +333,8 @@ impl Client {
             let (request, wait) = match value {
                 None => (self.http.get(url), QUERY),
                 Some(value) => {
-                    let form = header::HeaderValue::from_static("application/x-www-form-urlencoded");
-                    (self.http.put(url).header(header::CONTENT_TYPE, form).body(value_form(value)), CHANGE)
+                    let put = self.http.put(url).header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+                    (put.body(value_form(value)), CHANGE)
                 }
             };
             match send(endpoint, request, wait)? {
@@ -359,13 +359,6 @@ impl Client {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease(String);
 
-/// The URL of a path at an endpoint.
-fn below(endpoint: &Url, path: &str) -> Url {
-    let mut url = endpoint.clone();
-    url.set_path(path);
-    url
-}
-
 /// A value as a URL-encoded form.
 fn value_form(value: &str) -> String {
     form_urlencoded::Serializer::new(String::new()).append_pair("value", value).finish()
@@ -380,10 +373,8 @@ fn send(endpoint: &Url, request: RequestBuilder, wait: Duration) -> Result<(u16,
     let answer = request.timeout(wait).send().map_err(|why| failed(&why))?;
     let status = answer.status().as_u16();
     let mut body = Vec::new();
-    answer
-        .take(LARGEST)
-        .read_to_end(&mut body)
-        .map_err(|why| Failure::Unable(format!("{}: {why}", origin(endpoint))))?;
+    let read = answer.take(LARGEST).read_to_end(&mut body);
+    read.map_err(|why| Failure::Unable(format!("{}: {why}", origin(endpoint))))?;
     Ok((status, serde_json::from_slice(&body).ok().filter(Value::is_object)))
 }
 

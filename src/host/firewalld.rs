@@ -10,14 +10,14 @@ use zbus::{OwnedObjectPath, OwnedVariant, Variant};
 
 use crate::error::{Error, Result, error};
 use crate::host::address;
-use crate::host::bus::{self, Bus, Object};
+use crate::host::bus::{self, Bus, Object, Properties};
 use crate::host::firewalld_age::Age;
 use crate::host::port_range::PortRange;
 use crate::host::rich_rule::newest_word;
 use crate::host::zone::{Edit, Element, Settings, Target};
 
 const SERVICE: &str = "org.fedoraproject.FirewallD1";
-const MAIN: Object<'static> = Object { service: SERVICE, path: "/org/fedoraproject/FirewallD1", interface: SERVICE };
+const MAIN: Object<'static> = Object::of(SERVICE, "/org/fedoraproject/FirewallD1");
 const ZONE: Object<'static> = Object { interface: "org.fedoraproject.FirewallD1.zone", ..MAIN };
 const IPSET: Object<'static> = Object { interface: "org.fedoraproject.FirewallD1.ipset", ..MAIN };
 const CONFIG: Object<'static> = Object {
@@ -25,8 +25,7 @@ const CONFIG: Object<'static> = Object {
     path: "/org/fedoraproject/FirewallD1/config",
     interface: "org.fedoraproject.FirewallD1.config",
 };
-const BUS: Object<'static> =
-    Object { service: "org.freedesktop.DBus", path: "/org/freedesktop/DBus", interface: "org.freedesktop.DBus" };
+const BUS: Object<'static> = Object::of("org.freedesktop.DBus", "/org/freedesktop/DBus");
 
 /// firewalld's daemon.
 pub struct Firewalld {
@@ -124,7 +123,7 @@ impl Firewalld {
         method: &str,
         arguments: &B,
     ) -> zbus::Result<Settings> {
-        let reply = self.bus.call::<_, HashMap<String, OwnedVariant>>(object, &format!("{method}2"), arguments);
+        let reply = self.bus.call::<_, Properties>(object, &format!("{method}2"), arguments);
         self.is_old.set(reply.as_ref().is_err_and(bus::is_unknown_method));
         match reply {
             Err(error) if bus::is_unknown_method(&error) => {
@@ -313,17 +312,11 @@ fn permanent(path: &OwnedObjectPath) -> Object<'_> {
 }
 
 /// The settings in a reply, which may omit what is empty.
-fn settings(reply: &HashMap<String, OwnedVariant>) -> Settings {
-    let texts = |key: &str| {
-        let texts = reply.get(key).cloned().and_then(|value| Vec::<String>::try_from(value).ok());
-        texts.unwrap_or_default()
-    };
-    let is_on = |key: &str| reply.get(key).and_then(|value| bool::try_from(value).ok()).unwrap_or(false);
-    let ports = reply.get("ports").cloned().and_then(|value| Vec::<(String, String)>::try_from(value).ok());
-    let target = reply.get("target").cloned().and_then(|value| String::try_from(value).ok());
-    let named = [texts("services"), texts("rules_str"), texts("sources"), texts("interfaces")];
-    let settings = settings_of(named, &ports.unwrap_or_default(), is_on("masquerade"), is_on("forward"));
-    Settings { target: target.as_deref().map(Target::parse).unwrap_or_default(), ..settings }
+fn settings(reply: &Properties) -> Settings {
+    let named = ["services", "rules_str", "sources", "interfaces"].map(|key| bus::get(reply, key));
+    let ports: Vec<(String, String)> = bus::get(reply, "ports");
+    let settings = settings_of(named, &ports, bus::get(reply, "masquerade"), bus::get(reply, "forward"));
+    Settings { target: Target::parse(&bus::get::<String>(reply, "target")), ..settings }
 }
 
 /// A zone's settings before firewalld 0.9: version, short, description, (nothing), target, services, ports, ICMP blocks, masquerade,

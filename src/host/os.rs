@@ -33,6 +33,10 @@ const FAMILIES: [(&str, &[&str]); 3] = [
     ("suse", &["suse", "opensuse", "opensuse-leap", "opensuse-tumbleweed", "sles", "sled"]),
 ];
 
+fn family(word: &str) -> Option<&'static str> {
+    FAMILIES.iter().find(|(_, words)| words.contains(&word)).map(|(family, _)| *family)
+}
+
 impl Os {
     /// Reads the os-release of a machine or a tree.
     pub fn of(root: &Root) -> Result<Self> {
@@ -50,7 +54,7 @@ impl Os {
 
     /// The family of a system by its id alone; the id itself if it has none.
     pub fn family_of(id: &str) -> &str {
-        FAMILIES.iter().find(|(_, words)| words.contains(&id)).map_or(id, |(family, _)| family)
+        family(id).unwrap_or(id)
     }
 
     /// The known ids and families; there are others.
@@ -80,7 +84,6 @@ impl Os {
         }
         // ID_LIKE lists the closest system first
         let mut words = std::iter::once(os.id.as_str()).chain(like.split_whitespace());
-        let family = |word: &str| FAMILIES.iter().find(|(_, words)| words.contains(&word)).map(|(family, _)| *family);
         os.family = words.find_map(family).map_or_else(|| os.id.clone(), str::to_owned);
         os
     }

@@ -8,7 +8,6 @@ mod version;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -16,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, error};
 use crate::host::os::{Image, Os};
-use crate::host::process::{Command, Output, argv, run, run_if_there};
+use crate::host::process::{Command, Output, run, run_if_there};
 use crate::host::root::Root;
 use dpkg::Dpkg;
 use quiet::{NoServiceStart, QUIET_MARK};
@@ -193,9 +192,8 @@ impl Manager {
             }
             _ => {
                 let format = "%{NAME}\\t%{EPOCHNUM}:%{VERSION}-%{RELEASE}\\t%{ARCH}\\n";
-                let words = ["rpm", "-q", "--qf", format, "--"];
-                let argv = argv(words.into_iter().chain(names.iter().map(String::as_str)));
-                let output = run(&Command::new(&argv, Duration::from_secs(60)))?;
+                let argv = ["rpm", "-q", "--qf", format, "--"].into_iter().chain(names.iter().map(String::as_str));
+                let output = run(&Command::new(argv, Duration::from_secs(60)))?;
                 // the exit status is the number of packages that aren't installed; kpull is built for the host's architecture
                 read_rpm(&String::from_utf8_lossy(&output.stdout), std::env::consts::ARCH, &mut known);
             }
@@ -267,6 +265,7 @@ impl Manager {
             version.map_or_else(|| (*name).to_owned(), |version| version.spec(name, self))
         };
         let specs: Vec<String> = packages.iter().map(spec).collect();
+        let specs: Vec<&str> = specs.iter().map(String::as_str).collect();
         let (options, only_fetch): (&[&str], Option<&str>) = match self {
             Self::Apt => {
                 (&["install", "--no-install-recommends", "--no-remove", "--allow-downgrades"], Some("--download-only"))
@@ -312,7 +311,7 @@ impl Manager {
             return Ok(());
         }
         for key in keys.filter_map(Path::to_str) {
-            run(&Command::new(&argv(["rpm", "--import", key]), Duration::from_secs(60)))?
+            run(&Command::new(["rpm", "--import", key], Duration::from_secs(60)))?
                 .or_failure(format!("can't import {key} into the rpm database"))?;
         }
         Ok(())
@@ -323,8 +322,7 @@ impl Manager {
         if self != Self::Apt || lines.is_empty() {
             return Ok(());
         }
-        let words = argv(["debconf-set-selections"]);
-        let output = run(&Command { input: Some(lines.as_bytes()), ..unattended(&words) })?;
+        let output = run(&Command { input: Some(lines.as_bytes()), ..unattended(["debconf-set-selections"]) })?;
         if output.is_success() {
             return Ok(());
         }
@@ -336,8 +334,8 @@ impl Manager {
         if self == Self::Apt {
             return Ok(without(self.would_remove(names, false)?, names));
         }
-        let words = argv(["rpm", "-e", "--test", "--"].into_iter().chain(names.iter().copied()));
-        let tried = run(&Command::new(&words, Duration::from_secs(60)))?;
+        let words = ["rpm", "-e", "--test", "--"].into_iter().chain(names.iter().copied());
+        let tried = run(&Command::new(words, Duration::from_secs(60)))?;
         let others = needing(&String::from_utf8_lossy(&tried.stderr));
         if tried.is_success() || !others.is_empty() {
             return Ok(others);
@@ -362,7 +360,7 @@ impl Manager {
     /// What apt would remove; with `useless`, also what nothing needs then.
     fn would_remove(self, names: &[&str], useless: bool) -> Result<Vec<String>> {
         let useless = if useless { "--auto-remove" } else { "--no-auto-remove" };
-        let tried = self.run(&["remove", "--simulate", useless], &argv(names.iter().copied()))?;
+        let tried = self.run(&["remove", "--simulate", useless], names)?;
         match tried.is_success() {
             true => Ok(removed(&String::from_utf8_lossy(&tried.stdout))),
             false => Err(self.failure(&tried, format!("can't remove {}", names.join(", ")))),
@@ -378,7 +376,7 @@ impl Manager {
             Self::Microdnf => &["remove"],
             Self::Zypper => &["remove", "--name", "--no-clean-deps"],
         };
-        let output = self.run(options, &argv(names.iter().copied()))?;
+        let output = self.run(options, names)?;
         if !self.has_succeeded(&output) {
             return Err(self.failure(&output, format!("can't remove {}", names.join(", "))));
         }
@@ -389,12 +387,12 @@ impl Manager {
 
     /// Runs the program. If dpkg was interrupted, by a power cut for instance, it completes its work first: apt refuses to run
     /// otherwise.
-    fn run(self, options: &[&str], names: &[String]) -> Result<Output> {
+    fn run(self, options: &[&str], names: &[&str]) -> Result<Output> {
         let output = self.try_run(options, names)?;
         if self != Self::Apt || output.is_success() || !says(&output, INTERRUPTED) {
             return Ok(output);
         }
-        let ended = run(&unattended(&argv(["dpkg", "--force-confdef", "--force-confold", "--configure", "-a"])))?;
+        let ended = run(&unattended(["dpkg", "--force-confdef", "--force-confold", "--configure", "-a"]))?;
         if ended.is_success() {
             return self.try_run(options, names);
         }
@@ -403,7 +401,7 @@ impl Manager {
         ))
     }
 
-    fn try_run(self, options: &[&str], names: &[String]) -> Result<Output> {
+    fn try_run(self, options: &[&str], names: &[&str]) -> Result<Output> {
         let mut words = vec![self.program()];
         words.extend((self == Self::Zypper).then_some("--non-interactive"));
         words.extend(options);
@@ -417,25 +415,23 @@ impl Manager {
         }
         if !names.is_empty() {
             words.push("--");
-            words.extend(names.iter().map(String::as_str));
+            words.extend(names);
         }
-        run(&unattended(&argv(words)))
+        run(&unattended(words))
     }
 }
 
 /// A non-interactive program of a package manager.
-fn unattended(argv: &[String]) -> Command<'_> {
-    static ENV: LazyLock<[(String, String); 3]> = LazyLock::new(|| {
-        [("DEBIAN_FRONTEND", "noninteractive"), (QUIET_MARK, "1"), ("ZYPP_LOCK_TIMEOUT", "300")]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    });
-    Command { env: &*ENV, ..Command::new(argv, TIMEOUT) }
+fn unattended<'a>(argv: impl IntoIterator<Item = &'a str>) -> Command<'static> {
+    let env = [("DEBIAN_FRONTEND", "noninteractive"), (QUIET_MARK, "1"), ("ZYPP_LOCK_TIMEOUT", "300")];
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    Command { env, ..Command::new(argv, TIMEOUT) }
 }
 
 /// Whether the host's configuration sets how long apt waits for a lock.
 fn is_lock_time_set() -> Result<bool> {
-    let ask = argv(["apt-config", "shell", "TIME", "DPkg::Lock::Timeout"]);
-    Ok(run_if_there(&Command::new(&ask, Duration::from_secs(60)))?.is_some_and(|output| !output.stdout.is_empty()))
+    let ask = ["apt-config", "shell", "TIME", "DPkg::Lock::Timeout"];
+    Ok(run_if_there(&Command::new(ask, Duration::from_secs(60)))?.is_some_and(|output| !output.stdout.is_empty()))
 }
 
 /// The packages that `apt-get remove --simulate` would remove.

@@ -58,54 +58,31 @@ pub struct Identity {
 }
 
 /// A program to run.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub struct Command<'a> {
     /// The program, and its arguments as they are.
-    pub argv: &'a [String],
+    pub argv: Vec<String>,
     /// Environment variables besides `PATH`, `LANG`, `HOME` and `USER`, which may be overridden.
-    pub env: &'a [(String, String)],
+    pub env: Vec<(String, String)>,
     /// The directory that it runs in.
-    pub cwd: &'a Path,
+    pub cwd: PathBuf,
     /// The user and group; kpull's own if `None`.
     pub identity: Option<Identity>,
     /// When it is killed.
     pub timeout: Duration,
     /// Its standard input, which is a pipe and never on a disk; empty if `None`.
+    #[serde(skip)]
     pub input: Option<&'a [u8]>,
     /// Whether to discard its standard output. Its error output is kept all the same.
+    #[serde(skip)]
     pub mute: bool,
 }
 
-impl<'a> Command<'a> {
+impl Command<'_> {
     /// A program that runs in `/` as kpull's own user with only the usual environment.
-    pub fn new(argv: &'a [String], timeout: Duration) -> Self {
-        Self { argv, env: &[], cwd: Path::new("/"), identity: None, timeout, input: None, mute: false }
-    }
-}
-
-/// A program that can be run again in a later run.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
-pub struct Program {
-    argv: Vec<String>,
-    env: Vec<(String, String)>,
-    cwd: PathBuf,
-    identity: Option<Identity>,
-    timeout: Duration,
-}
-
-impl From<&Command<'_>> for Program {
-    fn from(command: &Command<'_>) -> Self {
-        let Command { argv, env, cwd, identity, timeout, .. } = command;
-        let (argv, env, cwd) = (argv.to_vec(), env.to_vec(), cwd.to_path_buf());
-        Self { argv, env, cwd, identity: identity.clone(), timeout: *timeout }
-    }
-}
-
-impl Program {
-    /// The command for checking whether it succeeds: without input, and with its output discarded.
-    pub fn command(&self) -> Command<'_> {
-        let Self { argv, env, cwd, identity, timeout } = self;
-        Command { env, cwd, identity: identity.clone(), mute: true, ..Command::new(argv, *timeout) }
+    pub fn new<S: Into<String>>(argv: impl IntoIterator<Item = S>, timeout: Duration) -> Self {
+        let (argv, cwd) = (argv.into_iter().map(Into::into).collect(), PathBuf::from("/"));
+        Self { argv, env: Vec::new(), cwd, identity: None, timeout, input: None, mute: false }
     }
 }
 
@@ -220,15 +197,14 @@ fn start(command: &Command<'_>) -> Result<Option<Child>> {
     let Some((program, arguments)) = command.argv.split_first() else {
         return Err(error!(COMMAND, "there is no program to run"));
     };
-    if !read::is_directory(command.cwd) {
-        let what = format!("can't run {program} in {}: there is no such directory", command.cwd.display());
-        return Err(Error::new(code::COMMAND, what));
+    if !read::is_directory(&command.cwd) {
+        return Err(error!(COMMAND, "can't run {program} in {}: there is no such directory", command.cwd.display()));
     }
     let given = |wanted: &str| command.env.iter().rfind(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
     let by_launcher = launch::is_needed();
     let mut process = if by_launcher {
         // the launcher could not report this itself
-        if !is_there(program, given("PATH").unwrap_or(PATH), command.cwd) {
+        if !is_there(program, given("PATH").unwrap_or(PATH), &command.cwd) {
             return Ok(None);
         }
         let mut process = ourselves(launch::COMMAND);
@@ -244,8 +220,8 @@ fn start(command: &Command<'_>) -> Result<Option<Child>> {
         .args(arguments)
         .env_clear()
         .envs([("PATH", PATH), ("LANG", "C.UTF-8"), ("HOME", home), ("USER", user)])
-        .envs(command.env.iter().map(|(name, value)| (name, value)))
-        .current_dir(command.cwd)
+        .envs(command.env.iter().cloned())
+        .current_dir(&command.cwd)
         .stdin(if command.input.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(if command.mute { Stdio::null() } else { Stdio::piped() })
         .stderr(Stdio::piped());
@@ -514,7 +490,7 @@ mod tests {
     }
 
     fn output(words: &[&str], timeout: Duration) -> Output {
-        run(&Command::new(&argv(words.iter().copied()), timeout)).unwrap()
+        run(&Command::new(words.iter().copied(), timeout)).unwrap()
     }
 
     #[test]
@@ -527,8 +503,8 @@ mod tests {
     #[test]
     fn the_environment_is_a_clean_one() {
         let argv = argv(["env"]);
-        let env = [("GIVEN".to_owned(), "1".to_owned())];
-        let output = run(&Command { env: &env, ..Command::new(&argv, MINUTE) }).unwrap();
+        let env = vec![("GIVEN".to_owned(), "1".to_owned())];
+        let output = run(&Command { env, ..Command::new(&argv, MINUTE) }).unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let mut names: Vec<&str> = text.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
         names.sort_unstable();

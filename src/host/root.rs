@@ -91,6 +91,7 @@ impl From<FileStat> for Meta {
 
 /// Shows whether a path was touched.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Fingerprint {
     /// Device.
     pub dev: u64,
@@ -103,16 +104,13 @@ pub struct Fingerprint {
     /// Group.
     pub gid: u32,
     /// Bytes.
-    #[serde(default)]
     pub size: u64,
     /// When the content changed: seconds and nanoseconds.
-    #[serde(default)]
     pub mtime: (i64, i64),
     /// When anything changed.
-    #[serde(default)]
     pub ctime: (i64, i64),
     /// The content, for a file without times.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<Vec<u8>>,
 }
 

@@ -165,13 +165,17 @@ impl Setting {
             Some(value) => format!("can't set {self} to {value} in SELinux's policy"),
             None => format!("can't remove {self} from SELinux's policy"),
         };
-        let (kind, mut words) = match self {
+        let ports;
+        let (kind, words): (_, Vec<&str>) = match self {
             Self::Boolean(name) => {
-                let output = run(&Command::new(&argv(["setsebool", "-P", name, value.unwrap_or("off")]), CHANGE))?;
+                let output = run(&Command::new(["setsebool", "-P", name, value.unwrap_or("off")], CHANGE))?;
                 return output.or_failure(failed()).map(drop);
             }
-            Self::Ports(ports) => ("port", argv(["-p", &ports.protocol, &ports.ports()])),
-            Self::Files(expression) => ("fcontext", argv([expression.as_str()])),
+            Self::Ports(range) => {
+                ports = range.ports();
+                ("port", vec!["-p", &range.protocol, &ports])
+            }
+            Self::Files(expression) => ("fcontext", vec![expression]),
         };
         let current = self.current(root)?;
         let verb = match value {
@@ -180,10 +184,8 @@ impl Setting {
             Some(_) if current.is_named => "-m",
             Some(_) => "-a",
         };
-        let mut command = argv([kind, verb]);
-        command.extend(value.into_iter().flat_map(|value| argv(["-t", value])));
-        command.append(&mut words);
-        semanage(&command)?.or_failure(failed()).map(drop)
+        let kept = value.map_or_else(Vec::new, |value| vec!["-t", value]);
+        semanage(&[vec![kind, verb], kept, words].concat())?.or_failure(failed()).map(drop)
     }
 }
 
@@ -210,13 +212,12 @@ fn current_boolean(root: &Root, name: &str) -> Result<Current> {
 
 /// What `semanage` prints about the types of ports.
 fn list_ports() -> Result<String> {
-    let output = semanage(&["port", "-l", "-n"].map(str::to_owned))?.or_failure("can't list the types of ports")?;
+    let output = semanage(&["port", "-l", "-n"])?.or_failure("can't list the types of ports")?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn semanage(words: &[String]) -> Result<Output> {
-    let argv = [&["semanage".to_owned()], words].concat();
-    run_if_there(&Command::new(&argv, CHANGE))?.ok_or_else(|| {
+fn semanage(words: &[&str]) -> Result<Output> {
+    run_if_there(&Command::new([&["semanage"], words].concat(), CHANGE))?.ok_or_else(|| {
         error!(COMMAND, "SELinux's types of ports and files can't be changed: there is no program semanage")
             .help("add a [[package]] with the name policycoreutils-python-utils (RHEL 7: policycoreutils-python)")
     })
@@ -250,7 +251,7 @@ pub fn beginning(expression: &str) -> Option<PathBuf> {
 /// Gives the files below a path the contexts of the policy.
 pub fn restore(path: &Path) -> Result<()> {
     let what = format!("can't set the SELinux contexts of the files in {}", path.display());
-    run(&Command::new(&restoration(path), RESTORE))?.or_failure(what).map(drop)
+    run(&Command::new(restoration(path), RESTORE))?.or_failure(what).map(drop)
 }
 
 /// The program of [`restore`]; it succeeds if there is no such path.

@@ -121,21 +121,9 @@ impl Setting {
     }
 }
 
-const HOSTNAMED: Object<'static> = Object {
-    service: "org.freedesktop.hostname1",
-    path: "/org/freedesktop/hostname1",
-    interface: "org.freedesktop.hostname1",
-};
-const TIMEDATED: Object<'static> = Object {
-    service: "org.freedesktop.timedate1",
-    path: "/org/freedesktop/timedate1",
-    interface: "org.freedesktop.timedate1",
-};
-const LOCALED: Object<'static> = Object {
-    service: "org.freedesktop.locale1",
-    path: "/org/freedesktop/locale1",
-    interface: "org.freedesktop.locale1",
-};
+const HOSTNAMED: Object<'static> = Object::of("org.freedesktop.hostname1", "/org/freedesktop/hostname1");
+const TIMEDATED: Object<'static> = Object::of("org.freedesktop.timedate1", "/org/freedesktop/timedate1");
+const LOCALED: Object<'static> = Object::of("org.freedesktop.locale1", "/org/freedesktop/locale1");
 
 /// The value of a variable, if this line sets it.
 fn value_of<'a>(line: &'a str, name: &str) -> Option<&'a str> {

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
-use zbus::{OwnedObjectPath, OwnedVariant};
+use zbus::OwnedObjectPath;
 
 use crate::error::{Error, Exit, Result, error, mask, visible};
-use crate::host::bus::{self, Bus, MANAGER, Object};
-use crate::host::process::{Command, argv, run_if_there};
+use crate::host::bus::{self, Bus, MANAGER, Object, Properties, get};
+use crate::host::process::{Command, run_if_there};
 use crate::host::{mount_users, unit_files};
 use crate::text::{display_as_serialized, shortened};
 
@@ -151,9 +151,7 @@ impl Systemd {
     /// Everything that decides whether a unit is as it should be.
     pub fn details(&self, name: &str) -> Result<Details> {
         let properties = self.properties(name)?;
-        let text = |key: &str| text_of(&properties, key);
-        let number = |key: &str| properties.get(key).and_then(|value| i32::try_from(value).ok()).unwrap_or(0);
-        let flag = |key: &str| properties.get(key).and_then(|value| bool::try_from(value).ok());
+        let text = |key: &str| get::<String>(&properties, key);
         let job = properties.get("Job").and_then(|value| <(u32, OwnedObjectPath)>::try_from(value.clone()).ok());
         Ok(Details {
             unit: Unit {
@@ -164,14 +162,15 @@ impl Systemd {
             },
             service: text("Type"),
             result: text("Result"),
-            ended: time_of(&properties, "ExecMainExitTimestamp"),
-            is_skipped: time_of(&properties, "ConditionTimestamp") > 0 && flag("ConditionResult") == Some(false),
-            pid: main_process(&properties),
-            code: number("ExecMainCode"),
-            status: number("ExecMainStatus"),
-            can_reload: flag("CanReload").unwrap_or(false),
-            refuses_stop: flag("RefuseManualStop").unwrap_or(false),
-            needs_reload: flag("NeedDaemonReload").unwrap_or(false),
+            ended: get(&properties, "ExecMainExitTimestamp"),
+            is_skipped: get::<u64>(&properties, "ConditionTimestamp") > 0
+                && !get::<bool>(&properties, "ConditionResult"),
+            pid: get(&properties, "MainPID"),
+            code: get(&properties, "ExecMainCode"),
+            status: get(&properties, "ExecMainStatus"),
+            can_reload: get(&properties, "CanReload"),
+            refuses_stop: get(&properties, "RefuseManualStop"),
+            needs_reload: get(&properties, "NeedDaemonReload"),
             source: Some(text("SourcePath")).filter(|path| !path.is_empty()).unwrap_or_else(|| text("FragmentPath")),
         })
     }
@@ -180,7 +179,7 @@ impl Systemd {
     pub fn active_for(&self, name: &str) -> Result<Duration> {
         let properties = self.properties(name)?;
         let now = u64::try_from(monotonic()).unwrap_or_default();
-        Ok(match time_of(&properties, "ActiveEnterTimestampMonotonic") {
+        Ok(match get(&properties, "ActiveEnterTimestampMonotonic") {
             0 => Duration::MAX,
             entered => Duration::from_micros(now.saturating_sub(entered)),
         })
@@ -204,9 +203,9 @@ impl Systemd {
         let mut names: Vec<String> = Vec::new();
         for (name, ..) in listed.into_iter().filter(|(name, ..)| name.starts_with(&start) && name.ends_with(&end)) {
             let properties = self.properties(&name)?;
-            let is_connection = list_of(&properties, "TriggeredBy").iter().any(|trigger| {
-                let accepts = self.properties(trigger).ok().and_then(|trigger| trigger.get("Accept")?.try_into().ok());
-                trigger.ends_with(".socket") && accepts == Some(true)
+            let is_connection = get::<Vec<String>>(&properties, "TriggeredBy").iter().any(|trigger| {
+                trigger.ends_with(".socket")
+                    && self.properties(trigger).is_ok_and(|trigger| get::<bool>(&trigger, "Accept"))
             });
             if !is_connection {
                 names.push(name);
@@ -227,22 +226,21 @@ impl Systemd {
             Err(error) => return Err(failed("ask", "the unit of this run", &error)),
         };
         // queried by an alias, a unit returns its own name
-        let name = text_of(&self.properties(name)?, "Id");
-        if list_of(&own, "TriggeredBy").contains(&name) {
+        let name: String = get(&self.properties(name)?, "Id");
+        if get::<Vec<String>>(&own, "TriggeredBy").contains(&name) {
             return Ok(true);
         }
         // a process that is not the main one may outlive it: an SSH session, a cron job
-        let outlives = matches!(text_of(&own, "KillMode").as_str(), "process" | "none")
-            && main_process(&own) != std::process::id();
-        let (mut seen, mut waiting) = (HashSet::new(), vec![text_of(&own, "Id")]);
+        let outlives = matches!(get::<String>(&own, "KillMode").as_str(), "process" | "none")
+            && get::<u32>(&own, "MainPID") != std::process::id();
+        let (mut seen, mut waiting) = (HashSet::new(), vec![get::<String>(&own, "Id")]);
         while let Some(unit) = waiting.pop().filter(|_| !outlives) {
             if unit == name {
                 return Ok(true);
             }
             let properties = self.properties(&unit)?;
-            waiting.extend(
-                BINDINGS.iter().flat_map(|key| list_of(&properties, key)).filter(|unit| seen.insert(unit.clone())),
-            );
+            let bound = BINDINGS.iter().flat_map(|key| get::<Vec<String>>(&properties, key));
+            waiting.extend(bound.filter(|unit| seen.insert(unit.clone())));
         }
         Ok(false)
     }
@@ -251,7 +249,7 @@ impl Systemd {
     pub fn next_elapse(&self, timer: &str) -> Result<Option<Timestamp>> {
         let properties = self.properties(timer)?;
         // the largest value means never
-        let micros = |key: &str| i64::try_from(time_of(&properties, key)).ok().filter(|micros| *micros > 0);
+        let micros = |key: &str| i64::try_from(get::<u64>(&properties, key)).ok().filter(|micros| *micros > 0);
         let real = micros("NextElapseUSecRealtime").and_then(|micros| Timestamp::from_microsecond(micros).ok());
         let monotonic = micros("NextElapseUSecMonotonic").and_then(|micros| {
             Timestamp::now().checked_add(SignedDuration::from_micros(micros.saturating_sub(monotonic()))).ok()
@@ -408,32 +406,10 @@ impl Systemd {
 /// The properties that list the units whose end also ends a unit.
 const BINDINGS: [&str; 5] = ["Requires", "Requisite", "BindsTo", "PartOf", "StopPropagatedFrom"];
 
-type Properties = HashMap<String, OwnedVariant>;
-
-/// A property that is a text; empty if the unit doesn't have it.
-fn text_of(properties: &Properties, key: &str) -> String {
-    properties.get(key).and_then(|value| <&str>::try_from(value).ok()).unwrap_or_default().to_owned()
-}
-
-/// A property that is a time in microseconds; 0 if the unit doesn't have it.
-fn time_of(properties: &Properties, key: &str) -> u64 {
-    properties.get(key).and_then(|value| u64::try_from(value).ok()).unwrap_or(0)
-}
-
-/// A property that is a list of names.
-fn list_of(properties: &Properties, key: &str) -> Vec<String> {
-    properties.get(key).and_then(|value| value.clone().try_into().ok()).unwrap_or_default()
-}
-
 /// The current time of systemd's monotonic clock, in microseconds.
 fn monotonic() -> i64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec.saturating_mul(1_000_000).saturating_add(now.tv_nsec / 1000)
-}
-
-/// The main process of a unit; 0 for none.
-fn main_process(properties: &Properties) -> u32 {
-    properties.get("MainPID").and_then(|value| u32::try_from(value).ok()).unwrap_or(0)
 }
 
 /// Advice about a failed operation.
@@ -464,8 +440,8 @@ fn advice(verdict: &str, details: &Details) -> &'static str {
 /// The last lines of a unit's journal, each with a mark in front; empty if there are none or they can't be read in time.
 fn journal(name: &str) -> String {
     const TIMEOUT: Duration = Duration::from_secs(5);
-    let argv = argv(["journalctl", "-u", name, "-n", "10", "--no-pager", "-o", "cat"]);
-    let Ok(Some(output)) = run_if_there(&Command::new(&argv, TIMEOUT)) else { return String::new() };
+    let argv = ["journalctl", "-u", name, "-n", "10", "--no-pager", "-o", "cat"];
+    let Ok(Some(output)) = run_if_there(&Command::new(argv, TIMEOUT)) else { return String::new() };
     let text = String::from_utf8_lossy(&output.stdout);
     let lines: Vec<String> = text.lines().map(|line| format!("| {}", visible_line(line))).collect();
     lines.join("\n")

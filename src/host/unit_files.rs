@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 pub use self::escape::{escaped, unescaped};
-use crate::error::{Error, Result, code};
+use crate::error::{Result, error};
 use crate::host::root::{FileType, Root};
 
 /// The administrator's directory for units, and for the links that enable units.
@@ -83,8 +83,7 @@ impl Link {
     /// Creates it. This replaces only links.
     pub fn make(&self, root: &Root) -> Result<()> {
         if root.meta(&self.at)?.is_some_and(|meta| meta.what != FileType::Link) {
-            let what = format!("{} can't be enabled: {} is in the way", self.unit, self.at.display());
-            return Err(Error::new(code::UNIT, what)
+            return Err(error!(UNIT, "{} can't be enabled: {} is in the way", self.unit, self.at.display())
                 .because("it is not a link")
                 .help("remove it with an [[absent]], or remove the name from `[Install]`"));
         }

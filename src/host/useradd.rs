@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use crate::error::{Error, Result, error};
 use crate::host::account_files::{Login, WantedGroup, WantedUser};
-use crate::host::process::{Command, Output, argv, run, run_if_there};
+use crate::host::process::{Command, Output, run, run_if_there};
 use crate::host::root::Root;
 use crate::read;
 
@@ -77,8 +77,8 @@ pub fn set_login(user: &str, old: &Login, new: &Login) -> Result<()> {
         call(&["usermod", "--unlock", user], || format!("can't unlock the password of {user}"))?;
     } else if old.password != new.password {
         let line = format!("{user}:{}\n", new.password);
-        let words = argv(["chpasswd", "--encrypted"]);
-        let output = run(&Command { input: Some(line.as_bytes()), ..Command::new(&words, TIMEOUT) })?;
+        let command = Command::new(["chpasswd", "--encrypted"], TIMEOUT);
+        let output = run(&Command { input: Some(line.as_bytes()), ..command })?;
         judge("chpasswd", &output, || format!("can't set the password of {user}"))?;
     }
     if old.expires == new.expires {
@@ -119,7 +119,7 @@ pub fn processes(root: &Root, uid: u32) -> Result<Vec<i32>> {
 /// Ends the sessions and all processes of a user: first asks them to end, then kills them.
 pub fn end_processes(root: &Root, user: &str, uid: u32) -> Result<()> {
     // a host without logind has no sessions to end, and a user without a session is none to it
-    run_if_there(&Command::new(&argv(["loginctl", "terminate-user", user]), TIMEOUT))?;
+    run_if_there(&Command::new(["loginctl", "terminate-user", user], TIMEOUT))?;
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         let end = Instant::now() + GRACE;
         loop {
@@ -152,7 +152,7 @@ pub fn refuse_busy(root: &Root, user: &str, uid: u32) -> Result<()> {
 }
 
 fn call(words: &[&str], what: impl Fn() -> String) -> Result<()> {
-    let output = run(&Command::new(&argv(words.iter().copied()), TIMEOUT))?;
+    let output = run(&Command::new(words.iter().copied(), TIMEOUT))?;
     judge(words.first().copied().unwrap_or_default(), &output, what)
 }
 

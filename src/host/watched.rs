@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::process::{self, Ended};
+use super::process::{self, Command, Ended};
 use super::root::Fingerprint;
 use super::{Host, etcd, kube};
 use crate::error::{Error, Result, code, error};
@@ -26,7 +26,7 @@ pub enum WatchedInput {
     /// The runtime state of a set of addresses in firewalld.
     IpSet(String),
     /// Whether a program succeeds.
-    Program(process::Program),
+    Program(Command<'static>),
     /// The version of an object of a Kubernetes cluster.
     Object(kube::ObjectVersion),
     /// The revision of a key of etcd.
@@ -60,7 +60,8 @@ impl Host {
             WatchedInput::Zone(name) => self.runtime(name)?.map(|zone| text(zone.digest().into())),
             WatchedInput::IpSet(name) => self.firewalld()?.ipset(name)?.known().map(|set| text(set.digest().into())),
             WatchedInput::Program(program) => {
-                let ended = process::run_if_there(&program.command())?.map(|output| output.ended);
+                let ended =
+                    process::run_if_there(&Command { mute: true, ..program.clone() })?.map(|output| output.ended);
                 let answer = match ended {
                     Some(Ended::Exited(status)) if status.success() => "yes",
                     Some(Ended::TimedOut(_)) => "none in time",

@@ -231,7 +231,7 @@ fn self_test(path: &Path, new: &Path, arguments: &[String]) -> Result<()> {
     let help = "the old file stays; pin another version, or find out what the program needs on this host";
     let name = format!("./{}", new.file_name().unwrap_or_default().to_string_lossy());
     let argv: Vec<String> = [name].into_iter().chain(arguments.iter().cloned()).collect();
-    let cwd = new.parent().unwrap_or(new);
+    let cwd = new.parent().unwrap_or(new).to_owned();
     let output = process::run(&process::Command { cwd, ..process::Command::new(&argv, SELF_TEST) })
         .map_err(|error| Error::new(code::ARTIFACT, &what).because(error).help(help))?;
     output.or_failure(what).map(drop).map_err(|error| error.help(help))

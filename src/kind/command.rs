@@ -111,10 +111,10 @@ impl Run {
         Ok(Some(Identity { name: user.to_string(), uid: login.uid, gid: login.gid, home }))
     }
 
-    fn command<'a>(&'a self, argv: &'a [String], identity: Option<Identity>) -> Command<'a> {
+    fn command(&self, argv: &[String], identity: Option<Identity>) -> Command<'static> {
         let command = Command::new(argv, self.fields.timeout.map_or(Duration::from_secs(60), |timeout| timeout.0));
-        let cwd = self.fields.cwd.as_deref().unwrap_or(command.cwd);
-        Command { env: &self.env, cwd, identity, ..command }
+        let cwd = self.fields.cwd.as_deref().unwrap_or(&command.cwd).to_owned();
+        Command { env: self.env.clone(), cwd, identity, ..command }
     }
 
     /// Whether every guard says to run it.
@@ -190,7 +190,7 @@ impl Resource for Run {
             inputs.extend(accounts::watched());
         }
         let guards = [&self.fields.unless, &self.fields.only_if].into_iter().flatten();
-        inputs.extend(guards.map(|argv| WatchedInput::Program((&self.command(argv, identity.clone())).into())));
+        inputs.extend(guards.map(|argv| WatchedInput::Program(self.command(argv, identity.clone()))));
         Ok(Some(inputs))
     }
 

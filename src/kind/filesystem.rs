@@ -1,7 +1,7 @@
 //! `[[filesystem]]`: a file system on a device that is empty. What is on a device is never overwritten or removed.
 
 use crate::document::fields::is_plain;
-use crate::host::process::{Command, argv, run, run_if_there};
+use crate::host::process::{Command, run, run_if_there};
 use crate::host::root::Root;
 use crate::kind::prelude::*;
 use crate::text::display_as_serialized;
@@ -106,7 +106,7 @@ type Found = BTreeMap<String, String>;
 
 /// What has a signature on a device; `None` if nothing has.
 fn probe(device: &str) -> Result<Option<Found>> {
-    let output = run(&Command::new(&argv(["blkid", "-p", "-o", "export", "--", device]), PROBE))?;
+    let output = run(&Command::new(["blkid", "-p", "-o", "export", "--", device], PROBE))?;
     let field = |line: &str| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
     match output.code() {
         // it prints none of several signatures

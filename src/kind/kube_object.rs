@@ -147,7 +147,7 @@ impl KubeObject {
         }
         // for kubectl's caches
         let home = tempfile::tempdir().context(code::KUBE, || "can't create a directory for kubectl")?;
-        let env = [("HOME".to_owned(), home.path().display().to_string())];
+        let env = vec![("HOME".to_owned(), home.path().display().to_string())];
         let flag = |name: &str, value: &dyn std::fmt::Display| format!("--{name}={value}");
         let argv = argv([
             self.kubectl.as_str(),
@@ -162,8 +162,7 @@ impl KubeObject {
             "-",
         ]);
         let input = self.wanted.to_string();
-        let command = Command::new(&argv, KUBECTL);
-        let output = run(&Command { env: &env, input: Some(input.as_bytes()), ..command })?;
+        let output = run(&Command { env, input: Some(input.as_bytes()), ..Command::new(&argv, KUBECTL) })?;
         if output.is_success() {
             return Ok(true);
         }

@@ -2,7 +2,7 @@
 
 use crate::document::fields::is_plain;
 use crate::error::Context;
-use crate::host::process::{Command, argv, run};
+use crate::host::process::{Command, run};
 use crate::kind::prelude::*;
 
 /// Fields of `[[module]]`.
@@ -90,7 +90,7 @@ impl Resource for Module {
         if !work.host.is_live() || self.is_loaded(work.host)? {
             return Ok(());
         }
-        let output = run(&Command::new(&argv(["modprobe", "--", &self.name]), Duration::from_secs(60)))?;
+        let output = run(&Command::new(["modprobe", "--", &self.name], Duration::from_secs(60)))?;
         output.or_failure(format!("can't load the kernel module {}", self.name)).map_err(|error| {
             error.help(
                 "check whether the running kernel has it (`modinfo`), and install the package with additional modules; after an update of the kernel, reboot; a container can't load modules",

@@ -163,9 +163,7 @@ impl Credential {
 
     /// Encrypts it with `systemd-creds`; `None` if this host can't.
     fn encrypt(&self, work: &Work<'_>) -> Result<Option<Vec<u8>>> {
-        if !work.host.is_live()
-            || run_if_there(&Command::new(&argv(["systemd-creds", "--version"]), PATIENCE))?.is_none()
-        {
+        if !work.host.is_live() || run_if_there(&Command::new(["systemd-creds", "--version"], PATIENCE))?.is_none() {
             return Ok(None);
         }
         // in the state directory, which only root can read

@@ -6,7 +6,7 @@
 mod file;
 
 use crate::error::counted;
-use crate::host::process::{Command, argv, run};
+use crate::host::process::{Command, run};
 use crate::kind::prelude::*;
 use crate::read::unescaped;
 use file::{Size, SwapFile};
@@ -121,7 +121,7 @@ impl Resource for NoSwap {
 
 /// Tells the kernel to stop swapping to a device or file. `otherwise` says what a reboot leads to.
 fn turn_off(device: &str, otherwise: &str) -> Result<()> {
-    let output = run(&Command::new(&argv(["swapoff", "--", device]), Duration::from_secs(600)))?;
+    let output = run(&Command::new(["swapoff", "--", device], Duration::from_secs(600)))?;
     let help = format!("its content must fit into memory: stop a large process, or reboot; {otherwise}");
     output.or_failure(format!("can't disable the swap {device}")).map(drop).map_err(|error| error.help(help))
 }

@@ -3,7 +3,7 @@
 //! The services of systemd (hostnamed, timedated, localed) write the files and notify other programs. If there is none, kpull writes the
 //! files itself.
 
-use crate::host::process::{Command, argv, run};
+use crate::host::process::{Command, run};
 use crate::host::settings::Setting;
 use crate::kind::prelude::*;
 
@@ -199,7 +199,7 @@ impl Resource for System {
         if let Some(name) = self.value.as_deref()
             && self.running(host)?.is_some_and(|running| running != name)
         {
-            run(&Command::new(&argv(["hostname", name]), Duration::from_secs(60)))?
+            run(&Command::new(["hostname", name], Duration::from_secs(60)))?
                 .or_failure(format!("can't set the name of the running host to {name}"))?;
         }
         Ok(())

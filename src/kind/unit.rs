@@ -306,7 +306,7 @@ impl Resource for Unit {
             if check.sensitive {
                 return Ok(None);
             }
-            inputs.extend([WatchedInput::Unit(self.name.clone()), WatchedInput::Program((&check.command()).into())]);
+            inputs.extend([WatchedInput::Unit(self.name.clone()), WatchedInput::Program(check.command())]);
         }
         Ok(Some(inputs))
     }

@@ -51,7 +51,7 @@ pub enum Piece<'a> {
 pub type Listener<'a> = &'a mut dyn FnMut(Piece<'_>);
 
 /// A downloaded file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Downloaded {
     /// Lower-case hex of its SHA-256.
     pub sha256: String,
@@ -314,8 +314,8 @@ fn room_for(part: &Path, bytes: u64) -> Result<()> {
         .context(code::NET, || format!("can't determine the free space at {}", dir.display()))?;
     let free = stat.blocks_available().saturating_mul(stat.fragment_size());
     if free < bytes {
-        let what = format!("{} has {} MiB free, but {} MiB are needed", dir.display(), free >> 20, bytes >> 20);
-        return Err(Error::new(code::NET, what).help("free some space there; nothing was changed"));
+        return Err(error!(NET, "{} has {} MiB free, but {} MiB are needed", dir.display(), free >> 20, bytes >> 20)
+            .help("free some space there; nothing was changed"));
     }
     Ok(())
 }

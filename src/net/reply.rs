@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
 use super::shown;
-use crate::error::{Error, Result, code, error};
+use crate::error::{Error, Result, error, refused};
 
 /// The minimum bytes per second over one timeout: a server that sends a byte now and then could otherwise block the host for
 /// years.
@@ -148,7 +148,7 @@ pub(crate) fn too_slow(url: &Url, why: &str) -> Error {
 /// Reads the whole body of a part of a release. If it has more than `max` bytes, the release is refused, and the rest is not read.
 pub fn read_all(mut reply: Reply, max: u64) -> Result<Vec<u8>> {
     let too_big = |url: &Url| {
-        Error::refused(code::NET, format!("{} has more than {max} bytes", shown(url)))
+        refused!(NET, "{} has more than {max} bytes", shown(url))
             .help("kpull does not read the rest: check whether it was changed after signing")
     };
     if reply.length.is_some_and(|length| length > max) {

@@ -11,11 +11,9 @@ use nix::libc;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
-use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule,
-};
+use seccompiler::{BpfProgram, TargetArch};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::filter;
 use crate::error::{Context, Error, Result, code, error};
@@ -31,26 +29,15 @@ const MEMORY_MAX: u64 = 2 << 30;
 /// Open files.
 const FILES_MAX: u64 = 256;
 /// Requests of `ioctl` (`asm-generic/ioctls.h`); C libraries disagree about their type.
-const DO_NOT_BLOCK: u64 = 0x5421;
-const CLOSE_ON_EXEC: u64 = 0x5451;
+const DO_NOT_BLOCK: i32 = 0x5421;
+const CLOSE_ON_EXEC: i32 = 0x5451;
 
 /// What may be read: the files of name resolution, and the system's certificate authorities.
 const READABLE: &[&str] = &[
-    "/etc/resolv.conf",
-    "/etc/hosts",
-    "/etc/nsswitch.conf",
-    "/run/systemd/resolve",
-    "/etc/ssl/certs",
-    "/etc/ssl/cert.pem",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/pki/tls/certs",
-    "/etc/pki/tls/cert.pem",
-    "/etc/pki/ca-trust",
-    "/etc/ca-certificates",
-    "/usr/share/ca-certificates",
-    "/usr/local/share/ca-certificates",
-    "/usr/share/pki",
-    "/var/lib/ca-certificates",
+    "/etc/resolv.conf /etc/hosts /etc/nsswitch.conf /run/systemd/resolve",
+    "/etc/ssl/certs /etc/ssl/cert.pem /etc/ssl/ca-bundle.pem /etc/ca-certificates",
+    "/etc/pki/tls/certs /etc/pki/tls/cert.pem /etc/pki/ca-trust /usr/share/pki",
+    "/usr/share/ca-certificates /usr/local/share/ca-certificates /var/lib/ca-certificates",
 ];
 /// Variables that name more certificate authorities.
 const READABLE_VARIABLES: &[&str] = &["SSL_CERT_FILE", "SSL_CERT_DIR"];
@@ -78,9 +65,9 @@ pub struct Confined {
 pub fn confine(confinement: &Confinement) -> Result<Confined> {
     // needs files that can't be read later
     let ruleset = ruleset(confinement)?;
-    // in this order: the last one allows no further filter
-    let filters = [deadly(), unknown(), allowed()].into_iter().collect::<Result<Vec<_>, _>>();
-    let filters = filters.map_err(|why| error!(SANDBOX, "can't create a filter for system calls").because(why))?;
+    let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(seccompiler::Error::from);
+    let filters =
+        arch.and_then(filters).map_err(|why| error!(SANDBOX, "can't create a filter for system calls").because(why))?;
     if let Some((uid, gid)) = confinement.user {
         become_user(Uid::from_raw(uid), Gid::from_raw(gid))?;
     }
@@ -147,7 +134,7 @@ fn ruleset(confinement: &Confinement) -> Result<landlock::RulesetCreated> {
             .scope(Scope::from_all(LANDLOCK))?
             .create()?;
         let variables = READABLE_VARIABLES.iter().filter_map(std::env::var_os).map(PathBuf::from);
-        for path in READABLE.iter().map(PathBuf::from).chain(variables) {
+        for path in READABLE.iter().flat_map(|paths| paths.split(' ')).map(PathBuf::from).chain(variables) {
             ruleset = allow(ruleset, &path, make_bitflags!(AccessFs::{ReadFile | ReadDir}))?;
         }
         let write = make_bitflags!(AccessFs::{
@@ -173,220 +160,91 @@ fn allow(
 }
 
 /// The calls for the network, a cache, memory and threads. Every other call fails with EPERM.
-fn allowed() -> Result<BpfProgram, BackendError> {
-    use libc::*;
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = [
-        // files
-        SYS_read,
-        SYS_write,
-        SYS_readv,
-        SYS_writev,
-        SYS_pread64,
-        SYS_pwrite64,
-        SYS_lseek,
-        SYS_close,
-        SYS_openat,
-        SYS_statx,
-        SYS_fstat,
-        SYS_newfstatat,
-        SYS_statfs,
-        SYS_fstatfs,
-        SYS_faccessat,
-        SYS_faccessat2,
-        SYS_readlinkat,
-        SYS_getdents64,
-        SYS_getcwd,
-        SYS_mkdirat,
-        SYS_unlinkat,
-        SYS_renameat2,
-        SYS_linkat,
-        SYS_ftruncate,
-        SYS_fallocate,
-        SYS_fsync,
-        SYS_fdatasync,
-        SYS_flock,
-        SYS_fchmod,
-        SYS_fchmodat,
-        SYS_utimensat,
-        SYS_umask,
-        SYS_fcntl,
-        SYS_dup,
-        SYS_dup3,
-        SYS_pipe2,
-        // sockets, once there are any
-        SYS_connect,
-        SYS_bind,
-        SYS_getsockname,
-        SYS_getpeername,
-        SYS_setsockopt,
-        SYS_getsockopt,
-        SYS_sendto,
-        SYS_recvfrom,
-        SYS_sendmsg,
-        SYS_recvmsg,
-        SYS_sendmmsg,
-        SYS_recvmmsg,
-        SYS_shutdown,
-        SYS_epoll_create1,
-        SYS_epoll_ctl,
-        SYS_epoll_pwait,
-        SYS_epoll_pwait2,
-        SYS_eventfd2,
-        SYS_ppoll,
-        SYS_pselect6,
-        // memory, threads, signals to nobody
-        SYS_munmap,
-        SYS_mremap,
-        SYS_madvise,
-        SYS_brk,
-        SYS_clone3, // see `unknown`
-        SYS_futex,
-        SYS_set_robust_list,
-        SYS_set_tid_address,
-        SYS_rseq,
-        SYS_membarrier,
-        SYS_sched_yield,
-        SYS_sched_getaffinity,
-        SYS_rt_sigaction,
-        SYS_rt_sigprocmask,
-        SYS_rt_sigreturn,
-        SYS_sigaltstack,
-        SYS_restart_syscall,
-        SYS_exit,
-        SYS_exit_group,
-        // what time it is, and who we are
-        SYS_clock_gettime,
-        SYS_clock_getres,
-        SYS_clock_nanosleep,
-        SYS_nanosleep,
-        SYS_gettimeofday,
-        SYS_getrandom,
-        SYS_getpid,
-        SYS_gettid,
-        SYS_getppid,
-        SYS_getuid,
-        SYS_geteuid,
-        SYS_getgid,
-        SYS_getegid,
-        SYS_getgroups,
-        SYS_uname,
-        SYS_sysinfo,
-    ]
-    .into_iter()
-    .chain(OLD_CALLS.iter().copied())
-    .map(|call| (call, Vec::new()))
-    .collect();
-    let dword = |index, op, value| SeccompCondition::new(index, SeccompCmpArgLen::Dword, op, value);
-    let number = |value: i32| u64::from(value.cast_unsigned());
-    // TCP and UDP; no packets, no netlink, no sockets of this host
-    let mut sockets = Vec::new();
-    for family in [AF_INET, AF_INET6] {
-        for kind in [SOCK_STREAM, SOCK_DGRAM] {
-            sockets.push(SeccompRule::new(vec![
-                dword(0, SeccompCmpOp::Eq, number(family))?,
-                dword(1, SeccompCmpOp::MaskedEq(0xf), number(kind))?,
-            ])?);
-        }
-    }
-    rules.insert(SYS_socket, sockets);
-    // threads, no processes
-    let thread = number(CLONE_THREAD);
-    rules.insert(SYS_clone, vec![SeccompRule::new(vec![dword(0, SeccompCmpOp::MaskedEq(thread), thread)?])?]);
-    // writable memory is never executable
-    let executable = SeccompCmpOp::MaskedEq(number(PROT_EXEC));
-    for call in [SYS_mmap, SYS_mprotect] {
-        rules.insert(call, vec![SeccompRule::new(vec![dword(2, executable.clone(), 0)?])?]);
-    }
-    let name = |option| SeccompRule::new(vec![dword(0, SeccompCmpOp::Eq, number(option))?]);
-    rules.insert(SYS_prctl, vec![name(PR_SET_NAME)?, name(PR_GET_NAME)?]);
-    let request = |number: u64| SeccompRule::new(vec![dword(1, SeccompCmpOp::Eq, number)?]);
-    rules.insert(SYS_ioctl, vec![request(DO_NOT_BLOCK)?, request(CLOSE_ON_EXEC)?]);
-    // limits of this process are read, and not set
-    let own = dword(0, SeccompCmpOp::Eq, 0)?;
-    let unset = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)?;
-    rules.insert(SYS_prlimit64, vec![SeccompRule::new(vec![own, unset])?]);
-    filter(rules, SeccompAction::Errno(EPERM.cast_unsigned()), SeccompAction::Allow)
-}
+const ALLOWED: &[&str] = &[
+    // files
+    "read write readv writev pread64 pwrite64 lseek close openat statx fstat newfstatat statfs fstatfs",
+    "faccessat faccessat2 readlinkat getdents64 getcwd mkdirat unlinkat renameat2 linkat ftruncate fallocate",
+    "fsync fdatasync flock fchmod fchmodat utimensat umask fcntl dup dup3 pipe2",
+    // sockets, once there are any
+    "connect bind getsockname getpeername setsockopt getsockopt sendto recvfrom sendmsg recvmsg sendmmsg recvmmsg",
+    "shutdown epoll_create1 epoll_ctl epoll_pwait epoll_pwait2 eventfd2 ppoll pselect6",
+    // memory, threads, signals to nobody; for clone3, see `UNKNOWN`
+    "munmap mremap madvise brk clone3 futex set_robust_list set_tid_address rseq membarrier sched_yield",
+    "sched_getaffinity rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack restart_syscall exit exit_group",
+    // what time it is, and who we are
+    "clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday getrandom getpid gettid getppid",
+    "getuid geteuid getgid getegid getgroups uname sysinfo",
+];
 
-/// A call that fails as on a kernel that doesn't have it: glibc then starts threads in the older way, whose flags a
-/// filter can check. [`allowed`] lets it pass, so that this answer counts.
-fn unknown() -> Result<BpfProgram, BackendError> {
-    let rules = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-    filter(rules, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS.cast_unsigned()))
-}
+/// Calls that fail as on a kernel that doesn't have them: glibc then starts threads in the older way, whose flags a filter can check.
+/// [`ALLOWED`] lets them pass, so that this answer counts.
+const UNKNOWN: &[&str] = &["clone3"];
 
 /// Calls that only an attacker in the process makes: it is killed at once.
-fn deadly() -> Result<BpfProgram, BackendError> {
-    use libc::*;
-    let calls = [
-        SYS_execve,
-        SYS_execveat,
-        SYS_ptrace,
-        SYS_process_vm_readv,
-        SYS_process_vm_writev,
-        SYS_mount,
-        SYS_umount2,
-        SYS_pivot_root,
-        SYS_chroot,
-        SYS_setns,
-        SYS_unshare,
-        SYS_bpf,
-        SYS_perf_event_open,
-        SYS_userfaultfd,
-        SYS_io_uring_setup,
-        SYS_keyctl,
-        SYS_add_key,
-        SYS_request_key,
-        SYS_init_module,
-        SYS_finit_module,
-        SYS_delete_module,
-        SYS_kexec_load,
-        SYS_open_by_handle_at,
-        SYS_setuid,
-        SYS_setgid,
-        SYS_setresuid,
-        SYS_setresgid,
-        SYS_capset,
-        SYS_reboot,
-        SYS_swapon,
-    ];
-    filter(calls.map(|call| (call, Vec::new())).into(), SeccompAction::Allow, SeccompAction::KillProcess)
-}
-
-fn filter(
-    rules: BTreeMap<i64, Vec<SeccompRule>>,
-    otherwise: SeccompAction,
-    matched: SeccompAction,
-) -> Result<BpfProgram, BackendError> {
-    SeccompFilter::new(rules, otherwise, matched, std::env::consts::ARCH.try_into()?)?.try_into()
-}
-
-/// Calls that not every architecture has: older ones have them in addition, or by another name.
-#[cfg(target_arch = "x86_64")]
-const OLD_CALLS: &[i64] = &[
-    libc::SYS_open,
-    libc::SYS_stat,
-    libc::SYS_lstat,
-    libc::SYS_access,
-    libc::SYS_readlink,
-    libc::SYS_mkdir,
-    libc::SYS_rmdir,
-    libc::SYS_unlink,
-    libc::SYS_rename,
-    libc::SYS_renameat,
-    libc::SYS_link,
-    libc::SYS_chmod,
-    libc::SYS_dup2,
-    libc::SYS_pipe,
-    libc::SYS_poll,
-    libc::SYS_select,
-    libc::SYS_epoll_create,
-    libc::SYS_epoll_wait,
-    libc::SYS_getrlimit,
-    libc::SYS_time,
-    libc::SYS_fadvise64,
+const DEADLY: &[&str] = &[
+    "execve execveat ptrace process_vm_readv process_vm_writev mount umount2 pivot_root chroot setns unshare bpf",
+    "perf_event_open userfaultfd io_uring_setup keyctl add_key request_key init_module finit_module delete_module",
+    "kexec_load open_by_handle_at setuid setgid setresuid setresgid capset reboot swapon",
 ];
-#[cfg(target_arch = "riscv64")]
-const OLD_CALLS: &[i64] = &[];
-#[cfg(not(any(target_arch = "x86_64", target_arch = "riscv64")))]
-const OLD_CALLS: &[i64] = &[libc::SYS_renameat];
+
+/// Allowed calls that not every architecture has: older ones have them in addition, or by another name.
+fn old_calls(arch: TargetArch) -> &'static [&'static str] {
+    match arch {
+        TargetArch::x86_64 => &[
+            "open stat lstat access readlink mkdir rmdir unlink rename renameat link chmod dup2 pipe poll select",
+            "epoll_create epoll_wait getrlimit time fadvise64",
+        ],
+        TargetArch::aarch64 => &["renameat"],
+        TargetArch::riscv64 => &[],
+    }
+}
+
+/// The filters for system calls, in the order in which they have to be applied: the last one allows no further filter.
+fn filters(arch: TargetArch) -> Result<Vec<BpfProgram>, seccompiler::Error> {
+    let plain = |names: &[&str]| -> Vec<Value> {
+        names.iter().flat_map(|names| names.split(' ')).map(|name| json!({ "syscall": name })).collect()
+    };
+    let when = |name: &str, conditions: &[Value]| json!({ "syscall": name, "args": conditions });
+    let is = |index: u8, value: i32| json!({ "index": index, "type": "dword", "op": "eq", "val": value });
+    let masked = |index: u8, mask: i32, value: i32| json!({ "index": index, "type": "dword", "op": { "masked_eq": mask }, "val": value });
+    let mut allowed = [plain(ALLOWED), plain(old_calls(arch))].concat();
+    // TCP and UDP; no packets, no netlink, no sockets of this host
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let kinds = [libc::SOCK_STREAM, libc::SOCK_DGRAM];
+        allowed.extend(kinds.map(|kind| when("socket", &[is(0, family), masked(1, 0xf, kind)])));
+    }
+    allowed.extend([
+        // threads, no processes
+        when("clone", &[masked(0, libc::CLONE_THREAD, libc::CLONE_THREAD)]),
+        // writable memory is never executable
+        when("mmap", &[masked(2, libc::PROT_EXEC, 0)]),
+        when("mprotect", &[masked(2, libc::PROT_EXEC, 0)]),
+        when("prctl", &[is(0, libc::PR_SET_NAME)]),
+        when("prctl", &[is(0, libc::PR_GET_NAME)]),
+        when("ioctl", &[is(1, DO_NOT_BLOCK)]),
+        when("ioctl", &[is(1, CLOSE_ON_EXEC)]),
+        // limits of this process are read, and not set
+        when("prlimit64", &[is(0, 0), json!({ "index": 2, "type": "qword", "op": "eq", "val": 0 })]),
+    ]);
+    let matched = |action: Value, calls: Vec<Value>| json!({ "mismatch_action": "allow", "match_action": action, "filter": calls });
+    let filters = json!({
+        "1 deadly": matched("kill_process".into(), plain(DEADLY)),
+        "2 unknown": matched(json!({ "errno": libc::ENOSYS }), plain(UNKNOWN)),
+        "3 allowed": { "mismatch_action": { "errno": libc::EPERM }, "match_action": "allow", "filter": allowed },
+    });
+    let programs = seccompiler::compile_from_json(filters.to_string().as_bytes(), arch)?;
+    Ok(BTreeMap::from_iter(programs).into_values().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_architecture_has_all_calls_of_its_filters() {
+        for arch in [TargetArch::x86_64, TargetArch::aarch64, TargetArch::riscv64] {
+            let lengths = filters(arch).unwrap().iter().map(Vec::len).collect::<Vec<_>>();
+            assert!(lengths.len() == 3 && lengths[0] > 30 && lengths[2] > 100, "{arch:?}: {lengths:?}");
+        }
+    }
+}

@@ -1,7 +1,5 @@
 //! What a host can require of the sandbox, beyond what every kernel supports.
 
-use std::fmt;
-
 use nix::unistd::geteuid;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::confine::has_landlock;
 use super::user::user;
 use crate::error::{Error, Result, error};
+use crate::text::display_as_serialized;
 
 /// A part of the sandbox that not every host has.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
@@ -20,12 +19,7 @@ pub enum Need {
     User,
 }
 
-impl fmt::Display for Need {
-    /// Its name in `kpull.toml`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.serialize(f)
-    }
-}
+display_as_serialized!(Need);
 
 impl Need {
     /// What the process that talks to the network can do on a host without it.

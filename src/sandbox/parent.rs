@@ -4,14 +4,14 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::unistd::{getgid, getuid};
 use reqwest::Url;
 use zeroize::Zeroizing;
 
-use super::cache::Cache;
+use super::cache;
 use super::confine::{Confinement, has_landlock};
 use super::need::{Need, demand};
 use super::user::user;
@@ -45,9 +45,7 @@ pub fn open(config: &Config, cache: &Path, required: &[Need]) -> Result<Box<dyn 
         Reach::Ssh => None,
         Reach::Http => Some(Confinement { user: user()?, writable: vec![".".into()] }),
     };
-    let owner = confinement.as_ref().and_then(|confinement| confinement.user);
-    let cache = Cache { path: cache.to_owned(), owner: owner.unwrap_or((getuid().as_raw(), getgid().as_raw())) };
-    let (name, required) = (source::name(config)?, required.to_vec());
+    let (name, cache, required) = (source::name(config)?, cache.to_owned(), required.to_vec());
     Ok(Box::new(Remote { name, config: config.clone(), confinement, cache, required }))
 }
 
@@ -168,7 +166,7 @@ struct Remote {
     name: String,
     config: Config,
     confinement: Option<Confinement>,
-    cache: Cache,
+    cache: PathBuf,
     required: Vec<Need>,
 }
 
@@ -185,7 +183,8 @@ impl Source for Remote {
             return Ok(Poll::Unchanged);
         }
         demand(&self.required)?;
-        self.cache.prepare()?;
+        let user = self.confinement.as_ref().and_then(|confinement| confinement.user);
+        cache::prepare(&self.cache, user.unwrap_or((getuid().as_raw(), getgid().as_raw())))?;
         let options = self.config.net();
         let limit = if self.config.git.is_some() { PATIENCE.max(limit(&options)) } else { limit(&options) };
         let setup = Setup {
@@ -193,7 +192,7 @@ impl Source for Remote {
             net: options.load()?,
             confinement: self.confinement.clone(),
         };
-        let mut worker = Worker::start(&self.name, &setup, &self.cache.path, limit)?;
+        let mut worker = Worker::start(&self.name, &setup, &self.cache, limit)?;
         match worker.ask(&Request::Poll { cursor: cursor.map(str::to_owned) })? {
             Answer::Unchanged if cursor.is_some() => Ok(Poll::Unchanged),
             Answer::News { cursor } if cursor.len() <= CURSOR_MAX => {

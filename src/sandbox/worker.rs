@@ -29,22 +29,10 @@ const PIPE: i32 = 1 << 20;
 /// How much of a child's standard error is read, in bytes.
 const STDERR_MAX: u64 = 4 << 10;
 /// Variables that a confined child gets: proxies, language, and certificate authorities.
-const VARIABLES: &[&str] = &[
-    "http_proxy",
-    "https_proxy",
-    "all_proxy",
-    "no_proxy",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "ALL_PROXY",
-    "NO_PROXY",
-    "LANG",
-    "TZ",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-];
+const VARIABLES: &str = "http_proxy https_proxy all_proxy no_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY LANG TZ \
+    SSL_CERT_FILE SSL_CERT_DIR";
 /// Additional variables for ssh: its path, its user, and the agent that has the keys.
-const SSH_VARIABLES: &[&str] = &["PATH", "HOME", "USER", "LOGNAME", "SSH_AUTH_SOCK"];
+const SSH_VARIABLES: &str = "PATH HOME USER LOGNAME SSH_AUTH_SOCK";
 
 /// A child and the pipes to it. When this is dropped, the child ends with all that it has started.
 pub(super) struct Worker {
@@ -73,13 +61,11 @@ impl Worker {
     pub fn start(name: &str, setup: &Setup, directory: &Path, limit: Duration) -> Result<Self> {
         let mut command = process::ourselves(COMMAND);
         command.current_dir(directory).stdin(Stdio::piped()).stdout(Stdio::piped()).env_clear();
-        command.envs(VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        let kept = |names: &'static str| names.split(' ').filter_map(|name| Some((name, std::env::var_os(name)?)));
+        command.envs(kept(VARIABLES));
         match setup.confinement {
             Some(_) => command.stderr(Stdio::piped()),
-            None => {
-                let kept = SSH_VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
-                command.envs(kept)
-            }
+            None => command.envs(kept(SSH_VARIABLES)),
         };
         let what = || format!("can't start the process that fetches from {name}");
         let mut child =

@@ -13,7 +13,7 @@ use nix::sys::stat::Mode;
 use super::{Poll, Source, digest, segments, too_big};
 use crate::document::Tree;
 use crate::document::layout::{LARGEST_MANIFEST, MANIFEST, SIGNATURES};
-use crate::error::{Context, Error, Result, code, error};
+use crate::error::{Context, Error, Result, code, error, refused};
 use crate::read;
 
 /// A directory.
@@ -137,7 +137,7 @@ fn missing_or_refused(why: Errno, root: &Path, path: &str) -> Result<Option<Vec<
 }
 
 fn not_a_file(root: &Path, path: &str) -> Error {
-    Error::refused(code::DIR, format!("{} is not a regular file inside the directory", root.join(path).display()))
+    refused!(DIR, "{} is not a regular file inside the directory", root.join(path).display())
         .help("symlinks, directories and special files can't be part of a site: replace it with the file itself")
 }
 
@@ -151,8 +151,8 @@ fn walk(at: OwnedFd, root: &Path, prefix: &str, found: &mut Vec<String>) -> Resu
         let entry = entry.context(code::DIR, what)?;
         let Ok(name) = entry.file_name().to_str() else {
             let name = entry.file_name().to_string_lossy();
-            let what = format!("the name of {}{name} is not UTF-8", root.join(prefix).display());
-            return Err(Error::refused(code::DIR, what).help("rename or remove it"));
+            return Err(refused!(DIR, "the name of {}{name} is not UTF-8", root.join(prefix).display())
+                .help("rename or remove it"));
         };
         if matches!(name, "." | "..") || (prefix.is_empty() && name == ".git") {
             continue;

@@ -29,6 +29,11 @@ const RECEIVED_MAX: u64 = 256 << 20;
 /// Pack files in the cache at most, before it is emptied; each fetch adds two.
 const PACK_FILES_MAX: usize = 40;
 
+/// The start of the full name of a branch.
+const BRANCHES: &str = "refs/heads/";
+/// The start of the full name of a tag.
+const TAGS: &str = "refs/tags/";
+
 /// The full names of refs with their peeled targets.
 type Refs = Vec<(String, ObjectId)>;
 
@@ -37,17 +42,12 @@ pub(super) struct Git {
     name: String,
     /// Including the state that is followed.
     full_name: String,
-    want: Want,
+    /// The full name of the branch or tag to follow, or `HEAD`.
+    reference: String,
+    /// The one commit to use instead.
+    commit: Option<ObjectId>,
     location: Location,
     cache: PathBuf,
-}
-
-/// The state of a repository to follow.
-enum Want {
-    Head,
-    Branch(String),
-    Tag(String),
-    Commit(ObjectId),
 }
 
 /// The location of a repository.
@@ -87,12 +87,12 @@ impl Git {
     /// The repository at `address`, which [`Config::check`] has accepted.
     pub(super) fn new(address: &str, config: &Config, net: &net::LoadedOptions, cache: &Path) -> Result<Self> {
         let url = repository::address(address)?;
-        let want = match config {
-            Config { branch: Some(name), .. } => Want::Branch(name.clone()),
-            Config { tag: Some(name), .. } => Want::Tag(name.clone()),
-            Config { commit: Some(hex), .. } => Want::Commit(repository::commit(hex)?),
-            _ => Want::Head,
+        let reference = match config {
+            Config { branch: Some(name), .. } => format!("{BRANCHES}{name}"),
+            Config { tag: Some(name), .. } => format!("{TAGS}{name}"),
+            _ => "HEAD".to_owned(),
         };
+        let commit = config.commit.as_deref().map(repository::commit).transpose()?;
         let (name, full_name) = (format!("git {address}"), name(address, config));
         let remote = |link| Location::Remote(Box::new(Remote { name: name.clone(), max: RECEIVED_MAX, link }));
         let location = match url.scheme {
@@ -109,24 +109,21 @@ impl Git {
             }
             _ => remote(Link::Http { home: net::parse(address.trim_end_matches('/'))?, client: Client::with(net)? }),
         };
-        Ok(Self { name, full_name, want, location, cache: cache.to_path_buf() })
+        Ok(Self { name, full_name, reference, commit, location, cache: cache.to_path_buf() })
     }
 
     /// The commit to follow, among the `refs` of the repository.
     fn choose(&self, refs: &[(String, ObjectId)]) -> Result<ObjectId> {
-        let (full, short, prefix) = match &self.want {
-            Want::Commit(id) => return Ok(*id),
-            Want::Head => ("HEAD".to_owned(), "HEAD", "refs/heads/"),
-            Want::Branch(name) => (format!("refs/heads/{name}"), name.as_str(), "refs/heads/"),
-            Want::Tag(name) => (format!("refs/tags/{name}"), name.as_str(), "refs/tags/"),
-        };
-        if let Some((_, id)) = refs.iter().find(|(name, _)| *name == full) {
-            return Ok(*id);
+        let named = refs.iter().find(|(name, _)| *name == self.reference).map(|(_, id)| *id);
+        if let Some(id) = self.commit.or(named) {
+            return Ok(id);
         }
         if refs.is_empty() {
             return Err(error!(GIT, "{} is empty", self.name).help("push a release to it"));
         }
-        let kind = if prefix == "refs/tags/" { "tag" } else { "branch" };
+        let is_tag = self.reference.starts_with(TAGS);
+        let (kind, prefix) = if is_tag { ("tag", TAGS) } else { ("branch", BRANCHES) };
+        let short = self.reference.strip_prefix(prefix).unwrap_or(&self.reference);
         let known = || refs.iter().filter_map(|(name, _)| name.strip_prefix(prefix));
         let error = error!(GIT, "{} has no {kind} `{short}`", self.name);
         let some: Vec<&str> = known().take(10).collect();
@@ -141,9 +138,9 @@ impl Git {
         if cursor == Some(id.to_string().as_str()) {
             return Ok(Poll::Unchanged);
         }
-        let tree = GitTree::new(objects, id, &self.name, None).map_err(|why| match self.want {
-            Want::Commit(_) => self.no_commit(id),
-            _ => error!(GIT, "{} can't be read", self.name).because(why).help("`git fsck` shows what is missing"),
+        let tree = GitTree::new(objects, id, &self.name, None).map_err(|why| match self.commit {
+            Some(_) => self.no_commit(id),
+            None => error!(GIT, "{} can't be read", self.name).because(why).help("`git fsck` shows what is missing"),
         })?;
         Ok(Poll::News(Box::new(tree), id.to_string()))
     }
@@ -155,7 +152,7 @@ impl Git {
 
     /// Requests the refs of a server, and fetches the commit to follow.
     fn poll_remote(&self, remote: &Remote, cursor: Option<&str>) -> Result<Poll> {
-        if let Want::Commit(id) = self.want
+        if let Some(id) = self.commit
             && let Some(tree) = self.cached(id)
         {
             return Ok(Poll::News(Box::new(tree), id.to_string()));
@@ -184,7 +181,7 @@ impl Git {
             Err(Fetch::Failed(error)) => return Err(error),
             Err(Fetch::Unusable(why)) => {
                 // the cache may be broken: retry without it, and for a single commit with everything that may have it
-                let is_commit = matches!(self.want, Want::Commit(_));
+                let is_commit = self.commit.is_some();
                 if was_empty && !is_commit {
                     return Err(self.unusable(&why));
                 }
@@ -305,9 +302,7 @@ impl Source for Git {
 
     fn poll(&mut self, cursor: Option<&str>) -> Result<Poll> {
         // a commit never changes, so there is nothing to poll
-        if let Want::Commit(id) = self.want
-            && cursor == Some(id.to_string().as_str())
-        {
+        if self.commit.is_some_and(|id| cursor == Some(id.to_string().as_str())) {
             return Ok(Poll::Unchanged);
         }
         match &self.location {

@@ -255,8 +255,7 @@ impl Tree for HttpTree {
         }
         let Some((next, _)) = self.files.pointer_after(pointer)? else { return Ok(None) };
         let (base, was) = (net::shown(&self.files.base), pointer.serial);
-        let what = format!("{base}: release {was} was replaced by {} while it was fetched", next.serial);
-        Err(Error::new(code::HTTP, what)
+        Err(error!(HTTP, "{base}: release {was} was replaced by {} while it was fetched", next.serial)
             .help("the next run selects the new one; `kpull publish --grace` sets how long old releases stay"))
     }
 

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::document::Tree;
-use crate::error::{Error, Result, code, error};
+use crate::error::{Error, Result, code, error, refused};
 use crate::net;
 
 /// The result of polling a source.
@@ -222,7 +222,7 @@ pub fn open_with(config: &Config, net: &net::LoadedOptions, cache: &Path) -> Res
 fn segments(path: &str) -> Result<Vec<&str>> {
     let names: Vec<&str> = path.split('/').collect();
     if names.iter().any(|name| matches!(*name, "" | "." | "..") || name.contains(['\0', '\\'])) {
-        return Err(Error::refused(code::SOURCE, format!("`{path}` is not a path inside a site"))
+        return Err(refused!(SOURCE, "`{path}` is not a path inside a site")
             .help("paths in a release are relative, with `/` between names, and without `.` and `..`"));
     }
     Ok(names)
@@ -230,7 +230,7 @@ fn segments(path: &str) -> Result<Vec<&str>> {
 
 /// The error for a file that is larger than announced or allowed: the release is refused.
 pub(crate) fn too_big(source: &str, path: &str, max: u64) -> Error {
-    Error::refused(code::SOURCE, format!("{source}: {path} has more than {max} bytes"))
+    refused!(SOURCE, "{source}: {path} has more than {max} bytes")
         .help("kpull does not read the rest: check whether it was changed after signing")
 }
 

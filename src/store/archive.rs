@@ -258,8 +258,8 @@ impl<'a> Pass<'a> {
         let mut wanted = BTreeMap::new();
         for name in names {
             if let Some((other, _)) = wanted.insert(plain(name), (name.as_str(), false)) {
-                let message = format!("`{other}` and `{name}` are the same member of {}", archive.name);
-                return Err(Error::new(code::ARTIFACT, message).help("name it once"));
+                return Err(error!(ARTIFACT, "`{other}` and `{name}` are the same member of {}", archive.name)
+                    .help("name it once"));
             }
         }
         Ok(Self { archive, wanted, wants_all: false, sink, members: 0, names: Vec::new(), names_left: KEPT_NAMES })

@@ -11,11 +11,10 @@ use std::path::Path;
 use gix_hash::{Kind as Hash, ObjectId};
 use gix_object::tree::EntryKind;
 use gix_object::{CommitRefIter, Kind, TreeRefIter, compute_hash};
-use serde::{Deserialize, Serialize};
 
 use crate::document::{Format, Pin, Tree, repository};
 use crate::error::{Context, Error, Result, code, error};
-use crate::net::download::hash;
+use crate::net::download::{Downloaded, hash};
 use crate::store::Store;
 
 /// The most bytes of one object, which is held in memory.
@@ -55,14 +54,7 @@ pub trait Repositories: fmt::Debug {
     fn open(&self, commit: &Commit, cache: &Path) -> Result<Box<dyn Tree>>;
 }
 
-/// The tar of a commit.
-#[derive(Deserialize, Serialize)]
-struct Record {
-    sha256: String,
-    size: u64,
-}
-
-/// Where the [`Record`] of a commit is.
+/// Where the digest and the size of the tar of a commit are.
 fn record(commit: &Commit) -> String {
     format!("artifacts/{}.commit.json", commit.id)
 }
@@ -70,7 +62,7 @@ fn record(commit: &Commit) -> String {
 impl Store {
     /// The tar of a commit, if it was fetched before.
     pub fn commit(&self, commit: &Commit) -> Result<Option<Pin>> {
-        Ok(self.read(&record(commit))?.map(|Record { sha256, size }| Pin {
+        Ok(self.read(&record(commit))?.map(|Downloaded { sha256, size }| Pin {
             name: commit.to_string(),
             version: commit.id.clone(),
             urls: Vec::new(),
@@ -100,7 +92,7 @@ impl Store {
         file.sync_all().context(code::GIT, what)?;
         let tar = File::open(&part).and_then(|mut file| hash(&mut file)).context(code::GIT, what)?;
         std::fs::rename(&part, dir.join(&tar.sha256)).context(code::GIT, what)?;
-        self.write(&record(commit), &Record { sha256: tar.sha256, size: tar.size })?;
+        self.write(&record(commit), &tar)?;
         drop(objects);
         self.root().remove_all(Path::new("/cache/commit"))?;
         self.commit(commit)?.ok_or_else(|| error!(STORE, "the record of {commit} is missing"))

@@ -69,7 +69,6 @@ pub struct StayOn {
     #[serde(default)]
     pub tries: u32,
     /// When it is tried again; not automatically if `None`.
-    #[serde(default)]
     pub again: Option<Timestamp>,
 }
 

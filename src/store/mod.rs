@@ -32,7 +32,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::document::{Files, ResourceId, layout};
-use crate::error::{Context, Error, Exit, Result, code, error};
+use crate::error::{Context, Error, Exit, Result, code, error, refused};
 use crate::host::root::{Access, Root};
 use crate::host::systemd::Trigger;
 use crate::net;
@@ -120,10 +120,8 @@ pub struct LastRun {
     #[serde(default)]
     pub took: f64,
     /// When a run last succeeded: this one, or an earlier one.
-    #[serde(default)]
     pub good: Option<jiff::Timestamp>,
     /// The last run that failed, this one or an earlier one.
-    #[serde(default)]
     pub failed: Option<Failure>,
 }
 
@@ -231,9 +229,10 @@ impl Store {
     /// The key set with this number.
     pub fn key_set(&self, number: u64) -> Result<Vec<u8>> {
         let path = format!("/{}", layout::key_set(number));
-        let (_, bytes) = self.root.read(Path::new(&path))?.ok_or_else(|| {
-            Error::refused(code::STORE, format!("the state directory has lost key set {number}")).help(ENROLL)
-        })?;
+        let (_, bytes) = self
+            .root
+            .read(Path::new(&path))?
+            .ok_or_else(|| refused!(STORE, "the state directory has lost key set {number}").help(ENROLL))?;
         Ok(bytes)
     }
 

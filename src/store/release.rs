@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::document::layout::{MANIFEST, SIGNATURES};
 use crate::document::{Files, Tree};
-use crate::error::{Context, Error, Result, code};
+use crate::error::{Context, Result, code, refused};
 
 /// A release as it was kept. Trusted no more than any other source.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl Tree for CachedRelease {
     fn read(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
         let Some(range) = self.files.get(path) else { return Ok(None) };
         if range.len() as u64 > max {
-            return Err(Error::refused(code::STORE, format!("{path} is larger than expected in the kept release")));
+            return Err(refused!(STORE, "{path} is larger than expected in the kept release"));
         }
         Ok(Some(self.bytes[range.clone()].to_vec()))
     }

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State};
 
-use crate::template::filters::{self, ip::Net};
+use crate::template::filters::{self, invalid, ip::Net};
 use crate::template::os::for_os;
 
 /// All functions, for suggestions.
@@ -50,10 +50,6 @@ pub fn add(env: &mut Environment<'static>) {
     });
     env.add_function("interface_of", interface_of);
     env.add_function("make_kubeconfig", make_kubeconfig);
-}
-
-pub(crate) fn invalid(why: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, why.into())
 }
 
 fn address(text: &str) -> Result<IpAddr, Error> {

@@ -1,10 +1,11 @@
 //! The filter `for_os`: rows of a table for the system of a host.
 
 use minijinja::value::{Serde, Value, ValueKind};
-use minijinja::{Error, ErrorKind, State};
+use minijinja::{Error, State};
 use serde::Deserialize;
 
 use crate::host::os::Os;
+use crate::template::filters::invalid;
 
 /// The row names that match a system, from the most general to the most specific.
 pub fn rows(os: &Os) -> Vec<String> {
@@ -26,11 +27,10 @@ pub fn rows(os: &Os) -> Vec<String> {
 
 /// The filter `for_os`: merges the rows of a table that match this host's system. More specific rows win.
 pub fn for_os(state: &State<'_, '_>, table: &Value) -> std::result::Result<Value, Error> {
-    let invalid = |why: String| Error::new(ErrorKind::InvalidOperation, why);
     if table.kind() != ValueKind::Map {
-        return Err(invalid("`for_os` takes a table with a row for each system".into()));
+        return Err(invalid("`for_os` takes a table with a row for each system"));
     }
-    let facts = state.lookup("facts").ok_or_else(|| invalid("facts are not known here".into()))?;
+    let facts = state.lookup("facts").ok_or_else(|| invalid("facts are not known here"))?;
     let os = Os::deserialize(facts.get_attr("os")?)?;
     let rows = rows(&os);
     for row in table.try_iter()? {

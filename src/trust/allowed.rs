@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use ssh_key::public::KeyData;
 use ssh_key::{EcdsaCurve, HashAlg, LineEnding, PublicKey, SshSig};
 
-use crate::error::{Context, Error, Result, code, counted, error};
+use crate::error::{Context, Result, code, counted, error, refused};
 use crate::read;
 use crate::text::block;
 
@@ -125,8 +125,7 @@ impl AllowedSigners {
 
     /// How many different keys may sign for `purpose`.
     pub fn count(&self, purpose: Purpose) -> usize {
-        let may = self.signers.iter().filter(|signer| signer.may(purpose));
-        may.map(|signer| signer.key.key_data()).collect::<BTreeSet<_>>().len()
+        self.whenever().count_valid(purpose, Timestamp::UNIX_EPOCH)
     }
 
     /// How many different keys may sign for `purpose` and are valid at this time.
@@ -192,10 +191,10 @@ impl AllowedSigners {
         let name = message.name;
         let too_few = |have: usize| {
             let have = counted(have, "good signature");
-            Error::refused(code::SIGNATURE, format!("{name} has {have} and needs {threshold}"))
+            refused!(SIGNATURE, "{name} has {have} and needs {threshold}")
         };
         let error = match (good.len(), problems.first()) {
-            (0, Some(why)) => Error::refused(code::SIGNATURE, format!("no signature of {name} is good")).because(why),
+            (0, Some(why)) => refused!(SIGNATURE, "no signature of {name} is good").because(why),
             (have, Some(why)) => too_few(have).because(format!("besides, {why}")),
             (have, None) => too_few(have),
         };
@@ -273,7 +272,7 @@ fn touched(signature: &SshSig) -> bool {
 /// Splits a file into its signatures.
 fn split<'a>(signatures: &'a [u8], name: &str) -> Result<Vec<&'a str>> {
     let unreadable = || {
-        Error::refused(code::SIGNATURE, format!("the signatures of {name} can't be read"))
+        refused!(SIGNATURE, "the signatures of {name} can't be read")
             .help("sign again: `kpull sign` writes them, and `ssh-keygen -Y sign` can add more")
     };
     let mut rest = std::str::from_utf8(signatures).map_err(|_| unreadable())?;
@@ -285,7 +284,7 @@ fn split<'a>(signatures: &'a [u8], name: &str) -> Result<Vec<&'a str>> {
         blocks.push(signature);
         rest = behind;
         if blocks.len() > MOST {
-            return Err(Error::refused(code::SIGNATURE, format!("{name} has more than {MOST} signatures"))
+            return Err(refused!(SIGNATURE, "{name} has more than {MOST} signatures")
                 .help("one signature of each signer is enough: remove the others"));
         }
     }
@@ -295,7 +294,7 @@ fn split<'a>(signatures: &'a [u8], name: &str) -> Result<Vec<&'a str>> {
 impl Allowed {
     /// `None` for a key that is only allowed for other purposes.
     fn parse(line: &str) -> Result<Option<Self>, String> {
-        let mut words = words(line);
+        let mut words = split_outside_quotes(line, char::is_whitespace);
         let principal = words.next().ok_or("it is empty")?.trim_matches('"').to_owned();
         let first = words.next().ok_or("there is no key")?;
         let (options, kind) = match is_key_type(first) {
@@ -371,11 +370,6 @@ impl Allowed {
 
 fn is_key_type(word: &str) -> bool {
     ["ssh-", "ecdsa-", "sk-"].iter().any(|start| word.starts_with(start)) && !word.contains('=')
-}
-
-/// The words of a line.
-fn words(line: &str) -> impl Iterator<Item = &str> {
-    split_outside_quotes(line, char::is_whitespace)
 }
 
 /// The parts between separators that are not inside double quotes.

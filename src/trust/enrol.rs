@@ -7,7 +7,7 @@ use ssh_key::PublicKey;
 
 use crate::document::Tree;
 use crate::document::layout::{LARGEST_SIGNATURES, SIGNATURES};
-use crate::error::{Context, Error, Result, code};
+use crate::error::{Context, Result, code, refused};
 use crate::trust::{AllowedSigners, KeySet, claimed, fingerprint};
 
 /// The initial trust of a host.
@@ -31,10 +31,8 @@ pub fn enrol(tree: &dyn Tree, site: &str, fingerprints: &BTreeSet<&str>, now: Ti
     let (name, signatures) = match &first {
         Some((_, signatures)) => ("key set 1", signatures.clone()),
         None => {
-            let missing = || {
-                Error::refused(code::ENROLL, "the source has no signatures")
-                    .help("publish a signed release there first")
-            };
+            let missing =
+                || refused!(ENROLL, "the source has no signatures").help("publish a signed release there first");
             ("the release", tree.read(SIGNATURES, LARGEST_SIGNATURES)?.ok_or_else(missing)?)
         }
     };
@@ -43,7 +41,7 @@ pub fn enrol(tree: &dyn Tree, site: &str, fingerprints: &BTreeSet<&str>, now: Ti
     for wanted in fingerprints {
         let key = claimed.iter().find(|key| fingerprint(key) == *wanted).ok_or_else(|| {
             let there: Vec<String> = claimed.iter().map(fingerprint).collect();
-            Error::refused(code::ENROLL, format!("no signature of {name} is of {wanted}"))
+            refused!(ENROLL, "no signature of {name} is of {wanted}")
                 .because(format!("the signatures are of {}", there.join(", ")))
                 .help(
                     "get the fingerprints from the signers: `kpull keys show`, in their copy of the site, lists those of each key \
@@ -61,7 +59,7 @@ pub fn enrol(tree: &dyn Tree, site: &str, fingerprints: &BTreeSet<&str>, now: Ti
     let set = start.next(&bytes, &signatures, now, None)?;
     if given < set.rotate {
         let are = if given == 1 { "is" } else { "are" };
-        return Err(Error::refused(code::ENROLL, format!("key set 1 needs {} fingerprints, and {given} {are} given", set.rotate))
+        return Err(refused!(ENROLL, "key set 1 needs {} fingerprints, and {given} {are} given", set.rotate)
             .because("fewer keys than that can't authorize the next set")
             .help(format!(
                 "add --fingerprint for {} keys that signed it: `kpull keys show`, in a copy of the site that you trust, lists \

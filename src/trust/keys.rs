@@ -12,7 +12,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::document::{Doc, Files, Tree, layout, quoted};
-use crate::error::{Error, Exit, Result, code, counted, error};
+use crate::error::{Error, Exit, Result, code, counted, error, refused};
 use crate::store::Store;
 use crate::trust::{AllowedSigners, LastSeen, Message, Purpose};
 
@@ -235,9 +235,9 @@ impl KeySet {
         check(&next)
             .map_err(|error| error.help("the new keys must sign their own set too, to prove that they exist"))?;
         let wrong = |why: String| {
-            Err(Error::refused(code::KEYS, format!("key set {} does not follow set {}", next.number, self.number))
-                .because(why)
-                .help("`kpull keys new` creates the next set from the newest; find out who wrote this one, and who signed it"))
+            Err(refused!(KEYS, "key set {} does not follow set {}", next.number, self.number).because(why).help(
+                "`kpull keys new` creates the next set from the newest; find out who wrote this one, and who signed it",
+            ))
         };
         if next.number != number {
             return wrong(format!("it has number {}", next.number));
@@ -256,7 +256,7 @@ impl KeySet {
         let (path, signatures_path) = (Self::path(number), Self::signatures_path(number));
         let Some(bytes) = tree.read(&path, LARGEST)? else { return Ok(None) };
         let signatures = tree.read(&signatures_path, LARGEST)?.ok_or_else(|| {
-            Error::refused(code::KEYS, format!("key set {number} is not signed: there is no {signatures_path}"))
+            refused!(KEYS, "key set {number} is not signed: there is no {signatures_path}")
                 .help("sign it with `kpull keys sign`, with as many keys of the previous set as that one requires")
         })?;
         Ok(Some((bytes, signatures)))

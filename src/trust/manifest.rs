@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::document::layout::MANIFEST;
 use crate::document::{Doc, Files, is_sha256, quoted};
-use crate::error::{Error, Result, code};
+use crate::error::{Error, Result, refused};
 use crate::trust::is_part;
 
 /// The version of the format that this program writes, and the only one it reads.
@@ -18,8 +18,11 @@ pub const FORMAT: i64 = 1;
 const BY_HAND: &str = "`kpull sign` creates no such release: someone wrote this one by hand";
 
 /// A release's manifest.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
 pub struct Manifest {
+    /// The version of the format.
+    pub format: i64,
     /// The site's name.
     pub site: String,
     /// Increases with every release.
@@ -42,18 +45,6 @@ pub struct Listed {
     pub size: u64,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ManifestFile {
-    #[serde(rename = "format")]
-    _format: i64,
-    site: String,
-    serial: u64,
-    created: Timestamp,
-    expires: Timestamp,
-    files: BTreeMap<String, Listed>,
-}
-
 impl Listed {
     /// The entry of `content`.
     pub fn of(content: &[u8]) -> Self {
@@ -70,7 +61,7 @@ impl Manifest {
     /// The manifest of these files.
     pub fn of(files: &Files, site: &str, serial: u64, created: Timestamp, expires: Timestamp) -> Self {
         let files = files.iter().map(|(path, content)| (path.to_owned(), Listed::of(content))).collect();
-        Self { site: site.to_owned(), serial, created, expires, files }
+        Self { format: FORMAT, site: site.to_owned(), serial, created, expires, files }
     }
 
     /// The text to sign.
@@ -89,33 +80,28 @@ impl Manifest {
 
     /// Reads a manifest whose signatures have been verified.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        let doc = Doc::parse(MANIFEST, bytes).map_err(refused)?;
+        let doc = Doc::parse(MANIFEST, bytes).map_err(by_hand)?;
         match doc.value().get("format").and_then(serde_json::Value::as_i64) {
             Some(FORMAT) => {}
             Some(other) => {
-                return Err(Error::refused(
-                    code::MANIFEST,
-                    format!("the release has format {other}, and this kpull reads format {FORMAT}"),
-                )
-                .help("update kpull on this host"));
+                return Err(refused!(MANIFEST, "the release has format {other}, and this kpull reads format {FORMAT}")
+                    .help("update kpull on this host"));
             }
             None => {
-                return Err(Error::refused(code::MANIFEST, "the release does not say which format it has")
+                return Err(refused!(MANIFEST, "the release does not say which format it has")
                     .help("sign it with `kpull sign`"));
             }
         }
-        let ManifestFile { site, serial, created, expires, files, .. } = doc.read::<ManifestFile>().map_err(refused)?;
-        for (path, listed) in &files {
+        let manifest: Self = doc.read().map_err(by_hand)?;
+        for (path, listed) in &manifest.files {
             check_path(path)?;
             if !is_sha256(&listed.sha256) {
-                return Err(Error::refused(
-                    code::MANIFEST,
-                    format!("the release lists {path} with something that is not a SHA-256"),
-                )
-                .help(BY_HAND));
+                return Err(
+                    refused!(MANIFEST, "the release lists {path} with something that is not a SHA-256").help(BY_HAND)
+                );
             }
         }
-        Ok(Self { site, serial, created, expires, files })
+        Ok(manifest)
     }
 }
 
@@ -123,18 +109,17 @@ impl Manifest {
 fn check_path(path: &str) -> Result<()> {
     let plain = path.split('/').all(|name| !name.is_empty() && name != "." && name != ".." && name.len() <= 255);
     if !plain || path.len() > 4096 || path.contains('\\') || path.chars().any(char::is_control) {
-        return Err(Error::refused(code::MANIFEST, format!("the release lists a path outside the tree: `{path}`"))
-            .help(BY_HAND));
+        return Err(refused!(MANIFEST, "the release lists a path outside the tree: `{path}`").help(BY_HAND));
     }
     if !is_part(path) {
-        return Err(Error::refused(code::MANIFEST, format!("the release lists `{path}`, which is not part of a site"))
+        return Err(refused!(MANIFEST, "the release lists `{path}`, which is not part of a site")
             .help("sign again with `kpull sign`"));
     }
     Ok(())
 }
 
 /// A refusal for an error in the text, without advice about TOML, which does not help whoever runs a host.
-fn refused(error: Error) -> Error {
+fn by_hand(error: Error) -> Error {
     error.exit(crate::Exit::Refused).help(BY_HAND)
 }
 

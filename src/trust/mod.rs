@@ -26,7 +26,7 @@ use sha2::{Digest, Sha256};
 
 use crate::document::layout::{LARGEST_MANIFEST, LARGEST_SIGNATURES, MANIFEST, SIGNATURES};
 use crate::document::{Files, PARTS, Tree};
-use crate::error::{Error, Exit, Result, code};
+use crate::error::{Error, Exit, Result, refused};
 use crate::magic::{KEEP, changed_by};
 use crate::secret::index::Index;
 use crate::secret::name::name_in;
@@ -107,12 +107,11 @@ impl Policy {
     pub fn announce(&self, tree: &dyn Tree, at: Timestamp) -> Result<VerifiedManifest> {
         let announced = VerifiedManifest::by(&self.keys, tree, at)?;
         if announced.manifest.site != self.site {
-            return Err(Error::refused(
-                code::SIGNATURE,
-                format!(
-                    "the release is for the site `{}`, and this host belongs to `{}`",
-                    announced.manifest.site, self.site
-                ),
+            return Err(refused!(
+                SIGNATURE,
+                "the release is for the site `{}`, and this host belongs to `{}`",
+                announced.manifest.site,
+                self.site
             )
             .help("check the source's address, and `site` under [trust] in kpull.toml"));
         }
@@ -124,11 +123,11 @@ impl VerifiedManifest {
     /// Verifies the signatures before it parses the manifest. Keys must be valid at the time `at`. The caller checks the site.
     pub fn by(keys: &KeySet, tree: &dyn Tree, at: Timestamp) -> Result<Self> {
         let bytes = tree.read(MANIFEST, LARGEST_MANIFEST)?.ok_or_else(|| {
-            Error::refused(code::SIGNATURE, format!("the source has no {MANIFEST}"))
+            refused!(SIGNATURE, "the source has no {MANIFEST}")
                 .help("sign the site with `kpull sign` and publish the result; if the site is not at the top of its repository, set `path` to its directory")
         })?;
         let signatures = tree.read(SIGNATURES, LARGEST_SIGNATURES)?.ok_or_else(|| {
-            Error::refused(code::SIGNATURE, format!("the release is not signed: there is no {SIGNATURES}"))
+            refused!(SIGNATURE, "the release is not signed: there is no {SIGNATURES}")
                 .help("sign the site with `kpull sign`")
         })?;
         let message = Message { bytes: &bytes, purpose: Purpose::Release, name: "the release", at };
@@ -158,25 +157,20 @@ impl VerifiedManifest {
         let Manifest { serial, created, expires, .. } = &*self.manifest;
         if let Some(seen) = seen {
             if seen.digest.is_empty() && *serial <= seen.serial {
-                return Err(Error::refused(
-                    code::SERIAL,
-                    format!(
-                        "the release has serial {serial}, but since the last change of keys none up to {} counts",
-                        seen.serial
-                    ),
+                return Err(refused!(
+                    SERIAL,
+                    "the release has serial {serial}, but since the last change of keys none up to {} counts",
+                    seen.serial
                 )
                 .help("sign again: each release has the previous serial plus one"));
             }
             if *serial < seen.serial {
-                return Err(Error::refused(code::SERIAL, format!("the release has serial {serial}, but {} was seen here before", seen.serial))
+                return Err(refused!(SERIAL, "the release has serial {serial}, but {} was seen here before", seen.serial)
                     .help("someone is replaying an old release, or the source was reset; sign again to publish it under a new serial"));
             }
             if *serial == seen.serial && self.digest() != seen.digest {
-                return Err(Error::refused(
-                    code::SERIAL,
-                    format!("there are two different releases with serial {serial}"),
-                )
-                .help("one serial, one release: sign again, with the next serial"));
+                return Err(refused!(SERIAL, "there are two different releases with serial {serial}")
+                    .help("one serial, one release: sign again, with the next serial"));
             }
             if now + LEEWAY < seen.created {
                 return Err(clock(now, seen.created));
@@ -186,7 +180,7 @@ impl VerifiedManifest {
             return Err(clock(now, *created));
         }
         if now > *expires {
-            return Err(Error::refused(code::EXPIRED, format!("the release (serial {serial}) expired at {expires}"))
+            return Err(refused!(EXPIRED, "the release (serial {serial}) expired at {expires}")
                 .help("sign again; if it should have been renewed, someone may be withholding newer releases"));
         }
         Ok(())
@@ -216,20 +210,17 @@ impl VerifiedManifest {
     fn check_extent(&self, tree: &dyn Tree) -> Result<()> {
         let total: u64 = self.manifest.files.values().map(|listed| listed.size).fold(0, u64::saturating_add);
         if total > LARGEST_RELEASE {
-            return Err(Error::refused(
-                code::SIGNATURE,
-                format!("the release announces {total} bytes, more than the {LARGEST_RELEASE} that are allowed"),
+            return Err(refused!(
+                SIGNATURE,
+                "the release announces {total} bytes, more than the {LARGEST_RELEASE} that are allowed"
             )
             .help("publish large files as artifacts, pinned in artifacts.toml"));
         }
         if let Some(present) = tree.list()? {
             let unlisted = present.iter().find(|path| is_part(path) && !self.manifest.files.contains_key(*path));
             if let Some(path) = unlisted {
-                return Err(Error::refused(
-                    code::TAMPERED,
-                    format!("{path} is in the source, and the release does not list it"),
-                )
-                .help("sign again after adding a file"));
+                return Err(refused!(TAMPERED, "{path} is in the source, and the release does not list it")
+                    .help("sign again after adding a file"));
             }
         }
         Ok(())
@@ -282,13 +273,13 @@ fn fetch(tree: &dyn Tree, path: &str, listed: &Listed) -> Result<Vec<u8>> {
         _ => error,
     });
     let content = read?.ok_or_else(|| {
-        Error::refused(code::TAMPERED, format!("{path} is listed in the release, and the source does not have it"))
+        refused!(TAMPERED, "{path} is listed in the release, and the source does not have it")
             .help("publish every file of the site; check that the push was complete")
     })?;
     if listed.matches(&content) {
         return Ok(content);
     }
-    let refused = |what: String, help| Error::refused(code::TAMPERED, format!("{path} {what}")).help(help);
+    let refused = |what: String, help| refused!(TAMPERED, "{path} {what}").help(help);
     Err(disguised(path, listed, &content).unwrap_or_else(|| match content.len() as u64 == listed.size {
         true => refused(
             "is not the file that was signed: its SHA-256 differs".to_owned(),
@@ -304,12 +295,12 @@ fn fetch(tree: &dyn Tree, path: &str, listed: &Listed) -> Result<Vec<u8>> {
 /// The error for a file that differs from the signed one, if its bytes show what changed it.
 fn disguised(path: &str, listed: &Listed, content: &[u8]) -> Option<Error> {
     let (what, help) = changed_by(content, |bytes| listed.matches(bytes))?;
-    let error = Error::refused(code::TAMPERED, format!("{path} is not the file that was signed: {what}"));
+    let error = refused!(TAMPERED, "{path} is not the file that was signed: {what}");
     Some(error.help(help))
 }
 
 fn clock(now: Timestamp, created: Timestamp) -> Error {
-    Error::refused(code::CLOCK, format!("this host's clock says {now:.0}, and a release was signed at {created:.0}"))
+    refused!(CLOCK, "this host's clock says {now:.0}, and a release was signed at {created:.0}")
         .help("set the clock; with a clock that is behind, an expired release would be accepted")
 }
 
@@ -324,6 +315,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::error::code;
 
     const CREATED: &str = "2026-11-24T00:00:00Z";
     const EXPIRES: &str = "2026-12-24T00:00:00Z";
@@ -334,7 +326,7 @@ mod tests {
 
     fn announced(serial: u64, files: BTreeMap<String, Listed>) -> VerifiedManifest {
         let (created, expires) = (at(CREATED), at(EXPIRES));
-        let manifest = Manifest { site: "lab".to_owned(), serial, created, expires, files };
+        let manifest = Manifest { format: FORMAT, site: "lab".to_owned(), serial, created, expires, files };
         let bytes = manifest.to_toml().into_bytes();
         VerifiedManifest { manifest: manifest.into(), bytes, signatures: Vec::new(), signers: Vec::new(), keys: 0 }
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Error, Result, code, error};
+use crate::error::{Context, Result, code, error, refused};
 use crate::host::root::{Access, Root};
 use crate::store::ENROLL;
 use crate::trust::VerifiedManifest;
@@ -78,7 +78,7 @@ impl TrustState {
             (None, None) => None,
             (None, Some(anchor)) => {
                 let last = anchor.release.map_or_else(String::new, |seen| format!(", last at release {}", seen.serial));
-                return Err(Error::refused(code::MEMORY, format!("the state directory lacks what {TRUST_FILE} has"))
+                return Err(refused!(MEMORY, "the state directory lacks what {TRUST_FILE} has")
                     .because(format!("this host is `{}` of the site `{}`{last}", anchor.host, anchor.site))
                     .help(format!(
                         "check whether it was deleted, or `state` in kpull.toml names another directory; {ENROLL}"

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::dpkg::Dpkg;
 use super::{Installed, Manager};
 use crate::error::{Error, Result, code};
-use crate::host::process::{Command, argv, run};
+use crate::host::process::{Command, run};
 use crate::host::root::Root;
 
 /// Where dnf's plugin keeps its entries.
@@ -71,7 +71,7 @@ impl Manager {
                 ));
             }
         };
-        let output = run(&Command::new(&argv(words.iter().copied()), Duration::from_secs(300)))?;
+        let output = run(&Command::new(words.iter().copied(), Duration::from_secs(300)))?;
         let done = output.or_failure(what()).map(drop);
         done.map_err(|error| help.into_iter().fold(error, Error::help))
     }

@@ -59,7 +59,7 @@ mod tests {
         let status = |env: &[(String, String)]| {
             // through sh: a test that forks just now may hold the file open, and a busy file can't be started
             let argv = argv(["sh", script.as_str(), "nginx", "start"]);
-            let output = run(&Command { env, ..Command::new(&argv, Duration::from_secs(60)) }).unwrap();
+            let output = run(&Command { env: env.to_vec(), ..Command::new(&argv, Duration::from_secs(60)) }).unwrap();
             output.verdict()
         };
         assert_eq!(status(&[]), "exit status: 0");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Installed, Manager};
 use crate::error::{Result, error};
-use crate::host::process::{Command, argv, run};
+use crate::host::process::{Command, run};
 
 /// The required version of a package.
 #[derive(Debug)]
@@ -44,8 +44,8 @@ impl Requirement {
             return Ok(installed.is(&self.version, manager));
         }
         if manager == Manager::Apt {
-            let words = argv(["dpkg", "--compare-versions", &installed.version, "ge", &self.version]);
-            return Ok(run(&Command::new(&words, Duration::from_secs(60)))?.is_success());
+            let words = ["dpkg", "--compare-versions", &installed.version, "ge", &self.version];
+            return Ok(run(&Command::new(words, Duration::from_secs(60)))?.is_success());
         }
         let ((epoch, version, release), (least_epoch, least_version, least_release)) =
             (parts(&installed.version), parts(&self.version));
@@ -88,8 +88,8 @@ fn rpm_order(a: &str, b: &str) -> Result<i32> {
     if !a.chars().chain(b.chars()).all(is_plain) {
         return Err(fails("a version has letters, digits, `.`, `+`, `~`, `^` and `_`"));
     }
-    let words = argv(["rpm", "--eval", &format!("%{{lua:print(rpm.vercmp(\"{a}\", \"{b}\"))}}")]);
-    let output = run(&Command::new(&words, Duration::from_secs(60)))?;
+    let compare = format!("%{{lua:print(rpm.vercmp(\"{a}\", \"{b}\"))}}");
+    let output = run(&Command::new(["rpm", "--eval", &compare], Duration::from_secs(60)))?;
     let text = String::from_utf8_lossy(&output.stdout);
     text.trim().parse().map_err(|_| fails(&format!("rpm answers `{}`", output.last_lines())))
 }

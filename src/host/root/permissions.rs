@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::access::{ACL, ATTRIBUTE_MAX, CAPABILITY, DEFAULT_ACL};
 use super::follow::open_within;
 use super::{AS_IT_IS, Access, FileType, Meta, Root, entries};
-use crate::error::{Error, Result, code};
+use crate::error::{Result, error};
 
 /// How many directories below the first are visited: each of them is an open file meanwhile.
 const DEPTH: usize = 128;
@@ -100,8 +100,9 @@ impl Root {
         }
         if let Some(depth) = depth.filter(|_| is_directory) {
             if depth == DEPTH {
-                let what = format!("{} is more than {DEPTH} directories deep", self.shown(path).display());
-                return Err(Error::new(code::FILE, what).help("define a separate resource for it").of_path());
+                return Err(error!(FILE, "{} is more than {DEPTH} directories deep", self.shown(path).display())
+                    .help("define a separate resource for it")
+                    .of_path());
             }
             for name in entries(&fd).map_err(|errno| self.failed("list", path, errno))? {
                 self.visit(&fd, Path::new(&name), &path.join(&name), Some(depth + 1), wanted)?;

@@ -1,7 +1,5 @@
 //! Removes paths without following a link or leaving a file system.
 
-use std::cell::OnceCell;
-use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -13,7 +11,7 @@ use nix::unistd::UnlinkatFlags;
 
 use super::follow::open_within;
 use super::{DIRECTORY, FileType, Meta, Root, entries, failed, identity, through};
-use crate::error::{Result, error};
+use crate::error::{Error, Result, error};
 use crate::read;
 
 impl Root {
@@ -37,13 +35,30 @@ impl Root {
             return self.remove(path);
         }
         let Some((parent, name)) = self.parent(path)? else { return Ok(()) };
-        walk(&parent, &name, &self.shown(path), false)?;
-        walk(&parent, &name, &self.shown(path), true)?;
+        let shown = self.shown(path);
+        if let Some(below) = mount_in(&parent, &name) {
+            let place: PathBuf = shown.components().chain(below.components()).collect();
+            return Err(mounted(&place).help("unmount it first (findmnt shows it); nothing was removed"));
+        }
+        empty(&parent, &name, &shown)?;
         self.remove(path)
     }
 }
 
-/// A directory on the path of [`walk`].
+/// The first mount point at or in the directory `name` of an open one, by its path from there.
+fn mount_in(parent: &OwnedFd, name: &Path) -> Option<PathBuf> {
+    let place = PathBuf::from(nix::fcntl::readlink(&through(parent)).ok()?).join(name);
+    let table = read::up_to(Path::new("/proc/self/mountinfo"), read::MOST).unwrap_or_default();
+    let mounts = table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
+    let mut mounts = mounts.map(|mount| PathBuf::from(read::unescaped(&String::from_utf8_lossy(mount))));
+    mounts.find_map(|mount| mount.strip_prefix(&place).map(Path::to_owned).ok())
+}
+
+fn mounted(path: &Path) -> Error {
+    error!(FILE, "can't remove {}: a file system is mounted there", path.display())
+}
+
+/// A directory on the path of [`empty`].
 struct Level {
     /// Its name in the one above.
     name: OsString,
@@ -53,30 +68,16 @@ struct Level {
     left: Vec<OsString>,
 }
 
-/// Visits everything in the directory `name` of `parent`, and removes it if `remove` is set; otherwise only checks whether it could.
-/// `path` is the directory's name in messages. Only one level is open at a time, however deep it is.
-fn walk(parent: &OwnedFd, name: &Path, path: &Path, remove: bool) -> Result<()> {
+/// Removes everything in the directory `name` of `parent`. `path` is its name in messages. Only one level is open at a time, however
+/// deep it is.
+fn empty(parent: &OwnedFd, name: &Path, path: &Path) -> Result<()> {
     let mut path = path.to_owned();
-    let mounts = OnceCell::new();
-    let open = |above: &OwnedFd, name: &Path| -> nix::Result<OwnedFd> {
-        if let Some(opened) = open_within(above, name, DIRECTORY, ResolveFlag::RESOLVE_NO_XDEV) {
-            return opened;
-        }
-        let dir = nix::fcntl::openat(above, name, DIRECTORY, Mode::empty())?;
-        let is_mount = || {
-            let place = nix::fcntl::readlink(&through(&dir)).unwrap_or_default();
-            mounts.get_or_init(mount_points).contains(Path::new(&place))
-        };
-        // bind mounts can be on the same file system
-        if identity(&dir)?.0 != identity(above)?.0 || is_mount() {
-            return Err(Errno::EXDEV);
-        }
-        Ok(dir)
-    };
     let enter = |above: &OwnedFd, name: &Path, path: &Path| -> Result<(OwnedFd, Level)> {
-        let dir = open(above, name).map_err(|errno| match errno {
-            Errno::EXDEV => error!(FILE, "can't remove {}: a file system is mounted there", path.display())
-                .help("unmount it first (findmnt shows it); nothing was removed"),
+        let dir = open_within(above, name, DIRECTORY, ResolveFlag::RESOLVE_NO_XDEV)
+            .unwrap_or_else(|| nix::fcntl::openat(above, name, DIRECTORY, Mode::empty()));
+        let dir = dir.map_err(|errno| match errno {
+            // since a moment ago
+            Errno::EXDEV => mounted(path),
             _ => failed("open", path, errno),
         })?;
         let id = identity(&dir).map_err(|errno| failed("look at", path, errno))?;
@@ -86,7 +87,7 @@ fn walk(parent: &OwnedFd, name: &Path, path: &Path, remove: bool) -> Result<()> 
                 .map_err(|errno| failed("look at", &path.join(&inner), errno))?;
             if Meta::from(stat).what == FileType::Directory {
                 left.push(inner);
-            } else if remove {
+            } else {
                 nix::unistd::unlinkat(&dir, &*inner, UnlinkatFlags::NoRemoveDir)
                     .map_err(|errno| failed("remove", &path.join(&inner), errno))?;
             }
@@ -111,20 +112,11 @@ fn walk(parent: &OwnedFd, name: &Path, path: &Path, remove: bool) -> Result<()> 
                 .help("run again when no other program changes it")
                 .of_path());
         }
-        if remove {
-            nix::unistd::unlinkat(&dir, &*done.name, UnlinkatFlags::RemoveDir)
-                .map_err(|errno| failed("remove", &path, errno))?;
-        }
+        nix::unistd::unlinkat(&dir, &*done.name, UnlinkatFlags::RemoveDir)
+            .map_err(|errno| failed("remove", &path, errno))?;
         path.pop();
     }
     Ok(())
-}
-
-/// The mount points that this process can see.
-fn mount_points() -> HashSet<PathBuf> {
-    let table = read::up_to(Path::new("/proc/self/mountinfo"), read::MOST).unwrap_or_default();
-    let places = table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
-    places.map(|place| read::unescaped(&String::from_utf8_lossy(place)).into()).collect()
 }
 
 #[cfg(test)]

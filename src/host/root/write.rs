@@ -14,7 +14,7 @@ use rustix::fs::XattrFlags;
 use super::access::WITHOUT_MODES;
 use super::gather::give_name;
 use super::{AS_IT_IS, Access, DIRECTORY, FileType, Meta, Root, label, split, through};
-use crate::error::{Context as _, Error, Result, code};
+use crate::error::{Context as _, Result, code, error};
 
 impl Root {
     /// Writes a file atomically: a temporary file beside it, its access, fsync, rename, fsync of the directory. It keeps the extended
@@ -76,8 +76,7 @@ impl Root {
         let has_owners =
             nix::sys::statfs::fstatfs(&file).is_ok_and(|fs| !WITHOUT_MODES.contains(&fs.filesystem_type()));
         if has_owners && (stat.st_uid != nix::unistd::geteuid().as_raw() || stat.st_nlink > 1) {
-            let what = format!("{} is not the file that kpull wrote", self.shown(path).display());
-            return Err(Error::new(code::FILE, what)
+            return Err(error!(FILE, "{} is not the file that kpull wrote", self.shown(path).display())
                 .help("another user who can write to its directory has replaced it: run again"));
         }
         self.change_mode(&file, path, mode)?;

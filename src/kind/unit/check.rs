@@ -20,7 +20,7 @@ impl Check {
         run_if_there(&self.command())
     }
 
-    pub(super) fn command(&self) -> Command<'_> {
+    pub(super) fn command(&self) -> Command<'static> {
         Command::new(&self.argv, ONE_CHECK)
     }
 

@@ -117,7 +117,7 @@ impl Quadlet {
     /// The image, if podman does not have it.
     fn missing_image(&self) -> Result<Option<&str>> {
         let Some(image) = self.image.as_deref().filter(|image| !is_image_file(image)) else { return Ok(None) };
-        let found = run_if_there(&Command::new(&argv(["podman", "image", "exists", image]), PATIENCE))?;
+        let found = run_if_there(&Command::new(["podman", "image", "exists", image], PATIENCE))?;
         Ok((!found.is_some_and(|output| output.is_success())).then_some(image))
     }
 
@@ -136,9 +136,9 @@ impl Quadlet {
         }
         // of several files with one name, the generator takes the first
         let dirs = format!("{STAGE}:{QUADLETS}:/usr/share/containers/systemd");
-        let argv = argv(["sh", "-c", SCRIPT, GENERATOR, &format!("---{}---", self.service)]);
-        let env = [("QUADLET_UNIT_DIRS".to_owned(), dirs)];
-        let output = run(&Command { env: &env, ..Command::new(&argv, PATIENCE) })?;
+        let env = vec![("QUADLET_UNIT_DIRS".to_owned(), dirs)];
+        let command = Command::new(["sh", "-c", SCRIPT, GENERATOR, &format!("---{}---", self.service)], PATIENCE);
+        let output = run(&Command { env, ..command })?;
         root.remove_all(stage)?;
         if output.is_success() {
             return Ok(());

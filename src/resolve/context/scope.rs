@@ -12,7 +12,7 @@ use crate::resolve::context::TemplateContext;
 use crate::secret::lock;
 use crate::site::ALL;
 use crate::template::depth::{Lookup, as_lookup, looked_up};
-use crate::template::functions;
+use crate::template::filters;
 
 /// The names that a template sees.
 #[derive(Debug)]
@@ -94,7 +94,7 @@ pub(super) fn having(
         }
         let has = host.get_attr(attribute)?;
         if has.is_undefined() {
-            return Err(functions::invalid("this filter needs a list of hosts: `hosts | with_role(\"etcd\")`"));
+            return Err(filters::invalid("this filter needs a list of hosts: `hosts | with_role(\"etcd\")`"));
         }
         if has.try_iter()?.any(|entry| entry.as_str() == Some(name)) {
             found.push(host);

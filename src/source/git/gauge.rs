@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use gix_utils::progress::{Count, Id, MessageLevel, NestedProgress, Progress, Step, StepShared, UNKNOWN, Unit};
 
-use crate::error::{Error, Result, code};
+use crate::error::{Result, refused};
 
 /// Bytes that may come out of each byte of a pack.
 const RATIO: u64 = 200;
@@ -50,7 +50,7 @@ impl Gauge {
         if !self.totals.ended.load(Ordering::SeqCst) {
             return Ok(());
         }
-        Err(Error::refused(code::GIT, format!("{name} sends a pack that unpacks to more than {RATIO} times its size"))
+        Err(refused!(GIT, "{name} sends a pack that unpacks to more than {RATIO} times its size")
             .help("a small pack with a very large content is a known attack; remove such files from the site"))
     }
 

@@ -18,7 +18,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
 use reqwest::{Method, Url};
 
 use super::gauge::Gauge;
-use super::{Refs, first_words, other_format};
+use super::{BRANCHES, Refs, TAGS, first_words, other_format};
 use crate::error::{Error, Result, error};
 use crate::net::{self, Client, Failure, Kind, Reply, Request, Retryable};
 
@@ -196,7 +196,7 @@ impl Session<'_> {
 
     /// The commits of all branches and tags, each once.
     pub fn tips(&self) -> Vec<ObjectId> {
-        let is_named = |name: &str| name.starts_with("refs/heads/") || name.starts_with("refs/tags/");
+        let is_named = |name: &str| name.starts_with(BRANCHES) || name.starts_with(TAGS);
         let mut tips: Vec<ObjectId> = self.refs.iter().filter(|(name, _)| is_named(name)).map(|(_, id)| *id).collect();
         tips.sort();
         tips.dedup();

@@ -11,7 +11,7 @@ use gix_ref::file::ReferenceExt;
 
 use super::{Refs, empty, first_words, other_format};
 use crate::document::{Tree, repository};
-use crate::error::{Error, Result, code, error};
+use crate::error::{Error, Result, code, error, refused};
 use crate::source::{segments, too_big};
 
 /// Files of a tree at most: a few kilobytes of git objects can claim billions.
@@ -145,7 +145,7 @@ impl Tree for GitTree {
             let Some(entry) = tree.entries.iter().find(|entry| entry.filename == name) else { return Ok(None) };
             id = entry.oid.to_owned();
             if entry.mode.is_commit() {
-                return Err(Error::refused(code::GIT, format!("{}: {path} is in a submodule", self.name))
+                return Err(refused!(GIT, "{}: {path} is in a submodule", self.name)
                     .because("a submodule is another repository; this one contains only a link to it")
                     .help("commit the files themselves: `git rm --cached` it, remove its .git and `git add` it; or copy roles of other sites with `kpull vendor`"));
             }
@@ -153,7 +153,7 @@ impl Tree for GitTree {
                 return Ok(None);
             }
             if names.peek().is_none() && !entry.mode.is_blob() {
-                return Err(Error::refused(code::GIT, format!("{}: {path} is not a file", self.name))
+                return Err(refused!(GIT, "{}: {path} is not a file", self.name)
                     .help("kpull does not read symlinks, submodules and directories: commit the file itself"));
             }
         }
@@ -193,8 +193,7 @@ impl Tree for GitTree {
         for path in found {
             paths.push(String::from_utf8(path).map_err(|why| {
                 let name = String::from_utf8_lossy(why.as_bytes()).into_owned();
-                Error::refused(code::GIT, format!("{}: the name of {name} is not UTF-8", self.name))
-                    .help("rename or remove it")
+                refused!(GIT, "{}: the name of {name} is not UTF-8", self.name).help("rename or remove it")
             })?);
         }
         paths.sort();

@@ -248,7 +248,7 @@ fn asked(value: &Value, query: &str, bits: Option<u32>) -> Result<Value, Error> 
         "loopback" | "lo" => when(net.address(net.value).is_loopback(), same),
         "multicast" => when(net.address(net.value).is_multicast(), same),
         "unicast" => when(!net.address(net.value).is_multicast(), same),
-        "link-local" => when(is_in(net, &["169.254.0.0/16", "fe80::/10"]), same),
+        "link-local" => when(is_in(net, "169.254.0.0/16 fe80::/10"), same),
         "private" => when(!is_global(net), same),
         "public" => when(is_global(net) && !net.address(net.value).is_multicast(), same),
         "revdns" => Value::from(reverse(net.address(net.value))),
@@ -278,38 +278,16 @@ fn moved(call: &Call<'_>, sign: i128) -> Result<Value, Error> {
     Ok(shifted(net, sign * offset))
 }
 
-fn is_in(net: Net, networks: &[&str]) -> bool {
-    networks.iter().filter_map(|text| Net::parse(text)).any(|within| within.contains(Net { prefix: net.bits, ..net }))
+fn is_in(net: Net, networks: &str) -> bool {
+    networks.split(' ').filter_map(Net::parse).any(|within| within.contains(Net { prefix: net.bits, ..net }))
 }
 
 /// Whether an address is globally reachable, by IANA's registries of special addresses.
 fn is_global(net: Net) -> bool {
-    const SPECIAL: &[&str] = &[
-        "0.0.0.0/8",
-        "10.0.0.0/8",
-        "100.64.0.0/10",
-        "127.0.0.0/8",
-        "169.254.0.0/16",
-        "172.16.0.0/12",
-        "192.0.0.0/24",
-        "192.0.2.0/24",
-        "192.168.0.0/16",
-        "198.18.0.0/15",
-        "198.51.100.0/24",
-        "203.0.113.0/24",
-        "240.0.0.0/4",
-        "::/128",
-        "::1/128",
-        "::ffff:0:0/96",
-        "64:ff9b:1::/48",
-        "100::/64",
-        "2001::/23",
-        "2001:db8::/32",
-        "2002::/16",
-        "fc00::/7",
-        "fe80::/10",
-    ];
-    !is_in(net, SPECIAL) || is_in(net, &["192.0.0.9/32", "192.0.0.10/32"])
+    const SPECIAL: &str = "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24 \
+        192.168.0.0/16 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 240.0.0.0/4 ::/128 ::1/128 ::ffff:0:0/96 \
+        64:ff9b:1::/48 100::/64 2001::/23 2001:db8::/32 2002::/16 fc00::/7 fe80::/10";
+    !is_in(net, SPECIAL) || is_in(net, "192.0.0.9/32 192.0.0.10/32")
 }
 
 /// The name of an address for reverse DNS.

@@ -4,7 +4,7 @@ use minijinja::Error;
 use minijinja::value::{Serde, Value};
 use serde_json::Value as Json;
 
-use crate::template::filters::{Call, Filter, data, entries_of, invalid, python_float};
+use crate::template::filters::{Call, Filter, data, invalid, python_float};
 
 pub(super) const FILTERS: &[Filter] = &[
     ("to_json", &["indent", "sort_keys", "ensure_ascii"], |call| write(call, None, false)),
@@ -25,62 +25,68 @@ fn write(call: &Call<'_>, indent: Option<usize>, sorts: bool) -> Result<Value, E
         Some(wanted) => Some(usize::try_from(wanted).unwrap_or(0).min(32)),
         None => indent,
     };
-    let mut writer = Writer {
-        out: String::new(),
-        indent,
-        sorts: call.given.get("sort_keys").map_or(sorts, Value::is_true),
-        is_ascii: call.given.get("ensure_ascii").is_none_or(Value::is_true),
-    };
-    writer.value(&data(&call.value)?, 0);
-    call.charge(writer.out.len())?;
-    Ok(Value::from(writer.out))
+    let mut writer = Writer { out: String::new(), indent };
+    writer.value(&data(call, sorts)?, 0);
+    let is_ascii = call.given.get("ensure_ascii").is_none_or(Value::is_true);
+    let out = if is_ascii { ascii(&writer.out) } else { writer.out };
+    call.charge(out.len())?;
+    Ok(Value::from(out))
+}
+
+/// The same JSON with characters that are not ASCII, which are only in texts, as escapes.
+fn ascii(json: &str) -> String {
+    let (mut out, mut units) = (String::with_capacity(json.len()), [0; 2]);
+    for c in json.chars() {
+        match c.is_ascii() {
+            true => out.push(c),
+            false => c.encode_utf16(&mut units).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}"))),
+        }
+    }
+    out
 }
 
 struct Writer {
     out: String,
     indent: Option<usize>,
-    sorts: bool,
-    is_ascii: bool,
 }
 
 impl Writer {
     fn value(&mut self, value: &Json, depth: usize) {
         match value {
-            Json::String(text) => self.text(text),
-            Json::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
-                Some(float) => self.out.push_str(&python_float(float)),
-                None => self.out.push_str(&number.to_string()),
-            },
-            Json::Array(list) => self.block(['[', ']'], list.len(), depth, |writer, at| {
-                writer.value(list.get(at).unwrap_or(&Json::Null), depth + 1);
+            Json::Array(list) => self.block(['[', ']'], list, depth, |writer, value| writer.value(value, depth + 1)),
+            Json::Object(map) => self.block(['{', '}'], map, depth, |writer, (key, value)| {
+                writer.out.push_str(&format!("{}: ", Json::from(key.as_str())));
+                writer.value(value, depth + 1);
             }),
-            Json::Object(map) => {
-                let entries = entries_of(map, self.sorts);
-                self.block(['{', '}'], entries.len(), depth, |writer, at| {
-                    let Some((key, value)) = entries.get(at) else { return };
-                    writer.text(key);
-                    writer.out.push_str(": ");
-                    writer.value(value, depth + 1);
-                });
+            Json::Number(number) if number.is_f64() => {
+                self.out.push_str(&number.as_f64().map(python_float).unwrap_or_default());
             }
-            Json::Bool(_) | Json::Null => self.out.push_str(&value.to_string()),
+            other => self.out.push_str(&other.to_string()),
         }
     }
 
-    fn block(&mut self, brackets: [char; 2], count: usize, depth: usize, each: impl Fn(&mut Self, usize)) {
+    fn block<T>(
+        &mut self,
+        brackets: [char; 2],
+        entries: impl IntoIterator<Item = T>,
+        depth: usize,
+        each: impl Fn(&mut Self, T),
+    ) {
         self.out.push(brackets[0]);
-        for at in 0..count {
-            if at > 0 {
+        let mut is_empty = true;
+        for entry in entries {
+            if !is_empty {
                 self.out.push(',');
             }
             match self.indent {
                 Some(_) => self.line(depth + 1),
-                None if at > 0 => self.out.push(' '),
+                None if !is_empty => self.out.push(' '),
                 None => {}
             }
-            each(self, at);
+            each(self, entry);
+            is_empty = false;
         }
-        if count > 0 && self.indent.is_some() {
+        if !is_empty && self.indent.is_some() {
             self.line(depth);
         }
         self.out.push(brackets[1]);
@@ -89,20 +95,5 @@ impl Writer {
     fn line(&mut self, depth: usize) {
         self.out.push('\n');
         self.out.push_str(&" ".repeat(depth * self.indent.unwrap_or(0)));
-    }
-
-    fn text(&mut self, text: &str) {
-        let quoted = Json::from(text).to_string();
-        if !self.is_ascii {
-            return self.out.push_str(&quoted);
-        }
-        let mut units = [0; 2];
-        for c in quoted.chars() {
-            if c.is_ascii() {
-                self.out.push(c);
-            } else {
-                c.encode_utf16(&mut units).iter().for_each(|unit| self.out.push_str(&format!("\\u{unit:04x}")));
-            }
-        }
     }
 }

@@ -121,7 +121,8 @@ impl<'a> Call<'a> {
     }
 }
 
-fn invalid(why: impl Into<String>) -> Error {
+/// The error for an input or an argument that a filter or function does not accept.
+pub(crate) fn invalid(why: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, why.into())
 }
 
@@ -143,21 +144,13 @@ fn list(value: &Value) -> Result<Vec<Value>, Error> {
     }
 }
 
-/// A value as plain data.
-fn data(value: &Value) -> Result<serde_json::Value, Error> {
-    if value.is_undefined() {
-        return Err(Error::from(ErrorKind::UndefinedError));
+/// The input as plain data. Maps are sorted by their keys if `sort_keys` is set, which is `sorts` by default.
+fn data(call: &Call<'_>, sorts: bool) -> Result<serde_json::Value, Error> {
+    let mut data = serde_json::to_value(&call.value).map_err(|error| invalid(error.to_string()))?;
+    if call.given.get("sort_keys").map_or(sorts, Value::is_true) {
+        data.sort_all_objects();
     }
-    serde_json::to_value(value).map_err(|error| invalid(error.to_string()))
-}
-
-/// The entries of a map: in the order of its keys, or in its own.
-fn entries_of(map: &serde_json::Map<String, serde_json::Value>, sorts: bool) -> Vec<(&String, &serde_json::Value)> {
-    let mut entries: Vec<_> = map.iter().collect();
-    if sorts {
-        entries.sort_by_key(|(key, _)| *key);
-    }
-    entries
+    Ok(data)
 }
 
 /// A number with a point, as Python writes it.

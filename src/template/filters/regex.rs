@@ -1,6 +1,6 @@
 //! Python's regular expressions.
 
-use fancy_regex::{Captures, Regex};
+use fancy_regex::{Captures, Regex, RegexBuilder};
 use minijinja::value::Value;
 use minijinja::{Environment, Error};
 
@@ -25,15 +25,9 @@ pub(super) fn add_tests(env: &mut Environment<'static>) {
 
 /// Compiles a regular expression of Python.
 fn compile(pattern: &str, ignores_case: bool, is_multiline: bool) -> Result<Regex, Error> {
-    let flags = match (ignores_case, is_multiline) {
-        (true, true) => "(?im)",
-        (true, false) => "(?i)",
-        (false, true) => "(?m)",
-        (false, false) => "",
-    };
-    let own = format!("{flags}{}", translated(pattern, is_multiline));
-    let wrong = |error: fancy_regex::Error| invalid(format!("`{pattern}` is not a regular expression: {error}"));
-    Regex::new(&own).map_err(wrong)
+    let own = translated(pattern, is_multiline);
+    let built = RegexBuilder::new(&own).case_insensitive(ignores_case).multi_line(is_multiline).build();
+    built.map_err(|error| invalid(format!("`{pattern}` is not a regular expression: {error}")))
 }
 
 /// Translates the syntax that differs: the end of a text, and characters that are special only in Rust.

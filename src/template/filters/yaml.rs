@@ -7,7 +7,7 @@ use minijinja::Error;
 use minijinja::value::{Serde, Value};
 use serde_json::Value as Json;
 
-use crate::template::filters::{Call, Filter, data, entries_of, invalid, python_float};
+use crate::template::filters::{Call, Filter, data, invalid, python_float};
 
 pub(super) const FILTERS: &[Filter] = &[
     ("to_yaml", NAMES, |call| write(call, 2, None)),
@@ -48,7 +48,6 @@ fn write(call: &Call<'_>, indent: i64, flow: Option<bool>) -> Result<Value, Erro
         out: String::new(),
         step: usize::try_from(indent).ok().filter(|step| (2..10).contains(step)).unwrap_or(2),
         width: usize::try_from(call.number("width")?.unwrap_or(80)).unwrap_or(usize::MAX),
-        sorts: call.given.get("sort_keys").is_none_or(Value::is_true),
         flow,
         indent: None,
         column: 0,
@@ -60,7 +59,7 @@ fn write(call: &Call<'_>, indent: i64, flow: Option<bool>) -> Result<Value, Erro
         emitter.indicator("---", true, false, false);
         emitter.line();
     }
-    emitter.node(&data(&call.value)?, false, false);
+    emitter.node(&data(call, true)?, false, false);
     emitter.line();
     call.charge(emitter.out.len())?;
     Ok(Value::from(emitter.out))
@@ -73,7 +72,6 @@ struct Emitter {
     step: usize,
     /// The column after which a text is folded.
     width: usize,
-    sorts: bool,
     /// Whether everything is in flow style, nothing, or (`None`) collections of scalars only.
     flow: Option<bool>,
     /// The current indent; none at the top level.
@@ -149,9 +147,7 @@ impl Emitter {
         };
         match value {
             Json::Array(list) if in_flow(self, list.iter().all(is_scalar), list.is_empty()) => {
-                self.in_brackets(['[', ']'], list.len(), |emitter, at| {
-                    emitter.node(list.get(at).unwrap_or(&Json::Null), false, false);
-                });
+                self.in_brackets(["[", "]"], list, |emitter, item| emitter.node(item, false, false));
             }
             Json::Array(list) => self.further(false, in_map && !self.indention, |emitter| {
                 for item in list {
@@ -161,22 +157,14 @@ impl Emitter {
                 }
             }),
             Json::Object(map) if in_flow(self, map.values().all(is_scalar), map.is_empty()) => {
-                let entries = entries_of(map, self.sorts);
-                self.in_brackets(['{', '}'], entries.len(), |emitter, at| {
-                    if let Some((key, value)) = entries.get(at) {
-                        emitter.entry(key, value);
-                    }
-                });
+                self.in_brackets(["{", "}"], map, |emitter, (key, value)| emitter.entry(key, value));
             }
-            Json::Object(map) => {
-                let entries = entries_of(map, self.sorts);
-                self.further(false, false, |emitter| {
-                    for (key, value) in entries {
-                        emitter.write_indent();
-                        emitter.entry(key, value);
-                    }
-                });
-            }
+            Json::Object(map) => self.further(false, false, |emitter| {
+                for (key, value) in map {
+                    emitter.write_indent();
+                    emitter.entry(key, value);
+                }
+            }),
             scalar => self.further(true, false, |emitter| emitter.scalar(scalar, is_key)),
         }
     }
@@ -196,22 +184,27 @@ impl Emitter {
         self.node(value, true, false);
     }
 
-    fn in_brackets(&mut self, brackets: [char; 2], count: usize, each: impl Fn(&mut Self, usize)) {
-        self.indicator(&brackets[0].to_string(), true, true, false);
+    fn in_brackets<T>(
+        &mut self,
+        brackets: [&str; 2],
+        entries: impl IntoIterator<Item = T>,
+        each: impl Fn(&mut Self, T),
+    ) {
+        self.indicator(brackets[0], true, true, false);
         self.flow_level += 1;
         self.further(true, false, |emitter| {
-            for at in 0..count {
+            for (at, entry) in entries.into_iter().enumerate() {
                 if at > 0 {
                     emitter.indicator(",", false, false, false);
                 }
                 if emitter.column > emitter.width {
                     emitter.write_indent();
                 }
-                each(emitter, at);
+                each(emitter, entry);
             }
         });
         self.flow_level -= 1;
-        self.indicator(&brackets[1].to_string(), false, false, false);
+        self.indicator(brackets[1], false, false, false);
     }
 
     fn scalar(&mut self, value: &Json, is_key: bool) {
@@ -331,31 +324,15 @@ impl Emitter {
 
 /// A character between double quotes.
 fn escaped(c: char) -> String {
-    let short = match c {
-        '\0' => '0',
-        '\u{7}' => 'a',
-        '\u{8}' => 'b',
-        '\t' => 't',
-        '\n' => 'n',
-        '\u{b}' => 'v',
-        '\u{c}' => 'f',
-        '\r' => 'r',
-        '\u{1b}' => 'e',
-        '"' | '\\' => c,
-        '\u{85}' => 'N',
-        '\u{a0}' => '_',
-        '\u{2028}' => 'L',
-        '\u{2029}' => 'P',
-        _ => {
-            let code = u32::from(c);
-            return match code {
-                0..=0xff => format!("\\x{code:02X}"),
-                0x100..=0xffff => format!("\\u{code:04X}"),
-                _ => format!("\\U{code:08X}"),
-            };
-        }
-    };
-    format!("\\{short}")
+    const SPECIAL: &str = "\0\u{7}\u{8}\t\n\u{b}\u{c}\r\u{1b}\"\\\u{85}\u{a0}\u{2028}\u{2029}";
+    const LETTERS: &str = "0abtnvfre\"\\N_LP";
+    let letter = SPECIAL.chars().zip(LETTERS.chars()).find(|(special, _)| *special == c);
+    match (letter, u32::from(c)) {
+        (Some((_, letter)), _) => format!("\\{letter}"),
+        (None, code @ 0..=0xff) => format!("\\x{code:02X}"),
+        (None, code @ 0x100..=0xffff) => format!("\\u{code:04X}"),
+        (None, code) => format!("\\U{code:08X}"),
+    }
 }
 
 fn is_printable(c: char) -> bool {
