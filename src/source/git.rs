@@ -280,19 +280,10 @@ fn other_format(name: &str) -> Error {
 
 /// Empties a cache. The directory itself stays: a sandboxed process can't create it again.
 fn empty(cache: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(cache) {
-        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            fs::remove_dir_all(entry.path())?;
-        } else {
-            fs::remove_file(entry.path())?;
-        }
+    match fs::remove_dir_all(cache.join("objects")) {
+        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
-    Ok(())
 }
 
 impl Source for Git {

@@ -106,14 +106,10 @@ impl Policy {
     /// Verifies the manifest by the trusted keys, and that it is of this site.
     pub fn announce(&self, tree: &dyn Tree, at: Timestamp) -> Result<VerifiedManifest> {
         let announced = VerifiedManifest::by(&self.keys, tree, at)?;
-        if announced.manifest.site != self.site {
-            return Err(refused!(
-                SIGNATURE,
-                "the release is for the site `{}`, and this host belongs to `{}`",
-                announced.manifest.site,
-                self.site
-            )
-            .help("check the source's address, and `site` under [trust] in kpull.toml"));
+        let (site, own) = (&announced.manifest.site, &self.site);
+        if site != own {
+            return Err(refused!(SIGNATURE, "the release is for the site `{site}`, and this host belongs to `{own}`")
+                .help("check the source's address, and `site` under [trust] in kpull.toml"));
         }
         Ok(announced)
     }

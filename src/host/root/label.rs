@@ -1,5 +1,6 @@
 //! SELinux contexts of new paths, from the policy of the host.
 
+use std::borrow::Cow;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use super::FileType;
 use crate::error::{Error, Result, error};
-use crate::host::process::{self, argv};
+use crate::host::process;
 
 /// The extended attribute that holds a context.
 pub const ATTRIBUTE: &str = "security.selinux";
@@ -112,12 +113,10 @@ fn contexts(paths: &[PathBuf], what: FileType) -> Result<Vec<Option<String>>> {
         FileType::Link => "lnk_file",
         FileType::File | FileType::Special => "file",
     };
-    let mut argv = argv(["matchpathcon", "-n", "-N", "-m", kind]);
-    for path in paths {
-        // paths of a release are UTF-8; other paths have no entry in a policy
-        argv.push(path.to_string_lossy().into_owned());
-    }
-    let Some(output) = process::run_if_there(&process::Command::new(&argv, TIMEOUT))? else {
+    // paths of a release are UTF-8; other paths have no entry in a policy
+    let names = paths.iter().map(|path| path.to_string_lossy());
+    let argv = ["matchpathcon", "-n", "-N", "-m", kind].into_iter().map(Cow::from).chain(names);
+    let Some(output) = process::run_if_there(&process::Command::new(argv, TIMEOUT))? else {
         return Err(failed()
             .because("there is no program matchpathcon")
             .help("install libselinux-utils (Debian: selinux-utils), then run `restorecon -R` on the files that kpull has written meanwhile: they have the contexts of their directories"));
