@@ -1,39 +1,12 @@
 //! Containers as units, with Debian 13's podman and a registry that asks for credentials.
 
-use std::process::Command;
-
 use crate::support::alone::World;
 use crate::support::cookbook::recipes;
-use crate::support::lab::{H1, Host, Lab, Output, Suite};
-use crate::support::machine::cache;
-
-/// Downloads packages of Debian to the directory `$1`, once, and offers them to the host with the root `$2`, with all that they need.
-const FETCH: &str = r#"
-set -eu
-root=$2
-mkdir -p "$1"/archives/partial "$1"/lists/partial
-cd "$1"
-shift 2
-exec 9> lock
-flock 9
-echo 'deb http://deb.debian.org/debian trixie main' > sources
-of_trixie() {
-    apt-get -qq -y --no-install-recommends -o Dir::Etc::sourcelist="$PWD/sources" -o Dir::Etc::sourceparts=/dev/null \
-        -o Dir::State::lists="$PWD/lists" -o Dir::State::status="$root/var/lib/dpkg/status" -o Dir::Cache="$PWD" "$@"
-}
-[ -e complete ] || { of_trixie update && of_trixie --download-only install "$@"; } > log 2>&1 || { cat log >&2; exit 1; }
-: > complete
-cp archives/*.deb "$root/srv/apt"
-"#;
+use crate::support::lab::{H1, Host, Lab, Suite};
 
 /// Prepares the host: a registry at 127.0.0.1:5000 for `lab` with the password `secret`, and podman's settings for a lab.
 const PREPARE: &str = r#"
 set -eu
-cd /srv/apt
-apt-ftparchive packages . > Packages
-apt-ftparchive release . > /tmp/Release
-mv /tmp/Release .
-apt-get -q update
 apt-get -qq -y --no-install-recommends install docker-registry
 hash=$(perl -e 'print crypt("secret", q($2b$04$abcdefghijklmnopqrstuu))')
 echo "lab:$hash" > /etc/docker/registry/users
@@ -96,9 +69,7 @@ sha256sum /tmp/manifest | cut -d' ' -f1
 fn world() -> World {
     let world = World::on(Lab::of(Suite::Trixie, &[H1]));
     let host = world.host();
-    let debs = cache().join("lab/trixie-podman");
-    let names = ["podman", "aardvark-dns", "docker-registry"];
-    Output::of(Command::new("bash").args(["-c", FETCH, "fetch"]).args([&debs, &host.root()]).args(names)).ok();
+    host.offer("podman", &["podman", "aardvark-dns", "docker-registry"]);
     host.run(PREPARE).ok();
     world
 }

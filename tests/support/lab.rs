@@ -9,10 +9,38 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use crate::support::machine::cache;
+
 /// The host of a test that has one.
 pub const H1: (&str, &str) = ("h1", "192.168.1.11");
 const LAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/lab");
 const CONTAINERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/containers/.");
+
+/// Downloads packages of a Debian release to the directory `$1`, once, and copies them to the host with the root `$2`, with all that they
+/// need.
+const FETCH: &str = r#"
+set -eu
+root=$2 suite=$3
+mkdir -p "$1"/archives/partial "$1"/lists/partial
+cd "$1"
+shift 3
+exec 9> lock
+flock 9
+cp "$root/var/lib/dpkg/status" status # apt would resolve the link in the path of the root, and read this machine's
+for part in "debian $suite" "debian $suite-updates" "debian-security $suite-security"; do
+    echo "deb http://deb.debian.org/$part main"
+done > sources
+of_suite() {
+    apt-get -qq -y --no-install-recommends -o Dir::Etc::sourcelist="$PWD/sources" -o Dir::Etc::sourceparts=/dev/null \
+        -o Dir::State::lists="$PWD/lists" -o Dir::State::status="$PWD/status" -o Dir::Cache="$PWD" "$@"
+}
+if [ "$(cat complete 2>/dev/null)" != "$*" ]; then
+    rm -f archives/*.deb
+    { of_suite update && of_suite --download-only install "$@"; } > log 2>&1 || { cat log >&2; exit 1; }
+    echo "$*" > complete
+fi
+cp archives/*.deb "$root/srv/apt"
+"#;
 
 /// The URL at which a host, by its address, reaches the servers beside the hosts.
 pub fn fabric_of(address: &str) -> String {
@@ -191,9 +219,7 @@ impl Host<'_> {
     /// Installs a package of this machine's Debian release that the base does not have. It is downloaded into the user's cache once, with
     /// what it needs.
     pub fn install(&self, package: &str) {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let cache = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("a home")).join(".cache"));
-        let debs = cache.join("kpull/lab").join(package);
+        let debs = cache().join("lab").join(package);
         std::fs::create_dir_all(debs.join("partial")).expect("make a directory for packages");
         // apt would resolve the link in the path of the root, and read this machine's
         let status = debs.join("status");
@@ -210,6 +236,21 @@ impl Host<'_> {
             }
         }
         self.run("dpkg -i /opt/debs/*.deb").ok();
+    }
+
+    /// Offers packages of the host's Debian release to the host's apt, with what they need. They are downloaded into the user's cache
+    /// once, as `name`.
+    pub fn offer(&self, name: &str, packages: &[&str]) {
+        let suite = self.lab.suite.name();
+        let debs = cache().join(format!("lab/{suite}-{name}"));
+        let mut fetch = Command::new("bash");
+        fetch.args(["-c", FETCH, "fetch"]).arg(debs).arg(self.root()).arg(suite).args(packages);
+        Output::of(&mut fetch).ok();
+        self.run(
+            "cd /srv/apt && apt-ftparchive packages . > Packages && apt-ftparchive release . > /tmp/Release &&
+            mv /tmp/Release . && apt-get -q update",
+        )
+        .ok();
     }
 
     /// Its root directory, as this machine sees it.
