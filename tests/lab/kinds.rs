@@ -12,7 +12,7 @@ use crate::support::sample;
 const CALLS: [&str; 2] = ["clone", "sendmsg"];
 
 /// Two repositories of packages, signed with the same key, whose package has another version in each.
-const REPOSITORIES: &str = r#"set -eu
+pub const REPOSITORIES: &str = r#"set -eu
 gpg -q --batch --passphrase '' --quick-gen-key lab@lab
 gpg --armor --export lab@lab > /srv/key.asc
 for number in 1 2; do

@@ -40,7 +40,8 @@ fn host_key() -> PrivateKey {
 }
 
 impl World {
-    fn new(role: &str) -> Self {
+    /// A site whose authority has issued nothing yet.
+    pub fn new(role: &str) -> Self {
         let site = Site::new("test");
         site.file(
             "site.toml",
