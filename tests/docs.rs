@@ -8,6 +8,7 @@ mod practice;
 mod situations;
 mod tables;
 mod templates;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
