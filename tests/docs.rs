@@ -2,6 +2,7 @@
 
 mod commands;
 mod events;
+mod examples;
 mod fields;
 mod glossary;
 mod practice;
