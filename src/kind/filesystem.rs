@@ -116,39 +116,48 @@ fn probe(device: &str) -> Result<Option<Found>> {
     }
 }
 
-/// Whether mkfs.xfs had not finished with a device that begins like this. blkid finds an XFS on it all the same.
-fn is_unfinished(beginning: &[u8]) -> bool {
-    beginning.starts_with(b"XFSB") && beginning.get(XFS_IN_PROGRESS) == Some(&1)
-}
-
 impl Filesystem {
     /// Whether the device has the file system; `None` if there is no such device. An error if the device has anything else.
     fn is_made(&self, work: &Work<'_>) -> Result<Option<bool>> {
         let root = &work.host.root;
         let Some(device) = root.device(&self.fields.device)? else { return Ok(None) };
-        let mut found = probe(&device.to_string_lossy())?;
-        let is_xfs = found.as_ref().is_some_and(|found| found.get("TYPE").is_some_and(|kind| kind == "xfs"));
-        if is_xfs && is_unfinished(&root.beginning(&device)?) {
-            found = None;
+        let (found, is_begun) = (probe(&device.to_string_lossy())?, self.is_begun(work)?);
+        let is_wanted = found.as_ref().is_some_and(|found| self.is_wanted(found, is_begun));
+        if is_wanted && self.is_finished(&device, is_begun, root)? {
+            return Ok(Some(true));
         }
-        let why = match &found {
+        let why = match found.filter(|_| !is_wanted) {
             Some(found) if found.is_empty() => "several signatures (`wipefs` lists them)".to_owned(),
             Some(found) => {
-                let FilesystemFields { kind, label, uuid, .. } = &self.fields;
-                let wanted = [("TYPE", Some(kind.to_string())), ("LABEL", label.clone()), ("UUID", uuid.clone())];
-                if wanted.iter().all(|(name, wanted)| wanted.is_none() || wanted.as_ref() == found.get(*name)) {
-                    return Ok(Some(true));
-                }
                 let shown: Vec<String> = found.iter().map(|(name, value)| format!("{name}={value}")).collect();
                 format!("what `blkid -p` shows as {}", shown.join(", "))
             }
             None if root.is_in_use(&device)? => "a mount or another user (`lsblk` shows it)".to_owned(),
-            None if root.beginning(&device)?.iter().all(|byte| *byte == 0) || self.is_begun(work)? => {
-                return Ok(Some(false));
-            }
+            None if is_begun || root.beginning(&device)?.iter().all(|byte| *byte == 0) => return Ok(Some(false)),
             None => "nonzero bytes in its first MiB".to_owned(),
         };
         Err(self.refused(&device, &why))
+    }
+
+    /// Whether this is the file system, finished or not. A vfat gets its label in two places, the directory last.
+    fn is_wanted(&self, found: &Found, is_begun: bool) -> bool {
+        let FilesystemFields { kind, label, uuid, .. } = &self.fields;
+        let found = |name: &str| found.get(name);
+        let found_label = found("LABEL").or_else(|| found("LABEL_FATBOOT").filter(|_| is_begun));
+        let is = |wanted: &Option<String>, found| wanted.is_none() || wanted.as_ref() == found;
+        found("TYPE") == Some(&kind.to_string()) && is(label, found_label) && is(uuid, found("UUID"))
+    }
+
+    /// Whether mkfs has finished the file system that blkid finds. Only mkfs.ext4 writes the signature last.
+    fn is_finished(&self, device: &Path, is_begun: bool, root: &Root) -> Result<bool> {
+        Ok(match self.fields.kind {
+            FsType::Xfs => root.beginning(device)?.get(XFS_IN_PROGRESS) != Some(&1),
+            FsType::Vfat if is_begun => {
+                let check = argv(["fsck.vfat", "-n", &device.to_string_lossy()]);
+                run_if_there(&Command::new(&check, PROBE))?.is_some_and(|output| output.is_success())
+            }
+            FsType::Ext4 | FsType::Vfat => true,
+        })
     }
 
     /// What distinguishes the device from others, also after the next boot: its name, its size, and what its maker has called it.
@@ -215,9 +224,9 @@ impl Filesystem {
                 .help(format!("add a [[package]] with the name {package}")));
         };
         let output = output.or_failure(failed)?;
-        match self.is_made(work)? {
-            Some(true) => Ok(()),
-            _ => {
+        match probe(&device.to_string_lossy())?.is_some_and(|found| self.is_wanted(&found, false)) {
+            true => Ok(()),
+            false => {
                 Err(output.failure(format!("mkfs.{name} succeeded, but blkid finds no {name} on {}", device.display())))
             }
         }
@@ -304,14 +313,32 @@ mod tests {
     }
 
     #[test]
-    fn an_xfs_that_mkfs_has_not_finished_is_none() {
-        let mut beginning = vec![0; 512];
-        beginning[..4].copy_from_slice(b"XFSB");
-        assert!(!is_unfinished(&beginning) && !is_unfinished(b"XFSB"));
-        beginning[XFS_IN_PROGRESS] = 1;
-        assert!(is_unfinished(&beginning));
-        beginning[0] = b'x';
-        assert!(!is_unfinished(&beginning));
+    fn what_mkfs_has_not_finished_is_not_taken_for_a_file_system() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let is_finished = |kind: &str, byte, is_begun| {
+            let mut beginning = vec![0; 512];
+            beginning[XFS_IN_PROGRESS] = byte;
+            std::fs::write(dir.path().join("device"), beginning).unwrap();
+            let made = one("filesystem", &format!("{ID}type = '{kind}'"));
+            made.as_kind::<Filesystem>().unwrap().is_finished(Path::new("/device"), is_begun, &root).unwrap()
+        };
+        assert!(is_finished("xfs", 0, true) && !is_finished("xfs", 1, false));
+        assert!(is_finished("ext4", 1, true) && is_finished("vfat", 1, false));
+        assert!(!is_finished("vfat", 0, true), "nothing of it is there");
+    }
+
+    #[test]
+    fn a_label_that_only_the_boot_sector_has_is_that_of_a_vfat_that_mkfs_has_begun() {
+        let made = one("filesystem", &format!("{ID}type = 'vfat'\nlabel = 'EFI'"));
+        let is_wanted = |found: &[(&str, &str)], is_begun| {
+            let found = found.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            made.as_kind::<Filesystem>().unwrap().is_wanted(&found, is_begun)
+        };
+        let (kind, boot) = (("TYPE", "vfat"), ("LABEL_FATBOOT", "EFI"));
+        assert!(is_wanted(&[kind, boot], true) && !is_wanted(&[kind, boot], false));
+        assert!(is_wanted(&[kind, ("LABEL", "EFI")], false) && !is_wanted(&[kind, boot, ("LABEL", "B")], true));
+        assert!(!is_wanted(&[("TYPE", "xfs"), ("LABEL", "EFI")], true));
     }
 
     #[test]

@@ -128,7 +128,7 @@ fn on_an_arm64_kernel_sources_are_confined_and_the_demo_runs_for_any_user() {
         options: ["-machine", "virt", "-cpu", "cortex-a72"].map(str::to_owned).into(),
         kernel: made.join("kernel"),
         initrd,
-        append: "console=ttyAMA0 quiet panic=-1",
+        append: "console=ttyAMA0 quiet panic=-1".to_owned(),
     }
     .run();
     assert!(output.contains("machine aarch64\r\n"), "{output}");

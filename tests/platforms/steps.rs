@@ -1,9 +1,9 @@
 //! Debian in a machine that QEMU emulates: its kernel, its systemd, and root who runs some steps.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 
 use crate::support::machine::{Machine, made_by, need, run};
 
@@ -79,42 +79,83 @@ impl Results {
 /// Sizes of empty disks that the machine has besides, in MiB: `/dev/disk/by-id/virtio-spare1`, `-spare2`, `-spare3`.
 const SPARE: [u64; 3] = [512, 512, 64];
 
+/// The disks of a machine.
+pub struct Disks {
+    made: PathBuf,
+    /// What the machine starts from, if it is to keep what it writes there.
+    own: Option<NamedTempFile>,
+    steps: NamedTempFile,
+    spare: Vec<NamedTempFile>,
+}
+
+impl Disks {
+    /// Those of a machine in which root runs the steps at each boot, with the files of `dir` at /mnt.
+    pub fn new(dir: &Path, steps: &str) -> Self {
+        need(&[
+            ("qemu-system-x86_64", "qemu-system-x86"),
+            ("setfiles", "policycoreutils"),
+            ("mke2fs", "e2fsprogs"),
+            ("mmdebstrap", "mmdebstrap"),
+        ]);
+        fs::write(dir.join("steps"), format!("{STEP}{steps}")).unwrap();
+        let disk = NamedTempFile::new().unwrap();
+        run("mke2fs", ["-q", "-t", "ext4", "-d", dir.to_str().unwrap(), disk.path().to_str().unwrap(), "256M"]);
+        let spare = SPARE.map(|size| {
+            let disk = NamedTempFile::new().unwrap();
+            disk.as_file().set_len(size << 20).unwrap();
+            disk
+        });
+        Self { made: made_by("selinux-image"), own: None, steps: disk, spare: spare.into() }
+    }
+
+    /// The machine keeps all that it writes, so it can be booted again.
+    pub fn kept(self) -> Self {
+        let own = NamedTempFile::new().unwrap();
+        run("cp", [Path::new("--sparse=always"), &self.made.join("disk"), own.path()]);
+        Self { own: Some(own), ..self }
+    }
+
+    /// An empty disk, counted from one.
+    pub fn spare(&self, number: usize) -> &Path {
+        self.spare[number - 1].path()
+    }
+
+    /// The machine with these words for its kernel. One of the empty disks may be slow.
+    pub fn machine(&self, words: &str, slow: Option<usize>) -> Machine {
+        let drive = |path: &Path, more: &str| {
+            let file = format!("file={},if=virtio,format=raw{more}", path.display());
+            ["-drive".to_owned(), file]
+        };
+        let base = self.made.join("disk");
+        let first = self.own.as_ref().map_or_else(|| drive(&base, ",snapshot=on"), |own| drive(own.path(), ""));
+        let mut options = vec!["-cpu".to_owned(), "max".to_owned()];
+        options.extend([first, drive(self.steps.path(), "")].concat());
+        for (disk, number) in self.spare.iter().zip(1..) {
+            let (limit, each) = match slow == Some(number) {
+                true => (",throttling.iops-write=8", ",request-merging=off"),
+                false => ("", ""),
+            };
+            let file = format!("file={},if=none,format=raw,id=spare{number}{limit}", disk.path().display());
+            // behind the others on the bus, which are named in this order
+            let device = format!("virtio-blk-pci,drive=spare{number},serial=spare{number},addr=0x1{number}{each}");
+            options.extend(["-drive".to_owned(), file, "-device".to_owned(), device]);
+        }
+        let (kernel, initrd) = (self.made.join("kernel"), self.made.join("initrd"));
+        let append = format!("console=ttyS0 root=/dev/vda rw {words}");
+        Machine { program: "qemu-system-x86_64", options, kernel, initrd, append }
+    }
+
+    /// What the steps have left on the machine's second disk.
+    pub fn results(&self, console: String) -> Results {
+        let dir = tempfile::tempdir().unwrap();
+        run("debugfs", ["-R", &format!("rdump / {}", dir.path().display()), self.steps.path().to_str().unwrap()]);
+        Results { dir, console }
+    }
+}
+
 /// Boots the machine with these words for its kernel. Root runs the steps in it, with the files of `dir` at /mnt.
 pub fn boot(dir: &Path, steps: &str, kernel: &str) -> Results {
-    need(&[
-        ("qemu-system-x86_64", "qemu-system-x86"),
-        ("setfiles", "policycoreutils"),
-        ("mke2fs", "e2fsprogs"),
-        ("mmdebstrap", "mmdebstrap"),
-    ]);
-    let made = made_by("selinux-image");
-    fs::write(dir.join("steps"), format!("{STEP}{steps}")).unwrap();
-    let disk = tempfile::NamedTempFile::new().unwrap();
-    let path = disk.path().to_str().unwrap();
-    run("mke2fs", ["-q", "-t", "ext4", "-d", dir.to_str().unwrap(), path, "256M"]);
-    let drive = |path: &str, more: &str| ["-drive".to_owned(), format!("file={path},if=virtio,format=raw{more}")];
-    let base = made.join("disk");
-    let mut disks = [drive(base.to_str().unwrap(), ",snapshot=on"), drive(path, "")].concat();
-    let spare = SPARE.map(|size| {
-        let disk = tempfile::NamedTempFile::new().unwrap();
-        disk.as_file().set_len(size << 20).unwrap();
-        disk
-    });
-    for (disk, number) in spare.iter().zip(1..) {
-        let file = format!("file={},if=none,format=raw,id=spare{number}", disk.path().display());
-        // behind the others on the bus, which are named in this order
-        let device = format!("virtio-blk-pci,drive=spare{number},serial=spare{number},addr=0x1{number}");
-        disks.extend(["-drive".to_owned(), file, "-device".to_owned(), device]);
-    }
-    let console = Machine {
-        program: "qemu-system-x86_64",
-        options: [vec!["-cpu".to_owned(), "max".to_owned()], disks].concat(),
-        kernel: made.join("kernel"),
-        initrd: made.join("initrd"),
-        append: &format!("console=ttyS0 root=/dev/vda rw {kernel}"),
-    }
-    .run();
-    let dir = tempfile::tempdir().unwrap();
-    run("debugfs", ["-R", &format!("rdump / {}", dir.path().display()), path]);
-    Results { dir, console }
+    let disks = Disks::new(dir, steps);
+    let console = disks.machine(kernel, None).run();
+    disks.results(console)
 }

@@ -1,8 +1,14 @@
 //! File systems on empty disks, and swap, on a kernel of its own: the machine of `selinux-image`, with SELinux off.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::Path;
+use std::process::Command;
 
-use crate::platforms::steps::{SITE, boot, with_program};
+use crate::platforms::steps::{Disks, SITE, boot, with_program};
+use crate::support::site::Output;
+
+const KERNEL: &str = "selinux=0 systemd.mask=firewalld.service systemd.mask=auditd.service";
 
 #[test]
 fn empty_disks_get_their_file_systems_once_and_swap_is_turned_on_resized_and_off() {
@@ -15,11 +21,7 @@ fn empty_disks_get_their_file_systems_once_and_swap_is_turned_on_resized_and_off
     ] {
         fs::write(dir.path().join(format!("{name}.toml")), format!("summary = \"For a test\"\n{role}")).unwrap();
     }
-    let results = boot(
-        dir.path(),
-        &format!("{SITE}{STEPS}"),
-        "selinux=0 systemd.mask=firewalld.service systemd.mask=auditd.service",
-    );
+    let results = boot(dir.path(), &format!("{SITE}{STEPS}"), KERNEL);
     results.step("enrolled", 0);
     results.step("first", 0);
     assert_eq!(results.step("state", 0), STATE);
@@ -114,4 +116,70 @@ step state-none state
 step again release first
 step state-again state
 step content cat /srv/a/file
+"#;
+
+/// Types, with what shows on a disk that mkfs has begun: bytes, and where.
+const BEGUN: [(&str, u64, &[u8]); 2] = [("xfs", 0, b"XFSB"), ("vfat", 510, &[0x55, 0xaa])];
+
+#[test]
+fn a_file_system_is_made_again_if_the_power_is_cut_while_mkfs_writes_it() {
+    let dir = with_program();
+    fs::write(dir.path().join("none.toml"), "summary = \"For a test\"\n").unwrap();
+    for ((kind, ..), number) in BEGUN.iter().zip(1..) {
+        let device = format!("/dev/disk/by-id/virtio-spare{number}");
+        let role = format!(
+            "summary = \"For a test\"\n[[filesystem]]\ndevice = \"{device}\"\ntype = \"{kind}\"\nlabel = \"NEW\"\n"
+        );
+        fs::write(dir.path().join(format!("{kind}.toml")), role).unwrap();
+    }
+    let disks = Disks::new(dir.path(), &format!("{SITE}{CUT_STEPS}")).kept();
+    let written = |number| fs::metadata(disks.spare(number)).unwrap().blocks();
+    let mut cut = Vec::new();
+    for ((kind, at, bytes), number) in BEGUN.iter().zip(1..) {
+        let has_begun = || {
+            let mut found = vec![0; bytes.len()];
+            File::open(disks.spare(number)).unwrap().read_exact_at(&mut found, *at).unwrap();
+            found == *bytes
+        };
+        disks.machine(KERNEL, Some(number)).cut_off(has_begun);
+        cut.push(written(number));
+        assert_eq!(blkid(disks.spare(number)), format!("{kind}\n"), "this is not enough to see that it is unfinished");
+    }
+    let results = disks.results(disks.machine(KERNEL, None).run());
+    for ((kind, ..), number) in BEGUN.iter().zip(1..) {
+        results.step(&format!("finished-{kind}"), 0);
+        results.step(&format!("checked-{kind}"), 0);
+        results.step(&format!("idle-{kind}"), 0);
+        assert!(written(number) > cut[number - 1], "{kind} was finished when the power was cut");
+    }
+}
+
+fn blkid(disk: &Path) -> String {
+    Output::of(Command::new("blkid").args(["-p", "-o", "value", "-s", "TYPE"]).arg(disk).output().unwrap())
+        .exits(0)
+        .stdout
+}
+
+/// At each boot: the file system that was cut off is finished, and mkfs begins to write the next one, page by page.
+const CUT_STEPS: &str = r#"
+check() { # TYPE DEVICE
+    case $1 in xfs) xfs_repair -n "$2" ;; vfat) fsck.vfat -n "$2" ;; esac
+}
+kinds=(xfs vfat)
+number=$(cat /srv/number 2> /dev/null || echo 0)
+if [ "$number" = 0 ]; then
+    step enrolled enrolled
+else
+    kind=${kinds[$number - 1]}
+    step "finished-$kind" converge
+    step "checked-$kind" check "$kind" "/dev/disk/by-id/virtio-spare$number"
+    step "idle-$kind" kpull plan
+fi
+kind=${kinds[$number]:-}
+[ -n "$kind" ] || exit 0
+echo $((++number)) > /srv/number
+disk=$(readlink -f "/dev/disk/by-id/virtio-spare$number")
+echo 4 > "/sys/block/${disk##*/}/queue/max_sectors_kb"
+sync
+step "begun-$kind" release "$kind"
 "#;

@@ -3,8 +3,12 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use sha2::{Digest, Sha256};
 
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
@@ -57,28 +61,49 @@ pub fn made_by(recipe: &str) -> PathBuf {
 }
 
 /// What a machine is booted with.
-pub struct Machine<'a> {
+pub struct Machine {
     /// QEMU's program, and what it says of the machine.
     pub program: &'static str,
     pub options: Vec<String>,
     pub kernel: PathBuf,
     pub initrd: PathBuf,
     /// The kernel's command line.
-    pub append: &'a str,
+    pub append: String,
 }
 
-impl Machine<'_> {
+impl Machine {
     /// Boots it without a network, and waits until it has switched itself off; returns the output of its console.
     pub fn run(&self) -> String {
-        let console = tempfile::NamedTempFile::new().unwrap();
+        let (status, console) = self.until(|| false);
+        assert!(status.success(), "{}: {status}\n{console}", self.program);
+        console
+    }
+
+    /// Boots it, and cuts its power once it `is_time`.
+    pub fn cut_off(&self, is_time: impl Fn() -> bool) {
+        let (status, console) = self.until(is_time);
+        assert!(!status.success(), "{} has switched itself off\n{console}", self.program);
+    }
+
+    fn until(&self, is_time: impl Fn() -> bool) -> (ExitStatus, String) {
+        let [console, pid] = [(); 2].map(|()| tempfile::NamedTempFile::new().unwrap());
         let mut command = Command::new("timeout");
         command.args(["--kill-after=10", PATIENCE, self.program, "-accel", "tcg", "-display", "none"]);
         command.args(["-no-reboot", "-nic", "none", "-smp", "2", "-m", "2048"]).args(&self.options);
-        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd).args(["-append", self.append]);
-        command.arg("-serial").arg(format!("file:{}", console.path().display()));
-        let status = command.stdin(Stdio::null()).status().expect("start QEMU");
-        let message = String::from_utf8_lossy(&fs::read(console.path()).unwrap()).into_owned();
-        assert!(status.success(), "{}: {status}\n{message}", self.program);
-        message
+        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd).args(["-append", &self.append]);
+        command.arg("-serial").arg(format!("file:{}", console.path().display())).arg("-pidfile").arg(pid.path());
+        let mut child = command.stdin(Stdio::null()).spawn().expect("start QEMU");
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            if is_time() {
+                let pid = fs::read_to_string(pid.path()).unwrap().trim().parse().unwrap();
+                kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+                break child.wait().unwrap();
+            }
+            sleep(Duration::from_millis(50));
+        };
+        (status, String::from_utf8_lossy(&fs::read(console.path()).unwrap()).into_owned())
     }
 }
