@@ -7,6 +7,9 @@ const ROLE: &str = r#"
 [[file]]
 path = "/etc/app.conf"
 content = "a\n"
+[[file]]
+path = "/etc/virtualization"
+content = "{{ facts.virtualization }}\n"
 [[sysctl]]
 name = "net.ipv4.ip_forward"
 value = 1
@@ -55,6 +58,13 @@ fn an_up_to_date_check_reads_no_contents_and_sees_every_drift_of_units() {
     world.release(ROLE);
     host.run("kpull apply").ok();
     becomes_up_to_date(&world);
+    // no program is asked what only the next boot can change
+    host.write("/usr/local/bin/systemd-detect-virt", "#!/bin/sh\n# stand-in\necho other\n");
+    host.run("chmod +x /usr/local/bin/systemd-detect-virt").ok();
+    assert!(is_up_to_date(&world));
+    let plan = host.run("kpull plan");
+    assert!(plan.code() == 2 && plan.stdout.contains("/etc/virtualization"), "{plan}");
+    host.run("rm /usr/local/bin/systemd-detect-virt").ok();
     for (what, drift, changed) in [
         ("stopped", "systemctl stop app.service", "unit:app.service"),
         ("killed", "systemctl kill -s KILL app.service", "unit:app.service"),
