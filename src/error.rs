@@ -420,6 +420,11 @@ impl Diagnostic for Error {
     }
 }
 
+/// The value, or `None` after adding the error to `errors`.
+pub fn keep<T>(errors: &mut Vec<Error>, result: Result<T>) -> Option<T> {
+    result.map_err(|error| errors.push(error)).ok()
+}
+
 /// Adds what was being done to an underlying error.
 pub trait Context<T> {
     /// Converts any error: `what` says what was being done, the error itself becomes the cause.

@@ -656,10 +656,10 @@ struct Told(Mutex<Vec<String>>);
 impl Report for Told {
     fn event(&self, event: &Event<'_>) {
         let word = match event {
-            Event::SlotTaken { by: Occupied::By(holder), .. } => format!("taken by {}", holder.host),
-            Event::SlotTaken { by: Occupied::Refused(why), .. } => why.clone(),
-            Event::SlotNotReturned { why, .. } => format!("kept: {why}"),
-            Event::SlotUnknown { .. } => "unknown".to_owned(),
+            Event::SlotTaken(.., Occupied::By(holder)) => format!("taken by {}", holder.host),
+            Event::SlotTaken(.., Occupied::Refused(why)) => why.clone(),
+            Event::SlotNotReturned(.., why) => format!("kept: {why}"),
+            Event::SlotUnknown(..) => "unknown".to_owned(),
             Event::Passing(item) => format!("{} passes", item.id),
             Event::Waiting(item) => format!("{} is waited for", item.id),
             _ => "something else".to_owned(),

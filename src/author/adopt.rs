@@ -213,8 +213,7 @@ impl Adoption<'_> {
     }
 
     fn unit(&mut self, name: &str) -> Result<()> {
-        let found = find(self.root, name, &Own::default())?;
-        let file = match found {
+        let file = match find(self.root, name, &Own::default())? {
             Found::Masked { .. } => {
                 return self.table("unit", &[("name", quoted(name)), ("mask", "true".to_owned())]);
             }
@@ -230,10 +229,8 @@ impl Adoption<'_> {
         }
         let links = file.links(self.root)?;
         if !links.is_empty() {
-            let mut is_enabled = true;
-            for link in &links {
-                is_enabled &= link.is_there(self.root)?;
-            }
+            let there = links.iter().map(|link| link.is_there(self.root)).collect::<Result<Vec<_>>>()?;
+            let is_enabled = !there.contains(&false);
             fields.push(("enable", is_enabled.to_string()));
             if is_enabled && self.root.is_live() && output_of(&["systemctl", "is-active", name])?.trim() != "active" {
                 // it has finished, or waits for something
@@ -339,20 +336,18 @@ fn no_template(text: &str, what: &str) -> Result<()> {
 pub fn candidates(root: &Root) -> Result<Vec<PathBuf>> {
     let is_dpkg = matches!(Manager::detect(root), Ok(Manager::Apt));
     let dir = root.dir().display().to_string();
-    let (list, verify) = match is_dpkg {
-        true => (Vec::new(), vec!["dpkg", "--root", &dir, "--verify"]),
-        // a package can have a verification script, and the tree may be untrusted
-        false => (vec!["rpm", "--root", &dir, "-qal"], vec!["rpm", "--root", &dir, "-Va", "--nomtime", "--noscripts"]),
-    };
     let mut owned = BTreeSet::new();
-    if is_dpkg {
+    let verify = if is_dpkg {
         let info = Path::new("/var/lib/dpkg/info");
         for name in root.names(info)?.iter().filter(|name| name.ends_with(".list")) {
             owned.extend(root.text(&info.join(name))?.lines().map(PathBuf::from));
         }
+        vec!["dpkg", "--root", &dir, "--verify"]
     } else {
-        owned.extend(output_of(&list)?.lines().map(PathBuf::from));
-    }
+        owned.extend(output_of(&["rpm", "--root", &dir, "-qal"])?.lines().map(PathBuf::from));
+        // a package can have a verification script, and the tree may be untrusted
+        vec!["rpm", "--root", &dir, "-Va", "--nomtime", "--noscripts"]
+    };
     let mut found = BTreeSet::new();
     walk(root, Path::new("/etc"), DEEPEST, &owned, &mut found)?;
     // `??5?????? c /etc/file`: the third character is about the digest

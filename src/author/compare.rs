@@ -1,18 +1,14 @@
 //! Compares two states of a site on each host, for reviewing a change.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
-use std::sync::Arc;
 
 use serde_json::Value;
 use similar::TextDiff;
 
-use crate::error::{Result, counted, one_line};
-use crate::resolve::{Facts, Shown, Views, show};
-use crate::secret::SecretStore;
+use crate::author::prelude::*;
+use crate::error::{counted, one_line};
+use crate::resolve::{Shown, Views, show};
 use crate::secret::name::path_of;
-use crate::site::Site;
 
 /// One state of a site.
 pub struct SiteState {
@@ -68,14 +64,10 @@ struct Part {
 fn part(shown: Shown) -> (String, Part) {
     let mut text = String::new();
     for (key, value) in shown.fields.as_object().into_iter().flatten() {
-        match value {
-            Value::String(long) if long.contains('\n') => {
-                let _ = writeln!(text, "{key} =\n{}", long.trim_end());
-            }
-            value => {
-                let _ = writeln!(text, "{key} = {value}");
-            }
-        }
+        let _ = match value {
+            Value::String(long) if long.contains('\n') => writeln!(text, "{key} =\n{}", long.trim_end()),
+            value => writeln!(text, "{key} = {value}"),
+        };
     }
     for (name, content) in shown.parts {
         let _ = writeln!(text, "{name}:\n{}", content.trim_end());
@@ -97,19 +89,14 @@ pub struct Comparison {
 pub fn compare(old: &SiteState, new: &SiteState) -> Result<Comparison> {
     let mut groups: Vec<(Vec<String>, String)> = Vec::new();
     let mut same = 0;
-    let mut names: Vec<&String> = old.facts.keys().chain(new.facts.keys()).collect();
-    names.sort();
-    names.dedup();
+    let names: BTreeSet<&String> = old.facts.keys().chain(new.facts.keys()).collect();
     for name in names {
         let text = match (old.host(name), new.host(name)) {
             (_, None) => "The host was removed from the site, and receives no more releases.\n".to_owned(),
             (None, Some(after)) => format!("A new host.\n\n{}", changes(&Parts::new(), &after?)),
             (Some(Err(before)), Some(after)) => {
-                format!(
-                    "Before, it could not be resolved ({}).\n\n{}",
-                    code(&before.to_string()),
-                    changes(&Parts::new(), &after?)
-                )
+                let why = code(&before.to_string());
+                format!("Before, it could not be resolved ({why}).\n\n{}", changes(&Parts::new(), &after?))
             }
             (Some(Ok(before)), Some(after)) => changes(&before, &after?),
         };
@@ -127,9 +114,7 @@ pub fn compare(old: &SiteState, new: &SiteState) -> Result<Comparison> {
 /// Additions, removals and changes in Markdown; empty if there are none.
 fn changes(before: &Parts, after: &Parts) -> String {
     let mut text = String::new();
-    let mut names: Vec<&String> = before.keys().chain(after.keys()).collect();
-    names.sort();
-    names.dedup();
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     for name in names {
         let (was, is) = (before.get(name), after.get(name));
         if was == is {

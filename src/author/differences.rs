@@ -1,7 +1,7 @@
 //! Compares two releases for a host, without checking the host itself.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde_json::Value;
 
@@ -91,25 +91,17 @@ fn text(item: &Item) -> Cow<'_, [u8]> {
 
 /// The names of the fields that differ.
 fn differing(old: &Value, new: &Value) -> Vec<String> {
-    let names = |value: &Value| value.as_object().map(|fields| fields.keys().cloned().collect()).unwrap_or_default();
-    let mut all: Vec<String> = names(old);
-    all.extend(names(new));
-    all.sort();
-    all.dedup();
-    all.retain(|name| !CONTENT.contains(&name.as_str()) && old.get(name) != new.get(name));
-    all
+    let fields = [old, new].into_iter().filter_map(Value::as_object).flatten();
+    let names: BTreeSet<&String> = fields.map(|(name, _)| name).collect();
+    let differs = |name: &&String| !CONTENT.contains(&name.as_str()) && old.get(*name) != new.get(*name);
+    names.into_iter().filter(differs).cloned().collect()
 }
 
 /// All fields, or these, as TOML, with one line for each value of a list.
 fn fields(value: &Value, names: Option<&[String]>) -> String {
     let wanted = |name: &String| names.map_or(!CONTENT.contains(&name.as_str()), |names| names.contains(name));
-    let shown: serde_json::Map<String, Value> = value
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter(|(name, _)| wanted(name))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
+    let mut shown = value.as_object().cloned().unwrap_or_default();
+    shown.retain(|name, _| wanted(name));
     toml::to_string_pretty(&shown).unwrap_or_default()
 }
 

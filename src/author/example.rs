@@ -1,19 +1,15 @@
 //! Examples of roles for `kpull test`: with these variables and facts, a host has these resources.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::document::{Doc, Files, Path};
-use crate::error::{Error, Result, error, nearest};
+use crate::author::prelude::*;
+use crate::document::Path;
 use crate::kind;
-use crate::resolve::{Facts, Shown, show};
-use crate::secret::SecretStore;
-use crate::site::Site;
+use crate::resolve::{Shown, show};
 
 /// `roles/NAME/tests/EXAMPLE.toml`.
 #[derive(Deserialize, JsonSchema)]
@@ -155,12 +151,12 @@ impl Example {
                 error!(EDIT, "the host has no {kind} at all").at(at(None), format!("this {kind} was expected")),
             );
         };
-        let first = differ.first()?;
-        let lines: Vec<String> = differ.iter().map(ToString::to_string).collect();
+        let (field, _) = differ.first()?;
+        let lines: Vec<&str> = differ.iter().map(|(_, line)| line.as_str()).collect();
         Some(
             error!(EDIT, "no {kind} has the expected fields")
                 .because(format!("the nearest is {} ({})", nearest.ids.join(", "), nearest.place))
-                .at(at(Some(first.field)), "not so")
+                .at(at(Some(field)), "not so")
                 .help(lines.join("\n")),
         )
     }
@@ -187,42 +183,27 @@ fn of<'a>(shown: &'a [Shown], kind: &str) -> impl Iterator<Item = &'a Shown> {
     shown.iter().filter(move |one| one.kind == kind)
 }
 
-/// A field that differs from the expectation.
-struct Difference<'a> {
-    field: &'a str,
-    wanted: String,
-    is: String,
-}
-
-impl std::fmt::Display for Difference<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:\n- {}\n+ {}", self.field, self.wanted, self.is)
-    }
-}
-
-fn differences<'a>(one: &Shown, wanted: &'a Map<String, Value>) -> Vec<Difference<'a>> {
+/// The fields that differ from the expectation, each with what was expected and what is.
+fn differences<'a>(one: &Shown, wanted: &'a Map<String, Value>) -> Vec<(&'a str, String)> {
     let mut found = Vec::new();
     for (field, value) in wanted {
-        let different = |wanted: String, is: String| Difference { field, wanted, is };
+        let different = |wanted: &str, is: &str| (field.as_str(), format!("{field}:\n- {wanted}\n+ {is}"));
         match (field.as_str(), value) {
             ("contains", Value::Array(texts)) => {
                 for text in texts.iter().filter_map(Value::as_str).filter(|text| !has(one, text)) {
                     let lines = texts_of(one).flat_map(str::lines).map(str::trim);
-                    let is = nearest(text.trim(), lines).unwrap_or("(nothing alike)");
-                    found.push(different(text.to_owned(), is.to_owned()));
+                    found.push(different(text, nearest(text.trim(), lines).unwrap_or("(nothing alike)")));
                 }
             }
             ("lacks", Value::Array(texts)) => {
                 for text in texts.iter().filter_map(Value::as_str).filter(|text| has(one, text)) {
-                    found.push(different("(not there)".into(), text.to_owned()));
+                    found.push(different("(not there)", text));
                 }
             }
             (name, wanted) => match one.fields.get(name) {
                 Some(is) if is_part(wanted, is) => {}
-                is => found.push(different(
-                    wanted.to_string(),
-                    is.map_or_else(|| "(left out)".to_owned(), ToString::to_string),
-                )),
+                Some(is) => found.push(different(&wanted.to_string(), &is.to_string())),
+                None => found.push(different(&wanted.to_string(), "(left out)")),
             },
         }
     }

@@ -9,6 +9,7 @@ pub mod example;
 pub mod fmt;
 pub mod lint;
 pub mod pki;
+mod prelude;
 pub mod schema;
 pub mod secret;
 pub mod starts;

@@ -27,10 +27,10 @@ pub const FILES: &[FileKind] = &[
     FileKind { name: "site", glob: Some("site.toml"), make: of::<SiteFile> },
     FileKind { name: "role", glob: Some("roles/*/role.toml"), make: role },
     FileKind { name: "host", glob: Some("host_vars/*.toml"), make: of::<HostFile> },
-    FileKind { name: "artifacts", glob: Some("artifacts.toml"), make: artifacts },
+    FileKind { name: "artifacts", glob: Some("artifacts.toml"), make: tables::<ArtifactFile> },
     FileKind { name: "test", glob: Some("roles/*/tests/*.toml"), make: example },
     FileKind { name: "facts", glob: Some("facts/*.toml"), make: of::<Facts> },
-    FileKind { name: "vendor", glob: Some(vendor::FILE), make: vendor },
+    FileKind { name: "vendor", glob: Some(vendor::FILE), make: tables::<vendor::UpstreamFile> },
     FileKind { name: "kpull", glob: None, make: of::<Config> },
 ];
 
@@ -52,12 +52,9 @@ fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
     T::json_schema(generator).to_value()
 }
 
-fn artifacts(generator: &mut SchemaGenerator) -> Value {
-    json!({ "type": "object", "additionalProperties": of::<ArtifactFile>(generator) })
-}
-
-fn vendor(generator: &mut SchemaGenerator) -> Value {
-    json!({ "type": "object", "additionalProperties": of::<vendor::UpstreamFile>(generator) })
+/// The schema of a file of tables with any names.
+fn tables<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
+    json!({ "type": "object", "additionalProperties": of::<T>(generator) })
 }
 
 fn role(generator: &mut SchemaGenerator) -> Value {

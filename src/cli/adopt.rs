@@ -2,7 +2,6 @@
 
 use crate::author::adopt::{AdoptTarget, candidates, role};
 use crate::cli::prelude::*;
-use crate::document::replace;
 use crate::host::root::Root;
 
 /// Arguments of `adopt`.

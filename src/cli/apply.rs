@@ -3,10 +3,9 @@
 use std::time::Instant;
 
 use crate::agent::{hook, metrics, status};
-use crate::cli::VerbosityArgs;
 use crate::cli::prelude::*;
-use crate::engine::{Agent, RunOptions, converge};
-use crate::report::{self, Event, Journal, Note, Notes, Report};
+use crate::engine::{RunOptions, converge};
+use crate::report::{self, Journal, Note, Notes};
 use crate::store::{Failure, LastRun};
 
 /// Arguments of `apply`.
@@ -79,7 +78,7 @@ pub(super) fn recorded(
     let clock = Instant::now();
     let result = change();
     let note = notes.note();
-    let last = LastRun { only: only.to_vec(), ..last_run(agent, &result, &note, clock, only.is_empty()) };
+    let last = last_run(agent, &result, &note, clock, only);
     let saved = agent.store.set_last_run(&last);
     let reported = match only {
         [] => vec![status::write(agent, &last), metrics::write(agent, &last)],
@@ -101,7 +100,7 @@ fn last_run(
     result: &Result<report::Summary>,
     note: &Note,
     clock: Instant,
-    is_whole: bool,
+    only: &[String],
 ) -> LastRun {
     let (time, error) = (Timestamp::now(), result.as_ref().err().map(ToString::to_string));
     let failure = |error: &Error| Failure { time, error: error.to_string(), code: error.code().name.to_owned() };
@@ -110,13 +109,13 @@ fn last_run(
     LastRun {
         time,
         exit: result.as_ref().map_or_else(|error| error.exit_code() as u8, |_| 0),
-        good: if result.is_ok() && is_whole { Some(time) } else { earlier.as_ref().and_then(|last| last.good) },
+        good: if result.is_ok() && only.is_empty() { Some(time) } else { earlier.as_ref().and_then(|last| last.good) },
         failed: result.as_ref().err().map(failure).or_else(|| earlier?.failed),
         error,
         of_host: result.as_ref().is_err_and(|error| error.is_of_host() || error.is_of_machine()),
         waits: agent.waits.take(),
         changed: note.changed.len(),
-        only: Vec::new(),
+        only: only.to_vec(),
         drifted: note.drifted,
         took: clock.elapsed().as_secs_f64(),
     }

@@ -1,25 +1,17 @@
 //! `kpull check`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-
 use crate::author::lint::{lint, lint_facts, lint_hosts, unknown_sizes, unmatched_patterns};
 use crate::author::pki::{CertificateStatus, survey};
 use crate::author::secret::admin::{SecretAdmin, Users};
 use crate::author::secret::scan::scan;
-use crate::author::supply::check::{Asked, Checking, check};
+use crate::author::supply::check::{Asked, Checking, check, installed};
 use crate::author::vendor;
+use crate::cli::keys;
 use crate::cli::prelude::*;
-use crate::cli::{SiteSource, TlsArgs, keys, print_line};
 use crate::document::layout;
-use crate::error::advice::complete;
-use crate::error::{counted, quoted};
-use crate::kind::artifact::Artifact;
-use crate::report::{Event, Report};
-use crate::resolve::{Facts, once, resolve, resolve_all};
-use crate::secret::SecretStore;
+use crate::error::quoted;
+use crate::resolve::{once, resolve_all};
 use crate::site::HostVars;
-use crate::trust::KeySet;
 
 /// Arguments of `check`.
 #[derive(Args, Debug)]
@@ -72,10 +64,9 @@ impl Run for Check {
         // without all catalogs, it is unknown who uses what
         let is_resolved = errors.is_empty();
         errors.extend(lint_hosts(&site));
-        for role in site.roles.keys().filter(|role| !site.hosts.values().any(|host| host.roles.contains(role))) {
-            if !self.json {
-                print_line(&format!("! the role {role} is used by no host, so its templates were not checked"));
-            }
+        let is_unused = |role: &&String| !self.json && !site.hosts.values().any(|host| host.roles.contains(role));
+        for role in site.roles.keys().filter(is_unused) {
+            print_line(&format!("! the role {role} is used by no host, so its templates were not checked"));
         }
         errors.extend(self.keys(&site));
         if let Some(warning) = unknown_sizes(&site) {
@@ -97,10 +88,7 @@ impl Run for Check {
         }
         errors.extend(literals);
         errors.extend(lost);
-        match Error::distinct(errors) {
-            Some(error) => Err(error),
-            None => Ok(Exit::Done),
-        }
+        Error::distinct(errors).map_or(Ok(Exit::Done), Err)
     }
 }
 
@@ -174,24 +162,4 @@ impl Check {
             }
         })
     }
-}
-
-/// The members of artifacts that roles install, by digest: for every host, on every architecture.
-fn installed(site: &Arc<Site>, dir: Option<&Path>) -> BTreeMap<String, BTreeSet<String>> {
-    let mut members: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for (name, host) in &site.hosts {
-        // other errors have been reported
-        let Ok(facts) = Facts::recorded(dir, name, host.address) else { continue };
-        for arch in ["amd64", "arm64"] {
-            let facts = Facts { arch: arch.to_owned(), ..facts.clone() };
-            // a host without pins for this architecture doesn't have it
-            let Ok(catalog) = resolve(site, name, &facts, &SecretStore::encrypted()) else { continue };
-            for item in &catalog.items {
-                let Some(artifact) = item.as_kind::<Artifact>() else { continue };
-                let (pin, names) = artifact.members();
-                members.entry(pin.sha256.clone()).or_default().extend(names.cloned());
-            }
-        }
-    }
-    members
 }

@@ -6,7 +6,6 @@ use std::process::Stdio;
 
 use crate::author::compare::{SiteState, compare};
 use crate::cli::prelude::*;
-use crate::cli::print_as_is;
 use crate::document::PARTS;
 use crate::host::process::at_terminal;
 

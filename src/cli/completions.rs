@@ -1,10 +1,9 @@
 //! `kpull completions`: what a shell needs to complete kpull's command lines.
 
-use clap::Args;
 use clap_complete::Shell;
 
-use crate::cli::{Run, command, print_bytes};
-use crate::error::{Exit, Result};
+use crate::cli::prelude::*;
+use crate::cli::{command, print_bytes};
 
 /// Arguments of `completions`.
 #[derive(Args, Debug)]

@@ -1,13 +1,13 @@
 //! `kpull diff`.
 
-use crate::author::differences::differences;
-use crate::cli::VerbosityArgs;
+use crate::author::differences::{Difference, differences};
 use crate::cli::prelude::*;
+use crate::cli::rollback::{KEPT, find};
 use crate::cli::status::ago;
-use crate::engine::Agent;
-use crate::resolve::Catalog;
 use crate::secret::name::path_of;
-use crate::store::Generation;
+
+/// A release of this host: its site, and the host's catalog.
+type Release = (Arc<Site>, Catalog);
 
 /// Arguments of `diff`.
 #[derive(Args, Debug)]
@@ -50,44 +50,27 @@ impl Run for Diff {
 impl Diff {
     fn generations(&self, agent: &Agent<'_>) -> Result<(Generation, Generation)> {
         let all = agent.store.generations()?;
-        let help = "`kpull history` lists the generations that are kept";
-        let find = |number: u64| {
-            let found = all.iter().find(|one| one.number == number).cloned();
-            found.ok_or_else(|| error!(GENERATION, "there is no generation {number}").help(help))
-        };
+        let find = |number: u64| find(&all, number);
         let Some(last) = all.last() else {
             return Err(error!(GENERATION, "nothing has been applied on this host yet")
                 .help("`kpull plan` shows what would change"));
         };
-        let to = self.to.map_or_else(|| Ok(last.clone()), find)?;
-        let from = match self.from {
-            Some(number) => find(number)?,
-            None => all
-                .iter()
-                .rev()
-                .nth(1)
-                .cloned()
-                .ok_or_else(|| error!(GENERATION, "there is only one generation").help(help))?,
-        };
-        Ok((from, to))
+        let to = self.to.map_or(Ok(last), find)?;
+        let before =
+            || all.iter().rev().nth(1).ok_or_else(|| error!(GENERATION, "there is only one generation").help(KEPT));
+        let from = self.from.map_or_else(before, find)?;
+        Ok((from.clone(), to.clone()))
     }
 
     /// Shows the differences between two releases; returns their number.
-    fn releases(
-        &self,
-        old: &(std::sync::Arc<Site>, Catalog),
-        new: &(std::sync::Arc<Site>, Catalog),
-        text: &Text,
-    ) -> usize {
+    fn releases(&self, old: &Release, new: &Release, text: &Text) -> usize {
         let found = differences(&old.1, &new.1);
-        for one in &found {
-            let (item, change) = (one.item, &one.change);
-            if self.host.json {
-                print_json(json!({ "event": "differs", "id": item.id, "role": &*item.role,
-                    "what": change.what, "summary": change.summary, "diff": change.diff }));
-                continue;
+        for Difference { item, change } in &found {
+            match self.host.json {
+                true => print_json(json!({ "event": "differs", "id": item.id, "role": &*item.role,
+                    "what": change.what, "summary": change.summary, "diff": change.diff })),
+                false => text.collect(item, change),
             }
-            text.collect(item, change);
         }
         text.show();
         let secrets = secrets(old, new);
@@ -109,18 +92,15 @@ impl Diff {
         let mut count = 0;
         for (one, (id, summary)) in all.iter().flat_map(|one| one.changes.iter().map(move |change| (one, change))) {
             count += 1;
-            print_result(
-                self.host.json,
-                json!({ "event": "changed_between", "generation": one.number, "id": id, "summary": summary }),
-                &format!("~ {id}  {summary}  (generation {})", one.number),
-            );
+            let object = json!({ "event": "changed_between", "generation": one.number, "id": id, "summary": summary });
+            print_result(self.host.json, object, &format!("~ {id}  {summary}  (generation {})", one.number));
         }
         Ok(count)
     }
 }
 
 /// The names of secrets whose files differ between the releases.
-fn secrets(old: &(std::sync::Arc<Site>, Catalog), new: &(std::sync::Arc<Site>, Catalog)) -> Vec<String> {
+fn secrets(old: &Release, new: &Release) -> Vec<String> {
     let file = |site: &Site, name: &str| site.files.get(&path_of(name)).cloned();
     let both = old.1.secrets.intersection(&new.1.secrets);
     both.filter(|name| file(&old.0, name) != file(&new.0, name)).cloned().collect()

@@ -1,17 +1,15 @@
 //! `kpull enroll`: sets which site and which signers a host trusts.
 
-use std::collections::BTreeSet;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 
 use crate::cli::keys;
 use crate::cli::prelude::*;
 use crate::document::quoted;
-use crate::error::advice::complete;
 use crate::host::root::{Access, Root};
 use crate::sandbox;
 use crate::source;
-use crate::trust::{self, Enrolment, KeySet, LastSeen, Manifest, TrustState};
+use crate::trust::{self, Enrolment, LastSeen, Manifest, TrustState};
 
 /// Arguments of `enroll`.
 #[derive(Args, Debug)]
@@ -56,32 +54,20 @@ impl Run for Enroll {
     fn run(&self) -> Result<Exit> {
         let path = self.host.config();
         let written = match (&self.url, &self.site) {
-            (Some(url), Some(site)) => Some(self.write_configuration(url, site, &path)?),
-            _ => None,
+            (Some(url), Some(site)) => self.write_configuration(url, site, &path)?,
+            _ => Vec::new(),
         };
         let enrolled = self.enroll();
-        if let (Err(_), Some(written)) = (&enrolled, written) {
-            written.restore();
+        for (path, before) in written.into_iter().filter(|_| enrolled.is_err()) {
+            // the error of `enroll` is reported; a failure to restore the previous content is not
+            let _ = before.map_or_else(|| std::fs::remove_file(&path), |bytes| std::fs::write(&path, bytes));
         }
         enrolled.map(|()| Exit::Done)
     }
 }
 
 /// Files that were written, and their previous content.
-struct Written(Vec<(PathBuf, Option<Vec<u8>>)>);
-
-impl Written {
-    /// Restores the previous content.
-    fn restore(self) {
-        for (path, before) in self.0 {
-            // the error that led here is reported; a failure to restore is not
-            let _ = match before {
-                Some(bytes) => std::fs::write(&path, bytes),
-                None => std::fs::remove_file(&path),
-            };
-        }
-    }
-}
+type Written = Vec<(PathBuf, Option<Vec<u8>>)>;
 
 impl Enroll {
     /// Writes `kpull.toml` and the keys beside it, after checking the source.
@@ -115,25 +101,18 @@ impl Enroll {
         };
         let base = path.parent().unwrap_or(Path::new("."));
         let file = if keys_name == "keys" { "keys.toml" } else { "allowed_signers" };
-        let mut text = String::new();
-        if let Some(host) = &self.host.host {
-            text.push_str(&format!("host = {}\n\n", quoted(host)));
-        }
-        text.push_str(&format!("[trust]\nsite = {}\n{keys_name} = \"{file}\"\n", quoted(site)));
-        if let Some(threshold) = threshold {
-            text.push_str(&format!("threshold = {threshold}\n"));
-        }
-        text.push_str("\n[[source]]\n");
-        for (key, value) in [("git", &config.git), ("path", &config.path), ("http", &config.http)] {
-            if let Some(value) = value {
-                text.push_str(&format!("{key} = {}\n", quoted(value)));
-            }
-        }
-        for (key, value) in [("dir", &config.dir), ("ca", &config.ca)] {
-            if let Some(value) = value {
-                text.push_str(&format!("{key} = {}\n", quoted(&value.display().to_string())));
-            }
-        }
+        let set = |key: &str, value: Option<&str>| value.map(|value| format!("{key} = {}\n", quoted(value)));
+        let host = set("host", self.host.host.as_deref()).map(|line| format!("{line}\n")).unwrap_or_default();
+        let threshold = threshold.map(|threshold| format!("threshold = {threshold}\n")).unwrap_or_default();
+        let source = [("git", &config.git), ("path", &config.path), ("http", &config.http)].into_iter();
+        let source = source.filter_map(|(key, value)| set(key, value.as_deref()));
+        let files = [("dir", &config.dir), ("ca", &config.ca)].into_iter();
+        let files = files.filter_map(|(key, path)| set(key, Some(&path.as_ref()?.display().to_string())));
+        let text = format!(
+            "{host}[trust]\nsite = {}\n{keys_name} = \"{file}\"\n{threshold}\n[[source]]\n{}",
+            quoted(site),
+            source.chain(files).collect::<String>()
+        );
         let what = || format!("can't create {}", base.display());
         if let Some(above) = base.parent() {
             std::fs::create_dir_all(above).context(code::ENROLL, what)?;
@@ -141,11 +120,11 @@ impl Enroll {
         // the configuration names files with secrets: only root reads it
         DirBuilder::new().mode(0o700).recursive(true).create(base).context(code::ENROLL, what)?;
         let root = Root::open(base)?;
-        let mut written = Written(Vec::new());
+        let mut written = Written::new();
         for (name, content) in [(file, keys.as_slice()), ("kpull.toml", text.as_bytes())] {
             let target = if name == "kpull.toml" { path.to_owned() } else { base.join(name) };
             let inside = Path::new("/").join(target.file_name().unwrap_or_default());
-            written.0.push((target, root.read(&inside)?.map(|(_, bytes)| bytes)));
+            written.push((target, root.read(&inside)?.map(|(_, bytes)| bytes)));
             root.write(&inside, content, Access::of_mode(0o600))?;
         }
         Ok(written)

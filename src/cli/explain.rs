@@ -1,13 +1,9 @@
 //! `kpull explain`.
 
-use clap::Args;
-use serde_json::json;
-
-use crate::cli::{Run, SiteSource, print, print_json, print_line};
-use crate::error::{Error, Exit, Place, Result, error, nearest};
-use crate::resolve::{Facts, TemplateContext};
-use crate::secret::SecretStore;
-use crate::site::{Definition, HostVars, Site};
+use crate::cli::prelude::*;
+use crate::error::Place;
+use crate::resolve::TemplateContext;
+use crate::site::{Definition, HostVars};
 use crate::template::os::rows;
 use crate::template::with_room;
 

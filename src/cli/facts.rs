@@ -1,9 +1,6 @@
 //! `kpull facts`.
 
 use crate::cli::prelude::*;
-use crate::cli::print_as_is;
-use crate::host::Host;
-use crate::resolve::Facts;
 use crate::resolve::custom::Custom;
 
 /// Arguments of `facts`.

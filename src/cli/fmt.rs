@@ -3,7 +3,7 @@
 use crate::author::fmt::format;
 use crate::author::vendor;
 use crate::cli::prelude::*;
-use crate::document::{read_if_there, replace, utf8};
+use crate::document::{read_if_there, utf8};
 
 /// Arguments of `fmt`.
 #[derive(Args, Debug)]
@@ -23,22 +23,17 @@ impl Run for Fmt {
         for path in self.files()? {
             let name = path.display().to_string();
             let bytes = std::fs::read(&path).context(code::EDIT, || format!("can't read {name}"))?;
-            match utf8(&name, &bytes).and_then(|text| format(&name, text)) {
-                Ok(formatted) if formatted.as_bytes() != bytes => changed.push((path, formatted.into_bytes())),
-                Ok(_) => {}
-                Err(error) => errors.push(error),
-            }
+            let formatted = keep(&mut errors, utf8(&name, &bytes).and_then(|text| format(&name, text)));
+            let formatted = formatted.map(String::into_bytes).filter(|formatted| *formatted != bytes);
+            changed.extend(formatted.map(|formatted| (path, formatted)));
         }
         Error::check(errors)?;
         if !self.check {
             replace(&changed)?;
         }
         for (path, _) in &changed {
-            print_result(
-                self.options.json,
-                json!({ "event": "formatted", "path": path, "written": !self.check }),
-                &format!("~ {}", path.display()),
-            );
+            let object = json!({ "event": "formatted", "path": path, "written": !self.check });
+            print_result(self.options.json, object, &format!("~ {}", path.display()));
         }
         match changed.len() {
             left if left > 0 && self.check => {

@@ -1,10 +1,8 @@
 //! `kpull help`.
 
-use clap::Args;
-
-use crate::cli::{Run, command, print};
-use crate::error::code::{self, Code, Section};
-use crate::error::{Exit, Result, error, nearest};
+use crate::cli::command;
+use crate::cli::prelude::*;
+use crate::error::code::{Code, Section};
 use crate::report::terminal;
 
 /// Arguments of `help`.

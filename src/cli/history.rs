@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 
 use crate::cli::prelude::*;
 use crate::error::one_line;
-use crate::store::Generation;
 
 /// Arguments of `history`.
 #[derive(Args, Debug)]

@@ -1,11 +1,8 @@
 //! `kpull hold`, `kpull unhold` and `kpull disown`: resources that kpull leaves alone, for a while or for good.
 
-use jiff::SignedDuration;
-
 use crate::cli::prelude::*;
 use crate::document::ResourceId;
 use crate::document::fields::Lifetime;
-use crate::engine::Agent;
 use crate::engine::prior::PriorStates;
 use crate::store::Pause;
 
@@ -53,15 +50,12 @@ fn duration(text: &str) -> Result<SignedDuration, String> {
 /// The resource of this host that an operator names.
 fn find(agent: &Agent<'_>, id: &str) -> Result<ResourceId> {
     let resources = agent.store.generation()?.map(|last| last.resources).unwrap_or_default();
-    if let Some(known) = resources.iter().find(|one| **one == *id) {
-        return Ok(known.clone());
+    if let Some(found) = resources.iter().find(|one| **one == *id) {
+        return Ok(found.clone());
     }
-    let error = error!(HELD, "this host has no resource `{id}`");
-    Err(error.help_nearest(
-        id,
-        resources.iter().map(ResourceId::as_str),
-        "`kpull history N` and `kpull plan` show the ids of resources",
-    ))
+    let otherwise = "`kpull history N` and `kpull plan` show the ids of resources";
+    let known = resources.iter().map(ResourceId::as_str);
+    Err(error!(HELD, "this host has no resource `{id}`").help_nearest(id, known, otherwise))
 }
 
 impl Run for Hold {
@@ -75,11 +69,8 @@ impl Run for Hold {
             Pause { id, since, until: since + self.time, why: why.clone() }.save(&agent.store)?;
         }
         for one in Pause::now(&agent.store)? {
-            print_result(
-                self.host.json,
-                json!({ "paused": one }),
-                &format!("{}  until {:.0}: {}", one.id, one.until, one.why),
-            );
+            let object = json!({ "paused": one });
+            print_result(self.host.json, object, &format!("{}  until {:.0}: {}", one.id, one.until, one.why));
         }
         Ok(Exit::Done)
     }

@@ -1,16 +1,10 @@
 //! `kpull keys`: the key sets of a site.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use clap::Subcommand;
-use jiff::SignedDuration;
-
 use crate::cli::prelude::*;
-use crate::document::replace;
-use crate::error::advice::complete;
 use crate::error::quoted;
-use crate::trust::{AllowedSigners, KeySet, Message, Purpose, Shortfall, Signer, add_signature};
+use crate::trust::{AllowedSigners, Message, Purpose, Shortfall, Signer, add_signature};
 
 /// How long in advance kpull reports a threshold that a set's keys will no longer reach: the default lifetime of a release.
 pub(super) const SOON: SignedDuration = SignedDuration::from_hours(24 * 30);
@@ -68,47 +62,31 @@ struct New {
 
 impl Run for Keys {
     fn run(&self) -> Result<Exit> {
-        let sets = Sets::load(&self.options.site)?;
+        let files = Files::in_directory(&self.options.site)?;
+        let sets = KeySet::all(&files).collect::<Result<Vec<_>>>()?;
         match &self.action {
-            Action::Show { enrolled, threshold } => self.show(&sets, enrolled.as_deref(), *threshold),
-            Action::New(new) => self.new_set(&sets, new),
-            Action::Sign { key } => self.sign(&sets, key),
+            Action::Show { enrolled, threshold } => {
+                let start = enrolled.as_ref().map(|path| self.enrolled(path, *threshold)).transpose()?;
+                self.show(&files, &sets, start.as_ref())
+            }
+            Action::New(new) => self.new_set(files, sets.last(), new),
+            Action::Sign { key } => self.sign(&files, &sets, key),
         }
     }
 }
 
-/// The sets in a site's `keys/`, oldest first, each with its text and its signatures.
-struct Sets(Vec<(KeySet, Vec<u8>, Vec<u8>)>);
-
-impl Sets {
-    fn load(site: &Path) -> Result<Self> {
-        let files = Files::in_directory(site)?;
-        let mut sets = Vec::new();
-        for number in 1.. {
-            let path = KeySet::path(number);
-            let Some(bytes) = files.get(&path) else { break };
-            let set = KeySet::parse(&path, bytes)?;
-            let signatures =
-                files.get(&KeySet::signatures_path(number)).map(|bytes| bytes.to_vec()).unwrap_or_default();
-            sets.push((set, bytes.to_vec(), signatures));
-        }
-        Ok(Self(sets))
-    }
-
-    fn newest(&self) -> Result<&(KeySet, Vec<u8>, Vec<u8>)> {
-        self.0.last().ok_or_else(|| {
-            error!(KEYS, "the site has no key set: there is no keys/1.toml")
-                .help("create one with `kpull keys new --signers FILE`")
-        })
-    }
+/// The content of a file; empty if there is none.
+fn content<'a>(files: &'a Files, path: &str) -> &'a [u8] {
+    files.get(path).map(|bytes| &**bytes).unwrap_or_default()
 }
 
 impl Keys {
-    fn show(&self, sets: &Sets, enrolled: Option<&Path>, threshold: Option<usize>) -> Result<Exit> {
+    /// Shows every set; `before` is the set that the first one follows, if it is known.
+    fn show<'a>(&self, files: &Files, sets: &'a [KeySet], mut before: Option<&'a KeySet>) -> Result<Exit> {
         let now = Timestamp::now();
-        let start = enrolled.map(|path| self.enrolled(path, threshold)).transpose()?;
-        let mut before = start.as_ref();
-        for (set, bytes, signatures) in &sets.0 {
+        for set in sets {
+            let (bytes, signatures) = (KeySet::path(set.number), KeySet::signatures_path(set.number));
+            let (bytes, signatures) = (content(files, &bytes), content(files, &signatures));
             let state = match before {
                 None => {
                     "signatures not checked: add --enrolled FILE, the keys with which hosts were enrolled".to_owned()
@@ -120,7 +98,7 @@ impl Keys {
             };
             before = Some(set);
             // replaced sets need no signatures
-            let shortfalls = match sets.0.last().is_some_and(|(newest, ..)| newest.number == set.number) {
+            let shortfalls = match sets.last().is_some_and(|newest| newest.number == set.number) {
                 true => set.shortfalls(now, now + SOON),
                 false => Vec::new(),
             };
@@ -142,7 +120,7 @@ impl Keys {
                 shortfalls.iter().for_each(|line| print(&format!("! {line}")));
             }
         }
-        if sets.0.is_empty() && !self.options.json {
+        if sets.is_empty() && !self.options.json {
             print("the site has no key sets: hosts trust the keys with which they were enrolled");
         }
         Ok(Exit::Done)
@@ -171,8 +149,7 @@ impl Keys {
         ))
     }
 
-    fn new_set(&self, sets: &Sets, new: &New) -> Result<Exit> {
-        let newest = sets.0.last().map(|(set, ..)| set);
+    fn new_set(&self, files: Files, newest: Option<&KeySet>, new: &New) -> Result<Exit> {
         let signers = match (&new.signers, newest) {
             (Some(path), _) => AllowedSigners::load(path)?,
             (None, Some(set)) => set.signers.clone(),
@@ -189,7 +166,7 @@ impl Keys {
         let release = new.release.or(newest.map(|set| set.release)).unwrap_or(1);
         let rotate = new.rotate.or(newest.map(|set| set.rotate)).unwrap_or(release);
         let set = KeySet {
-            site: Site::load(Files::in_directory(&self.options.site)?)?.name,
+            site: Site::load(files)?.name,
             number: newest.map_or(1, |set| set.number + 1),
             created: Timestamp::from_second(Timestamp::now().as_second())
                 .context(code::KEYS, || "the clock can't be read")?,
@@ -219,22 +196,19 @@ impl Keys {
         Ok(Exit::Done)
     }
 
-    fn sign(&self, sets: &Sets, key: &Path) -> Result<Exit> {
-        let (set, bytes, _) = sets.newest()?;
+    fn sign(&self, files: &Files, sets: &[KeySet], key: &Path) -> Result<Exit> {
+        let set = sets.last().ok_or_else(|| {
+            error!(KEYS, "the site has no key set: there is no keys/1.toml")
+                .help("create one with `kpull keys new --signers FILE`")
+        })?;
+        let bytes = content(files, &KeySet::path(set.number));
         let signature = Signer::of(key)?.sign(bytes, Purpose::Keys)?;
         let name = format!("key set {}", set.number);
         let message = Message { bytes, purpose: Purpose::Keys, name: &name, at: Timestamp::now() };
-        let mut counts = Vec::new();
-        let before = sets.0.iter().rev().nth(1).map(|(before, ..)| before);
-        for (of, threshold, signers) in
-            [before.map(|set| (set.number, set.rotate, &set.signers)), Some((set.number, set.rotate, &set.signers))]
-                .into_iter()
-                .flatten()
-        {
-            if signers.check(&message, signature.as_bytes(), 1).is_ok() {
-                counts.push(format!("set {of} (needs {threshold})"));
-            }
-        }
+        let before = sets.iter().rev().nth(1);
+        let counts_for = |set: &&KeySet| set.signers.check(&message, signature.as_bytes(), 1).is_ok();
+        let counts = before.into_iter().chain([set]).filter(counts_for);
+        let counts: Vec<String> = counts.map(|set| format!("set {} (needs {})", set.number, set.rotate)).collect();
         let counts = match counts.is_empty() {
             true if before.is_none() => "it counts on hosts that were enrolled with that key".to_owned(),
             true => {

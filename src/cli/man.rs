@@ -1,11 +1,7 @@
 //! `kpull man`: the manual pages, one a command.
 
-use std::path::PathBuf;
-
-use clap::Args;
-
-use crate::cli::{Run, command, print_bytes};
-use crate::error::{Context as _, Exit, Result, code};
+use crate::cli::prelude::*;
+use crate::cli::{command, print_bytes};
 
 /// Arguments of `man`.
 #[derive(Args, Debug)]

@@ -2,9 +2,7 @@
 
 use crate::author::supply::mirror::{Done, Filling, Mirror as Dir};
 use crate::cli::prelude::*;
-use crate::cli::{SiteSource, TlsArgs};
 use crate::net;
-use crate::report::{Event, Report};
 
 /// Arguments of `mirror`.
 #[derive(Args, Debug)]
@@ -58,11 +56,8 @@ impl Run for Mirror {
         })?;
         let removed = if self.prune { mirror.prune(&site.artifacts)? } else { 0 };
         let note = if removed == 0 { String::new() } else { format!(", {removed} removed") };
-        print_result(
-            self.json,
-            json!({ "event": "done", "files": files, "bytes": bytes, "removed": removed }),
-            &format!("{files} files, {bytes} bytes in {}{note}", self.dir.display()),
-        );
+        let object = json!({ "event": "done", "files": files, "bytes": bytes, "removed": removed });
+        print_result(self.json, object, &format!("{files} files, {bytes} bytes in {}{note}", self.dir.display()));
         Ok(Exit::Done)
     }
 }

@@ -278,25 +278,6 @@ impl TlsArgs {
     }
 }
 
-/// How to connect to one server, with credentials.
-#[derive(Args, Debug)]
-struct NetArgs {
-    #[command(flatten)]
-    tls: TlsArgs,
-    /// Send the bearer token in this file
-    #[arg(long, value_name = "FILE", conflicts_with = "basic")]
-    bearer: Option<PathBuf>,
-    /// Send the USER:PASSWORD in this file
-    #[arg(long, value_name = "FILE")]
-    basic: Option<PathBuf>,
-}
-
-impl NetArgs {
-    fn options(&self) -> net::Options {
-        net::Options { bearer: self.bearer.clone(), basic: self.basic.clone(), ..self.tls.options() }
-    }
-}
-
 /// Every command and its arguments: for parsing, manual pages, completions, and the manual's tests.
 pub fn command() -> clap::Command {
     let header = *clap::builder::Styles::default().get_header();

@@ -1,17 +1,15 @@
 //! `kpull new`.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use clap::{Subcommand, ValueEnum};
+use clap::ValueEnum;
 
 use crate::author::cluster::{Cluster, Host};
 use crate::author::example::as_if_made;
 use crate::author::{schema, starts};
 use crate::cli::prelude::*;
-use crate::document::{quoted, replace};
-use crate::resolve::{Facts, resolve};
-use crate::secret::SecretStore;
+use crate::document::quoted;
+use crate::resolve::resolve;
 use crate::site::is_plain_name;
 
 /// Arguments of `new`.
@@ -94,8 +92,7 @@ enum Example {
 impl Run for New {
     fn run(&self) -> Result<Exit> {
         let (dir, made) = match &self.what {
-            What::Site { dir, name, example: None } => (dir, site(dir, name.as_deref())?),
-            What::Site { dir, name, example: Some(Example::Web) } => (dir, example(dir, name.as_deref())?),
+            What::Site { dir, name, example } => (dir, site(dir, name.as_deref(), *example)?),
             What::Cluster { dir, name, masters, workers, vip } => {
                 let name = name_of_site(dir, name.as_deref())?;
                 (dir, cluster(&Cluster { name: &name, masters, workers, vip: *vip })?)
@@ -180,13 +177,17 @@ fn name_of_site(dir: &Path, name: Option<&str>) -> Result<String> {
     Ok(name)
 }
 
-fn site(dir: &Path, name: Option<&str>) -> Result<Made> {
-    let name = name_of_site(dir, name)?;
-    let text = format!(
-        "# What hosts are enrolled to, and what they have in common. A host is `kpull new host`, a role `kpull new role`.\nname = {}\n\n[vars] # variables of the whole site\n",
-        quoted(&name)
-    );
-    let made = vec![("site.toml".to_owned(), text.into_bytes())];
+/// The files of a new site: those of an example, or `site.toml` alone.
+fn site(dir: &Path, name: Option<&str>, example: Option<Example>) -> Result<Made> {
+    const EMPTY: &str = "# What hosts are enrolled to, and what they have in common. A host is `kpull new host`, a role `kpull new role`.\nname = \"web\"\n\n[vars] # variables of the whole site\n";
+    let name = quoted(&name_of_site(dir, name)?);
+    let mut made = match example {
+        Some(Example::Web) => starts::web(),
+        None => vec![("site.toml".to_owned(), EMPTY.into())],
+    };
+    for (_, content) in made.iter_mut().filter(|(path, _)| path == "site.toml") {
+        *content = String::from_utf8_lossy(content).replacen("\"web\"", &name, 1).into_bytes();
+    }
     loads(Files::default(), &made)?;
     Ok(with_schemas(made))
 }
@@ -201,19 +202,6 @@ fn with_schemas(mut made: Made) -> Made {
             .map(|kind| (format!("schemas/{}.json", kind.name), schema::text(&kind.schema()).into())),
     );
     made
-}
-
-fn example(dir: &Path, name: Option<&str>) -> Result<Made> {
-    let name = name_of_site(dir, name)?;
-    let mut made = starts::web();
-    for (path, content) in &mut made {
-        if path == "site.toml" {
-            let text = String::from_utf8_lossy(content).replacen("\"web\"", &quoted(&name), 1);
-            *content = text.into_bytes();
-        }
-    }
-    loads(Files::default(), &made)?;
-    Ok(with_schemas(made))
 }
 
 /// The files of a cluster's site, if all its hosts can be resolved.

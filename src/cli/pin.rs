@@ -7,11 +7,9 @@ use serde::de::IntoDeserializer as _;
 
 use crate::author::supply::pin::{ARTIFACTS, Checked, Done, Guess, NewPin, compare, write};
 use crate::cli::prelude::*;
-use crate::cli::{TlsArgs, print_line};
-use crate::document::{Format, READABLE, read_if_there, replace, utf8};
+use crate::document::{Format, READABLE, read_if_there, utf8};
 use crate::net;
 use crate::net::download::{DownloadRequest, download};
-use crate::report::{Event, Report};
 use crate::store::archive::Archive;
 
 /// Arguments of `pin`.
@@ -145,15 +143,15 @@ impl Pin {
         let Fetched { pin: NewPin { name, version, arch, urls, sha256, size, .. }, checked, members } = fetched;
         let (word, old, line) = match done {
             Done::Added => ("added", None, format!("pinned in {ARTIFACTS}")),
-            Done::Updated { old } => ("updated", Some(old), format!("pinned in {ARTIFACTS}, replacing version {old}")),
-            Done::Replaced { old } => ("replaced", Some(old), format!("pinned in {ARTIFACTS}, replacing {old}")),
+            Done::Updated(old) => ("updated", Some(old), format!("pinned in {ARTIFACTS}, replacing version {old}")),
+            Done::Replaced(old) => ("replaced", Some(old), format!("pinned in {ARTIFACTS}, replacing {old}")),
             Done::MoreUrls => ("urls", None, format!("already pinned; added the address to {ARTIFACTS}")),
             Done::Size => ("size", None, format!("already pinned; added the size to {ARTIFACTS}")),
             Done::Nothing => ("nothing", None, "nothing to do: already pinned".to_owned()),
         };
         let published = match checked {
-            Checked::Agrees { with } => Some(with),
-            Checked::Nowhere { .. } => None,
+            Checked::Agrees(with) => Some(with),
+            Checked::Nowhere(_) => None,
         };
         if self.options.json {
             return print_json(json!({ "event": "pinned", "name": name, "artifact_version": version,
@@ -165,9 +163,9 @@ impl Pin {
         const NONE: &str = "no published digest was found";
         const THEN: &str = "compare it yourself, or add --sums";
         print_line(&match checked {
-            Checked::Agrees { with } => format!("  checked  it matches {with}"),
-            Checked::Nowhere { unread: Some(why) } => format!("  checked  {NONE} ({why}): {THEN}"),
-            Checked::Nowhere { unread: None } => format!("  checked  {NONE}: {THEN}"),
+            Checked::Agrees(with) => format!("  checked  it matches {with}"),
+            Checked::Nowhere(Some(why)) => format!("  checked  {NONE} ({why}): {THEN}"),
+            Checked::Nowhere(None) => format!("  checked  {NONE}: {THEN}"),
         });
         for (index, member) in members.iter().enumerate() {
             print_line(&format!("  {:<8} {member}", if index == 0 { "members" } else { "" }));

@@ -1,10 +1,7 @@
 //! `kpull pki`.
 
-use clap::Subcommand;
-
 use crate::author::pki::{CertificateState, CertificateStatus, Completed, PkiAdmin, Step};
 use crate::cli::prelude::*;
-use crate::cli::print_line;
 use crate::cli::secret::Identity;
 use crate::document::fields::Lifetime;
 use crate::pki::Reason;
@@ -115,11 +112,8 @@ impl Pki {
         }
         for Completed { operation, host, name, note } in done {
             let full_name = host.as_ref().map_or_else(|| name.clone(), |host| format!("{host}/{name}"));
-            print_result(
-                self.options.json,
-                json!({ "event": operation, "host": host, "name": name, "note": note }),
-                &format!("{operation:<8} {full_name:<24} {note}"),
-            );
+            let object = json!({ "event": operation, "host": host, "name": name, "note": note });
+            print_result(self.options.json, object, &format!("{operation:<8} {full_name:<24} {note}"));
         }
     }
 

@@ -4,13 +4,10 @@ use std::time::Instant;
 
 use crate::cli::apply::report_exposed;
 use crate::cli::prelude::*;
-use crate::cli::{VerbosityArgs, load_site};
 use crate::engine::{self, plan_part};
-use crate::host::Host;
-use crate::report::{self, Event, Report, Summary};
+use crate::report::{self, Summary};
 use crate::resolve::custom::Custom;
-use crate::resolve::{Facts, resolve};
-use crate::secret::SecretStore;
+use crate::resolve::resolve;
 use crate::store::Store;
 
 /// Arguments of `plan`.

@@ -4,9 +4,9 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::author::supply::publish::{Dir, Pruned, Pruning, Published, Signed, Web, publish};
-use crate::cli::NetArgs;
 use crate::cli::prelude::*;
 use crate::document::fields::HumanDuration;
+use crate::net::Options;
 use crate::trust::Shortfall;
 
 /// Arguments of `publish`.
@@ -25,7 +25,13 @@ pub struct Publish {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
-    net: NetArgs,
+    tls: TlsArgs,
+    /// Send the bearer token in this file
+    #[arg(long, value_name = "FILE", conflicts_with = "basic")]
+    bearer: Option<PathBuf>,
+    /// Send the USER:PASSWORD in this file
+    #[arg(long, value_name = "FILE")]
+    basic: Option<PathBuf>,
     #[command(flatten)]
     options: SiteArgs,
 }
@@ -42,7 +48,9 @@ impl Run for Publish {
                 return Err(error!(SUPPLY, "kpull removes nothing from a web server")
                     .help("omit --keep and --grace; prune with the server's own tools, or publish to a directory"));
             }
-            (publish(&signed, &Web::open(&self.target, &self.net.options())?, self.force)?, Pruned::default())
+            let (bearer, basic) = (self.bearer.clone(), self.basic.clone());
+            let web = Web::open(&self.target, &Options { bearer, basic, ..self.tls.options() })?;
+            (publish(&signed, &web, self.force)?, Pruned::default())
         } else {
             let dir = Dir::open(Path::new(&self.target))?;
             let published = publish(&signed, &dir, self.force)?;

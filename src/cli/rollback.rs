@@ -1,14 +1,10 @@
 //! `kpull rollback`.
 
-use clap::Args;
-
 use crate::cli::apply::{listener, recorded};
-use crate::cli::{HostArgs, Run, VerbosityArgs, print};
+use crate::cli::prelude::*;
 use crate::document::ResourceId;
+use crate::engine::go_back;
 use crate::engine::prior::PriorStates;
-use crate::engine::{Agent, go_back};
-use crate::error::{Exit, Result, error};
-use crate::store::Generation;
 
 /// Arguments of `rollback`.
 #[derive(Args, Debug)]
@@ -47,26 +43,30 @@ impl Run for Rollback {
 
 impl Rollback {
     fn target(&self, agent: &Agent<'_>) -> Result<Generation> {
-        let help = "`kpull history` lists the generations that are kept";
         let all = agent.store.generations()?;
         let Some(last) = all.last() else {
             return Err(error!(GENERATION, "nothing has been applied on this host yet")
                 .help("there is no generation to roll back from"));
         };
         match self.generation {
-            Some(number) => all
-                .iter()
-                .find(|one| one.number == number)
-                .cloned()
-                .ok_or_else(|| error!(GENERATION, "there is no generation {number}").help(help)),
+            Some(number) => find(&all, number).cloned(),
             // if no generation can be verified any more, the last one produces the error
             None => match agent.last_good(&last.release)? {
                 None => agent.store.last_good(&last.release)?,
                 good => good,
             }
-            .ok_or_else(|| error!(GENERATION, "there is no earlier good release to roll back to").help(help)),
+            .ok_or_else(|| error!(GENERATION, "there is no earlier good release to roll back to").help(KEPT)),
         }
     }
+}
+
+/// Advice about generations that are not kept any more.
+pub(super) const KEPT: &str = "`kpull history` lists the generations that are kept";
+
+/// One of these generations.
+pub(super) fn find(all: &[Generation], number: u64) -> Result<&Generation> {
+    let found = all.iter().find(|one| one.number == number);
+    found.ok_or_else(|| error!(GENERATION, "there is no generation {number}").help(KEPT))
 }
 
 /// What the rollback does not undo.

@@ -4,8 +4,6 @@ use clap::builder::PossibleValuesParser;
 
 use crate::author::schema::{FILES, text};
 use crate::cli::prelude::*;
-use crate::cli::print_as_is;
-use crate::document::replace;
 
 /// Arguments of `schema`.
 #[derive(Args, Debug)]

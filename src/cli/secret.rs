@@ -3,7 +3,6 @@
 use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 
-use clap::Subcommand;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 use ssh_key::rand_core::{OsRng, RngCore as _};
@@ -11,11 +10,9 @@ use zeroize::Zeroizing;
 
 use crate::author::secret::admin::SecretAdmin;
 use crate::cli::prelude::*;
-use crate::error::advice::complete;
-use crate::error::counted;
 use crate::host::process::at_terminal;
 use crate::secret::readers::Reader;
-use crate::secret::{Keyring, LARGEST, Plain, SecretStore, name};
+use crate::secret::{Keyring, LARGEST, Plain, name};
 
 /// Arguments of `secret`.
 #[derive(Args, Debug)]
@@ -210,11 +207,8 @@ impl Secret {
         let stale = admin.all_stale()?;
         let mut widened = Vec::new();
         for (name, why) in &stale {
-            print_result(
-                self.options.json,
-                json!({ "event": "secret_stale", "name": name, "why": why }),
-                &format!("~ {name}: {why}"),
-            );
+            let object = json!({ "event": "secret_stale", "name": name, "why": why });
+            print_result(self.options.json, object, &format!("~ {name}: {why}"));
             widened.push((name.clone(), admin.newcomers(name)?));
         }
         if rekey.check {
@@ -256,11 +250,8 @@ impl Secret {
     fn list_newcomers(&self, widened: &[(String, Vec<Reader>)]) {
         for (name, reader) in widened.iter().flat_map(|(name, readers)| readers.iter().map(move |one| (name, one))) {
             let key = reader.key.fingerprint();
-            print_result(
-                self.options.json,
-                json!({ "event": "secret_reader", "name": name, "host": reader.host, "key": key }),
-                &format!("+ {name}: {reader} gains access"),
-            );
+            let object = json!({ "event": "secret_reader", "name": name, "host": reader.host, "key": key });
+            print_result(self.options.json, object, &format!("+ {name}: {reader} gains access"));
         }
     }
 
@@ -271,11 +262,8 @@ impl Secret {
             let stale = admin.stale(&name)?;
             let whose = if hosts.is_empty() { "(operators only)".to_owned() } else { hosts.join(", ") };
             let note = stale.as_ref().map_or_else(String::new, |why| format!("  ! {why}"));
-            print_result(
-                self.options.json,
-                json!({ "event": "secret", "name": name, "hosts": hosts, "stale": stale }),
-                &format!("{name:<24} {whose}{note}"),
-            );
+            let object = json!({ "event": "secret", "name": name, "hosts": hosts, "stale": stale });
+            print_result(self.options.json, object, &format!("{name:<24} {whose}{note}"));
         }
         Ok(Exit::Done)
     }

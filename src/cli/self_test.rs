@@ -2,7 +2,6 @@
 
 use crate::cli::prelude::*;
 use crate::config::Config;
-use crate::host::Host;
 use crate::read;
 
 /// Arguments of `self-test`.

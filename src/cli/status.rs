@@ -5,13 +5,10 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::cli::prelude::*;
-use crate::engine::Agent;
-use crate::error::advice::complete;
 use crate::error::{quoted, visible};
-use crate::host::Host;
 use crate::sandbox;
 use crate::status::vitals::Vitals;
-use crate::store::{Generation, LastRun, Pause, PendingActions, StayOn};
+use crate::store::{LastRun, Pause, PendingActions};
 use crate::text::shortened;
 
 /// The most characters of `--motd`.
@@ -31,6 +28,10 @@ impl Run for Status {
     fn run(&self) -> Result<Exit> {
         let report = Text::new(false);
         let agent = self.host.agent(&report)?;
+        if self.motd {
+            print(&motd(&agent)?);
+            return Ok(Exit::Done);
+        }
         let memory = agent.trust()?.state;
         let (seen, generation) = (memory.release, agent.store.generation()?);
         let (last, pending) = (agent.store.last_run()?, agent.store.pending()?);
@@ -54,29 +55,23 @@ impl Run for Status {
             }));
             return Ok(Exit::Done);
         }
-        if self.motd {
-            print(&motd(&agent, generation.as_ref(), stay.as_ref(), paused.len(), last.as_ref()));
-            return Ok(Exit::Done);
-        }
         let mut text = format!("{} of the site {}\n", agent.name, agent.config.trust.site);
+        let mut row = |label: &str, value: &str| {
+            let _ = writeln!(text, "  {label:<12}{value}");
+        };
         match &generation {
-            Some(generation) => {
-                let _ = writeln!(
-                    text,
-                    "  generation  {} ({} resources), {}",
-                    generation.number,
-                    generation.resources.len(),
-                    ago(generation.time)
-                );
-                let _ = writeln!(text, "  release     {}{}", generation.serial, signed(generation));
+            Some(one) => {
+                let (resources, time) = (one.resources.len(), ago(one.time));
+                row("generation", &format!("{} ({resources} resources), {time}", one.number));
+                row("release", &format!("{}{}", one.serial, signed(one)));
             }
-            None => text.push_str("  generation  none yet: nothing has been applied here\n"),
+            None => row("generation", "none yet: nothing has been applied here"),
         }
         if let Some(seen) = seen.filter(|seen| generation.is_none_or(|generation| generation.serial != seen.serial)) {
-            let _ = writeln!(text, "  seen        release {}, signed {}", seen.serial, ago(seen.created));
+            row("seen", &format!("release {}, signed {}", seen.serial, ago(seen.created)));
         }
         if let Some(why) = last.as_ref().and_then(|last| last.waits.as_ref()) {
-            let _ = writeln!(text, "  waits       for its position in the rollout of {}", quoted(why));
+            row("waits", &format!("for its position in the rollout of {}", quoted(why)));
         }
         let last_time = last.as_ref().map(|last| last.time);
         match last {
@@ -89,46 +84,40 @@ impl Run for Status {
                     [] => String::new(),
                     only => format!(", partial ({})", visible(&only.join(", "))),
                 };
-                let _ = writeln!(text, "  last run    {}{part}: {}", ago(last.time), quoted(&result));
+                row("last run", &format!("{}{part}: {}", ago(last.time), quoted(&result)));
             }
-            None => text.push_str("  last run    never\n"),
+            None => row("last run", "never"),
         }
         if let Some(failed) = failed.filter(|failed| last_time.is_some_and(|time| failed.time < time)) {
-            let _ = writeln!(text, "  last error  {}: {}", ago(failed.time), quoted(&failed.error));
+            row("last error", &format!("{}: {}", ago(failed.time), quoted(&failed.error)));
         }
         if let Some(why) = cut_short {
-            let _ = writeln!(text, "  cut short   a later run: {why}; the next run continues from there");
+            row("cut short", &format!("a later run: {why}; the next run continues from there"));
         }
         if let Some(stay) = &stay {
             let again = stay.again.map_or_else(String::new, |again| format!("; tried again after {again:.0}"));
-            let _ = writeln!(text, "  stays on    release {}, and not {}{again}", stay.serial, stay.not);
-            let _ = writeln!(text, "              {}", quoted(&stay.why));
+            row("stays on", &format!("release {}, and not {}{again}", stay.serial, stay.not));
+            row("", &quoted(&stay.why));
         }
         for one in &paused {
-            let _ = writeln!(text, "  paused      {} until {:.0}: {}", one.id, one.until, quoted(&one.why));
+            row("paused", &format!("{} until {:.0}: {}", one.id, one.until, quoted(&one.why)));
         }
         for (unit, trigger) in &pending.triggers {
-            let _ = writeln!(text, "  pending     {trigger:?} of {unit}");
+            row("pending", &format!("{trigger:?} of {unit}"));
         }
         if let Some(health) = health {
-            let _ = writeln!(text, "  health      {}", complete(health.words()));
+            row("health", &complete(health.words()));
         }
-        for trouble in &troubles {
-            let _ = writeln!(text, "              {}", quoted(trouble));
-        }
+        troubles.iter().for_each(|trouble| row("", &quoted(trouble)));
         if let Some(next) = next {
-            let when = next.map_or_else(|why| why, until);
-            let _ = writeln!(text, "  next run    {when}");
+            row("next run", &next.map_or_else(|why| why, until));
         }
         for need in lacking {
-            let cause = need.cause();
-            let _ = match agent.config.sandbox.require.contains(&need) {
-                true => writeln!(text, "  sandbox     kpull fetches nothing: {cause}, and [sandbox] requires it"),
-                false => {
-                    let can = need.consequence();
-                    writeln!(text, "  sandbox     {cause}: the process that talks to the network {can}")
-                }
-            };
+            let (cause, can) = (need.cause(), need.consequence());
+            match agent.config.sandbox.require.contains(&need) {
+                true => row("sandbox", &format!("kpull fetches nothing: {cause}, and [sandbox] requires it")),
+                false => row("sandbox", &format!("{cause}: the process that talks to the network {can}")),
+            }
         }
         print(text.trim_end());
         Ok(Exit::Done)
@@ -202,23 +191,16 @@ fn until(time: Timestamp) -> String {
 }
 
 /// The status on one line.
-fn motd(
-    agent: &Agent<'_>,
-    generation: Option<&Generation>,
-    stay: Option<&StayOn>,
-    paused: usize,
-    last: Option<&LastRun>,
-) -> String {
-    let now = Timestamp::now();
+fn motd(agent: &Agent<'_>) -> Result<String> {
+    let (now, store) = (Timestamp::now(), &agent.store);
+    let (generation, stay, last) = (store.generation()?, store.stay_on()?, store.last_run()?);
     let mut parts = vec![match generation {
         Some(generation) => format!("kpull: release {}", generation.serial),
         None => "kpull: nothing has been applied here yet".to_owned(),
     }];
-    parts.extend(
-        stay.map(|stay| format!("not {}, which failed here", stay.not))
-            .filter(|_| stay.is_some_and(|stay| stay.tries > 0)),
-    );
-    let vitals = Vitals::load(&agent.store).unwrap_or_default();
+    let failed = stay.filter(|stay| stay.tries > 0);
+    parts.extend(failed.map(|stay| format!("not {}, which failed here", stay.not)));
+    let vitals = Vitals::load(store).unwrap_or_default();
     let troubles = vitals.troubles(now);
     parts.extend(last.map(|last| match &last.error {
         None if !last.only.is_empty() => format!("only a part applied {}", ago(last.time)),
@@ -226,6 +208,7 @@ fn motd(
         None => format!("healthy {}", ago(last.time)),
         Some(error) => format!("FAILED {}: {}", ago(last.time), error.lines().next().unwrap_or_default()),
     }));
+    let paused = Pause::now(store)?.len();
     if paused > 0 {
         parts.push(format!("{paused} paused"));
     }
@@ -233,7 +216,7 @@ fn motd(
     parts.extend(due.min_by_key(|(_, ending)| ending.end).map(|(name, ending)| {
         format!("the certificate {name} expires in {} days", ending.end.duration_since(now).as_hours() / 24)
     }));
-    shortened(&visible(&parts.join(", ")), LINE)
+    Ok(shortened(&visible(&parts.join(", ")), LINE))
 }
 
 /// Why a run of `kpull.service` after `last` was killed, and so left no record.

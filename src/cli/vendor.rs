@@ -1,9 +1,7 @@
 //! `kpull vendor`.
 
 use crate::author::vendor::{Change, FILE, List, Upstream, VendoredRole, changes, fetch, write};
-use crate::cli::TlsArgs;
 use crate::cli::prelude::*;
-use crate::error::counted;
 
 /// Arguments of `vendor`.
 #[derive(Args, Debug)]
@@ -30,13 +28,11 @@ impl Run for Vendor {
         let files = Files::in_directory(&self.options.site)?;
         let (mut roles, mut errors) = (Vec::new(), Vec::new());
         for upstream in upstreams {
-            match fetch(upstream, &self.net.options()) {
-                Ok(fetched) => roles.extend(fetched),
-                Err(error) if error.place().is_none() => {
-                    errors.push(error.at(upstream.place.clone(), "while fetching from this site"));
-                }
-                Err(error) => errors.push(error),
-            }
+            let fetched = fetch(upstream, &self.net.options()).map_err(|error| match error.place() {
+                None => error.at(upstream.place.clone(), "while fetching from this site"),
+                Some(_) => error,
+            });
+            roles.extend(keep(&mut errors, fetched).into_iter().flatten());
         }
         Error::check(errors)?;
         let changes = changes(&files, &roles)?;
@@ -57,14 +53,10 @@ impl Run for Vendor {
 
 impl Vendor {
     fn selected<'a>(&self, list: &'a List) -> Result<Vec<&'a Upstream>> {
-        let known = || list.upstreams.iter().map(|upstream| upstream.site.as_str());
-        if let Some(name) = self.names.iter().find(|name| !known().any(|known| known == *name)) {
+        let known: Vec<&str> = list.upstreams.iter().map(|upstream| upstream.site.as_str()).collect();
+        if let Some(name) = self.names.iter().find(|name| !known.contains(&name.as_str())) {
             let error = error!(VENDOR, "{FILE} has no `{name}`");
-            return Err(error.help_nearest(
-                name,
-                known(),
-                format!("it has {}", known().collect::<Vec<_>>().join(", ")),
-            ));
+            return Err(error.help_nearest(name, known.iter().copied(), format!("it has {}", known.join(", "))));
         }
         let is_selected = |upstream: &&Upstream| self.names.is_empty() || self.names.contains(&upstream.site);
         Ok(list.upstreams.iter().filter(is_selected).collect())
@@ -77,11 +69,8 @@ impl Vendor {
             (Some(_), false) => ("+", "added"),
         };
         let path = self.options.site.join(&change.path);
-        print_result(
-            self.options.json,
-            json!({ "event": "vendored", "path": path, "done": done, "written": !self.check }),
-            &format!("{sign} {}", path.display()),
-        );
+        let object = json!({ "event": "vendored", "path": path, "done": done, "written": !self.check });
+        print_result(self.options.json, object, &format!("{sign} {}", path.display()));
     }
 
     fn report_role(&self, role: &VendoredRole) {

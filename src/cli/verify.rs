@@ -3,13 +3,10 @@
 use std::thread::Builder;
 use std::time::Instant;
 
-use jiff::SignedDuration;
 use serde::Serialize;
 
 use crate::cli::prelude::*;
-use crate::cli::print_as_is;
 use crate::error::visible;
-use crate::host::Host;
 use crate::kind::certificate::Installed;
 use crate::kind::probe::Probe;
 use crate::kind::unit::Unit;
@@ -89,32 +86,23 @@ impl Run for Verify {
     }
 }
 
-/// Something to check.
+/// A probe or a certificate to check.
 struct Subject<'a> {
     item: &'a Item,
     /// Its name in the table.
     name: String,
-    what: What<'a>,
-}
-
-#[derive(Clone, Copy)]
-enum What<'a> {
-    Probe(&'a Probe),
-    Certificate(&'a Installed),
 }
 
 impl<'a> Subject<'a> {
     fn of(item: &'a Item) -> Option<Self> {
-        let key = item.about.key.clone();
-        if let Some(probe) = item.as_kind::<Probe>() {
-            return Some(Self { item, name: key, what: What::Probe(probe) });
-        }
-        let certificate = item.as_kind::<Installed>()?;
-        Some(Self { item, name: format!("certificate {key}"), what: What::Certificate(certificate) })
+        let key = &item.about.key;
+        let probe = item.as_kind::<Probe>().map(|_| key.clone());
+        let name = probe.or_else(|| item.as_kind::<Installed>().map(|_| format!("certificate {key}")))?;
+        Some(Self { item, name })
     }
 
     fn is_probe(&self) -> bool {
-        matches!(self.what, What::Probe(_))
+        self.item.as_kind::<Probe>().is_some()
     }
 }
 
@@ -188,19 +176,19 @@ fn check(
     std::thread::scope(|scope| {
         let mut asked = Vec::new();
         for subject in subjects {
-            let answer = match subject.what {
-                What::Probe(_) if !host.is_live() => continue,
-                What::Probe(probe) => {
+            let answer = match subject.item.as_kind::<Probe>() {
+                Some(_) if !host.is_live() => continue,
+                Some(probe) => {
                     let ask = || open().map_err(|error| error.to_string()).and_then(|host| probe.ask(&host));
                     Some(Builder::new().spawn_scoped(scope, ask).context(code::PROBE, || "can't start a thread")?)
                 }
-                What::Certificate(_) => None,
+                None => None,
             };
             asked.push((subject, answer));
         }
         let rows = asked.into_iter().map(|(subject, answer)| {
-            let (status, text, days_left) = match (answer, subject.what) {
-                (None, What::Certificate(certificate)) => check_certificate(certificate, host, now),
+            let (status, text, days_left) = match (answer, subject.item.as_kind::<Installed>()) {
+                (None, Some(certificate)) => check_certificate(certificate, host, now),
                 (answer, _) => {
                     let answer = answer.and_then(|thread| thread.join().ok());
                     match answer.unwrap_or_else(|| Err("the probe ended unexpectedly".to_owned())) {

@@ -69,11 +69,6 @@ impl Hook {
         program.is_absolute().then_some(program)
     }
 
-    /// Whether it posts to a server.
-    pub fn posts(&self) -> bool {
-        self.post.is_some()
-    }
-
     /// The files with the secrets that it sends to a server.
     pub fn secret_files(&self) -> [&Option<PathBuf>; 3] {
         [&self.bearer, &self.basic, &self.client_key]

@@ -86,7 +86,7 @@ pub struct Trust {
 
 /// `[artifacts]`: how artifacts are downloaded, see [`net::Options`], and from where besides their own addresses.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Artifacts {
     /// See [`net::Options::ca`].
     ca: Option<PathBuf>,
@@ -100,10 +100,8 @@ pub struct Artifacts {
     retries: Option<u32>,
     /// Addresses (`https://`, `http://`, `file:///`) of mirrors that `kpull mirror` writes, tried in this order before the addresses in
     /// `artifacts.toml`. Default: none.
-    #[serde(default)]
     pub mirrors: Vec<String>,
     /// Whether the addresses in `artifacts.toml` are never used, for a host that can't reach them. Default: false.
-    #[serde(default)]
     pub only_mirrors: bool,
 }
 
@@ -114,10 +112,9 @@ impl Artifacts {
             ca: self.ca.clone(),
             client_cert: self.client_cert.clone(),
             client_key: self.client_key.clone(),
-            bearer: None,
-            basic: None,
             timeout: self.timeout,
             retries: self.retries,
+            ..net::Options::default()
         }
     }
 
@@ -141,10 +138,9 @@ impl Artifacts {
 
 /// `[sandbox]`: what is required of the process that talks to the network.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Sandbox {
     /// The parts of the sandbox that kpull requires before it fetches anything. Default: none.
-    #[serde(default)]
     pub require: Vec<Need>,
 }
 
@@ -268,7 +264,7 @@ impl Config {
         let files = files.chain(hooks).chain([&self.artifacts.client_key]).flatten().chain(status);
         let files = files.chain(self.secrets.identities.iter().flatten()).map(|file| (file.as_path(), "a secret"));
         // the address of another's server is a secret itself, as a rule
-        let own = self.hooks.iter().any(Hook::posts).then_some((path, "the address of a hook"));
+        let own = self.hooks.iter().any(|hook| hook.post.is_some()).then_some((path, "the address of a hook"));
         let error = |(file, what): (&Path, &str)| {
             let file = file.display();
             error!(CONFIG, "every user of this host can read {file}, which contains {what}")

@@ -56,24 +56,7 @@ const ENDINGS: [(&str, Format); 11] = [
 ];
 
 /// Endings of archives that are installed as they are.
-const WHOLE: [&str; 16] = [
-    ".apk",
-    ".box",
-    ".cpio",
-    ".deb",
-    ".gem",
-    ".htm",
-    ".html",
-    ".img",
-    ".iso",
-    ".jar",
-    ".ova",
-    ".rpm",
-    ".snap",
-    ".squashfs",
-    ".war",
-    ".whl",
-];
+const WHOLE: &str = ".apk .box .cpio .deb .gem .htm .html .img .iso .jar .ova .rpm .snap .squashfs .war .whl";
 
 /// Endings of unsupported archives, and their descriptions.
 const UNREADABLE: [(&str, &str); 11] = [
@@ -102,7 +85,7 @@ impl Format {
             return Err(what);
         }
         let known = ENDINGS.iter().find(|(ending, _)| name.ends_with(ending)).map(|(_, format)| *format);
-        let is_whole = || WHOLE.iter().any(|ending| name.ends_with(ending));
+        let is_whole = || WHOLE.split(' ').any(|ending| name.ends_with(ending));
         Ok(known.unwrap_or_else(|| if is_whole() { Self::File } else { Self::Plain }))
     }
 

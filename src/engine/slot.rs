@@ -177,7 +177,7 @@ impl Slots<'_> {
             return Ok(None);
         }
         let slot = find(self.work.catalog, name).ok_or_else(|| error!(SLOT, "there is no slot {name} on this host"))?;
-        let report = |by: &Occupied| self.report.event(&Event::SlotTaken { item, slot: name, by });
+        let report = |by: &Occupied| self.report.event(&Event::SlotTaken(item, name, by));
         match acquire(self.work, slot, self.host, &report) {
             Ok(held) => {
                 // that may have taken a while
@@ -185,7 +185,7 @@ impl Slots<'_> {
                 Ok(Some(held))
             }
             Err(SlotError::Unknown(why)) => {
-                self.report.event(&Event::SlotUnknown { item, slot: name, why: &why });
+                self.report.event(&Event::SlotUnknown(item, name, &why));
                 Ok(None)
             }
             Err(SlotError::Error(error)) => Err(error),
@@ -201,7 +201,7 @@ impl Slots<'_> {
             // whoever knows the holder has answered
             Ok(Attempt::Occupied(Occupied::By(_))) => {}
             Ok(Attempt::Occupied(Occupied::Refused(why))) | Err(SlotError::Unknown(why)) => {
-                self.report.event(&Event::SlotUnknown { item, slot: &slot.name, why: &why });
+                self.report.event(&Event::SlotUnknown(item, &slot.name, &why));
             }
             Err(SlotError::Error(error)) => return Err(error.exit(Exit::Unhealthy)),
         }
@@ -234,7 +234,7 @@ impl Slots<'_> {
 
     fn release(&self, held: HeldSlot, item: &Item, slot: &Slot) {
         if let Err(why) = held.release(self.work, slot, self.host) {
-            self.report.event(&Event::SlotNotReturned { item, slot: &slot.name, why: &why });
+            self.report.event(&Event::SlotNotReturned(item, &slot.name, &why));
         }
     }
 }

@@ -30,7 +30,8 @@ pub struct Authority {
     name: String,
     /// Its certificate.
     pub certificate: Certificate,
-    key: PrivateKey,
+    /// Its key.
+    pub key: PrivateKey,
 }
 
 impl Authority {
@@ -54,11 +55,6 @@ impl Authority {
             )));
         }
         Ok(Self { name: name.to_owned(), certificate, key })
-    }
-
-    /// Its key.
-    pub fn key(&self) -> &PrivateKey {
-        &self.key
     }
 
     /// Signs a certificate for a public key (DER, SubjectPublicKeyInfo). It never outlives the authority.
@@ -119,7 +115,7 @@ impl Authority {
     }
 
     fn issuer(&self) -> Result<Issuer<'static, &impl rcgen::SigningKey>> {
-        Issuer::from_ca_cert_der(&CertificateDer::from(self.certificate.der()), self.key.signing())
+        Issuer::from_ca_cert_der(&CertificateDer::from(self.certificate.der.as_slice()), self.key.signing())
             .context(code::PKI, || format!("can't sign with the authority {}", self.name))
     }
 }

@@ -19,7 +19,8 @@ const END: &str = "-----END CERTIFICATE-----";
 pub struct Certificate {
     /// The certificate as PEM, without surrounding text.
     pub pem: String,
-    der: Vec<u8>,
+    /// The certificate as DER.
+    pub der: Vec<u8>,
     /// Its serial number in hex.
     pub serial: String,
     /// The common name of its subject.
@@ -115,11 +116,6 @@ impl Certificate {
         drop(parsed);
         certificate.der = der;
         Ok(certificate)
-    }
-
-    /// The certificate as DER.
-    pub fn der(&self) -> &[u8] {
-        &self.der
     }
 
     /// Whether `authority` signed it.

@@ -6,14 +6,15 @@ use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, PublicKeyData as _
 use rsa::pkcs8::EncodePrivateKey as _;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use ssh_key::rand_core::OsRng;
 use zeroize::Zeroizing;
 
 use crate::error::{Context, Result, code, error};
+use crate::text::display_as_serialized;
 
 /// The type of a certificate's key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum KeyType {
     /// ECDSA on the curve P-256.
     #[default]
@@ -24,14 +25,7 @@ pub enum KeyType {
     Rsa2048,
 }
 
-impl fmt::Display for KeyType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::EcdsaP256 => "ecdsa-p256",
-            Self::Rsa2048 => "rsa-2048",
-        })
-    }
-}
+display_as_serialized!(KeyType);
 
 /// A private key.
 pub struct PrivateKey(KeyPair);

@@ -17,14 +17,14 @@ pub use request::{Request, request};
 pub use revoked::{Reason, Revoked};
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::net::IpAddr;
 
 use jiff::SignedDuration;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::document::fields::Lifetime;
+use crate::text::display_as_serialized;
 
 /// The default lifetime of certificates.
 pub const LIFETIME: SignedDuration = SignedDuration::from_hours(365 * 24);
@@ -46,20 +46,17 @@ pub enum Category {
 
 /// `[pki.NAME]` in `site.toml`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct AuthorityFields {
     /// An authority or a key pair. Default: an authority.
-    #[serde(default)]
     pub kind: Category,
     /// The name in its certificate. Default: `NAME-ca`.
     pub common_name: Option<String>,
     /// How long it is valid. Default: `3650d`.
     pub lifetime: Option<Lifetime>,
     /// The type of its key, and of the keys of its certificates. Default: `ecdsa-p256`.
-    #[serde(default)]
     pub key_type: KeyType,
     /// The hosts that can have its private key, each by its name. Default: none.
-    #[serde(default)]
     pub key_hosts: BTreeSet<String>,
 }
 
@@ -74,7 +71,7 @@ impl AuthorityFields {
 }
 
 /// A permitted usage of a certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Usage {
     /// By a server.
@@ -83,14 +80,7 @@ pub enum Usage {
     Client,
 }
 
-impl fmt::Display for Usage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Server => "server",
-            Self::Client => "client",
-        })
-    }
-}
+display_as_serialized!(Usage);
 
 /// A certificate that a role requests for a host.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,5 @@
 //! `pki/revoked.toml`: revoked certificates, with the reasons.
 
-use std::fmt;
-
 use clap::ValueEnum;
 use jiff::Timestamp;
 use rcgen::RevocationReason;
@@ -9,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::document::Files;
 use crate::error::Result;
+use crate::text::display_as_serialized;
 
 /// The site's path of the record.
 pub const PATH: &str = "pki/revoked.toml";
@@ -45,11 +44,7 @@ impl From<Reason> for RevocationReason {
     }
 }
 
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.to_possible_value().map_or(Ok(()), |value| f.write_str(value.get_name()))
-    }
-}
+display_as_serialized!(Reason);
 
 /// A revoked certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]

@@ -45,15 +45,15 @@ impl Report for Journal {
             Event::Exposed(_) => log!(Level::Warn, KPULL_EVENT = "exposed"; "{message}"),
             Event::NotReported(_) => log!(Level::Warn, KPULL_EVENT = "not_reported"; "{message}"),
             Event::NoFact(..) => log!(Level::Warn, KPULL_EVENT = "fact_failed"; "{message}"),
-            Event::SlotTaken { item, slot, .. } => {
+            Event::SlotTaken(item, slot, _) => {
                 log!(Level::Info, KPULL_EVENT = "slot_taken", KPULL_RESOURCE = item.id.as_str(), KPULL_SLOT = *slot;
                     "{}", one_line(&format!("{} {message}", item.id)));
             }
-            Event::SlotUnknown { item, slot, .. } => {
+            Event::SlotUnknown(item, slot, _) => {
                 log!(Level::Warn, KPULL_EVENT = "slot_unknown", KPULL_RESOURCE = item.id.as_str(), KPULL_SLOT = *slot;
                     "{}", one_line(&format!("{} {message}", item.id)));
             }
-            Event::SlotNotReturned { item, slot, .. } => {
+            Event::SlotNotReturned(item, slot, _) => {
                 log!(Level::Warn, KPULL_EVENT = "slot_not_returned", KPULL_RESOURCE = item.id.as_str(), KPULL_SLOT = *slot;
                     "{}", one_line(&message));
             }

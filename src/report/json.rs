@@ -44,17 +44,17 @@ impl Report for Json {
             Event::NoFact(name, error) => {
                 json!({ "event": "fact_failed", "name": name, "code": error.code().name, "error": error.to_string(), "help": error.advice() })
             }
-            Event::SlotTaken { item, slot, by } => {
+            Event::SlotTaken(item, slot, by) => {
                 let (host, since) = match by {
                     Occupied::By(holder) => (Some(&holder.host), Some(holder.since)),
                     Occupied::Refused(_) => (None, None),
                 };
                 json!({ "event": "slot_taken", "id": item.id, "slot": slot, "host": host, "since": since, "why": by.to_string() })
             }
-            Event::SlotUnknown { item, slot, why } => {
+            Event::SlotUnknown(item, slot, why) => {
                 json!({ "event": "slot_unknown", "id": item.id, "slot": slot, "error": why })
             }
-            Event::SlotNotReturned { item, slot, why } => {
+            Event::SlotNotReturned(item, slot, why) => {
                 json!({ "event": "slot_not_returned", "id": item.id, "slot": slot, "error": why })
             }
             Event::Waiting(item) => json!({ "event": "probe_waiting", "id": item.id }),

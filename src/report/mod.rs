@@ -81,33 +81,12 @@ pub enum Event<'a> {
     Exposed(&'a Error),
     /// A custom fact can't be read; it has the value that it had last, if any. Its name, and why.
     NoFact(&'a str, &'a Error),
-    /// The slot that a resource waits for is not free.
-    SlotTaken {
-        /// The resource.
-        item: &'a Item,
-        /// The slot.
-        slot: &'a str,
-        /// Why it is not free.
-        by: &'a Occupied,
-    },
-    /// The holder of a slot is unknown; the run continues without the slot.
-    SlotUnknown {
-        /// The resource that needs it.
-        item: &'a Item,
-        /// The slot.
-        slot: &'a str,
-        /// Why.
-        why: &'a str,
-    },
-    /// A slot could not be returned; it stays held until its lease ends.
-    SlotNotReturned {
-        /// The resource that needed it.
-        item: &'a Item,
-        /// The slot.
-        slot: &'a str,
-        /// Why.
-        why: &'a str,
-    },
+    /// The slot that a resource waits for is not free. The resource, the slot, and why.
+    SlotTaken(&'a Item, &'a str, &'a Occupied),
+    /// The holder of a slot is unknown; the run continues without the slot. The resource that needs it, the slot, and why.
+    SlotUnknown(&'a Item, &'a str, &'a str),
+    /// A slot could not be returned; it stays held until its lease ends. The resource that needed it, the slot, and why.
+    SlotNotReturned(&'a Item, &'a str, &'a str),
     /// The run waits for a probe.
     Waiting(&'a Item),
     /// A probe passed.
@@ -154,11 +133,11 @@ impl Event<'_> {
                 format!("custom fact {}: {}; kpull uses its last value", one_line(name), advised(error))
             }
             Self::Unlabelled(error) | Self::NotReported(error) | Self::Exposed(error) => advised(error),
-            Self::SlotTaken { slot, by, .. } => format!("waits for the slot {slot}: {by}"),
-            Self::SlotUnknown { slot, why, .. } => {
+            Self::SlotTaken(_, slot, by) => format!("waits for the slot {slot}: {by}"),
+            Self::SlotUnknown(_, slot, why) => {
                 format!("continues without the slot {slot}, because etcd is down: {why}")
             }
-            Self::SlotNotReturned { slot, why, .. } => {
+            Self::SlotNotReturned(_, slot, why) => {
                 format!("the slot {slot} could not be returned, and expires: {why}")
             }
             Self::Saved(path) => {
@@ -243,17 +222,15 @@ pub trait Report {
     fn event(&self, event: &Event<'_>);
 }
 
-impl<T: Report + ?Sized> Report for &T {
+#[cfg(test)]
+impl Report for Vec<Box<dyn Report>> {
     fn event(&self, event: &Event<'_>) {
-        (**self).event(event);
+        self.iter().for_each(|report| report.event(event));
     }
 }
 
-/// Several receivers as one.
-impl Report for Vec<Box<dyn Report>> {
+impl<T: Report + ?Sized> Report for &T {
     fn event(&self, event: &Event<'_>) {
-        for report in self {
-            report.event(event);
-        }
+        (**self).event(event);
     }
 }

@@ -141,50 +141,35 @@ impl Text {
     }
 
     fn summary(&self, summary: &Summary) {
-        let Summary {
-            command,
-            host,
-            serial,
-            only,
-            resources,
-            changed,
-            restarted,
-            probes,
-            uncompared,
-            is_failed,
-            took,
-            ..
-        } = summary;
+        let Summary { host, serial, only, changed, restarted, is_failed, .. } = summary;
+        let (is_plan, probes) = (summary.command == "plan", summary.probes);
         let release = serial.map_or_else(|| "unsigned preview".to_owned(), |serial| format!("release {serial}"));
-        let changes = match (changed.len(), *command) {
-            (0, "apply") if *is_failed => "nothing was changed".to_owned(),
-            (0, _) if *is_failed => "nothing else to do".to_owned(),
-            (0, "apply") if *probes > 0 => "nothing to change".to_owned(),
-            (0, _) => "nothing to do".to_owned(),
-            (count, "plan") => format!("{count} to change"),
-            (count, _) => format!("{count} changed"),
+        let changes = match changed.len() {
+            0 if *is_failed && is_plan => "nothing else to do".to_owned(),
+            0 if *is_failed => "nothing was changed".to_owned(),
+            0 if !is_plan && probes > 0 => "nothing to change".to_owned(),
+            0 => "nothing to do".to_owned(),
+            count => format!("{count} {}", if is_plan { "to change" } else { "changed" }),
         };
         let restarts =
             if restarted.is_empty() { String::new() } else { format!(", {} restarted or reloaded", restarted.len()) };
-        let probed = if *probes == 0 { String::new() } else { format!(", {} passed", counted(*probes, "probe")) };
+        let probed = if probes == 0 { String::new() } else { format!(", {} passed", counted(probes, "probe")) };
         let text = format!(
             "{host}: {changes} of {}{restarts}{probed} ({release}, {:.2} s)",
-            counted(*resources, "resource"),
-            took.as_secs_f64()
+            counted(summary.resources, "resource"),
+            summary.took.as_secs_f64()
         );
         self.news(&self.paint("1", &text));
         if !only.is_empty() {
-            let rest = match *command {
-                "plan" => "the rest of the release was not compared",
-                _ => "the next run without `--only` applies the rest, and decides whether the host is converged",
+            let rest = match is_plan {
+                true => "the rest of the release was not compared",
+                false => "the next run without `--only` applies the rest, and decides whether the host is converged",
             };
             self.news(&self.paint("2", &format!("only {}: {rest}", only.join(", "))));
         }
-        if !uncompared.is_empty() {
-            let text = format!(
-                "{} with secrets: a preview does not compare the secrets themselves",
-                counted(uncompared.len(), "more resource")
-            );
+        if !summary.uncompared.is_empty() {
+            let count = counted(summary.uncompared.len(), "more resource");
+            let text = format!("{count} with secrets: a preview does not compare the secrets themselves");
             self.news(&self.paint("2", &text));
         }
         let next = match serial {
@@ -192,7 +177,7 @@ impl Text {
             Some(_) => "`kpull apply` makes these changes",
             None => "`kpull sign` makes it a release, `kpull publish` sends it; hosts do not use it until then",
         };
-        if *command == "plan" && !changed.is_empty() && !is_failed {
+        if is_plan && !changed.is_empty() && !is_failed {
             self.hint(next);
         }
     }
@@ -241,10 +226,10 @@ impl Report for Text {
             Event::Keys(_) => self.line(&signed("36", "⚿")),
             Event::News(..) => self.news(&signed("36", "↓")),
             Event::RolloutWaiting(_) => self.line(&signed("36", "…")),
-            Event::SlotTaken { item, .. } => {
+            Event::SlotTaken(item, ..) => {
                 self.news(&format!("{} {}  {}", self.paint("2", "…"), named(item), self.paint("2", &message)));
             }
-            Event::SlotUnknown { item, .. } | Event::SlotNotReturned { item, .. } => {
+            Event::SlotUnknown(item, ..) | Event::SlotNotReturned(item, ..) => {
                 self.line(&format!("{} {}  {message}", self.paint("33", "!"), named(item)));
             }
             Event::Waiting(item) => self.news(&format!("{} {}  waiting", self.paint("2", "…"), named(item))),

@@ -26,22 +26,17 @@ pub struct Entry {
 impl Entry {
     /// Whether these are exactly its recipients.
     pub fn is_to(&self, recipients: &[Recipient]) -> bool {
-        if self.is_old() { self.keys == digest_of_all(recipients) } else { self.keys == digests(recipients) }
+        self.keys == digests(recipients)
     }
 
-    /// Whether it is encrypted to a key; `None` if that is not recorded.
-    pub fn has(&self, recipient: &Recipient) -> Option<bool> {
-        (!self.is_old()).then(|| self.keys.split(' ').any(|known| known == digest(recipient)))
+    /// Whether it is encrypted to a key.
+    pub fn has(&self, recipient: &Recipient) -> bool {
+        self.keys.split(' ').any(|known| known == digest(recipient))
     }
 
-    /// The number of its recipients, if that is recorded.
-    pub fn count(&self) -> Option<usize> {
-        (!self.is_old()).then(|| self.keys.split_whitespace().count())
-    }
-
-    /// Whether an older kpull wrote it, with one digest of all keys.
-    fn is_old(&self) -> bool {
-        self.keys.len() == 64 && !self.keys.contains(' ')
+    /// The number of its recipients.
+    pub fn count(&self) -> usize {
+        self.keys.split_whitespace().count()
     }
 }
 
@@ -113,13 +108,6 @@ fn digest(recipient: &Recipient) -> String {
     hex::encode(digest.get(..16).unwrap_or(&digest))
 }
 
-/// Identifies a set of keys, in the older format: the SHA-256, in hex, of the keys as sorted lines.
-fn digest_of_all(recipients: &[Recipient]) -> String {
-    let keys: BTreeSet<String> = recipients.iter().map(ToString::to_string).collect();
-    let text: String = keys.iter().map(|key| format!("{key}\n")).collect();
-    hex::encode(Sha256::digest(text))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,12 +160,8 @@ mod tests {
         assert_eq!(digests(&[a.clone(), b.clone(), a.clone()]), digests(&[b.clone(), a.clone()]));
         assert_ne!(digests(std::slice::from_ref(&a)), digests(&[a.clone(), b.clone()]));
         let entry = |keys| Entry { hosts: BTreeSet::new(), keys };
-        let new = entry(digests(std::slice::from_ref(&a)));
-        assert_eq!((new.has(&a), new.has(&b), new.count()), (Some(true), Some(false), Some(1)));
-        let old = entry(digest_of_all(std::slice::from_ref(&a)));
-        assert_eq!((old.has(&a), old.has(&b), old.count()), (None, None, None));
-        for entry in [new, old] {
-            assert!(entry.is_to(std::slice::from_ref(&a)) && !entry.is_to(&[a.clone(), b.clone()]), "{entry:?}");
-        }
+        let entry = entry(digests(std::slice::from_ref(&a)));
+        assert_eq!((entry.has(&a), entry.has(&b), entry.count()), (true, false, 1));
+        assert!(entry.is_to(std::slice::from_ref(&a)) && !entry.is_to(&[a.clone(), b.clone()]), "{entry:?}");
     }
 }

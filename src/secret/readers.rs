@@ -28,6 +28,11 @@ impl std::fmt::Display for Reader {
     }
 }
 
+/// The keys of readers.
+pub fn keys(readers: &[Reader]) -> Vec<Recipient> {
+    readers.iter().map(|reader| reader.key.clone()).collect()
+}
+
 /// The intended readers of a secret: the operators, and each host with its keys.
 pub fn readers<'a>(
     operators: &[Recipient],
@@ -43,14 +48,10 @@ pub fn readers<'a>(
 /// keys and the number of other keys, and the index can be edited.
 pub fn newcomers(encrypted: &[u8], entry: Option<&Entry>, mut wanted: Vec<Reader>) -> Vec<Reader> {
     let now = Readers::of(encrypted);
-    let keys: Vec<Recipient> = wanted.iter().map(|reader| reader.key.clone()).collect();
-    let is_index_true = entry.and_then(Entry::count).is_none_or(|count| count <= now.count());
-    let is_in = |reader: &Reader| match (now.has(&reader.key), entry.and_then(|entry| entry.has(&reader.key))) {
-        (Some(false), _) | (_, Some(false)) => false,
-        (Some(true), _) => true,
+    let is_in = |reader: &Reader| match (now.has(&reader.key), entry.is_none_or(|entry| entry.has(&reader.key))) {
+        (Some(in_file), in_index) => in_file && in_index,
         // age keys are not named in the file
-        (None, Some(true)) => is_index_true,
-        (None, None) => entry.is_some_and(|entry| entry.is_to(&keys)),
+        (None, in_index) => in_index && entry.is_some_and(|entry| entry.count() <= now.count()),
     };
     wanted.retain(|reader| !is_in(reader));
     wanted

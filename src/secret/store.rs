@@ -13,16 +13,18 @@ use crate::secret::{Keyring, Plain, lock, name};
 
 /// The secrets of a site: plaintexts or placeholders. Clones share them.
 #[derive(Clone)]
-pub struct SecretStore(Arc<Inner>);
+pub struct SecretStore {
+    /// Whether a missing secret is an error.
+    strict: bool,
+    /// Plaintexts, on a host; `None` for placeholders, for whoever edits a site.
+    open: Option<Arc<Opened>>,
+}
 
-enum Inner {
-    /// Placeholders, for whoever edits a site.
-    Encrypted {
-        /// Whether a missing secret is an error.
-        strict: bool,
-    },
-    /// Plaintexts, on a host.
-    Open { files: Vec<PathBuf>, keys: Mutex<Option<Arc<Keyring>>>, plain: Mutex<HashMap<String, Secret>> },
+/// The plaintexts by the digests of their encrypted files, and the keys to decrypt more.
+struct Opened {
+    files: Vec<PathBuf>,
+    keys: Mutex<Option<Arc<Keyring>>>,
+    plain: Mutex<HashMap<String, Secret>>,
 }
 
 /// One secret.
@@ -69,22 +71,23 @@ pub fn fits(wanted: &[u8], have: &[u8]) -> bool {
 impl SecretStore {
     /// Placeholders for existing secrets.
     pub fn encrypted() -> Self {
-        Self(Arc::new(Inner::Encrypted { strict: true }))
+        Self { strict: true, open: None }
     }
 
     /// Placeholders, also for secrets that don't exist yet.
     pub fn expected() -> Self {
-        Self(Arc::new(Inner::Encrypted { strict: false }))
+        Self { strict: false, open: None }
     }
 
     /// Plaintexts, decrypted with the keys in `files`. Nothing is read before the first secret is requested.
     pub fn open(files: Vec<PathBuf>) -> Self {
-        Self(Arc::new(Inner::Open { files, keys: Mutex::default(), plain: Mutex::default() }))
+        let opened = Opened { files, keys: Mutex::default(), plain: Mutex::default() };
+        Self { strict: true, open: Some(Arc::new(opened)) }
     }
 
     /// Whether these are plaintexts.
     pub fn is_open(&self) -> bool {
-        matches!(*self.0, Inner::Open { .. })
+        self.open.is_some()
     }
 
     /// The encrypted file of a secret; the error suggests the nearest name.
@@ -95,7 +98,7 @@ impl SecretStore {
 
     /// Whether missing secrets count as existing.
     pub fn may_lack(&self) -> bool {
-        matches!(*self.0, Inner::Encrypted { strict: false })
+        !self.strict
     }
 
     /// One secret of the site with these files, for `host`.
@@ -103,37 +106,36 @@ impl SecretStore {
         name::check(name)?;
         let encrypted = files.get(&name::path_of(name));
         let digest = encrypted.map(|encrypted| hex::encode(Sha256::digest(encrypted))).unwrap_or_default();
-        match &*self.0 {
-            Inner::Encrypted { strict } => match encrypted {
-                None if *strict => Err(missing(name, files)),
+        let Some(store) = &self.open else {
+            return match encrypted {
+                None if self.strict => Err(missing(name, files)),
                 _ => Ok(Secret { plain: Arc::new(placeholder(name).into_bytes().into()), encrypted: digest }),
-            },
-            Inner::Open { files: keys_in, keys, plain } => {
-                if let Some(known) = lock(plain).get(&digest) {
-                    return Ok(known.clone());
-                }
-                let Some(encrypted) = encrypted else {
-                    return Err(for_others(name, files, host).unwrap_or_else(|| missing(name, files)));
-                };
-                let keys = keyring(keys_in, keys)?;
-                let opened =
-                    keys.open(name, encrypted).map_err(|error| for_others(name, files, host).unwrap_or(error))?;
-                mask::remember(name, &opened);
-                let secret = Secret { plain: Arc::new(opened), encrypted: digest.clone() };
-                lock(plain).insert(digest, secret.clone());
-                Ok(secret)
-            }
+            };
+        };
+        if let Some(known) = lock(&store.plain).get(&digest) {
+            return Ok(known.clone());
         }
+        let Some(encrypted) = encrypted else {
+            return Err(for_others(name, files, host).unwrap_or_else(|| missing(name, files)));
+        };
+        let opened = store.keyring()?.open(name, encrypted);
+        let opened = opened.map_err(|error| for_others(name, files, host).unwrap_or(error))?;
+        mask::remember(name, &opened);
+        let secret = Secret { plain: Arc::new(opened), encrypted: digest.clone() };
+        lock(&store.plain).insert(digest, secret.clone());
+        Ok(secret)
     }
 }
 
-/// The host's keys, read on first use.
-fn keyring(files: &[PathBuf], keys: &Mutex<Option<Arc<Keyring>>>) -> Result<Arc<Keyring>> {
-    let mut keys = lock(keys);
-    if let Some(keys) = &*keys {
-        return Ok(keys.clone());
+impl Opened {
+    /// The host's keys, read on first use.
+    fn keyring(&self) -> Result<Arc<Keyring>> {
+        let mut keys = lock(&self.keys);
+        if let Some(keys) = &*keys {
+            return Ok(keys.clone());
+        }
+        Ok(keys.insert(Arc::new(Keyring::load(&self.files, None)?)).clone())
     }
-    Ok(keys.insert(Arc::new(Keyring::load(files, None)?)).clone())
 }
 
 fn missing(name: &str, files: &Files) -> Error {

@@ -55,7 +55,8 @@ pub enum Type {
 display_as_serialized!(Type);
 
 /// What a variable has to be: the name of a type, or a table with more conditions.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(transparent)]
 pub struct Definition(pub Rules);
 
 /// A type with further conditions: `[types.NAME]`.
@@ -109,12 +110,6 @@ impl<'de> Deserialize<'de> for Definition {
         }
 
         deserializer.deserialize_any(Either)
-    }
-}
-
-impl Serialize for Definition {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
     }
 }
 

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 
 use crate::document::fields::names_of;
 use crate::document::{Artifact, Doc, Files, dotted, pins};
-use crate::error::{Error, Result, code, error, nearest};
+use crate::error::{Error, Result, code, error, keep, nearest};
 use crate::pki::{AuthorityFields, bad_authority};
 use crate::secret::Recipient;
 
@@ -48,17 +48,14 @@ pub struct Site {
 }
 
 /// `[groups.NAME]` in `site.toml`: roles and variables for its hosts.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct Group {
     /// Groups that its hosts also belong to; the variables of this group override theirs.
-    #[serde(default)]
     pub groups: Vec<String>,
     /// Roles that every host of the group has, in order.
-    #[serde(default)]
     pub roles: Vec<String>,
     /// Variables for the hosts of the group.
-    #[serde(default)]
     pub vars: Map<String, Value>,
 }
 
@@ -99,10 +96,9 @@ pub(crate) struct SiteFile {
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub(crate) struct SecretsTable {
     /// Public keys of the operators.
-    #[serde(default)]
     recipients: Vec<String>,
 }
 
@@ -443,11 +439,6 @@ fn unknown_name<'a>(
         false => format!("the site has these: {}", known.join(", ")),
     };
     error.help_nearest(name, known, otherwise)
-}
-
-/// The value, or `None` after adding the error to `errors`.
-fn keep<T>(errors: &mut Vec<Error>, result: Result<T>) -> Option<T> {
-    result.map_err(|error| errors.push(error)).ok()
 }
 
 #[cfg(test)]

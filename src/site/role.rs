@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::document::fields::names_of;
 use crate::document::{Doc, Files, Path, utf8};
-use crate::error::{Error, Result, code, error};
+use crate::error::{Error, Result, code, error, keep};
 use crate::kind;
 use crate::site::checked::{Assert, CustomFact, Definition, Rules};
 use crate::site::{RESERVED, reserved};
@@ -106,29 +106,11 @@ pub(crate) struct Common {
 
 /// What `for_each` can be.
 #[derive(Deserialize, JsonSchema)]
-#[serde(try_from = "Value")]
-#[schemars(with = "LoopForms")]
-struct Loop(Value);
-
-/// The forms of [`Loop`] in the schema.
-#[derive(JsonSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "only its schema is used")]
-enum LoopForms {
+#[serde(untagged, expecting = "write a list, a table, or a text with an expression whose result is a list or table")]
+enum Loop {
     Expression(String),
     List(Vec<Value>),
     Table(Map<String, Value>),
-}
-
-impl TryFrom<Value> for Loop {
-    type Error = &'static str;
-
-    fn try_from(value: Value) -> Result<Self, Self::Error> {
-        match value {
-            Value::String(_) | Value::Array(_) | Value::Object(_) => Ok(Self(value)),
-            _ => Err("write a list, a table, or a text with an expression whose result is a list or table"),
-        }
-    }
 }
 
 /// A list of ids, or one expression that is such a list.
@@ -188,10 +170,7 @@ impl Role {
             if known_head.contains(&key.as_str()) {
                 head.insert(key.clone(), value.clone());
             } else if let Some(kind) = kind::find(key) {
-                match read_entries(&doc, kind, value) {
-                    Ok(read) => entries.extend(read),
-                    Err(error) => errors.push(error),
-                }
+                entries.extend(keep(&mut errors, read_entries(&doc, kind, value)).into_iter().flatten());
             } else {
                 let known = known_head.iter().copied().chain(kind::KINDS.iter().map(|kind| kind.name));
                 errors.push(doc.unknown(std::slice::from_ref(key), known));
@@ -274,7 +253,11 @@ fn read_entries(doc: &Doc, kind: &'static kind::Kind, value: &Value) -> Result<V
         let (common, fields): (Map<_, _>, Map<_, _>) =
             map.clone().into_iter().partition(|(key, _)| COMMON.contains(&key.as_str()));
         let Common { when, for_each, after, needs, notify } = doc.read_at(&path, Value::Object(common))?;
-        let for_each = for_each.map(|of| of.0);
+        let for_each = for_each.map(|form| match form {
+            Loop::Expression(text) => text.into(),
+            Loop::List(list) => list.into(),
+            Loop::Table(map) => map.into(),
+        });
         let (after, needs, notify) = (after.0, needs.0, notify.0);
         entries.push(Entry { kind, path, fields: Value::Object(fields), when, for_each, after, needs, notify });
     }

@@ -13,31 +13,28 @@ use crate::site::HostVars;
 
 /// `[rollout]`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Rollout {
     /// How many hosts of a wave can apply a new release at the same time. Default: 1, or as many as `fleetlock` allows if it is set.
     at_once: Option<Share>,
     /// How many hosts can be unhealthy before no other host applies the release. Default: none.
-    #[serde(default)]
     pub failures: usize,
     /// How long all hosts of a wave must be healthy before the next wave begins. Default: `0s`.
     soak: Option<HumanDuration>,
     /// A server that must also grant permission, host by host. Default: none.
     pub fleetlock: Option<FleetLock>,
     /// The waves, in order. Hosts that are in none of them are the last wave.
-    #[serde(rename = "wave", default)]
+    #[serde(rename = "wave")]
     waves: Vec<WaveFields>,
 }
 
 /// `[[rollout.wave]]`: hosts by name and by group. If neither is set, every host.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 struct WaveFields {
     /// Hosts by name.
-    #[serde(default)]
     hosts: Vec<String>,
     /// Groups: all their hosts belong to the wave.
-    #[serde(default)]
     groups: Vec<String>,
     /// How many of those hosts. Default: all.
     size: Option<Share>,

@@ -2,7 +2,6 @@
 //! key that each record must be signed with. No server of kpull's own is needed.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -24,6 +23,7 @@ use crate::read;
 use crate::sandbox::{self, Need};
 use crate::secret::Recipient;
 use crate::status::vitals::{Ending, failing};
+use crate::text::display_as_serialized;
 use crate::trust::Purpose;
 
 /// The version of the record's fields.
@@ -254,11 +254,7 @@ pub enum HostState {
     Unknown,
 }
 
-impl fmt::Display for HostState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.serialize(f)
-    }
-}
+display_as_serialized!(HostState);
 
 /// Verifies a host's record; the error says why it is refused.
 fn verify(bytes: &[u8], site: &str, host: &str, keys: &[Recipient]) -> Result<Record, String> {

@@ -1,12 +1,10 @@
 //! Certificates: each must be valid for the names and addresses at which clients connect.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::author::lint::flags::flag_of;
 use crate::author::lint::{Host, Subject};
-use crate::error::{Error, code, error};
-use crate::kind::Item;
+use crate::author::prelude::*;
 use crate::kind::certificate::Installed;
 use crate::kind::file::File;
 use crate::kind::probe::Probe;
@@ -105,23 +103,16 @@ impl Wrong<'_> {
 /// Certificates that units name, but their host lacks.
 fn missing(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
     let mut errors = Vec::new();
+    let known: Vec<&str> = host.all::<Installed>().map(|(_, certificate)| certificate.name.as_str()).collect();
     for unit in &host.units {
-        for name in unit.unit.listens.iter().filter_map(|listen| listen.certificate.as_deref()) {
-            let mut names = host.all::<Installed>().map(|(_, certificate)| certificate.name.as_str());
-            if names.any(|known| known == name) {
-                continue;
-            }
-            let item = unit.item;
-            let error = error!(
-                LINT_CERTIFICATE,
-                "{} presents the certificate {name}, but {} has no such certificate", unit.unit.name, host.name
-            )
-            .at(subject.place(item, name), "no such [[certificate]]");
-            errors.push(error.help_nearest(
-                name,
-                host.all::<Installed>().map(|(_, certificate)| certificate.name.as_str()),
-                "add a [[certificate]] of that name to the role",
-            ));
+        let names = unit.unit.listens.iter().filter_map(|listen| listen.certificate.as_deref());
+        for name in names.filter(|name| !known.contains(name)) {
+            let (by, host) = (&unit.unit.name, host.name);
+            let error =
+                error!(LINT_CERTIFICATE, "{by} presents the certificate {name}, but {host} has no such certificate")
+                    .at(subject.place(unit.item, name), "no such [[certificate]]");
+            let otherwise = "add a [[certificate]] of that name to the role";
+            errors.push(error.help_nearest(name, known.iter().copied(), otherwise));
         }
     }
     errors

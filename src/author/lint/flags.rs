@@ -3,13 +3,9 @@
 //! A role has tables of the flags of its programs: `roles/ROLE/flags/PROGRAM/VERSION.txt`, one flag on each line, without dashes. The
 //! table `1.35` applies to all patches of 1.35 without their own table.
 
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
-
 use crate::author::lint::systemd::Command;
 use crate::author::lint::{Host, HostUnit, Subject, place};
-use crate::error::{Error, Place, code, error, nearest};
-use crate::site::Site;
+use crate::author::prelude::*;
 
 /// The first line of a table from a project's published reference instead of the program's own help.
 const PUBLISHED: &str = "# by the published reference";
@@ -24,32 +20,24 @@ struct Table<'a> {
 type Tables<'a> = BTreeMap<Version<'a>, Table<'a>>;
 
 /// A version, in the order of its numbers.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Version<'a>(&'a str);
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Version<'a> {
+    numbers: Vec<u64>,
+    text: &'a str,
+}
 
-impl Version<'_> {
-    fn parts(self) -> Vec<u64> {
+impl<'a> Version<'a> {
+    fn of(text: &'a str) -> Self {
         let digits = |part: &str| part.chars().take_while(char::is_ascii_digit).collect::<String>();
-        self.0.trim_start_matches('v').split('.').map(|part| digits(part).parse().unwrap_or(0)).collect()
+        let parts = text.trim_start_matches('v').split('.');
+        Self { numbers: parts.map(|part| digits(part).parse().unwrap_or(0)).collect(), text }
     }
 
     /// The distance to another version, number by number.
-    fn distance(self, other: Self) -> Vec<u64> {
-        let (one, two) = (self.parts(), other.parts());
-        let part = |parts: &[u64], at: usize| parts.get(at).copied().unwrap_or(0);
-        (0..one.len().max(two.len())).map(|at| part(&one, at).abs_diff(part(&two, at))).collect()
-    }
-}
-
-impl Ord for Version<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.parts().cmp(&other.parts()).then_with(|| self.0.cmp(other.0))
-    }
-}
-
-impl PartialOrd for Version<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
+    fn distance(&self, other: &Self) -> Vec<u64> {
+        let number = |version: &Self, at: usize| version.numbers.get(at).copied().unwrap_or(0);
+        let count = self.numbers.len().max(other.numbers.len());
+        (0..count).map(|at| number(self, at).abs_diff(number(other, at))).collect()
     }
 }
 
@@ -57,17 +45,15 @@ impl PartialOrd for Version<'_> {
 fn table_of<'t>(tables: &'t Tables<'t>, version: &'t str) -> Option<(&'t Version<'t>, &'t Table<'t>)> {
     let bare = version.trim_start_matches('v');
     let minor = bare.match_indices('.').nth(1).and_then(|(at, _)| bare.get(..at));
-    [Some(version), Some(bare), minor].into_iter().flatten().find_map(|name| tables.get_key_value(&Version(name)))
+    [Some(version), Some(bare), minor].into_iter().flatten().find_map(|name| tables.get_key_value(&Version::of(name)))
 }
 
 pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
     let mut errors: Vec<Error> = subject.site.files.iter().filter_map(|(path, _)| misnamed(path)).collect();
-    for host in &subject.hosts {
-        for unit in &host.units {
-            for command in unit.text.commands("ExecStart") {
-                errors.extend(check(subject.site, host, unit, &command));
-            }
-        }
+    for (host, unit) in subject.units() {
+        errors.extend(
+            unit.text.commands("ExecStart").iter().flat_map(|command| check(subject.site, host, unit, command)),
+        );
     }
     errors
 }
@@ -77,7 +63,7 @@ fn version_of(file: &str) -> Option<Version<'_>> {
     let version = file.strip_suffix(".txt")?;
     let is_plain = version.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+' | '_' | '~'));
     let bare = version.strip_prefix('v').unwrap_or(version);
-    (is_plain && bare.starts_with(|c: char| c.is_ascii_digit())).then_some(Version(version))
+    (is_plain && bare.starts_with(|c: char| c.is_ascii_digit())).then(|| Version::of(version))
 }
 
 /// The error for a table whose file name is not a version.
@@ -129,10 +115,11 @@ fn tables<'a>(site: &'a Site, role: &str, program: &str) -> Tables<'a> {
 
 fn check(site: &Site, host: &Host<'_>, unit: &HostUnit<'_>, command: &Command) -> Vec<Error> {
     let (role, program) = (&*unit.item.role, name_of(&command.program));
-    let Some(artifact) = host.artifact_of(&command.program) else { return Vec::new() };
-    let Some(version) = site.artifacts.get(artifact).map(|artifact| artifact.version.as_str()) else {
+    let artifact = host.artifact_of(&command.program);
+    let Some((artifact, pinned)) = artifact.and_then(|name| site.artifacts.get_key_value(name)) else {
         return Vec::new();
     };
+    let version = pinned.version.as_str();
     let tables = tables(site, role, program);
     let Some((table, Table { flags: known, is_published })) = table_of(&tables, version) else {
         return without_table(site, unit, artifact, program, version, &tables).into_iter().collect();
@@ -142,24 +129,22 @@ fn check(site: &Site, host: &Host<'_>, unit: &HostUnit<'_>, command: &Command) -
     let unknown = flags.map(|(flag, _)| flag).filter(|flag| !known.contains(flag));
     unknown
         .map(|flag| {
-            let others: Vec<&str> =
-                tables.iter().filter(|(_, table)| table.flags.contains(flag)).map(|(version, _)| version.0).collect();
+            let others: Vec<&str> = tables
+                .iter()
+                .filter(|(_, table)| table.flags.contains(flag))
+                .map(|(version, _)| version.text)
+                .collect();
             let help = match (others.is_empty(), nearest(flag, known.iter().copied())) {
                 (false, _) => format!("{} {} it", others.join(", "), if others.len() == 1 { "has" } else { "have" }),
                 (true, Some(near)) => format!("did you mean `--{near}`?"),
-                (true, None) => format!("{}/{}.txt lists its flags", directory(role, program), table.0),
+                (true, None) => format!("{}/{}.txt lists its flags", directory(role, program), table.text),
             };
             let what = format!("{program} {version} has no flag `--{flag}`");
             let what = if *is_published { format!("{what}: its published reference does not list it") } else { what };
-            let error = Error::new(code::LINT_FLAG, what)
+            let more = "; the reference omits deprecated flags: add one that the program still accepts to the table";
+            Error::new(code::LINT_FLAG, what)
                 .at(place::of_flag(site, host.name, unit.item, flag), "this flag")
-                .help(help);
-            match is_published {
-                true => error.help_more(
-                    "the reference omits deprecated flags: add one that the program still accepts to the table",
-                ),
-                false => error,
-            }
+                .help(if *is_published { help + more } else { help })
         })
         .collect()
 }
@@ -177,8 +162,8 @@ fn without_table(
         return None;
     }
     let dir = directory(&unit.item.role, program);
-    let known: Vec<&str> = tables.keys().map(|version| version.0).collect();
-    let near = tables.keys().min_by_key(|known| known.distance(Version(version)))?.0;
+    let known: Vec<&str> = tables.keys().map(|version| version.text).collect();
+    let near = tables.keys().min_by_key(|known| known.distance(&Version::of(version)))?.text;
     Some(
         error!(LINT_FLAG, "there is no table of the flags of {program} {version}: {dir} has {}", known.join(", "))
             .at(version_place(site, artifact).unwrap_or_else(|| unit.item.place.clone()), "this version")
@@ -269,10 +254,13 @@ template = "app.service"
     fn the_nearest_version_is_that_by_numbers() {
         let near = |version: &str, tables: &[&str]| {
             let none =
-                tables.iter().map(|table| (Version(table), Table { flags: BTreeSet::new(), is_published: false }));
+                tables.iter().map(|table| (Version::of(table), Table { flags: BTreeSet::new(), is_published: false }));
             let tables: Tables<'_> = none.collect();
-            let names: Vec<&str> = tables.keys().map(|version| version.0).collect();
-            (names.join(" "), tables.keys().min_by_key(|known| known.distance(Version(version))).unwrap().0.to_owned())
+            let names: Vec<&str> = tables.keys().map(|version| version.text).collect();
+            (
+                names.join(" "),
+                tables.keys().min_by_key(|known| known.distance(&Version::of(version))).unwrap().text.to_owned(),
+            )
         };
         let known = ["1.34", "1.20.2", "1.9.2", "1.32"];
         for (version, wanted) in

@@ -1,9 +1,6 @@
 //! Conflicting or invalid hosts: two with the same address or key, one without a role, one with an invalid name.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use crate::error::{Error, error};
-use crate::site::Site;
+use crate::author::prelude::*;
 
 /// The maximum length of a host name, and of a label in it.
 const LONGEST: [usize; 2] = [253, 63];

@@ -18,18 +18,12 @@ mod testing;
 mod unit_names;
 mod unit_verbs;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-
 use crate::author::lint::systemd::UnitText;
-use crate::error::{Error, Place};
-use crate::kind::Item;
+use crate::author::prelude::*;
 use crate::kind::artifact::Artifact;
 use crate::kind::checkout::Checkout;
 use crate::kind::symlink::Symlink;
 use crate::kind::unit::Unit;
-use crate::resolve::Catalog;
-use crate::site::Site;
 
 pub use facts::lint as lint_facts;
 pub use hosts::lint as lint_hosts;
@@ -65,7 +59,12 @@ struct Subject<'a> {
     hosts: Vec<Host<'a>>,
 }
 
-impl Subject<'_> {
+impl<'a> Subject<'a> {
+    /// Every unit, with its host.
+    fn units(&self) -> impl Iterator<Item = (&Host<'a>, &HostUnit<'a>)> {
+        self.hosts.iter().flat_map(|host| host.units.iter().map(move |unit| (host, unit)))
+    }
+
     /// Where a word is written in the entry of a resource, else the place of the entry.
     fn place(&self, item: &Item, word: &str) -> Place {
         place::in_entry(self.site, item, word).unwrap_or_else(|| item.place.clone())

@@ -64,11 +64,8 @@ fn misnamed(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
         for name in writers(item).into_iter().flatten().filter(|name| !subject.site.hosts.contains_key(*name)) {
             let error = error!(UNKNOWN, "`writers` of `{}` names {name}, which is not a host of the site", item.id)
                 .at(subject.place(item, "writers"), "named here");
-            errors.push(error.help_nearest(
-                name,
-                subject.site.hosts.keys().map(String::as_str),
-                "use the names of hosts in host_vars/",
-            ));
+            let known = subject.site.hosts.keys().map(String::as_str);
+            errors.push(error.help_nearest(name, known, "use the names of hosts in host_vars/"));
         }
     }
     errors

@@ -1,9 +1,7 @@
 //! Finds the source of rendered text in the files of a site.
 
-use crate::error::Place;
-use crate::kind::Item;
+use crate::author::prelude::*;
 use crate::resolve::layers;
-use crate::site::Site;
 use crate::text::around;
 
 /// Where a flag of a role's command line is set: in the last layer with it in a table, or where it is written.

@@ -5,25 +5,18 @@ use std::net::IpAddr;
 
 use crate::author::lint::flags::{flag_of, has_tables, name_of};
 use crate::author::lint::{Host, HostUnit, Subject, place};
-use crate::error::{Error, Place, error};
+use crate::author::prelude::*;
 use crate::host::port_range::PortRange;
 use crate::host::zone::{Ports, Target, Traffic};
-use crate::kind::Item;
 use crate::kind::firewall::{Definition, Firewall, OwnZone};
-use crate::site::Site;
 
 /// The zone that allows everything.
 const TRUSTED: &str = "trusted";
 
 pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
-    let of_host = |host| {
-        let mut errors = shut(subject, host);
-        errors.extend(open(subject, host));
-        errors.extend(shared(subject, host));
-        errors.extend(host.units.iter().flat_map(|unit| unsaid(subject, host, unit)));
-        errors
-    };
-    subject.hosts.iter().flat_map(of_host).collect()
+    let of_host = |host| [shut(subject, host), open(subject, host), shared(subject, host)].concat();
+    let unsaid = subject.units().flat_map(|(host, unit)| unsaid(subject, host, unit));
+    subject.hosts.iter().flat_map(of_host).chain(unsaid).collect()
 }
 
 /// Zones of a host that allow everything; `None` is the default zone.

@@ -1,11 +1,8 @@
 //! Units whose program nothing installs, which would fail to start on the host.
 
-use std::collections::BTreeSet;
-use std::path::Path;
-
 use crate::author::lint::flags::name_of;
 use crate::author::lint::{Host, Subject};
-use crate::error::{Error, error, nearest};
+use crate::author::prelude::*;
 use crate::kind::command::Run;
 use crate::kind::symlink::Symlink;
 

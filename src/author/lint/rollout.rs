@@ -1,10 +1,7 @@
 //! A rollout that a host can't follow: a role writes its `kpull.toml` without `[status]`.
 
-use std::path::Path;
-
 use crate::author::lint::{Host, Subject};
-use crate::error::{Error, code};
-use crate::kind::Item;
+use crate::author::prelude::*;
 use crate::resolve::once;
 use crate::status::written;
 

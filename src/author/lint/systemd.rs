@@ -3,18 +3,9 @@
 use crate::host::unit_files::logical_lines;
 use crate::text::leading;
 
-/// The settings of a unit with its drop-ins.
+/// The settings of a unit with its drop-ins: section, key and value.
 #[derive(Debug, Default)]
-pub struct UnitText {
-    settings: Vec<Setting>,
-}
-
-#[derive(Debug)]
-struct Setting {
-    section: String,
-    key: String,
-    value: String,
-}
+pub struct UnitText(Vec<(String, String, String)>);
 
 /// One command line of a unit.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,7 +21,7 @@ pub struct Command {
 impl UnitText {
     /// Reads a unit's file and its drop-ins, in systemd's order.
     pub fn parse<'a>(texts: impl Iterator<Item = &'a str>) -> Self {
-        let mut settings: Vec<Setting> = Vec::new();
+        let mut settings: Vec<(String, String, String)> = Vec::new();
         for text in texts {
             let mut section = String::new();
             for (_, line) in logical_lines(text) {
@@ -41,18 +32,14 @@ impl UnitText {
                     let (key, value) = (key.trim(), value.trim());
                     // an empty value resets a setting, except dependencies
                     if value.is_empty() && section != "Unit" {
-                        settings.retain(|before| before.section != section || before.key != key);
+                        settings.retain(|(other, name, _)| *other != section || name != key);
                     } else {
-                        settings.push(Setting {
-                            section: section.clone(),
-                            key: key.to_owned(),
-                            value: value.to_owned(),
-                        });
+                        settings.push((section.clone(), key.to_owned(), value.to_owned()));
                     }
                 }
             }
         }
-        Self { settings }
+        Self(settings)
     }
 
     /// The words of a list setting.
@@ -65,42 +52,26 @@ impl UnitText {
         ["Service", "Socket", "Mount", "Swap"]
             .iter()
             .flat_map(|section| self.values(section, key))
-            .flat_map(commands)
+            .flat_map(split)
+            .filter_map(command)
             .collect()
     }
 
     fn values(&self, section: &str, key: &str) -> impl Iterator<Item = &str> {
-        let is_meant = move |setting: &&Setting| setting.section == section && setting.key == key;
-        self.settings.iter().filter(is_meant).map(|setting| setting.value.as_str())
+        let found = self.0.iter().filter(move |(within, name, _)| within == section && name == key);
+        found.map(|(.., value)| value.as_str())
     }
 }
 
-/// The commands in one line, separated by lone semicolons.
-fn commands(line: &str) -> Vec<Command> {
-    let words = split(line);
-    words.split(|word| word == &Word::Separator).filter_map(command).collect()
-}
-
-/// An unquoted word of a command line.
-#[derive(Debug, PartialEq, Eq)]
-enum Word {
-    Text(String),
-    /// A lone semicolon.
-    Separator,
-}
-
-fn command(words: &[Word]) -> Option<Command> {
-    let mut words = words.iter().filter_map(|word| match word {
-        Word::Text(text) => Some(text.as_str()),
-        Word::Separator => None,
-    });
-    let first = words.next()?;
-    let (prefix, program) = leading(first, |c| matches!(c, '@' | '-' | ':' | '+' | '!' | '|'));
+/// A command by its unquoted words.
+fn command(words: Vec<String>) -> Option<Command> {
+    let mut words = words.iter();
+    let (prefix, program) = leading(words.next()?, |c| matches!(c, '@' | '-' | ':' | '+' | '!' | '|'));
     if prefix.contains('@') {
         // argv[0]
         words.next();
     }
-    let plain = |word: &str| {
+    let plain = |word: &String| {
         let word = word.replace("%%", "%");
         if prefix.contains(':') { word } else { word.replace("$$", "$") }
     };
@@ -108,14 +79,15 @@ fn command(words: &[Word]) -> Option<Command> {
     Some(Command { program: program.replace("%%", "%"), arguments, may_fail: prefix.contains('-') })
 }
 
-/// Splits a command line like systemd.
-fn split(line: &str) -> Vec<Word> {
-    let mut words = Vec::new();
+/// Splits a line into commands, which lone semicolons separate, and these into unquoted words, like systemd.
+fn split(line: &str) -> Vec<Vec<String>> {
+    let (mut commands, mut words) = (Vec::new(), Vec::new());
     let mut word: Option<String> = None;
     let (mut quote, mut is_bare) = (None, true);
-    let mut rest = line.chars().peekable();
-    let end = |word: &mut Option<String>, is_bare: bool| {
-        word.take().map(|word| if is_bare && word == ";" { Word::Separator } else { Word::Text(word) })
+    let mut rest = line.chars();
+    let mut end = |word: Option<String>, is_bare: bool| match word {
+        Some(word) if is_bare && word == ";" => commands.push(std::mem::take(&mut words)),
+        word => words.extend(word),
     };
     while let Some(c) = rest.next() {
         match (c, quote) {
@@ -137,14 +109,15 @@ fn split(line: &str) -> Vec<Word> {
                 }
             }
             (c, None) if c.is_whitespace() => {
-                words.extend(end(&mut word, is_bare));
+                end(word.take(), is_bare);
                 is_bare = true;
             }
             (c, _) => word.get_or_insert_default().push(c),
         }
     }
-    words.extend(end(&mut word, is_bare));
-    words
+    end(word, is_bare);
+    commands.push(words);
+    commands
 }
 
 #[cfg(test)]

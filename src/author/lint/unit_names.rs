@@ -7,20 +7,11 @@ use crate::error::{Error, error, nearest};
 use crate::host::unit_files::instance_of;
 use crate::kind::package::Package;
 
-/// The settings with names of units, and whether a unit of another host is allowed, for which ordering has no effect.
-const KEYS: [(&str, &str, bool); 12] = [
-    ("Unit", "After", true),
-    ("Unit", "Before", true),
-    ("Unit", "Wants", false),
-    ("Unit", "Requires", false),
-    ("Unit", "Requisite", false),
-    ("Unit", "BindsTo", false),
-    ("Unit", "PartOf", false),
-    ("Unit", "Conflicts", false),
-    ("Unit", "OnFailure", false),
-    ("Install", "WantedBy", false),
-    ("Install", "RequiredBy", false),
-    ("Install", "Also", false),
+/// The settings with names of units, by section, and whether a unit of another host is allowed, for which ordering has no effect.
+const KEYS: [(&str, &str, bool); 3] = [
+    ("Unit", "After Before", true),
+    ("Unit", "Wants Requires Requisite BindsTo PartOf Conflicts OnFailure", false),
+    ("Install", "WantedBy RequiredBy Also", false),
 ];
 
 /// Services of distributions that need no [[unit]].
@@ -38,8 +29,11 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
     for host in &subject.hosts {
         let here = names(host);
         for unit in &host.units {
-            for (section, key, elsewhere) in KEYS {
-                let known = if elsewhere { &everywhere } else { &here };
+            let keys = KEYS
+                .iter()
+                .flat_map(|(section, keys, elsewhere)| keys.split(' ').map(move |key| (section, key, elsewhere)));
+            for (section, key, elsewhere) in keys {
+                let known = if *elsewhere { &everywhere } else { &here };
                 for name in unit.text.words(section, key).filter(|name| !is_known(name, known) && !is_systems(name)) {
                     let place = subject.place_of_word(unit.item, name);
                     let error = error!(LINT_UNIT, "{} has {key}={name}, but there is no such unit", unit.unit.name)

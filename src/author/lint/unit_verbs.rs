@@ -6,16 +6,13 @@ use crate::error::{Error, error};
 use crate::kind::Trigger;
 
 pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
-    let units = subject.hosts.iter().flat_map(|host| &host.units);
-    units.flat_map(|unit| enabled(subject, unit).into_iter().chain(reloaded(subject, unit))).collect()
+    subject.units().flat_map(|(_, unit)| enabled(subject, unit).into_iter().chain(reloaded(subject, unit))).collect()
 }
 
 fn enabled(subject: &Subject<'_>, unit: &HostUnit<'_>) -> Option<Error> {
     const STARTS: [&str; 5] = ["WantedBy", "RequiredBy", "UpheldBy", "Alias", "Also"];
-    if !unit.unit.has_file() || unit.unit.enable != Some(true) {
-        return None;
-    }
-    if STARTS.iter().any(|key| unit.text.words("Install", key).next().is_some()) {
+    let has_start = || STARTS.iter().any(|key| unit.text.words("Install", key).next().is_some());
+    if !unit.unit.has_file() || unit.unit.enable != Some(true) || has_start() {
         return None;
     }
     let place = subject.place(unit.item, "enable");

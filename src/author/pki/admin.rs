@@ -1,24 +1,18 @@
 //! The operations on the certificates of a site. Each operation succeeds as a whole or changes nothing.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde::Serialize;
 
 use crate::author::pki::status::{bundle, certificate_at};
 use crate::author::pki::{CertificateState, CertificateStatus, Draft, survey};
-use crate::document::Files;
-use crate::error::{Context, Error, Result, code, error};
+use crate::author::prelude::*;
 use crate::pki::{
     Authority, AuthorityFields, Category, Certificate, CertificateRequest, PrivateKey, Reason, Request, Revoked,
     authority_path, authority_secret, certificate_path, key_secret, request_path, revoked,
 };
 use crate::secret::index::Index;
-use crate::secret::readers::{newcomers, readers};
+use crate::secret::readers::{keys, newcomers, readers};
 use crate::secret::{Keyring, Recipient, name};
-use crate::site::Site;
 use crate::text::display_as_serialized;
 
 /// An operation on a certificate, authority or key pair.
@@ -72,7 +66,7 @@ pub enum Step {
 }
 
 /// A site in a directory, and the operator's keys.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PkiAdmin {
     dir: PathBuf,
     /// The site.
@@ -117,17 +111,13 @@ impl PkiAdmin {
                 Category::Authority => {
                     let authority = Authority::make(name, fields, self.now)?;
                     let certificate = &authority.certificate;
-                    let note = format!(
-                        "{}, {}, until {}",
-                        certificate.common_name,
-                        fields.key_type,
-                        day(certificate.not_after)
-                    );
-                    (certificate.pem.clone(), authority.key().pem(), note)
+                    let (name, end) = (&certificate.common_name, day(certificate.not_after));
+                    let note = format!("{name}, {}, until {end}", fields.key_type);
+                    (certificate.pem.clone(), authority.key.pem(), note)
                 }
             };
             draft.write(path, public);
-            draft.write_secret(&authority_secret(name), &key, &[], operators)?;
+            draft.write_secret(&authority_secret(name), &key, BTreeSet::new(), operators)?;
             done.push(Completed::new(Operation::Made, None, name, note));
         }
         draft.commit(&self.dir)?;
@@ -159,18 +149,14 @@ impl PkiAdmin {
         if let Some(host) = host {
             self.site.find_host(host)?;
         }
-        for wanted in names {
-            let is_it = |status: &&CertificateStatus| {
-                status.name == *wanted && status.request.is_some() && host.is_none_or(|host| status.host == host)
-            };
-            if !all.iter().any(|status| is_it(&status)) {
-                return Err(unknown(wanted, all.iter().map(|status| status.name.as_str())));
-            }
+        let is_of_host = |status: &CertificateStatus| host.is_none_or(|host| status.host == host);
+        let requested = || all.iter().filter(|status| status.request.is_some() && is_of_host(status));
+        if let Some(wanted) = names.iter().find(|wanted| !requested().any(|status| status.name == **wanted)) {
+            return Err(unknown(wanted, all.iter().map(|status| status.name.as_str())));
         }
         let due = |status: &CertificateStatus| {
             let left = status.left(self.now)?;
-            let is_meant =
-                host.is_none_or(|host| status.host == host) && (names.is_empty() || names.contains(&status.name));
+            let is_meant = is_of_host(status) && (names.is_empty() || names.contains(&status.name));
             let is_due = match before {
                 Some(before) => left <= before,
                 None => !names.is_empty() || matches!(status.state, CertificateState::Due | CertificateState::Expired),
@@ -190,14 +176,10 @@ impl PkiAdmin {
         let mut authorities = BTreeMap::new();
         let (mut done, mut errors) = (Vec::new(), Vec::new());
         for status in self.survey()? {
-            let Some((operation, note)) = due(&status) else { continue };
-            let Some((wanted, _)) = &status.request else { continue };
-            let mut note = note;
+            let (Some((operation, mut note)), Some((wanted, _))) = (due(&status), &status.request) else { continue };
             if operation != Operation::Waiting {
-                match self.sign(&status.host, wanted, &mut authorities, &mut draft) {
-                    Ok(more) => note.push_str(&more),
-                    Err(error) => errors.push(error),
-                }
+                let signed = self.sign(&status.host, wanted, None, &mut authorities, &mut draft);
+                note.extend(keep(&mut errors, signed));
             }
             done.push(Completed::new(operation, Some(&status.host), &status.name, note));
         }
@@ -206,11 +188,13 @@ impl PkiAdmin {
         Ok(done)
     }
 
-    /// Adds one certificate and its key to the draft.
+    /// Adds one certificate and its key to the draft. For a key that stays on the host, `request` is the host's, if the site does not
+    /// have it yet.
     fn sign(
         &self,
         host: &str,
         wanted: &CertificateRequest,
+        request: Option<Request>,
         authorities: &mut BTreeMap<String, Authority>,
         draft: &mut Draft,
     ) -> Result<String> {
@@ -219,9 +203,12 @@ impl PkiAdmin {
         }
         let Some(authority) = authorities.get(&wanted.authority) else { return Ok(String::new()) };
         let certificate = if wanted.key_on_host {
-            let path = request_path(host, &wanted.name);
-            let bytes = self.site.files.get(&path).ok_or_else(|| error!(PKI, "there is no {path}"))?;
-            let request = self.fitting(Request::read(&path, bytes)?, &path, wanted)?;
+            let in_site = || {
+                let path = request_path(host, &wanted.name);
+                let bytes = self.site.files.get(&path).ok_or_else(|| error!(PKI, "there is no {path}"))?;
+                fitting(&path, bytes, wanted)
+            };
+            let request = request.map_or_else(in_site, Ok)?;
             // the key now stays on the host
             draft.remove_secret(&key_secret(host, &wanted.name));
             authority.sign(wanted, &request.public, self.now)?
@@ -232,9 +219,10 @@ impl PkiAdmin {
                     .because(format!("host_vars/{host}.toml has no `recipient`"))
                     .help("add the host's /etc/ssh/ssh_host_ed25519_key.pub as `recipient = \"ssh-ed25519 …\"`"));
             }
-            let recipients = self.same_readers(draft.index(), &key_secret(host, &wanted.name), Some((host, own)))?;
+            let recipients = self.same_readers(&draft.index, &key_secret(host, &wanted.name), Some((host, own)))?;
             let key = PrivateKey::generate(wanted.key_type)?;
-            draft.write_secret(&key_secret(host, &wanted.name), &key.pem(), &[host], &recipients)?;
+            let hosts = BTreeSet::from([host.to_owned()]);
+            draft.write_secret(&key_secret(host, &wanted.name), &key.pem(), hosts, &recipients)?;
             authority.sign(wanted, &key.public(), self.now)?
         };
         let end = certificate.not_after;
@@ -249,40 +237,25 @@ impl PkiAdmin {
         Ok(note)
     }
 
-    fn fitting(&self, request: Request, path: &str, wanted: &CertificateRequest) -> Result<Request> {
-        if request.key_type == Some(wanted.key_type) {
-            return Ok(request);
-        }
-        Err(error!(PKI, "{path} is for a key of another type than {}", wanted.key_type)
-            .help("remove the key on the host, so that it generates another one; or set `key_type` in the role"))
-    }
-
     /// Adds a host's request to the site, and issues its certificate.
     pub fn sign_request(&self, file: &Path, host: &str, certificate: &str) -> Result<Vec<Completed>> {
         self.site.find_host(host)?;
         let bytes = std::fs::read(file).context(code::PKI, || format!("can't read {}", file.display()))?;
-        let request = Request::read(&file.display().to_string(), &bytes)?;
         let all = self.survey()?;
-        let wanted = all
-            .iter()
-            .filter(|status| status.host == host)
-            .find(|status| status.name == certificate)
-            .and_then(|status| status.request.as_ref())
-            .map(|(wanted, _)| wanted)
-            .ok_or_else(|| unknown(certificate, all.iter().map(|status| status.name.as_str())))?;
+        let status = all.iter().find(|status| status.host == host && status.name == certificate);
+        let Some((wanted, _)) = status.and_then(|status| status.request.as_ref()) else {
+            return Err(unknown(certificate, all.iter().map(|status| status.name.as_str())));
+        };
         if !wanted.key_on_host {
             return Err(error!(PKI, "{host} does not generate the key of the certificate {certificate}")
                 .help("set `key_on_host = true` in the role, or run `kpull pki issue`"));
         }
-        let request = self.fitting(request, &file.display().to_string(), wanted)?;
-        let authority = self.authority(&wanted.authority)?;
-        let signed = authority.sign(wanted, &request.public, self.now)?;
+        let request = fitting(&file.display().to_string(), &bytes, wanted)?;
         let mut draft = Draft::new(&self.site.files)?;
+        let note = self.sign(host, wanted, Some(request), &mut BTreeMap::new(), &mut draft)?;
         draft.write(request_path(host, certificate), bytes);
-        draft.write(certificate_path(host, certificate), signed.pem);
-        draft.remove_secret(&key_secret(host, certificate));
         draft.commit(&self.dir)?;
-        let note = format!("for the key of the request, until {}", day(signed.not_after));
+        let note = format!("for the key of the request{note}");
         Ok(vec![Completed::new(Operation::Issued, Some(host), certificate, note)])
     }
 
@@ -333,8 +306,8 @@ impl PkiAdmin {
                 }
                 self.authority(name)?;
                 let made = Authority::make(name, fields, self.now)?;
-                self.same_readers(draft.index(), &current, None)?;
-                draft.write_secret(&next, &made.key().pem(), &[], self.operators()?)?;
+                self.same_readers(&draft.index, &current, None)?;
+                draft.write_secret(&next, &made.key.pem(), BTreeSet::new(), self.operators()?)?;
                 certificates.push(made.certificate);
                 format!(
                     "hosts will trust both authorities; when every host has the release, continue with `kpull pki rotate {name} --switch`"
@@ -379,7 +352,7 @@ impl PkiAdmin {
         draft.write(authority_path(name), text);
         draft.commit(&self.dir)?;
         let site = Arc::new(Site::load(Files::in_directory(&self.dir)?)?);
-        Self { site, dir: self.dir.clone(), keys: self.keys.clone(), now: self.now }.write_revocations(name)?;
+        Self { site, ..self.clone() }.write_revocations(name)?;
         Ok(vec![Completed::new(Operation::Rotated, None, name, note)])
     }
 
@@ -450,19 +423,16 @@ impl PkiAdmin {
     fn fields(&self, name: &str) -> Result<&AuthorityFields> {
         let authorities = || self.site.pki.iter().filter(|(_, fields)| fields.kind == Category::Authority);
         authorities().find(|(known, _)| *known == name).map(|(_, fields)| fields).ok_or_else(|| {
-            let error = error!(PKI, "there is no authority `{name}`");
-            error.help_nearest(
-                name,
-                authorities().map(|(name, _)| name.as_str()),
-                format!("add [pki.{name}] to site.toml"),
-            )
+            let known = authorities().map(|(name, _)| name.as_str());
+            let otherwise = format!("add [pki.{name}] to site.toml");
+            error!(PKI, "there is no authority `{name}`").help_nearest(name, known, otherwise)
         })
     }
 
     /// The recipients of a new key: the operators and a host. An error if one of them can't read the key that it replaces.
     fn same_readers(&self, index: &Index, secret: &str, host: Option<(&str, &[Recipient])>) -> Result<Vec<Recipient>> {
         let wanted = readers(self.operators()?, host);
-        let keys = wanted.iter().map(|reader| reader.key.clone()).collect();
+        let keys = keys(&wanted);
         let Some(encrypted) = self.encrypted(secret) else { return Ok(keys) };
         let new = newcomers(encrypted, index.get(secret), wanted);
         if new.is_empty() {
@@ -489,6 +459,16 @@ impl PkiAdmin {
             some => Ok(some),
         }
     }
+}
+
+/// Reads a host's request, which must be for a key of the wanted type.
+fn fitting(path: &str, bytes: &[u8], wanted: &CertificateRequest) -> Result<Request> {
+    let request = Request::read(path, bytes)?;
+    if request.key_type == Some(wanted.key_type) {
+        return Ok(request);
+    }
+    Err(error!(PKI, "{path} is for a key of another type than {}", wanted.key_type)
+        .help("remove the key on the host, so that it generates another one; or set `key_type` in the role"))
 }
 
 fn next_secret(name: &str) -> String {
@@ -519,5 +499,5 @@ fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Error {
 
 /// The date of a time.
 fn day(time: Timestamp) -> String {
-    time.to_string().split('T').next().unwrap_or_default().to_owned()
+    time.strftime("%Y-%m-%d").to_string()
 }

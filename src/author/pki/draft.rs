@@ -1,10 +1,7 @@
 //! Changes to files of a site that are written together or not at all.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-
-use crate::document::{Files, replace};
-use crate::error::{Context, Result, code};
+use crate::author::prelude::*;
+use crate::document::replace;
 use crate::secret::index::{Entry, INDEX, Index, digests};
 use crate::secret::{Recipient, encrypt, name};
 
@@ -12,20 +9,20 @@ use crate::secret::{Recipient, encrypt, name};
 #[derive(Debug)]
 pub struct Draft {
     files: BTreeMap<String, Option<Vec<u8>>>,
-    index: Index,
+    /// The recipients of the site's secrets, including the changes of this draft.
+    pub index: Index,
     known: Index,
 }
 
 impl Draft {
     /// An empty draft for the site.
     pub fn new(files: &Files) -> Result<Self> {
-        let index = Index::read(files)?;
-        Ok(Self { files: BTreeMap::new(), known: index.clone(), index })
+        Ok(Self::of(Index::read(files)?))
     }
 
-    /// The recipients of the site's secrets, including the changes of this draft.
-    pub fn index(&self) -> &Index {
-        &self.index
+    /// An empty draft for a site with this index of secrets.
+    pub fn of(index: Index) -> Self {
+        Self { files: BTreeMap::new(), known: index.clone(), index }
     }
 
     /// Writes a file.
@@ -39,9 +36,14 @@ impl Draft {
     }
 
     /// Writes a secret, encrypted to `recipients`: the operators and those of `hosts`.
-    pub fn write_secret(&mut self, name: &str, plain: &[u8], hosts: &[&str], recipients: &[Recipient]) -> Result<()> {
+    pub fn write_secret(
+        &mut self,
+        name: &str,
+        plain: &[u8],
+        hosts: BTreeSet<String>,
+        recipients: &[Recipient],
+    ) -> Result<()> {
         self.write(name::path_of(name), encrypt(plain, recipients)?);
-        let hosts = hosts.iter().map(|&host| host.to_owned()).collect();
         self.index.set(name, Entry { hosts, keys: digests(recipients) });
         Ok(())
     }
@@ -61,17 +63,16 @@ impl Draft {
         self.index.remove(name);
     }
 
-    /// Applies the draft to the site in `dir`. All files are written to temporary files first, so that a full disk changes nothing.
-    pub fn commit(mut self, dir: &Path) -> Result<()> {
-        if self.index != self.known {
-            self.files.insert(INDEX.to_owned(), Some(self.index.to_toml().into_bytes()));
-        }
+    /// Applies the draft to the site in `dir`. All files are written to temporary files first, so that a full disk changes nothing. The
+    /// index comes last: after a crash, it is outdated, which `rekey` detects.
+    pub fn commit(self, dir: &Path) -> Result<()> {
+        let index = (self.index != self.known).then(|| (dir.join(INDEX), self.index.to_toml().into_bytes()));
         let written = self.files.iter().filter_map(|(path, content)| Some((dir.join(path), content.clone()?)));
-        replace(&written.collect::<Vec<_>>())?;
+        replace(&written.chain(index).collect::<Vec<_>>())?;
         for path in self.files.iter().filter(|(_, content)| content.is_none()).map(|(path, _)| dir.join(path)) {
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).context(code::PKI, || format!("can't remove {}", path.display()));
+                    return Err(error).context(code::SITE, || format!("can't remove {}", path.display()));
                 }
                 _ => {}
             }

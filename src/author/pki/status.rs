@@ -1,17 +1,13 @@
 //! The status of every certificate of a site: what its roles request, compared with what it has.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
-use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
-use crate::error::{Error, Place, Result, code};
+use crate::author::prelude::*;
 use crate::pki::{Certificate, CertificateRequest, authority_path, certificate_path, key_secret, request_path};
-use crate::resolve::{Facts, certificate_requests};
+use crate::resolve::certificate_requests;
 use crate::secret::name;
-use crate::site::Site;
 
 /// The state of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,16 +118,11 @@ pub fn survey(site: &Arc<Site>, dir: Option<&Path>, now: Timestamp) -> Result<Ve
     let mut errors = Vec::new();
     let mut statuses = BTreeMap::new();
     for (host, vars) in &site.hosts {
-        match Facts::recorded(dir, host, vars.address).and_then(|facts| certificate_requests(site, host, &facts)) {
-            Ok(found) => {
-                for (request, place) in found {
-                    match status_of(site, host, request, place, now) {
-                        Ok(status) => drop(statuses.insert((host.clone(), status.name.clone()), status)),
-                        Err(error) => errors.push(error),
-                    }
-                }
-            }
-            Err(error) => errors.push(error),
+        let facts = Facts::recorded(dir, host, vars.address);
+        let requests = facts.and_then(|facts| certificate_requests(site, host, &facts));
+        for (request, place) in keep(&mut errors, requests).into_iter().flatten() {
+            let status = keep(&mut errors, status_of(site, host, request, place, now));
+            statuses.extend(status.map(|status| ((host.clone(), status.name.clone()), status)));
         }
     }
     Error::check(errors)?;

@@ -3,17 +3,12 @@
 //! The roles determine the recipients: every host of the site is resolved, and a secret is encrypted to the hosts that use it, and
 //! to the operators.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use crate::document::{Doc, Files, replace};
-use crate::error::{Context, Error, Result, code, error};
-use crate::resolve::{Catalog, Facts, resolve};
-use crate::secret::index::{Entry, INDEX, Index, digests};
-use crate::secret::readers::{Reader, newcomers, readers};
-use crate::secret::{Keyring, Recipient, SecretStore, encrypt, name};
-use crate::site::Site;
+use crate::author::pki::Draft;
+use crate::author::prelude::*;
+use crate::resolve::resolve;
+use crate::secret::index::{INDEX, Index};
+use crate::secret::readers::{Reader, keys, newcomers, readers};
+use crate::secret::{Keyring, name};
 
 /// Which hosts need which secrets.
 #[derive(Debug, Default)]
@@ -30,22 +25,6 @@ impl Users {
     /// The hosts that need a secret.
     pub fn of(&self, name: &str) -> BTreeSet<String> {
         self.0.get(name).cloned().unwrap_or_default()
-    }
-}
-
-/// The intended recipients of a secret.
-struct EncryptTo {
-    hosts: BTreeSet<String>,
-    readers: Vec<Reader>,
-}
-
-impl EncryptTo {
-    fn keys(&self) -> Vec<Recipient> {
-        self.readers.iter().map(|reader| reader.key.clone()).collect()
-    }
-
-    fn entry(self) -> Entry {
-        Entry { keys: digests(&self.keys()), hosts: self.hosts }
     }
 }
 
@@ -72,10 +51,7 @@ impl SecretAdmin {
                 Facts::assumed(name, host.address, None)
             });
             let resolved = facts.and_then(|facts| resolve(&site, name, &facts, &SecretStore::expected()));
-            match resolved {
-                Ok(catalog) => users.add(&catalog),
-                Err(error) => errors.push(error),
-            }
+            keep(&mut errors, resolved).iter().for_each(|catalog| users.add(catalog));
         }
         if let Some(error) = Error::distinct(errors) {
             return Err(error.help_more("the roles determine the recipients of secrets, so correct the roles first"));
@@ -117,8 +93,8 @@ impl SecretAdmin {
         SecretStore::encrypted_file(name, &self.site.files)
     }
 
-    /// The intended recipients of a secret: the operators, and the hosts that use it.
-    fn recipients(&self, name: &str) -> Result<EncryptTo> {
+    /// The hosts that use a secret, and its intended readers: the operators and these hosts.
+    fn recipients(&self, name: &str) -> Result<(BTreeSet<String>, Vec<Reader>)> {
         if self.site.operators.is_empty() {
             return Err(no_operators(&self.site));
         }
@@ -131,13 +107,13 @@ impl SecretAdmin {
             return Err(error);
         }
         let readers = readers(&self.site.operators, hosts().map(|(name, host)| (name, host.recipients.as_slice())));
-        Ok(EncryptTo { hosts: names, readers })
+        Ok((names, readers))
     }
 
     /// The readers that a secret gains once it is written again.
     pub fn newcomers(&self, name: &str) -> Result<Vec<Reader>> {
         let Some(encrypted) = self.site.files.get(&name::path_of(name)) else { return Ok(Vec::new()) };
-        Ok(newcomers(encrypted, self.index.get(name), self.recipients(name)?.readers))
+        Ok(newcomers(encrypted, self.index.get(name), self.recipients(name)?.1))
     }
 
     /// Checks that a secret of this name can be written, before anyone types its value.
@@ -148,27 +124,26 @@ impl SecretAdmin {
     /// Encrypts a new or existing secret, and writes it to the site; returns the hosts that can read it.
     pub fn set(&mut self, name: &str, plain: &[u8]) -> Result<BTreeSet<String>> {
         name::check(name)?;
-        let wanted = self.recipients(name)?;
-        let encrypted = encrypt(plain, &wanted.keys())?;
-        let hosts = wanted.hosts.clone();
-        self.index.set(name, wanted.entry());
-        self.write(vec![(name.to_owned(), encrypted)])?;
+        let (hosts, readers) = self.recipients(name)?;
+        let mut draft = Draft::of(self.index.clone());
+        draft.write_secret(name, plain, hosts.clone(), &keys(&readers))?;
+        self.commit(draft)?;
         Ok(hosts)
     }
 
     /// Why a secret must be encrypted again; `None` if it need not be. Fails if its recipients can't be determined.
     pub fn stale(&self, name: &str) -> Result<Option<String>> {
-        let wanted = self.recipients(name)?;
+        let (hosts, readers) = self.recipients(name)?;
         let Some(entry) = self.index.get(name) else {
             return Ok(Some(format!("{INDEX} does not list its recipients")));
         };
         let list = |hosts: Vec<&String>| hosts.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-        let lacking: Vec<&String> = wanted.hosts.difference(&entry.hosts).collect();
-        let excess: Vec<&String> = entry.hosts.difference(&wanted.hosts).collect();
+        let lacking: Vec<&String> = hosts.difference(&entry.hosts).collect();
+        let excess: Vec<&String> = entry.hosts.difference(&hosts).collect();
         Ok(match (lacking.is_empty(), excess.is_empty()) {
             (false, _) => Some(format!("it is not encrypted to {}, where it is used", list(lacking))),
             (true, false) => Some(format!("it is encrypted to {}, where it is not used", list(excess))),
-            (true, true) if !entry.is_to(&wanted.keys()) => Some("the keys of its recipients have changed".to_owned()),
+            (true, true) if !entry.is_to(&keys(&readers)) => Some("the keys of its recipients have changed".to_owned()),
             (true, true) => None,
         })
     }
@@ -177,42 +152,33 @@ impl SecretAdmin {
     pub fn all_stale(&self) -> Result<Vec<(String, String)>> {
         let (mut stale, mut errors) = (Vec::new(), Vec::new());
         for name in self.names() {
-            match self.stale(&name) {
-                Ok(why) => stale.extend(why.map(|why| (name, why))),
-                Err(error) => errors.push(error),
-            }
+            stale.extend(keep(&mut errors, self.stale(&name)).flatten().map(|why| (name, why)));
         }
         Error::distinct(errors).map_or(Ok(stale), Err)
     }
 
-    /// The names in the index without a secret in the site.
-    fn orphans(&self) -> Vec<String> {
-        let names = self.names();
-        self.index.names().filter(|&name| !names.iter().any(|known| known == name)).map(str::to_owned).collect()
-    }
-
-    /// Encrypts stale secrets again, and returns their names. All are decrypted with `keys` and encrypted before the first file is
+    /// Encrypts stale secrets again, and returns their names. All are decrypted with `keyring` and encrypted before the first file is
     /// written, so that a failure leaves the site unchanged.
-    pub fn rekey(&mut self, keys: &dyn Fn() -> Result<Keyring>) -> Result<Vec<String>> {
+    pub fn rekey(&mut self, keyring: &dyn Fn() -> Result<Keyring>) -> Result<Vec<String>> {
         self.check_facts()?;
         let stale: Vec<String> = self.all_stale()?.into_iter().map(|(name, _)| name).collect();
-        let orphans = self.orphans();
+        // in the index without a secret in the site
+        let is_orphan = |name: &&str| self.site.files.get(&name::path_of(name)).is_none();
+        let orphans: Vec<&str> = self.index.names().filter(is_orphan).collect();
         if stale.is_empty() && orphans.is_empty() {
             return Ok(stale);
         }
-        let mut encrypted = Vec::new();
-        let mut index = self.index.clone();
+        let mut draft = Draft::of(self.index.clone());
         if !stale.is_empty() {
-            let keys = keys()?;
+            let keyring = keyring()?;
             for name in &stale {
-                let wanted = self.recipients(name)?;
-                encrypted.push((name.clone(), encrypt(&keys.open(name, &self.encrypted(name)?)?, &wanted.keys())?));
-                index.set(name, wanted.entry());
+                let (hosts, readers) = self.recipients(name)?;
+                let plain = keyring.open(name, &self.encrypted(name)?)?;
+                draft.write_secret(name, &plain, hosts, &keys(&readers))?;
             }
         }
-        orphans.iter().for_each(|name| index.remove(name));
-        self.index = index;
-        self.write(encrypted)?;
+        orphans.iter().for_each(|name| draft.remove_secret(name));
+        self.commit(draft)?;
         Ok(stale)
     }
 
@@ -226,10 +192,9 @@ impl SecretAdmin {
             return Err(error!(SECRET_WRITE, "the secret {name} is used on {}", users.join(", "))
                 .help("remove it from the roles first"));
         }
-        let path = self.dir.join(name::path_of(name));
-        std::fs::remove_file(&path).context(code::SECRET_WRITE, || format!("can't remove {}", path.display()))?;
-        self.index.remove(name);
-        self.write(Vec::new())
+        let mut draft = Draft::of(self.index.clone());
+        draft.remove_secret(name);
+        self.commit(draft)
     }
 
     /// The problems with the secrets of the site.
@@ -251,23 +216,19 @@ impl SecretAdmin {
         if names.is_empty() {
             return errors;
         }
-        match self.all_stale() {
-            Err(error) => errors.extend(error.each()),
-            Ok(stale) => errors.extend(stale.into_iter().map(|(name, why)| {
-                error!(SECRET, "the secret {name} is not encrypted to the right recipients")
-                    .because(why)
-                    .help("run `kpull secret rekey`")
-            })),
-        }
+        let stale = keep(&mut errors, self.all_stale()).unwrap_or_default();
+        errors.extend(stale.into_iter().map(|(name, why)| {
+            error!(SECRET, "the secret {name} is not encrypted to the right recipients")
+                .because(why)
+                .help("run `kpull secret rekey`")
+        }));
         errors
     }
 
-    /// Writes the secrets, then the index: after a crash in between, the index is outdated, which `rekey` detects.
-    fn write(&self, encrypted: Vec<(String, Vec<u8>)>) -> Result<()> {
-        let mut files: Vec<(PathBuf, Vec<u8>)> =
-            encrypted.into_iter().map(|(name, bytes)| (self.dir.join(name::path_of(&name)), bytes)).collect();
-        files.push((self.dir.join(INDEX), self.index.to_toml().into_bytes()));
-        replace(&files)
+    /// Writes the changes to the site.
+    fn commit(&mut self, draft: Draft) -> Result<()> {
+        self.index = draft.index.clone();
+        draft.commit(&self.dir)
     }
 }
 

@@ -16,57 +16,47 @@ use crate::text::leading;
 /// The comment that exempts a line, or the line after it.
 const ESCAPE: &str = "kpull: not a secret";
 
-/// A form of secrets.
-struct Shape {
-    /// Its name in messages, if the pattern has no group `name`.
-    what: &'static str,
-    /// A pattern of the secret as a whole word, or a longer pattern with the secret in the group `secret`.
-    pattern: &'static str,
-    /// A condition for the group `value`, or the whole secret.
-    is_real: fn(&str) -> bool,
-}
-
-const fn shape(what: &'static str, pattern: &'static str, is_real: fn(&str) -> bool) -> Shape {
-    Shape { what, pattern, is_real }
-}
+/// A form of secrets: its name in messages, if the pattern has no group `name`; a pattern of the secret as a whole word, or a longer
+/// pattern with the secret in the group `secret`; a condition for the group `value`, or the whole secret.
+struct Shape(&'static str, &'static str, fn(&str) -> bool);
 
 /// The first match applies, since one finding for each line is enough.
 const SHAPES: &[Shape] = &[
-    shape("an age private key", "AGE-SECRET-KEY-1[A-Z0-9]{40,}", any),
-    shape("an AWS access key", "A[KS]IA[A-Z0-9]{16,}", any),
-    shape("a GitHub token", "gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_-]{30,}", any),
-    shape("a GitLab token", "glpat-[A-Za-z0-9_-]{16,}", any),
-    shape("a Slack token", "xox[abeprs]-[A-Za-z0-9_-]{20,}", any),
-    shape("a Google API key", "AIza[A-Za-z0-9_-]{35}", any),
-    shape("a Stripe key", "[rs]k_live_[A-Za-z0-9]{20,}", any),
-    shape("an npm token", "npm_[A-Za-z0-9]{36}", any),
-    shape("a Vault token", r"hvs\.[A-Za-z0-9_-]{24,}", any),
-    shape("a bearer token", "[Bb]earer (?<value>[A-Za-z0-9._~+/=-]{16,})", looks_random),
+    Shape("an age private key", "AGE-SECRET-KEY-1[A-Z0-9]{40,}", |_| true),
+    Shape("an AWS access key", "A[KS]IA[A-Z0-9]{16,}", |_| true),
+    Shape("a GitHub token", "gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_-]{30,}", |_| true),
+    Shape("a GitLab token", "glpat-[A-Za-z0-9_-]{16,}", |_| true),
+    Shape("a Slack token", "xox[abeprs]-[A-Za-z0-9_-]{20,}", |_| true),
+    Shape("a Google API key", "AIza[A-Za-z0-9_-]{35}", |_| true),
+    Shape("a Stripe key", "[rs]k_live_[A-Za-z0-9]{20,}", |_| true),
+    Shape("an npm token", "npm_[A-Za-z0-9]{36}", |_| true),
+    Shape("a Vault token", r"hvs\.[A-Za-z0-9_-]{24,}", |_| true),
+    Shape("a bearer token", "[Bb]earer (?<value>[A-Za-z0-9._~+/=-]{16,})", looks_random),
     // options with USER:PASSWORD
-    shape(
+    Shape(
         "a password",
         r#"(?:ETCDCTL_USER|etcdctl.*--user|curl.*(?:--user| -u ))["' =]*(?<secret>[A-Za-z0-9._-]+:(?<value>[^ "'\t,\]]{4,}))"#,
         is_literal,
     ),
-    shape("a password in an address", r#"://(?<secret>[A-Za-z0-9._-]+:(?<value>[^\s/"'?#]{4,}))@"#, is_literal),
+    Shape("a password in an address", r#"://(?<secret>[A-Za-z0-9._-]+:(?<value>[^\s/"'?#]{4,}))@"#, is_literal),
     // after the keyword in the configuration of a service, however short
-    shape("", r"(?<![A-Za-z0-9_-])(?<name>auth_pass|requirepass|masterauth)[ \t]+(?<secret>\S+)", is_literal),
-    shape("", r"(?<![A-Za-z0-9_-])(?<name>stats auth)[ \t]+[^\s:]*:(?<secret>\S+)", is_literal),
+    Shape("", r"(?<![A-Za-z0-9_-])(?<name>auth_pass|requirepass|masterauth)[ \t]+(?<secret>\S+)", is_literal),
+    Shape("", r"(?<![A-Za-z0-9_-])(?<name>stats auth)[ \t]+[^\s:]*:(?<secret>\S+)", is_literal),
     // of Kubernetes: six letters and digits, a dot, sixteen more; or the first field of a file of tokens
-    shape(
+    Shape(
         "a bootstrap token",
         r"(?<![A-Za-z0-9._-])(?<secret>[a-z0-9]{6}\.(?<value>[a-z0-9]{16}))(?![A-Za-z0-9._-])",
         looks_random,
     ),
-    shape("a bootstrap token", "^[^,]*?(?<secret>[A-Za-z0-9]{16,}),kubelet-bootstrap", looks_random),
+    Shape("a bootstrap token", "^[^,]*?(?<secret>[A-Za-z0-9]{16,}),kubelet-bootstrap", looks_random),
 ];
 
 /// The compiled [`SHAPES`].
 static RULES: LazyLock<Vec<(&Shape, Regex)>> = LazyLock::new(|| {
-    let compiled = |shape: &'static Shape| {
-        let pattern = match shape.pattern.contains("(?<secret>") {
-            true => shape.pattern.to_owned(),
-            false => format!("(?<![A-Za-z0-9_-])(?<secret>{})(?![A-Za-z0-9_-])", shape.pattern),
+    let compiled = |shape @ Shape(_, pattern, _): &'static Shape| {
+        let pattern = match pattern.contains("(?<secret>") {
+            true => (*pattern).to_owned(),
+            false => format!("(?<![A-Za-z0-9_-])(?<secret>{pattern})(?![A-Za-z0-9_-])"),
         };
         Some((shape, Regex::new(&pattern).ok()?))
     };
@@ -143,12 +133,11 @@ fn private_key(line: &str, text: &str) -> Option<(Range<usize>, String)> {
 
 /// A secret by one of the [`SHAPES`].
 fn by_form(line: &str) -> Option<(Range<usize>, String)> {
-    RULES.iter().find_map(|(shape, regex)| {
+    RULES.iter().find_map(|(Shape(what, _, is_real), regex)| {
         regex.captures_iter(line).flatten().find_map(|found| {
             let secret = found.name("secret")?;
-            let what = found.name("name").map_or(shape.what.to_owned(), |name| value_of(name.as_str()));
-            let is_real = (shape.is_real)(found.name("value").unwrap_or(secret).as_str());
-            is_real.then(|| (secret.range(), what))
+            let what = found.name("name").map_or((*what).to_owned(), |name| value_of(name.as_str()));
+            is_real(found.name("value").unwrap_or(secret).as_str()).then(|| (secret.range(), what))
         })
     })
 }
@@ -178,10 +167,6 @@ fn value_of(name: &str) -> String {
     format!("the value of `{name}`")
 }
 
-fn any(_: &str) -> bool {
-    true
-}
-
 /// Whether a value is a literal: no expression, no variable, no path to a file with the secret.
 fn is_literal(value: &str) -> bool {
     let elsewhere = ["{{", "}}", "${", "$(", "{%", "<", "://"].iter().any(|mark| value.contains(mark))
@@ -198,22 +183,12 @@ fn is_literal(value: &str) -> bool {
 
 fn is_password(value: &str, quoted: bool) -> bool {
     let many = value.chars().any(|c| !c.is_ascii_alphabetic() && c != '_' && c != '-');
-    let words = [
-        "required",
-        "disabled",
-        "enabled",
-        "prompt",
-        "optional",
-        "sufficient",
-        "requisite",
-        "without-password",
-        "prohibit-password",
-    ];
+    let words = "required disabled enabled prompt optional sufficient requisite without-password prohibit-password";
     value.len() >= 6
         && is_literal(value)
         && !value.contains(char::is_whitespace)
         && !value.contains(['(', ')'])
-        && !words.contains(&value)
+        && !words.split(' ').any(|word| word == value)
         && (quoted || many)
 }
 

@@ -1,14 +1,14 @@
 //! `kpull check --artifacts`: whether every pin is still available, and contains the members that roles install.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::path::{Path, PathBuf};
 
+use crate::author::prelude::*;
 use crate::author::supply::pin::ARTIFACTS;
-use crate::document::{Artifact, Doc, Files, Pin};
-use crate::error::{Context, Error, Place, Result, code, error};
+use crate::document::{Artifact, Pin};
+use crate::kind::artifact::Artifact as Installed;
 use crate::net::download::{DownloadRequest, Progress, download, hash};
 use crate::net::{self, Client, Conditions, Kind, Options};
+use crate::resolve::resolve;
 use crate::store::archive::Archive;
 use crate::store::tree;
 
@@ -40,6 +40,26 @@ pub struct Asked<'a> {
     pub answer: Result<Option<u64>>,
 }
 
+/// The members of artifacts that roles install, by digest: for every host, on every architecture.
+pub fn installed(site: &Arc<Site>, dir: Option<&Path>) -> BTreeMap<String, BTreeSet<String>> {
+    let mut members: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (name, host) in &site.hosts {
+        // other errors have been reported
+        let Ok(facts) = Facts::recorded(dir, name, host.address) else { continue };
+        for arch in ["amd64", "arm64"] {
+            let facts = Facts { arch: arch.to_owned(), ..facts.clone() };
+            // a host without pins for this architecture doesn't have it
+            let Ok(catalog) = resolve(site, name, &facts, &SecretStore::encrypted()) else { continue };
+            for item in &catalog.items {
+                let Some(artifact) = item.as_kind::<Installed>() else { continue };
+                let (pin, names) = artifact.members();
+                members.entry(pin.sha256.clone()).or_default().extend(names.cloned());
+            }
+        }
+    }
+    members
+}
+
 /// Queries every address of every pin, and passes the results to `each`. Fails for pins without a working address, and for members that
 /// their artifact lacks.
 pub fn check(
@@ -69,7 +89,12 @@ pub fn check(
                         Ok(Some(got.size))
                     })
                 } else {
-                    ask(&client, url).and_then(|size| agrees(pin, url, size))
+                    ask(&client, url).and_then(|size| match (pin.size, size) {
+                        (Some(pinned), Some(size)) if pinned != size => {
+                            Err(error!(SUPPLY, "{url} has {size} bytes, but the pin has {pinned}"))
+                        }
+                        _ => Ok(size),
+                    })
                 };
                 works |= answer.is_ok();
                 each(&Asked { pin, arch, url, place: place_of(&doc, name, arch, index), answer });
@@ -144,14 +169,5 @@ fn ask(client: &Client, url: &str) -> Result<Option<u64>> {
     match reply.kind {
         Kind::Ok | Kind::Partial => Ok(reply.length),
         _ => Err(error!(SUPPLY, "{url} does not exist")),
-    }
-}
-
-fn agrees(pin: &Pin, url: &str, size: Option<u64>) -> Result<Option<u64>> {
-    match (pin.size, size) {
-        (Some(pinned), Some(size)) if pinned != size => {
-            Err(error!(SUPPLY, "{url} has {size} bytes, but the pin has {pinned}"))
-        }
-        _ => Ok(size),
     }
 }

@@ -1,15 +1,13 @@
 //! `kpull mirror`: all artifacts of a site in a directory, by digest, for any web server.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::author::prelude::*;
 use crate::author::supply::publish::{lock, open};
 use crate::document::layout::{self, ARTIFACTS};
 use crate::document::{Artifact, Pin, is_sha256};
-use crate::error::{Context, Error, Result, code};
 use crate::host::root::Root;
 use crate::net::Options;
 use crate::net::download::{DownloadRequest, LARGEST_PINNED, Progress, download_any, hash};

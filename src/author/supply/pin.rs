@@ -1,13 +1,10 @@
 //! `kpull pin`: adds upstream files to `artifacts.toml`, and keeps the rest of it as it is.
 
-use std::collections::BTreeSet;
-use std::path::Path;
-
 use toml_edit::{DocumentMut, InlineTable, Item, RawString, Table, TableLike, Value};
 
+use crate::author::prelude::*;
 use crate::author::supply::sums::Sums;
-use crate::document::{Doc, Files, Format, pins};
-use crate::error::{Context, Error, Result, code, error};
+use crate::document::{Format, pins};
 use crate::net::{self, Client, Conditions, Kind, Options};
 use crate::read;
 
@@ -115,16 +112,10 @@ const SUMS_MAX: u64 = 1 << 20;
 /// The result of the comparison with the publisher's checksums.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Checked {
-    /// They match its digest.
-    Agrees {
-        /// Their address.
-        with: String,
-    },
-    /// No checksums were found.
-    Nowhere {
-        /// Why the first candidate could not be read.
-        unread: Option<String>,
-    },
+    /// Those at this address match its digest.
+    Agrees(String),
+    /// No checksums were found. Why the first candidate could not be read, if so.
+    Nowhere(Option<String>),
 }
 
 /// Compares a file from `url` with published checksums: those in `sums` (an address or a file), or the usual ones beside it. Exit code 4
@@ -150,7 +141,7 @@ pub fn compare(options: &Options, url: &str, sha256: &str, sums: Option<&str>, a
                 return agree(name, sha256, digest, place);
             }
         }
-        return Ok(Checked::Nowhere { unread });
+        return Ok(Checked::Nowhere(unread));
     };
     let text = fetch(options, place)?.ok_or_else(|| {
         error!(SUPPLY, "there is no {place}").help("`--sums` is the address or path of the publisher's checksums")
@@ -166,7 +157,7 @@ pub fn compare(options: &Options, url: &str, sha256: &str, sums: Option<&str>, a
 
 fn agree(name: &str, sha256: &str, published: &str, place: String) -> Result<Checked> {
     if sha256 == published {
-        return Ok(Checked::Agrees { with: place });
+        return Ok(Checked::Agrees(place));
     }
     Err(Error::refused(code::SUPPLY, format!("{name} is not the file that was published"))
         .because(format!("its SHA-256 is {sha256}, and {place} says {published}"))
@@ -224,16 +215,10 @@ pub struct NewPin {
 pub enum Done {
     /// It is new.
     Added,
-    /// It replaces the pin of another version.
-    Updated {
-        /// That version.
-        old: String,
-    },
-    /// It replaces another digest of the same version.
-    Replaced {
-        /// That digest.
-        old: String,
-    },
+    /// It replaces the pin of this other version.
+    Updated(String),
+    /// It replaces this other digest of the same version.
+    Replaced(String),
     /// The same file has one more address.
     MoreUrls,
     /// The size of the same file was not known.
@@ -309,7 +294,7 @@ fn put_one(
     inline: bool,
     replace: bool,
 ) -> Result<Done> {
-    let updated = before.map(|old| Done::Updated { old: old.to_owned() });
+    let updated = before.map(|old| Done::Updated(old.to_owned()));
     let Some(present) = artifact.get_mut(&pin.arch).and_then(Item::as_table_like_mut) else {
         let item = if inline {
             Item::Value(Value::InlineTable(InlineTable::new()))
@@ -350,7 +335,7 @@ fn put_one(
             ));
     }
     fill(present, pin);
-    Ok(updated.unwrap_or(Done::Replaced { old }))
+    Ok(updated.unwrap_or(Done::Replaced(old)))
 }
 
 /// Sets the fields of a pin in its table.
@@ -506,7 +491,7 @@ amd64 = { url = \"https://h/z\", sha256 = \"cccccccccccccccccccccccccccccccccccc
             format!("etcd 3.2.9 (amd64) is pinned with another digest: {a} is pinned, and this file has {b}")
         );
         let (text, done) = wrote(&new, true);
-        assert_eq!(done, [Done::Replaced { old: a.clone() }]);
+        assert_eq!(done, [Done::Replaced(a.clone())]);
         let line = "url    = \"https://h/etcd-v3.2.9-linux-amd64.tar.gz\"\n";
         let replaced = OLD.replace(&format!("{a}\" # by mail"), &format!("{b}\""));
         assert_eq!(text, replaced.replace(line, &format!("{line}size = 7\n")));
@@ -515,7 +500,7 @@ amd64 = { url = \"https://h/z\", sha256 = \"cccccccccccccccccccccccccccccccccccc
     #[test]
     fn a_new_version_replaces_the_old_and_comments_stay_but_that_on_the_former_digest() {
         let (text, done) = wrote(&[pin("etcd", "3.3.0", "amd64", 'b')], false);
-        assert_eq!(done, [Done::Updated { old: "3.2.9".into() }]);
+        assert_eq!(done, [Done::Updated("3.2.9".into())]);
         let expected = OLD
             .replace("'3.2.9'", "\"3.3.0\"")
             .replace(&format!("{}\" # by mail", "a".repeat(64)), &format!("{}\"", "b".repeat(64)))
@@ -530,7 +515,7 @@ amd64 = { url = \"https://h/z\", sha256 = \"cccccccccccccccccccccccccccccccccccc
         let error = write(&both, &new[..1], true).unwrap_err();
         assert_eq!(error.to_string(), "etcd 3.2.9 is also pinned for arm64, which would keep the old file");
         let (text, done) = write(&both, &new, false).unwrap();
-        assert_eq!(done, vec![Done::Updated { old: "3.2.9".into() }; 2]);
+        assert_eq!(done, vec![Done::Updated("3.2.9".into()); 2]);
         assert!(!text.contains("3.2.9"), "{text}");
         let two = [pin("etcd", "3.3.0", "amd64", 'b'), pin("etcd", "3.4.0", "arm64", 'e')];
         let error = write(OLD, &two, false).unwrap_err();

@@ -2,20 +2,18 @@
 //!
 //! Blobs first, the pointer last: at any time, hosts see either the previous release or this one, complete.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::{fchown, geteuid};
 use reqwest::Url;
 
+use crate::author::prelude::*;
 use crate::document::layout::{self, BLOBS, MANIFEST, POINTER, POINTER_MAX, Pointer, RELEASES, SIGNATURES};
-use crate::document::{Files, is_sha256, read_if_there};
-use crate::error::{Context, Error, Exit, Result, code, error};
+use crate::document::{is_sha256, read_if_there};
+use crate::error::Exit;
 use crate::host::root::{Access, FileType, Fingerprint, Meta, Root};
 use crate::net::{self, Client, Conditions, Kind};
 use crate::trust::{KeySet, Listed, Manifest, Purpose, Shortfall, signed_by};
@@ -198,12 +196,9 @@ impl Dir {
     pub fn prune(&self, pruning: &Pruning) -> Result<Pruned> {
         let mut pruned = Pruned::default();
         let Some((current, _)) = self.pointer()? else { return Ok(pruned) };
-        let mut releases = BTreeMap::new();
-        for (name, path, _) in self.entries(RELEASES)? {
-            if let Some(serial) = name.strip_suffix(".toml").and_then(|name| name.parse::<u64>().ok()) {
-                releases.insert(serial, path);
-            }
-        }
+        let serial_of = |name: &str| name.strip_suffix(".toml")?.parse::<u64>().ok();
+        let entries = self.entries(RELEASES)?.into_iter();
+        let releases: BTreeMap<_, _> = entries.filter_map(|(name, path, _)| Some((serial_of(&name)?, path))).collect();
         let mut used: HashSet<String> = HashSet::new();
         let mut replaced_at = None;
         let mut condemned = Vec::new();

@@ -1,13 +1,10 @@
 //! `vendor.toml`: the roles to vendor from other sites, with the pinned commits and the trusted signers.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::document::{Doc, read_if_there};
-use crate::error::{Error, Place, Result, error};
+use crate::author::prelude::*;
+use crate::document::read_if_there;
 use crate::site::{RESERVED, is_plain_name};
 use crate::source::Config;
 use crate::trust::{AllowedSigners, Purpose};
@@ -104,10 +101,7 @@ impl List {
         let read: BTreeMap<String, UpstreamFile> = doc.read()?;
         let (mut upstreams, mut errors, mut names) = (Vec::new(), Vec::new(), BTreeSet::new());
         for (site, file) in read {
-            match upstream(&doc, &site, file) {
-                Ok(upstream) => upstreams.push(upstream),
-                Err(error) => errors.push(error),
-            }
+            upstreams.extend(keep(&mut errors, upstream(&doc, &site, file)));
         }
         for wanted in upstreams.iter().flat_map(|upstream: &Upstream| &upstream.roles) {
             if !names.insert(&wanted.own) {
@@ -166,15 +160,12 @@ fn upstream(doc: &Doc, site: &str, file: UpstreamFile) -> Result<Upstream> {
             RoleFile::Same(name) => (name.clone(), name),
             RoleFile::Other(Renamed { name, own }) => (name, own),
         };
-        if let Some(bad) = [&name, &own].into_iter().find(|name| !is_plain_name(name)) {
-            return Err(error!(VENDOR, "`{bad}` is not a valid name for a role")
-                .at(place, "this name")
-                .help("use letters, digits, `-`, `_` and `.`"));
-        }
-        if RESERVED.contains(&own.as_str()) {
-            return Err(error!(VENDOR, "`{own}` is not a valid name for a role")
-                .at(place, "this name")
-                .help("this name is reserved in templates: use { name = \"NAME\", as = \"OWN NAME\" }"));
+        let bad = [&name, &own].into_iter().find(|name| !is_plain_name(name));
+        let bad = bad.map(|bad| (bad, "use letters, digits, `-`, `_` and `.`"));
+        let reserved = "this name is reserved in templates: use { name = \"NAME\", as = \"OWN NAME\" }";
+        if let Some((bad, help)) = bad.or(RESERVED.contains(&own.as_str()).then_some((&own, reserved))) {
+            let error = error!(VENDOR, "`{bad}` is not a valid name for a role").at(place, "this name");
+            return Err(error.help(help));
         }
         roles.push(RoleRequest { name, own, place });
     }

@@ -10,14 +10,8 @@ pub(crate) use list::UpstreamFile;
 pub use list::{FILE, List, RoleRequest, Upstream};
 pub use origin::{Edit, ORIGIN, Origin};
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::sync::Arc;
-
-use jiff::Timestamp;
-
-use crate::document::{Files, is_version_controls, replace};
-use crate::error::{Context, Error, Place, Result, code, error};
+use crate::author::prelude::*;
+use crate::document::{is_version_controls, replace};
 use crate::net;
 use crate::sandbox;
 use crate::site::Role;
@@ -78,11 +72,8 @@ pub fn fetch(upstream: &Upstream, net: &net::Options) -> Result<Vec<VendoredRole
     if let Some(wanted) = upstream.roles.iter().find(|wanted| !names.contains(wanted.name.as_str())) {
         let error = error!(VENDOR, "{} has no role `{}` in release {}", upstream.site, wanted.name, manifest.serial)
             .at(wanted.place.clone(), "no such role");
-        return Err(error.help_nearest(
-            &wanted.name,
-            names.iter().copied(),
-            format!("it has {}", names.iter().copied().collect::<Vec<_>>().join(", ")),
-        ));
+        let known: Vec<&str> = names.into_iter().collect();
+        return Err(error.help_nearest(&wanted.name, known.iter().copied(), format!("it has {}", known.join(", "))));
     }
     let part = announced.fetch_part(&*tree, &|path| upstream.roles.iter().any(|wanted| wanted.path(path).is_some()))?;
     upstream.roles.iter().map(|wanted| VendoredRole::of(wanted, upstream, &announced, part.get())).collect()
@@ -143,10 +134,7 @@ pub fn changes(files: &Files, roles: &[VendoredRole]) -> Result<Vec<Change>> {
                     .help(format!("vendor `{missing}` too, or create it")),
             );
         }
-        match role.changes(files) {
-            Ok(own) => changes.extend(own),
-            Err(error) => errors.push(error),
-        }
+        changes.extend(keep(&mut errors, role.changes(files)).into_iter().flatten());
     }
     Error::check(errors)?;
     Ok(changes)

@@ -4,16 +4,13 @@ mod setup;
 mod site;
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
 use std::time::Instant;
-
-use jiff::SignedDuration;
 
 use crate::author::pki::Completed;
 use crate::cli::prelude::*;
-use crate::cli::{apply, graphical, print_as_is};
-use crate::engine::{Agent, RunOptions, plan};
-use crate::report::{Event, Notes, Report, Summary};
+use crate::cli::{apply, graphical};
+use crate::engine::{RunOptions, plan};
+use crate::report::{Notes, Summary};
 use crate::trust::{Signer, sign};
 use setup::DemoSetup;
 use site::{Edit, Which};
@@ -60,6 +57,7 @@ impl Run for Demo {
             print(&format!("   issued    {} certificates for {} hosts", issued.len(), hosts(&issued)));
         }
         setup.make_secrets()?;
+        let has_artifacts = setup.pin_stand_ins()?;
         print(&format!("   secrets   {}", shown.secrets.join(", ")));
         steps.next(
             "Signed",
@@ -73,18 +71,18 @@ impl Run for Demo {
         print(&format!("   {}", setup.address()));
         steps.next(
             "Applied",
-            if shown.upstream.is_empty() {
-                "each host fetches, verifies, resolves and compares the release, and changes what differs."
-            } else {
+            if has_artifacts {
                 "each host fetches, verifies, resolves and compares the release, downloads pinned artifacts, and changes what differs."
+            } else {
+                "each host fetches, verifies, resolves and compares the release, and changes what differs."
             },
         );
         for host in shown.hosts {
-            setup.apply(host, &Brief)?;
+            setup.apply(host, &BRIEF)?;
         }
         steps.next("Again", "the server reports no new release, and nothing has drifted.");
         for host in shown.hosts {
-            setup.apply(host, &Brief)?;
+            setup.apply(host, &BRIEF)?;
         }
         drift(&setup, &steps)?;
         tampered(&setup, &steps)?;
@@ -130,7 +128,7 @@ fn tampered(setup: &DemoSetup, steps: &Steps) -> Result<()> {
     edit_file(&setup.site().join(edit.file), edit)?;
     print(&format!("   {}", setup.sign()?));
     setup.tamper(true);
-    match setup.apply(host, &Silent) {
+    match setup.apply(host, &Only(|_| false)) {
         Err(error) if error.exit_code() == Exit::Refused => {
             graphical(&error).lines().for_each(|line| print_as_is(&format!("   {line}")));
         }
@@ -185,22 +183,18 @@ impl DemoSetup {
     }
 }
 
-/// Reports only the result of a run.
-struct Brief;
+/// Reports only some events.
+struct Only(fn(&Event<'_>) -> bool);
 
-impl Report for Brief {
+/// Reports the result of a run.
+const BRIEF: Only = Only(|event| matches!(event, Event::Done(_)));
+
+impl Report for Only {
     fn event(&self, event: &Event<'_>) {
-        if let Event::Done(_) = event {
+        if (self.0)(event) {
             Text::new(false).event(event);
         }
     }
-}
-
-/// Reports nothing.
-struct Silent;
-
-impl Report for Silent {
-    fn event(&self, _: &Event<'_>) {}
 }
 
 /// Numbers the steps.

@@ -1,7 +1,6 @@
 //! What the demo needs around the hosts: the site, keys, an authority, a web server.
 
 use std::io::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use flate2::Compression;
@@ -14,9 +13,10 @@ use ssh_key::rand_core::OsRng;
 use ssh_key::{Algorithm, LineEnding, PrivateKey};
 use zeroize::Zeroizing;
 
-use super::site::{Shown, Upstream};
+use super::site::Shown;
 use crate::author::pki::{Completed, PkiAdmin};
 use crate::author::secret::admin::SecretAdmin;
+use crate::author::supply::check::installed;
 use crate::cli::prelude::*;
 use crate::cli::secret::random;
 use crate::net::server::{Answer, Received, Server};
@@ -54,9 +54,6 @@ impl DemoSetup {
         let (operator, public) = make_key()?;
         setup.write_key("operator", &operator)?;
         setup.append("site/site.toml", &format!("\n[secrets]\nrecipients = [{public:?}]\n"))?;
-        if !shown.upstream.is_empty() {
-            setup.pin_stand_ins()?;
-        }
         setup.make_signer()?;
         for host in shown.hosts {
             let file = |name: &str| setup.dir.join(name).display().to_string();
@@ -146,29 +143,32 @@ impl DemoSetup {
         SecretAdmin::open(&self.site())?.rekey(&|| Keyring::load(&[self.dir.join("operator")], None)).map(drop)
     }
 
-    /// Serves stand-ins for upstream releases, and pins them in artifacts.toml.
-    fn pin_stand_ins(&self) -> Result<()> {
-        let mut artifacts: toml::Table =
-            self.read("site/artifacts.toml")?.parse().context(code::OTHER, || "artifacts.toml can't be read")?;
-        for Upstream { name: artifact, dir, programs } in self.shown.upstream {
-            let Some(entry) = artifacts.get_mut(*artifact).and_then(toml::Value::as_table_mut) else {
-                return Err(error!(OTHER, "artifacts.toml has no {artifact}"));
-            };
-            let version = entry.get("version").and_then(toml::Value::as_str).unwrap_or_default().to_owned();
-            for arch in ["amd64", "arm64"] {
-                let dir = dir.replace("VERSION", &version).replace("ARCH", arch);
-                let bytes = stand_in(&dir, programs, &version)
-                    .context(code::OTHER, || format!("can't create the stand-in for {artifact}"))?;
-                let name = format!("stand-in/{artifact}-{arch}.tar.gz");
-                let mut pin = toml::Table::new();
-                pin.insert("url".into(), self.server.url(&name).into());
-                pin.insert("sha256".into(), hex::encode(Sha256::digest(&bytes)).into());
-                pin.insert("size".into(), i64::try_from(bytes.len()).unwrap_or(i64::MAX).into());
-                entry.insert(arch.into(), pin.into());
-                self.write(&name, &bytes)?;
-            }
+    /// Serves stand-ins for the artifacts that roles install, and pins them in artifacts.toml; returns whether there are any.
+    pub(super) fn pin_stand_ins(&self) -> Result<bool> {
+        let site = load_site(&self.site())?;
+        let members = installed(&site, None);
+        if members.is_empty() {
+            return Ok(false);
         }
-        self.write("site/artifacts.toml", artifacts.to_string().as_bytes())
+        let what = || "artifacts.toml can't be read";
+        let mut artifacts: toml::Table = self.read("site/artifacts.toml")?.parse().context(code::OTHER, what)?;
+        for (arch, pin) in site.artifacts.values().flat_map(|artifact| &artifact.pins) {
+            let (Some(members), name) = (members.get(&pin.sha256), &pin.name) else { continue };
+            let bytes = stand_in(members, &pin.version)
+                .context(code::OTHER, || format!("can't create the stand-in for {name}"))?;
+            let file = format!("stand-in/{name}-{arch}.tar.gz");
+            let stand_in = toml::Table::from_iter([
+                ("url".to_owned(), self.server.url(&file).into()),
+                ("sha256".to_owned(), hex::encode(Sha256::digest(&bytes)).into()),
+                ("size".to_owned(), i64::try_from(bytes.len()).unwrap_or(i64::MAX).into()),
+            ]);
+            if let Some(entry) = artifacts.get_mut(name).and_then(toml::Value::as_table_mut) {
+                entry.insert(arch.clone(), stand_in.into());
+            }
+            self.write(&file, &bytes)?;
+        }
+        self.write("site/artifacts.toml", artifacts.to_string().as_bytes())?;
+        Ok(true)
     }
 
     /// Writes a private key that only its owner can read.
@@ -256,17 +256,18 @@ fn answer(dir: &Path, request: &Received, tampered: Option<&str>) -> Answer {
     Answer::new(200, body).with("ETag", etag)
 }
 
-/// A tarball laid out like an upstream release, with scripts as programs.
-fn stand_in(dir: &str, programs: &[&str], version: &str) -> std::io::Result<Vec<u8>> {
+/// A tarball with scripts in place of an upstream release's programs.
+fn stand_in(members: &BTreeSet<String>, version: &str) -> std::io::Result<Vec<u8>> {
     let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
-    for name in programs {
+    for member in members {
+        let name = member.rsplit('/').next().unwrap_or(member);
         let text = format!(
             "#!/bin/sh\necho 'the demo stand-in for {name} {version}'\n[ \"$1\" = version ] || [ \"$1\" = --version ]\n"
         );
         let mut header = tar::Header::new_gnu();
         header.set_size(text.len() as u64);
         header.set_mode(0o755);
-        tar.append_data(&mut header, format!("{dir}{name}"), text.as_bytes())?;
+        tar.append_data(&mut header, member, text.as_bytes())?;
     }
     let mut gzip = tar.into_inner()?;
     gzip.flush()?;

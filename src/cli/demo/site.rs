@@ -21,14 +21,6 @@ pub(super) struct Edit {
     pub to: &'static str,
 }
 
-/// An upstream release, for which the demo serves a stand-in.
-pub(super) struct Upstream {
-    pub name: &'static str,
-    /// The directory in its tarball.
-    pub dir: &'static str,
-    pub programs: &'static [&'static str],
-}
-
 /// What the demo shows with a site.
 pub(super) struct Shown {
     pub name: &'static str,
@@ -40,7 +32,6 @@ pub(super) struct Shown {
     pub recipients: &'static [&'static str],
     /// The secrets that the roles need.
     pub secrets: &'static [&'static str],
-    pub upstream: &'static [Upstream],
     /// A host with a file that someone edits by hand.
     pub drift: (&'static str, Edit),
     /// The change in release 2, and a host that it affects.
@@ -65,36 +56,6 @@ static CLUSTER: Shown = Shown {
     hosts: &["master1", "master2", "master3"],
     recipients: &["master1", "master2", "master3", "node1"],
     secrets: &["bootstrap-token", "haproxy-stats", "keepalived"],
-    upstream: &[
-        Upstream { name: "etcd", dir: "etcd-vVERSION-linux-ARCH/", programs: &["etcd", "etcdctl"] },
-        Upstream { name: "flannel", dir: "", programs: &["flanneld", "mk-docker-opts.sh"] },
-        Upstream {
-            name: "docker",
-            dir: "docker/",
-            programs: &[
-                "docker",
-                "docker-containerd",
-                "docker-containerd-ctr",
-                "docker-containerd-shim",
-                "docker-init",
-                "docker-proxy",
-                "docker-runc",
-                "dockerd",
-            ],
-        },
-        Upstream {
-            name: "kubernetes-server",
-            dir: "kubernetes/server/bin/",
-            programs: &[
-                "kube-apiserver",
-                "kube-controller-manager",
-                "kube-proxy",
-                "kube-scheduler",
-                "kubectl",
-                "kubelet",
-            ],
-        },
-    ],
     drift: ("master2", Edit { file: "/etc/kubernetes/audit-policy.yaml", from: "level: Metadata", to: "level: None" }),
     change: (
         "master3",
@@ -114,7 +75,6 @@ static WEB: Shown = Shown {
     hosts: &["web1", "db1"],
     recipients: &["web1", "db1"],
     secrets: &["db-password"],
-    upstream: &[],
     drift: (
         "web1",
         Edit { file: "/etc/nginx/conf.d/site.conf", from: "default_server", to: "default_server deferred" },

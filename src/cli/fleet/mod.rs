@@ -2,14 +2,12 @@
 
 mod page;
 
-use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::cli::prelude::*;
 use crate::cli::status::ago;
-use crate::cli::{TlsArgs, print_as_is};
 use crate::config::{READING, cluster};
 use crate::document::layout::MANIFEST;
 use crate::document::read_if_there;
@@ -18,7 +16,7 @@ use crate::host::etcd;
 use crate::host::root::Root;
 use crate::read;
 use crate::status::{HostState, Record, RecordSource, Reported};
-use crate::trust::{KeySet, Manifest};
+use crate::trust::Manifest;
 
 /// Arguments of `fleet`.
 #[derive(Args, Debug)]
@@ -128,7 +126,7 @@ impl Fleet {
             // a web server may own the directory
             let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
             let name = file.file_name().unwrap_or_default().to_string_lossy();
-            let page = page::html(&site.name, &lines, newest, now);
+            let page = page::html(&site.name, &lines, newest, now)?;
             Root::write_output(dir, &name, page.as_bytes())?;
         }
         match (self.options.json, &self.html) {

@@ -1,40 +1,32 @@
 //! The fleet as one HTML page: no scripts, no external resources, problems first.
 
-use std::fmt::Write as _;
-
 use jiff::{SignedDuration, Timestamp};
+use minijinja::{Environment, Value, context, escape_formatter};
 
 use super::{Line, counts};
 use crate::cli::status::ago;
-use crate::error::{counted, visible};
+use crate::error::{Context as _, Result, code, counted, visible};
 use crate::status::vitals::Ending;
 use crate::status::{HostState, Record};
 
+const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 
-/// The columns, after that with the host.
-const COLUMNS: [&str; 6] = ["State", "Release", "kpull", "Drift", "Certificates", "Last seen"];
-
 /// The page of a site.
-pub fn html(site: &str, lines: &[Line<'_>], newest: u64, now: Timestamp) -> String {
+pub fn html(site: &str, lines: &[Line<'_>], newest: u64, now: Timestamp) -> Result<String> {
     let mut rows: Vec<&Line<'_>> = lines.iter().collect();
     rows.sort_by_key(|line| (rank(line, now), line.host));
-    let site = safe(site);
-    let head: String =
-        COLUMNS.iter().map(|name| format!("<th role=\"columnheader\" scope=\"col\">{name}</th>")).collect();
-    let body: String = rows.iter().map(|line| row(line, newest, now)).collect();
-    let time = now.strftime("%Y-%m-%d %H:%M:%S UTC");
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
-         <title>{site}: {summary}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n\
-         <h1>{site}</h1>\n<p class=\"summary\">{summary}</p>\n\
-         <table role=\"table\">\n<caption>As of <time datetime=\"{now:.0}\">{time}</time>, problems first</caption>\n\
-         <thead role=\"rowgroup\"><tr role=\"row\"><th role=\"columnheader\" scope=\"col\">Host</th>{head}</tr></thead>\n\
-         <tbody role=\"rowgroup\">\n{body}</tbody>\n</table>\n</main>\n</body>\n</html>\n",
-        summary = safe(&counts(lines, newest)),
-    )
+    let rows: Vec<Value> = rows.iter().map(|line| row(line, now)).collect();
+    let mut page = Environment::new();
+    // what hosts report is untrusted: it is escaped for HTML, and has no control characters
+    page.set_formatter(|out, state, value| match value.as_str().filter(|_| !value.is_safe()) {
+        Some(text) => escape_formatter(out, state, &visible(text).into()),
+        None => escape_formatter(out, state, value),
+    });
+    let (as_of, time) = (format!("{now:.0}"), now.strftime("%Y-%m-%d %H:%M:%S UTC").to_string());
+    let values = context! { site, newest, as_of, time, rows, summary => counts(lines, newest), style => STYLE };
+    let page = page.render_named_str("page.html", PAGE, values).context(code::FLEET, || "the page can't be written")?;
+    Ok(page + "\n")
 }
 
 /// The urgency of a host's state; 0 is the most urgent.
@@ -60,62 +52,27 @@ fn first(record: &Record) -> Option<(&str, &Ending)> {
     certificates.map(|(name, ending)| (name.as_str(), ending)).min_by_key(|(_, ending)| ending.end)
 }
 
-fn row(line: &Line<'_>, newest: u64, now: Timestamp) -> String {
+/// What the page shows of a host.
+fn row(line: &Line<'_>, now: Timestamp) -> Value {
     let Line { host, state, record, why } = line;
-    let word = state.to_string();
-    let none = || "<span class=\"none\">–</span>".to_owned();
-    let [release, program, drift, certificates, seen] = match record {
-        None => [none(), none(), none(), none(), "never".to_owned()],
-        Some(record) => [
-            release(record, newest),
-            program(record),
-            record.drift.map_or_else(none, |(time, count)| format!("{count} corrected, {}", ago(time))),
-            first(record).map_or_else(none, |(name, ending)| certificate(name, ending, now)),
-            format!("<time datetime=\"{:.0}\">{}</time>", record.time, ago(record.time)),
-        ],
-    };
-    let state = format!("<span class=\"state {word}\">{word}</span>");
-    let cells = COLUMNS.iter().zip([state, release, program, drift, certificates, seen]);
-    let mut text = format!("<tr role=\"row\"><th role=\"rowheader\" scope=\"row\">{}</th>", safe(host));
-    for (name, cell) in cells {
-        let _ = write!(text, "<td role=\"cell\" data-label=\"{name}\"><div>{cell}</div></td>");
-    }
-    text.push_str("</tr>\n");
     let mut says = record.as_ref().map_or_else(|| vec![why.clone()], |record| record.says(now));
     says.retain(|text| !text.is_empty());
-    if !says.is_empty() {
-        let says: Vec<String> = says.iter().map(|text| safe(text)).collect();
-        let span = COLUMNS.len() + 1;
-        let _ = writeln!(
-            text,
-            "<tr role=\"row\" class=\"says\"><td role=\"cell\" colspan=\"{span}\">{}</td></tr>",
-            says.join("<br>")
-        );
-    }
-    text
+    let record = record.as_ref().map(|record| {
+        context! {
+            release => record.release,
+            program => &record.program,
+            artifacts => &record.artifacts,
+            count => counted(record.artifacts.len(), "artifact"),
+            drift => record.drift.map(|(time, count)| format!("{count} corrected, {}", ago(time))),
+            certificate => first(record).map(|(name, ending)| certificate(name, ending, now)),
+            time => format!("{:.0}", record.time),
+            seen => ago(record.time),
+        }
+    });
+    context! { host => *host, state => state.to_string(), record, says }
 }
 
-fn release(record: &Record, newest: u64) -> String {
-    match record.release {
-        Some(serial) if serial < newest => format!("{serial} <span class=\"note\">of {newest}</span>"),
-        Some(serial) => serial.to_string(),
-        None => "none yet".to_owned(),
-    }
-}
-
-/// The version of kpull, and those of artifacts to unfold.
-fn program(record: &Record) -> String {
-    let program = safe(&record.program);
-    if record.artifacts.is_empty() {
-        return program;
-    }
-    let versions = record.artifacts.iter();
-    let items: String = versions.map(|(name, version)| format!("<li>{} {}</li>", safe(name), safe(version))).collect();
-    let count = counted(record.artifacts.len(), "artifact");
-    format!("{program}<details><summary>{count}</summary><ul>{items}</ul></details>")
-}
-
-fn certificate(name: &str, ending: &Ending, now: Timestamp) -> String {
+fn certificate(name: &str, ending: &Ending, now: Timestamp) -> Value {
     let left = ending.end.duration_since(now);
     let days = left.as_hours() / 24;
     let (class, words) = match left {
@@ -123,13 +80,7 @@ fn certificate(name: &str, ending: &Ending, now: Timestamp) -> String {
         _ if ending.renew <= now => ("behind", format!("{days} days left, due for renewal")),
         _ => ("none", format!("{days} days left")),
     };
-    format!("<span class=\"{class}\">{words}</span> <span class=\"note\">{}</span>", safe(name))
-}
-
-/// Untrusted text, escaped for HTML.
-fn safe(text: &str) -> String {
-    const ESCAPES: [(char, &str); 5] = [('&', "&amp;"), ('<', "&lt;"), ('>', "&gt;"), ('"', "&quot;"), ('\'', "&#39;")];
-    ESCAPES.iter().fold(visible(text), |text, (char, escape)| text.replace(*char, escape))
+    context! { class, words, name }
 }
 
 #[cfg(test)]
@@ -157,10 +108,10 @@ mod tests {
             Line { host: "h1", state: HostState::Failed, record: Some(record), why: String::new() },
             Line { host: "h2", state: HostState::Forged, record: None, why: evil.to_owned() },
         ];
-        let page = html(evil, &lines, 7, Timestamp::now());
+        let page = html(evil, &lines, 7, Timestamp::now()).unwrap();
         assert!(!page.contains("<script") && !page.contains("\u{1b}") && !page.contains("\"'"), "{page}");
         // title, heading; version, error, probe, artifact twice, certificate twice; what is forged
-        assert_eq!(page.matches("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;").count(), 10);
+        assert_eq!(page.matches("&lt;script&gt;alert(1)&lt;&#x2f;script&gt;&quot;&#x27;&amp;").count(), 10);
     }
 
     #[test]
@@ -174,7 +125,7 @@ mod tests {
         for (record, says) in [(failing, "the probe api does not pass"), (expired, "the certificate etcd has expired")]
         {
             let lines = [Line { host: "h", state: record.state(7, now), record: Some(record), why: String::new() }];
-            let page = html("s", &lines, 7, now);
+            let page = html("s", &lines, 7, now).unwrap();
             assert!(page.contains(says) && page.contains("class=\"state unhealthy\">unhealthy<"), "{page}");
             assert!(!page.contains(">healthy<") && page.contains("1 hosts, release 7: 1 unhealthy"), "{page}");
         }
@@ -219,7 +170,7 @@ mod tests {
             line("back", HostState::RolledBack, Some(record("back"))),
             line("failed", HostState::Failed, Some(record("failed"))),
         ];
-        let page = html("s", &lines, 7, now);
+        let page = html("s", &lines, 7, now).unwrap();
         let order: Vec<&str> = page
             .match_indices("scope=\"row\">")
             .map(|(at, found)| page[at + found.len()..].split('<').next().unwrap())

@@ -3,15 +3,14 @@
 mod dot;
 mod mermaid;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use clap::ValueEnum;
 
+use crate::cli::kept_site;
 use crate::cli::prelude::*;
-use crate::cli::{SiteSource, kept_site, load_site, print_line};
 use crate::kind::{Item, Trigger};
-use crate::resolve::{Catalog, Facts, resolve};
-use crate::secret::SecretStore;
+use crate::resolve::resolve;
 
 /// Arguments of `graph`.
 #[derive(Args, Debug)]
