@@ -113,6 +113,12 @@ impl Selinux {
         Ok(PriorState::Selinux { setting: self.setting.clone(), value })
     }
 
+    /// The path whose files have to get their former contexts with the former setting.
+    fn former_files(&self) -> Option<PathBuf> {
+        let Setting::Files(expression) = &self.setting else { return None };
+        selinux::beginning(expression).filter(|_| self.is_former)
+    }
+
     /// The command that gives files that exist their new contexts, once the setting has changed. It stays pending if a run is killed.
     fn restoration(&self) -> Option<CommandFields> {
         let Setting::Files(expression) = &self.setting else { return None };
@@ -160,6 +166,11 @@ impl Resource for Selinux {
             parts.push(format!("{} → {}", shown(now), shown(&self.value)));
         } else if current.own.is_some() && current.own != self.value {
             parts.push(format!("at the next boot: {} → {}", shown(&current.own), shown(&self.value)));
+        } else if let Some(path) = self.former_files()
+            && selinux::is_unrestored(&path)?
+        {
+            // a run was killed in between
+            parts.push(format!("restorecon for {}", path.display()));
         }
         Ok(Change::of(parts))
     }
@@ -172,12 +183,7 @@ impl Resource for Selinux {
         // files that this run still makes get the new ones
         work.host.root.labels().forget();
         set?;
-        match &self.setting {
-            Setting::Files(expression) if self.is_former => {
-                selinux::beginning(expression).map_or(Ok(()), |path| selinux::restore(&path))
-            }
-            _ => Ok(()),
-        }
+        self.former_files().map_or(Ok(()), |path| selinux::restore(&path))
     }
 
     fn overruled(&self, work: &Work<'_>) -> Result<Option<Error>> {
