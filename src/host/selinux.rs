@@ -257,8 +257,8 @@ pub fn restore(path: &Path) -> Result<()> {
 /// Whether files below a path have contexts that [`restore`] changes.
 pub fn is_unrestored(path: &Path) -> Result<bool> {
     let what = format!("can't read the SELinux contexts of the files in {}", path.display());
-    let argv = [restoration(path), argv(["-n", "-v"])].concat();
-    Ok(!run(&Command::new(&argv, RESTORE))?.or_failure(what)?.stdout.is_empty())
+    let command = Command::new([restoration(path), argv(["-n", "-v"])].concat(), RESTORE);
+    Ok(!run(&command)?.or_failure(what)?.stdout.is_empty())
 }
 
 /// The program of [`restore`]; it succeeds if there is no such path.

@@ -153,8 +153,8 @@ impl Filesystem {
         Ok(match self.fields.kind {
             FsType::Xfs => root.beginning(device)?.get(XFS_IN_PROGRESS) != Some(&1),
             FsType::Vfat if is_begun => {
-                let check = argv(["fsck.vfat", "-n", &device.to_string_lossy()]);
-                run_if_there(&Command::new(&check, PROBE))?.is_some_and(|output| output.is_success())
+                let check = Command::new(["fsck.vfat", "-n", &device.to_string_lossy()], PROBE);
+                run_if_there(&check)?.is_some_and(|output| output.is_success())
             }
             FsType::Ext4 | FsType::Vfat => true,
         })
