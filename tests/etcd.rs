@@ -532,14 +532,15 @@ fn a_host_waits_for_a_key_that_another_host_sets_and_never_sets_it() {
     };
     let (hasty, patient) = (Catalog::of(&role("'h2', 'h3'", "0s")), Catalog::of(&role("'h2', 'h3'", "120s")));
     assert_eq!(hasty.look(), None);
-    let wait = |catalog: &Catalog| catalog.first().gate().unwrap().wait(&catalog.work());
+    assert!(hasty.first().about().is_gate);
+    let wait = |catalog: &Catalog| catalog.first().wait(&catalog.work());
     assert_eq!(wait(&hasty).unwrap_err(), "etcd does not have it yet; h2, h3 must set it");
     assert_eq!(cluster.client("a").get(Api::V2, "/k").unwrap(), None);
     // the up-to-date check does not request it either
     assert_eq!(hasty.first().watched_inputs(&hasty.work()).unwrap(), Some(Vec::new()));
 
     let writer = Catalog::of(&role("'h1', 'h2'", "0s"));
-    assert!(writer.first().gate().is_none());
+    assert!(!writer.first().about().is_gate);
     writer.apply().unwrap();
     wait(&patient).unwrap();
     assert!(cluster.client("a").swap(Api::V2, "/k", 0, b"other").is_ok());

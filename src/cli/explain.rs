@@ -2,7 +2,7 @@
 
 use crate::cli::prelude::*;
 use crate::error::Place;
-use crate::resolve::TemplateContext;
+use crate::resolve::{TemplateContext, layers};
 use crate::site::{Definition, HostVars};
 use crate::template::os::rows;
 use crate::template::with_room;
@@ -38,8 +38,8 @@ impl Explain {
             _ => (None, self.variable.as_str()),
         };
         let path: Vec<String> = path.split('.').map(str::to_owned).collect();
-        let context = TemplateContext::new(site.clone(), &self.host, &facts, &SecretStore::encrypted());
-        let layers = context.layers(&self.host, role);
+        let context = TemplateContext::new(site.clone(), &self.host, &facts, &SecretStore::encrypted(), None);
+        let layers = layers(&site, &self.host, role);
         let set_at = |path: &[String]| -> Vec<_> {
             layers.iter().filter_map(|layer| Some((layer.name.clone(), layer.place(path)?))).collect()
         };

@@ -114,7 +114,7 @@ pub(super) fn report_plan(
         drifted: if plan.prior.is_none() && !plan.is_new { plan.changes.len() } else { 0 },
         restarted: ids(true),
         uncompared: plan.uncompared.clone(),
-        is_failed: !plan.left_out.faults().is_empty(),
+        is_failed: !plan.left_out.faults.is_empty(),
         took: start.elapsed(),
         ..Summary::default()
     }));

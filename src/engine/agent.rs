@@ -1,21 +1,16 @@
 //! A host with its configuration and its state: what a run works with.
 
 use std::cell::{OnceCell, RefCell};
-use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::config::Config;
-use crate::error::{Result, error};
-use crate::host::Host;
+use crate::engine::prelude::*;
 use crate::net;
-use crate::report::{Event, Report};
 use crate::resolve::Facts;
 use crate::resolve::custom::Custom;
 use crate::sandbox::Web;
 use crate::site::Site;
-use crate::store::Store;
 
 /// The last values of custom facts.
 const CUSTOM: &str = "custom-facts.json";

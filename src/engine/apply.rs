@@ -1,21 +1,11 @@
 //! Applies a plan.
 
-use std::collections::BTreeMap;
-use std::time::Instant;
-
-use jiff::Timestamp;
-
 use crate::engine::orphan::Orphan;
 use crate::engine::plan::{Leftovers, Plan};
+use crate::engine::prelude::*;
 use crate::engine::prior::PriorStates;
 use crate::engine::run::{IsOld, Run, Stop};
 use crate::engine::{ReleaseStamp, check};
-use crate::error::{Error, Exit, Result};
-use crate::host::Host;
-use crate::kind::{Change, Phase, ResourceId, Work};
-use crate::report::{Event, Report, Summary};
-use crate::resolve::Catalog;
-use crate::store::{Generation, Store};
 use crate::trust::{Manifest, Verified};
 
 /// The result of an apply.
@@ -73,7 +63,7 @@ pub fn apply(
     let items = &plan.catalog.items;
     let work = Work { host, store, catalog: items };
     let left_out = std::mem::take(&mut plan.left_out);
-    let new_fault = left_out.faults().iter().find(|(at, error)| !is_old(&items[*at], error));
+    let new_fault = left_out.faults.iter().find(|(at, error)| !is_old(&items[*at], error));
     let mut outcome = new_fault.map_or(Ok(()), |(_, error)| Err(Stop::from(error.clone())));
     let mut run = Run {
         paused: plan.paused.iter().map(|one| one.id.clone()).collect(),

@@ -1,13 +1,9 @@
 //! Which probes and slots of a release must answer before it counts as good: those that the last good release did not have in the same
 //! form.
 
-use std::collections::BTreeMap;
-
-use sha2::{Digest, Sha256};
-
+use crate::engine::prelude::*;
 use crate::kind::probe::Probe;
 use crate::kind::slot::Slot;
-use crate::kind::{Change, Item, ResourceId};
 
 /// Whether a release counts as good only when it answers: a probe that decides, or a slot.
 fn decides(item: &Item) -> bool {

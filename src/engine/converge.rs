@@ -4,23 +4,16 @@
 //! this host stays on, and the pending contact until when a source has to be reached again.
 
 use std::cell::OnceCell;
-use std::time::{Duration, Instant};
-
-use jiff::{SignedDuration, Timestamp};
 
 use crate::engine::apply::{Applied, apply};
 use crate::engine::plan::plan_part;
+use crate::engine::prelude::*;
 use crate::engine::run::Stop;
 use crate::engine::select::Selection;
-use crate::engine::up_to_date::{CheckLevel, check, record};
-use crate::engine::{Agent, gc, lock};
-use crate::error::{Error, Exit, Result, code, error};
-use crate::kind::{Item, Work};
-use crate::report::{Event, Summary};
-use crate::resolve::Catalog;
+use crate::engine::up_to_date::{check, record};
+use crate::engine::{gc, lock};
 use crate::source::{self, Reach};
 use crate::status::vitals::Vitals;
-use crate::store::{Generation, Pause, PendingActions, StayOn};
 
 /// The pause between two attempts to reach a source.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -54,10 +47,9 @@ pub fn converge(agent: &Agent<'_>, options: RunOptions<'_>) -> Result<Summary> {
     if options.retry {
         agent.store.set_stay_on(None)?;
     }
-    let level = if options.full { CheckLevel::Full } else { CheckLevel::Quick };
     // a partial run reports that it is one, even on a host that is up to date
     if options.only.is_empty()
-        && let Some(summary) = check(agent, level, clock)?
+        && let Some(summary) = check(agent, options.full, clock)?
     {
         agent.report.event(&Event::Done(&summary));
         return Ok(summary);

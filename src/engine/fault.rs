@@ -1,9 +1,6 @@
 //! What a run skips: resources that can't be observed or changed, and those that depend on them.
 
-use std::collections::HashSet;
-
-use crate::error::{Error, Result};
-use crate::kind::Item;
+use crate::engine::prelude::*;
 use crate::resolve::predecessors;
 
 /// How many dependent resources the message of a fault names.
@@ -13,8 +10,8 @@ const NAMED: usize = 4;
 /// comes later.
 #[derive(Debug, Default)]
 pub struct LeftOut {
-    /// Positions in the catalog, and why.
-    faults: Vec<(usize, Error)>,
+    /// Positions of the resources that failed themselves, and why.
+    pub faults: Vec<(usize, Error)>,
     /// Positions of these, and of dependent resources as far as they were asked for.
     out: HashSet<usize>,
     /// What each item depends on; filled at the first fault.
@@ -43,11 +40,6 @@ impl LeftOut {
             self.out.insert(at);
         }
         is_out
-    }
-
-    /// Positions of the resources that failed themselves, and why.
-    pub fn faults(&self) -> &[(usize, Error)] {
-        &self.faults
     }
 
     /// Everything that failed, as one error that also names what depends on it; `None` when nothing did.

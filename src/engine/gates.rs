@@ -1,26 +1,26 @@
 //! Waits for gates before a resource is changed, and for probes after all changes.
 
 use crate::engine::plan::locate;
+use crate::engine::prelude::*;
 use crate::engine::run::Run;
-use crate::error::{Error, Exit, Result, error};
 use crate::kind::probe::Probe;
-use crate::kind::{Gate, Item};
-use crate::report::Event;
 
 impl Run<'_> {
     /// Waits for a gate before `item` is changed. When it doesn't open, the run ends there: later resources may need
     /// what waits.
     pub(super) fn pass(&self, gate: &Item, item: &Item) -> Result<()> {
-        let Some(resource) = gate.resource.gate().filter(|_| self.work.host.is_live()) else { return Ok(()) };
-        self.wait(gate, resource).map_err(|why| {
+        if !self.work.host.is_live() {
+            return Ok(());
+        }
+        self.wait(gate).map_err(|why| {
             let error = error!(PROBE, "{} waits for {}", item.id, gate.id).because(why).exit(Exit::Unhealthy);
             locate(error.help("another host may go first; the next run continues from here"), gate)
         })
     }
 
-    fn wait(&self, item: &Item, gate: &dyn Gate) -> Result<(), String> {
+    fn wait(&self, item: &Item) -> Result<(), String> {
         self.report.event(&Event::Waiting(item));
-        let passed = gate.wait(self.work);
+        let passed = item.resource.wait(self.work);
         if item.as_kind::<Probe>().is_some() {
             self.probed.borrow_mut().insert(item.id.clone(), passed.is_ok());
         }
@@ -54,8 +54,10 @@ impl Run<'_> {
             {
                 return Ok((passed, Some(locate(error, item))));
             }
-            let Some(probe) = item.as_kind::<Probe>().filter(|probe| probe.decides) else { continue };
-            if let Err(why) = self.wait(item, probe) {
+            if item.as_kind::<Probe>().is_none_or(|probe| !probe.decides) {
+                continue;
+            }
+            if let Err(why) = self.wait(item) {
                 let error = error!(PROBE, "{} does not pass", item.id)
                     .because(why)
                     .exit(Exit::Unhealthy)

@@ -1,11 +1,7 @@
 //! Locks of FleetLock servers that this host holds. Each is recorded before it is requested, because nothing else ends it.
 
-use std::path::Path;
-
-use crate::error::Result;
-use crate::host::Host;
+use crate::engine::prelude::*;
 use crate::host::fleetlock::{Answer, FleetLock};
-use crate::store::Store;
 
 const FILE: &str = "locks.json";
 

@@ -11,6 +11,7 @@ mod lock;
 mod only;
 mod orphan;
 mod plan;
+mod prelude;
 pub mod prior;
 mod restore;
 mod rollout;

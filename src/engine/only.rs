@@ -1,10 +1,7 @@
 //! The part of a catalog that a partial run is about (`--only`).
 
-use std::collections::{BTreeSet, HashSet};
-
 use crate::engine::fault::needed;
-use crate::error::{Error, Result, error};
-use crate::kind::Item;
+use crate::engine::prelude::*;
 use crate::text::fits;
 
 /// Positions of the resources that the patterns name, and of everything that these need. A pattern with a colon names resources by

@@ -1,11 +1,6 @@
 //! Orphans: what no role defines any more, and when in a run it is restored.
 
-use std::collections::HashSet;
-use std::path::{Path, PathBuf};
-
-use crate::error::Result;
-use crate::host::Host;
-use crate::kind::{Change, Claim, Item, ResourceId, Trigger};
+use crate::engine::prelude::*;
 
 /// Something that no role defines any more, to be restored.
 #[derive(Debug)]

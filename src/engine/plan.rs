@@ -1,19 +1,17 @@
 //! The catalog against the host, as changes. A plan changes nothing.
 
 use std::any::Any;
-use std::collections::{BTreeMap, HashSet};
 
 use crate::engine::check;
 use crate::engine::fault::LeftOut;
 use crate::engine::only::selected;
 use crate::engine::orphan::Orphan;
+use crate::engine::prelude::*;
 use crate::engine::prior::PriorStates;
-use crate::error::{Error, Result, mask};
-use crate::host::Host;
+use crate::error::mask;
+use crate::kind::Queries;
 use crate::kind::package::remove_together;
-use crate::kind::{Change, Claim, Item, Queries, ResourceId, Trigger, Work};
-use crate::resolve::{Catalog, clashes};
-use crate::store::{Pause, PendingActions, Store};
+use crate::resolve::clashes;
 
 /// What an apply would do.
 #[derive(Debug)]
@@ -175,7 +173,7 @@ impl Leftovers {
     pub(super) fn of(known: &mut PriorStates, work: &Work<'_>, paused: &[Pause]) -> Result<Self> {
         let mut removed = HashSet::new();
         let (mut all, lost) = known.orphans(work);
-        let is_partial = work.catalog.iter().any(|item| item.owned(work).is_err());
+        let is_partial = work.catalog.iter().any(|item| item.resource.owned(work).is_err());
         let mut leftovers = Self { lost, is_partial, ..Self::default() };
         let count = all.len();
         all.retain(|orphan| !paused.iter().any(|paused| paused.id == orphan.id));

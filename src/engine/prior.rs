@@ -3,22 +3,16 @@
 
 use std::cell::OnceCell;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Path, PathBuf};
-
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::engine::orphan::{Orphan, PruneOrder};
-use crate::error::{Error, Place, Result};
-use crate::host::Host;
+use crate::engine::prelude::*;
+use crate::error::Place;
 use crate::host::root::FileType;
+use crate::kind::Resource;
 use crate::kind::prior_state::{self, PriorState};
 use crate::kind::sysctl::Sysctl;
 use crate::kind::unit::PriorUnit;
 use crate::kind::unit::starts_others;
-use crate::kind::{Claim, Item, Phase, Resource, ResourceId, Trigger, Work};
-use crate::store::Store;
 
 const FILE: &str = "before.json";
 /// The role that reports and plans show for orphans.
@@ -38,7 +32,6 @@ struct OwnedItem {
     #[serde(default, rename = "kicks", skip_serializing_if = "Vec::is_empty")]
     triggers: Vec<(ResourceId, Trigger)>,
     /// SHA-256 of the file as kpull wrote it; `None` when that is unknown, or must not be recorded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     made: Option<String>,
     /// Whether nothing was changed here yet, and a package may still install what kpull restores later.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -131,14 +124,14 @@ impl PriorStates {
         names: &OnceCell<HashMap<Claim, Claim>>,
         work: &Work<'_>,
     ) -> Result<()> {
-        for claim in item.owned(work)? {
+        for claim in item.resource.owned(work)? {
             if self.obstacles.contains_key(&claim) {
                 continue;
             }
             if let Some(known) = self.known.get_mut(&claim) {
                 self.is_changed |= known.id != item.id || known.triggers != triggers || known.open;
                 (known.id, known.triggers) = (item.id.clone(), triggers.to_vec());
-                self.is_changed |= item.refine(&mut known.prior, work)?;
+                self.is_changed |= item.resource.refine(&mut known.prior, work)?;
                 if known.open && !open {
                     // an earlier run ended before it changed anything here
                     self.close_one(item, &claim, work)?;
@@ -153,14 +146,14 @@ impl PriorStates {
                 && let Some(former) = names.get(&place(&claim, work.host))
                 && let Some(mut known) = self.known.remove(former).filter(|known| !known.open)
             {
-                item.refine(&mut known.prior, work)?;
+                item.resource.refine(&mut known.prior, work)?;
                 self.known.insert(claim, OwnedItem { id: item.id.clone(), triggers: triggers.to_vec(), ..known });
                 self.is_changed = true;
                 continue;
             }
             let prior = match claim.whole_path().filter(|_| is_blocked) {
                 Some(_) => PriorState::Nothing { path: claim.subject() },
-                None => item.prior_state(&claim, work)?,
+                None => item.resource.prior_state(&claim, work)?,
             };
             if let Some(path) = claim.any_path() {
                 self.adopt_missing_above(path, &item.id, open, work)?;
@@ -190,7 +183,7 @@ impl PriorStates {
     /// changed. Returns whether there were any.
     pub fn close(&mut self, item: &Item, work: &Work<'_>) -> Result<bool> {
         let mut is_new = false;
-        for claim in item.owned(work)? {
+        for claim in item.resource.owned(work)? {
             if self.known.get(&claim).is_some_and(|known| known.open) {
                 self.close_one(item, &claim, work)?;
                 is_new = true;
@@ -202,7 +195,7 @@ impl PriorStates {
 
     fn close_one(&mut self, item: &Item, claim: &Claim, work: &Work<'_>) -> Result<()> {
         let Some(known) = self.known.get_mut(claim) else { return Ok(()) };
-        let prior = item.prior_state(claim, work)?;
+        let prior = item.resource.prior_state(claim, work)?;
         known.shipped = known.prior.is_nothing() && !prior.is_nothing();
         (known.prior, known.open) = (prior, false);
         for dir in claim.any_path().into_iter().flat_map(Path::ancestors).skip(1) {
@@ -276,7 +269,7 @@ impl PriorStates {
         let mut found = BTreeMap::new();
         for (claim, path) in made {
             let claims = claims.get_or_init(|| {
-                let owned = |item: &Item| item.owned(work).unwrap_or_default();
+                let owned = |item: &Item| item.resource.owned(work).unwrap_or_default();
                 work.catalog.iter().flat_map(|item| owned(item).into_iter().map(move |claim| (claim, item))).collect()
             });
             let Ok(Some(meta)) = work.host.root.meta(path.as_ref()) else { continue };
@@ -308,7 +301,7 @@ impl PriorStates {
     fn wanted(&self, work: &Work<'_>) -> HashSet<Claim> {
         let mut claims = HashSet::new();
         for item in work.catalog {
-            match item.owned(work) {
+            match item.resource.owned(work) {
                 Ok(owned) => claims.extend(owned),
                 Err(_) => {
                     let owned = self.known.iter().filter(|(_, known)| known.id == item.id);
@@ -377,7 +370,7 @@ impl PriorStates {
     pub fn save_edits(&self, item: &Item, claim: Option<&Claim>, work: &Work<'_>) -> Result<Vec<String>> {
         let claims = match claim {
             Some(claim) => vec![claim.clone()],
-            None => item.owned(work)?,
+            None => item.resource.owned(work)?,
         };
         let mut saved = Vec::new();
         for claim in claims {
@@ -395,7 +388,7 @@ impl PriorStates {
     /// Records the digests of an item's files as kpull wrote them, so that an edit can be recognized; none of a file with a secret.
     pub fn made(&mut self, item: &Item, work: &Work<'_>) -> Result<()> {
         // a saved edit of a secret would be a second copy of it, and its digest alone reveals something
-        for claim in item.owned(work)? {
+        for claim in item.resource.owned(work)? {
             let Some(path) = claim.whole_path() else { continue };
             let Some(known) = self.known.get_mut(&claim) else { continue };
             let made = match item.resource.content() {

@@ -1,11 +1,10 @@
 //! Restores what no role defines any more.
 
 use crate::engine::orphan::{Orphan, PruneOrder};
+use crate::engine::prelude::*;
 use crate::engine::run::Run;
-use crate::error::Result;
 use crate::host::is_unit_file;
-use crate::kind::{Change, Effect, ResourceId, Trigger};
-use crate::report::Event;
+use crate::kind::Effect;
 
 impl Run<'_> {
     /// Restores the orphans whose turn it is. A failure is reported, and tried again by the next run.

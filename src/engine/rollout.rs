@@ -1,15 +1,8 @@
 //! This host's position in the rollout of a new release. The site defines the order; each host reads what the earlier hosts have signed
 //! about themselves, and decides for itself: no central service decides for all.
 
-use std::path::{Path, PathBuf};
-use std::time::Instant;
-
-use jiff::Timestamp;
-
 use crate::config::{READING, Status};
-use crate::engine::Agent;
-use crate::error::{Result, error};
-use crate::kind::Item;
+use crate::engine::prelude::*;
 use crate::site::{Rollout, Site};
 use crate::status::{HostState, Record, RecordSource, Reported, written};
 

@@ -1,21 +1,15 @@
 //! One walk through the catalog: each change in its order, recorded before it is made.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::path::{Path, PathBuf};
-
-use jiff::Timestamp;
 
 use crate::engine::fault::{LeftOut, needed};
 use crate::engine::orphan::{Orphan, PruneOrder};
 use crate::engine::plan::{difference, locate};
+use crate::engine::prelude::*;
 use crate::engine::prior::PriorStates;
 use crate::engine::slot::Slots;
-use crate::error::{Error, Result};
 use crate::host::{is_firewall_file, is_unit_file};
-use crate::kind::{Change, Claim, Effect, Item, Phase, ResourceId, Trigger, Work};
-use crate::report::{Event, Report};
-use crate::store::PendingActions;
+use crate::kind::Effect;
 
 /// Whether a resource failed like this before the release that is applied, so that the release is not to blame.
 pub type IsOld<'a> = &'a dyn Fn(&Item, &Error) -> bool;
@@ -45,7 +39,7 @@ impl From<Error> for Stop {
 
 /// The paths that only a resource manages, and those of its files.
 fn paths(item: &Item, work: &Work<'_>) -> BTreeSet<PathBuf> {
-    let owned = item.owned(work).unwrap_or_default();
+    let owned = item.resource.owned(work).unwrap_or_default();
     item.about.paths().chain(owned.iter().filter_map(Claim::whole_path)).map(Path::to_owned).collect()
 }
 
@@ -416,7 +410,7 @@ fn gates(items: &[Item]) -> BTreeMap<&str, Vec<&Item>> {
             gates.entry(behind).or_default().push(item);
         }
         let needed = item.needs.iter().filter_map(|id| items.iter().find(|other| other.id == **id));
-        for gate in needed.filter(|other| other.resource.gate().is_some()) {
+        for gate in needed.filter(|other| other.about.is_gate) {
             gates.entry(item.id.as_str()).or_default().push(gate);
         }
     }

@@ -1,21 +1,18 @@
 //! Which release this host follows now, and its catalog.
 
 use std::sync::Arc;
-use std::time::Instant;
-
-use jiff::Timestamp;
 
 use crate::document::{Files, Tree};
+use crate::engine::prelude::*;
 use crate::engine::trust::HostTrust;
-use crate::engine::{Agent, ReleaseStamp, rollout};
-use crate::error::{Error, Exit, Result, code, error, one_line};
+use crate::engine::{ReleaseStamp, rollout};
+use crate::error::one_line;
 use crate::host::fleetlock::FleetLock;
-use crate::report::Event;
-use crate::resolve::{Catalog, resolve};
+use crate::resolve::resolve;
 use crate::secret::SecretStore;
 use crate::site::Site;
 use crate::source::Poll;
-use crate::store::{CachedRelease, ENROLL, Generation};
+use crate::store::{CachedRelease, ENROLL};
 use crate::trust::{KeySet, LastSeen, Policy, Verified, VerifiedManifest};
 
 /// The catalog to converge to.

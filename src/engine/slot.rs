@@ -2,17 +2,13 @@
 //! that dies doesn't hold it forever; or a FleetLock server records the holder.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
-
-use jiff::{SignedDuration, Timestamp};
 
 use crate::engine::lock;
 use crate::engine::plan::locate;
-use crate::error::{Error, Exit, Result, error};
+use crate::engine::prelude::*;
 use crate::host::etcd::{Api, Client, Cluster, Failure, Lease};
 use crate::kind::slot::{At, Slot};
-use crate::kind::{Change, Item, Work};
-use crate::report::{Event, Holder, Occupied, Report};
+use crate::report::{Holder, Occupied};
 use crate::site::is_plain_name;
 
 /// The pause between two attempts at a slot that another host holds.
@@ -219,7 +215,7 @@ impl Slots<'_> {
             self.report.event(&Event::Waiting(probe));
             // without that the lease only ends earlier
             let _ = held.renew();
-            if let Some(Err(why)) = probe.resource.gate().map(|gate| gate.wait(self.work)) {
+            if let Err(why) = probe.resource.wait(self.work) {
                 let error = error!(SLOT, "{id} does not pass after {} was interrupted", item.id)
                     .because(why)
                     .exit(Exit::Unhealthy)

@@ -4,12 +4,7 @@
 //! for ever. Therefore all of them are polled at intervals, and in each run once the cached release has expired. A source that failed comes
 //! after the others for a while.
 
-use std::time::{Duration, Instant};
-
-use jiff::{SignedDuration, Timestamp};
-
-use crate::engine::Agent;
-use crate::error::{Exit, Result, error};
+use crate::engine::prelude::*;
 use crate::sandbox;
 use crate::source::{self, Poll, Source};
 

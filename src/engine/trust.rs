@@ -1,12 +1,8 @@
 //! The keys that a host trusts now, and what it must not forget of releases.
 
-use jiff::Timestamp;
-
 use crate::document::Tree;
-use crate::engine::Agent;
-use crate::error::{Error, Result, code};
-use crate::report::Event;
-use crate::store::{ENROLL, StayOn, Store};
+use crate::engine::prelude::*;
+use crate::store::ENROLL;
 use crate::trust::{KeySet, LastSeen, Policy, Signed, TrustState};
 
 /// The keys that a host trusts, and what it remembers.

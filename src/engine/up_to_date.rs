@@ -13,25 +13,15 @@
 //! Times have a granularity: a path that changed shortly before the run began is recorded by a later run only. Whoever
 //! sets the clock back can deceive `stat`; so the record is good for a while only, and then comes a full check.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::path::{Path, PathBuf};
-use std::time::Instant;
-
-use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-
-use crate::engine::Agent;
-use crate::error::Result;
+use crate::engine::prelude::*;
 use crate::host::accounts::{GROUP, PASSWD};
 use crate::host::firewalld_age;
 use crate::host::os::Os;
 use crate::host::root::{Fingerprint, failed_io};
-use crate::kind::{Queries, WatchedInput, Work};
+use crate::kind::{Queries, WatchedInput};
 use crate::net::download::hash;
 use crate::read;
-use crate::report::Summary;
-use crate::resolve::{Catalog, Facts, custom};
+use crate::resolve::{Facts, custom};
 use crate::trust::Manifest;
 
 const FILE: &str = "seal.json";
@@ -63,10 +53,8 @@ pub struct UpToDate {
     /// SHA-256 of the host's facts.
     facts: String,
     /// The names of the facts that templates looked up on demand: these alone are compared too.
-    #[serde(default)]
     details: BTreeSet<String>,
     /// SHA-256 of the custom facts, whose programs only a full check runs; empty without any.
-    #[serde(default)]
     custom: String,
     /// What decided what to check, by path outside the root.
     inputs: BTreeMap<PathBuf, Option<Fingerprint>>,
@@ -85,15 +73,6 @@ struct Contents {
     /// SHA-256 of each watched input that is a file.
     #[serde(rename = "traces")]
     watched: Vec<Option<String>>,
-}
-
-/// How thoroughly a run checks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckLevel {
-    /// Whether anything was touched; everything when the last full check was long ago.
-    Quick,
-    /// Everything.
-    Full,
 }
 
 fn fingerprint(path: &Path) -> Option<Fingerprint> {
@@ -250,7 +229,7 @@ fn remove(agent: &Agent<'_>, name: &str) -> Result<()> {
 
 /// Whether nothing was touched since the record was made, and with `known` whether every content is the same; large files are read on
 /// request only.
-fn is_untouched(agent: &Agent<'_>, record: &UpToDate, known: Option<&Contents>, level: CheckLevel) -> Result<bool> {
+fn is_untouched(agent: &Agent<'_>, record: &UpToDate, known: Option<&Contents>, is_full: bool) -> Result<bool> {
     let root = &agent.host.root;
     if known.is_some_and(|known| known.made != record.made || known.inputs != input_digests(record)) {
         return Ok(false);
@@ -273,7 +252,7 @@ fn is_untouched(agent: &Agent<'_>, record: &UpToDate, known: Option<&Contents>, 
                 }
                 continue;
             }
-            if level == CheckLevel::Full {
+            if is_full {
                 let Some((_, mut file)) = root.file(path)? else { return Ok(false) };
                 if hash(&mut file).map_err(|error| failed_io("read", path, error))?.sha256 != *known {
                     return Ok(false);
@@ -287,8 +266,9 @@ fn is_untouched(agent: &Agent<'_>, record: &UpToDate, known: Option<&Contents>, 
     Ok(true)
 }
 
-/// The result of a run on a host that is up to date while no source has news; `None` when the host has to be compared with its site.
-pub fn check(agent: &Agent<'_>, level: CheckLevel, start: Instant) -> Result<Option<Summary>> {
+/// The result of a run on a host that is up to date while no source has news; `None` when the host has to be compared with its site. Checks
+/// everything if `is_full`, or if the last full check was long ago; else whether anything was touched.
+pub fn check(agent: &Agent<'_>, is_full: bool, start: Instant) -> Result<Option<Summary>> {
     // a record that can't be read is none
     let Ok(Some(mut record)) = agent.store.read::<UpToDate>(FILE) else { return Ok(None) };
     let now = Timestamp::now();
@@ -301,7 +281,7 @@ pub fn check(agent: &Agent<'_>, level: CheckLevel, start: Instant) -> Result<Opt
     }
     let is_due = now >= record.made + agent.config.verify_every();
     let mut known = None;
-    if level == CheckLevel::Full || is_due {
+    if is_full || is_due {
         let Ok(Some(contents)) = agent.store.read::<Contents>(CONTENTS) else { return Ok(None) };
         known = Some(contents);
         if record.custom != custom_facts(agent)? {
@@ -309,7 +289,7 @@ pub fn check(agent: &Agent<'_>, level: CheckLevel, start: Instant) -> Result<Opt
         }
     }
     // the long way reports what can't be checked, and knows whose it is
-    if !is_untouched(agent, &record, known.as_ref(), level).unwrap_or(false) {
+    if !is_untouched(agent, &record, known.as_ref(), is_full).unwrap_or(false) {
         return Ok(None);
     }
     if let Some(contents) = known.filter(|_| is_due) {
@@ -322,7 +302,7 @@ pub fn check(agent: &Agent<'_>, level: CheckLevel, start: Instant) -> Result<Opt
         host: agent.name.clone(),
         serial: Some(record.serial),
         resources: record.resources,
-        up_to_date: level == CheckLevel::Quick && !is_due,
+        up_to_date: !is_full && !is_due,
         took: start.elapsed(),
         ..Summary::default()
     }))

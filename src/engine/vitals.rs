@@ -1,11 +1,7 @@
 //! Records the vitals of a host after an apply.
 
-use jiff::Timestamp;
-
-use crate::engine::Agent;
 use crate::engine::apply::Applied;
-use crate::error::Result;
-use crate::kind::Item;
+use crate::engine::prelude::*;
 use crate::kind::artifact::Artifact;
 use crate::kind::certificate::Installed;
 use crate::pki::Certificate;
@@ -33,8 +29,7 @@ impl Vitals {
         self.probes.retain(|id, _| catalog.items.iter().any(|item| item.id == *id));
         self.certificates = catalog.items.iter().filter_map(|item| ending(agent, item)).collect();
         let artifacts = catalog.items.iter().filter_map(|item| item.as_kind::<Artifact>());
-        let versions = artifacts.map(Artifact::version);
-        self.artifacts = versions.map(|(name, version)| (name.to_owned(), version.to_owned())).collect();
+        self.artifacts = artifacts.map(|one| (one.pin.name.clone(), one.pin.version.clone())).collect();
         self
     }
 }

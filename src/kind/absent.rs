@@ -17,8 +17,6 @@ pub struct AbsentFields {
 }
 
 impl Fields for AbsentFields {
-    const NAME: &'static str = "absent";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let is_at_top = self.recursive && self.path.components().count() <= 2;
         build.refuse_if(is_at_top, "path", "a directory directly below `/` can't be removed with its contents")?;

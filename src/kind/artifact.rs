@@ -2,11 +2,9 @@
 
 pub(super) mod tree;
 
-use std::borrow::Cow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::document::Pin;
-use crate::document::fields::Mode;
 use crate::host::process;
 use crate::kind::artifact::tree::{Trees, installed, is_safe};
 use crate::kind::prelude::*;
@@ -49,8 +47,6 @@ pub struct ArtifactFields {
 const SELF_TEST: Duration = Duration::from_secs(60);
 
 impl Fields for ArtifactFields {
-    const NAME: &'static str = "artifact";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let install = match (&self.into, self.members.is_empty(), self.install.is_empty()) {
             (None, true, false) if self.from.is_none() => self.install,
@@ -103,31 +99,23 @@ impl Fields for ArtifactFields {
 /// The resource.
 #[derive(Debug)]
 pub(crate) struct Artifact {
-    pin: Pin,
-    install: BTreeMap<String, AbsolutePath>,
-    trees: Trees,
+    /// The pinned file.
+    pub(crate) pin: Pin,
+    /// The paths of its members, by their names.
+    pub(crate) install: BTreeMap<String, AbsolutePath>,
+    /// The directories of it.
+    pub(crate) trees: Trees,
     wanted: Ownership,
     self_test: Option<Vec<String>>,
     /// Extracted members that are not in their places yet.
     staged: Mutex<BTreeMap<String, Extracted>>,
 }
 
-impl Artifact {
-    /// Its name and upstream version.
-    pub fn version(&self) -> (&str, &str) {
-        (&self.pin.name, &self.pin.version)
-    }
-}
-
 impl Resource for Artifact {
     fn about(&self) -> About {
-        let mut about = About::new(ArtifactFields::NAME, &self.pin.name, Phase::Artifacts);
-        about.claims.extend(self.install.values().chain(self.trees.directories()).map(Claim::path));
+        let paths = self.install.values().chain(self.trees.directories()).map(Claim::path);
+        let about = About::new(ArtifactFields::NAME, &self.pin.name, Phase::Artifacts).claiming(paths);
         About { after: self.wanted.after(), ..about }
-    }
-
-    fn restorable(&self) -> Option<&dyn Restorable> {
-        Some(self)
     }
 
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
@@ -216,9 +204,7 @@ impl Resource for Artifact {
         }
         self.trees.apply(&self.pin, work)
     }
-}
 
-impl Restorable for Artifact {
     fn owned(&self, work: &Work<'_>) -> Result<Vec<Claim>> {
         let trees = self.trees.paths(&self.pin, work)?;
         Ok(self.install.values().map(Claim::path).chain(trees).collect())
@@ -240,17 +226,7 @@ fn self_test(path: &Path, new: &Path, arguments: &[String]) -> Result<()> {
 impl Artifact {
     /// The pin and the installed members; directories end with `/`.
     pub(crate) fn members(&self) -> (&Pin, impl Iterator<Item = &String>) {
-        (&self.pin, self.install.keys().chain(self.trees.prefixes()))
-    }
-
-    /// The directories that directories of the archive are extracted into.
-    pub(crate) fn directories(&self) -> impl Iterator<Item = &AbsolutePath> {
-        self.trees.directories()
-    }
-
-    /// The paths of its members.
-    pub(crate) fn places(&self) -> impl Iterator<Item = &AbsolutePath> {
-        self.install.values()
+        (&self.pin, self.install.keys().chain(self.trees.into.keys()))
     }
 
     fn staged(&self) -> MutexGuard<'_, BTreeMap<String, Extracted>> {

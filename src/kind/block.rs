@@ -1,9 +1,7 @@
 //! `[[block]]`: lines between two markers in a file that others write too; the rest of the file does not change.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::document::fields::is_plain;
 use crate::kind::edit::{EditedFile, check_is_file};
 use crate::kind::prelude::*;
 
@@ -32,8 +30,6 @@ pub struct BlockFields {
 }
 
 impl Fields for BlockFields {
-    const NAME: &'static str = "block";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         build.refuse_if(
             !is_plain(&self.name),
@@ -125,10 +121,6 @@ impl Resource for Block {
         self.file.about(BlockFields::NAME, &self.name, &self.name)
     }
 
-    fn restorable(&self) -> Option<&dyn Restorable> {
-        Some(self)
-    }
-
     fn content(&self) -> Option<Cow<'_, [u8]>> {
         Some(Cow::Borrowed(self.text.as_bytes()))
     }
@@ -149,9 +141,7 @@ impl Resource for Block {
         }
         self.file.put(work, work.host.root.meta(&self.file.path)?.as_ref(), &new, new.is_empty())
     }
-}
 
-impl Restorable for Block {
     fn prior_state(&self, _: &Claim, work: &Work<'_>) -> Result<PriorState> {
         let (content, block) = self.find(work.host)?;
         Ok(PriorState::NoBlock {

@@ -3,9 +3,7 @@
 //! `kpull pki issue` adds them to the site; the key is a secret that no other host can read. With `key_on_host` the host
 //! creates the key and keeps it: it writes a request, which `kpull pki sign-request` answers with a certificate.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use jiff::SignedDuration;
 
@@ -111,8 +109,6 @@ impl CertificateFields {
 }
 
 impl Fields for CertificateFields {
-    const NAME: &'static str = "certificate";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let wanted = self.request(build)?;
         // an operator may not have issued it yet; a host needs it
@@ -263,8 +259,8 @@ impl Installed {
 impl Resource for Installed {
     fn about(&self) -> About {
         let (Key::Given(File { wanted, .. }) | Key::Own { wanted, .. }) = &self.key;
-        let mut about = About::new(CertificateFields::NAME, &self.name, Phase::Files);
-        about.claims.extend(self.paths().map(Claim::path));
+        let about =
+            About::new(CertificateFields::NAME, &self.name, Phase::Files).claiming(self.paths().map(Claim::path));
         About { after: wanted.after(), is_discreet: true, is_sensitive: true, ..about }
     }
 

@@ -1,8 +1,5 @@
 //! `[[checkout]]`: the files of one commit of a git repository.
 
-use std::borrow::Cow;
-
-use crate::document::fields::Mode;
 use crate::document::{Pin, repository};
 use crate::kind::artifact::tree::Trees;
 use crate::kind::prelude::*;
@@ -38,8 +35,6 @@ pub struct CheckoutFields {
 }
 
 impl Fields for CheckoutFields {
-    const NAME: &'static str = "checkout";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         repository::address(&self.url).map_err(|error| build.invalid("url", &error.to_string()).help(ADDRESSES))?;
         let id = repository::commit(&self.commit)
@@ -63,23 +58,15 @@ impl Fields for CheckoutFields {
 /// The resource.
 #[derive(Debug)]
 pub(crate) struct Checkout {
-    path: AbsolutePath,
-    commit: Commit,
+    /// The directory on the host.
+    pub(crate) path: AbsolutePath,
+    /// The repository and its commit.
+    pub(crate) commit: Commit,
     trees: Trees,
     wanted: Ownership,
 }
 
 impl Checkout {
-    /// The directory on the host.
-    pub(crate) fn path(&self) -> &AbsolutePath {
-        &self.path
-    }
-
-    /// The address of the repository.
-    pub(crate) fn url(&self) -> &str {
-        &self.commit.url
-    }
-
     /// The commit as a stored archive, if it was fetched before.
     fn pin(&self, work: &Work<'_>) -> Result<Option<Pin>> {
         work.store.commit(&self.commit)
@@ -89,10 +76,6 @@ impl Checkout {
 impl Resource for Checkout {
     fn about(&self) -> About {
         About { after: self.wanted.after(), ..About::at(CheckoutFields::NAME, &self.path, Phase::Artifacts) }
-    }
-
-    fn restorable(&self) -> Option<&dyn Restorable> {
-        Some(self)
     }
 
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
@@ -123,9 +106,7 @@ impl Resource for Checkout {
         let pin = self.pin(work)?.ok_or_else(|| not_known(&self.commit))?;
         self.trees.apply(&pin, work)
     }
-}
 
-impl Restorable for Checkout {
     fn owned(&self, work: &Work<'_>) -> Result<Vec<Claim>> {
         let pin = self.pin(work)?.ok_or_else(|| not_known(&self.commit))?;
         Ok(self.trees.paths(&pin, work)?.collect())

@@ -1,10 +1,8 @@
 //! `[[command]]`: a program that runs when its guards say so, or when another resource has changed. Never in a shell, and never without
 //! a reason.
 
-use crate::document::fields::is_argv;
 use crate::host::accounts;
 use crate::host::process::{Command, Ended, Identity, Output, run, run_if_there};
-use crate::kind::Trigger;
 use crate::kind::prelude::*;
 use crate::read;
 
@@ -43,8 +41,6 @@ pub struct CommandFields {
 }
 
 impl Fields for CommandFields {
-    const NAME: &'static str = "command";
-
     fn build(mut self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let programs = [("run", Some(&self.run)), ("unless", self.unless.as_ref()), ("only_if", self.only_if.as_ref())];
         for (field, argv) in programs {

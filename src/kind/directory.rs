@@ -1,6 +1,5 @@
 //! `[[directory]]`: a directory with its mode and owners, whatever is in it.
 
-use crate::document::fields::Mode;
 use crate::kind::file::{MOVE_AWAY, in_the_way};
 use crate::kind::prelude::*;
 
@@ -19,8 +18,6 @@ pub struct DirectoryFields {
 }
 
 impl Fields for DirectoryFields {
-    const NAME: &'static str = "directory";
-
     fn build(self, _: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let wanted = Ownership::with_default(0o755, self.mode, self.owner, self.group);
         Ok(vec![Box::new(Directory { path: self.path, wanted })])

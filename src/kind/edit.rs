@@ -7,12 +7,8 @@ mod toml;
 pub(super) mod values;
 mod yaml;
 
-use std::fmt;
-
 use self::lines::{FormerLines, LineEdit};
 use self::values::{FormerSetting, SettingEdit};
-use crate::host::root::Meta;
-use crate::kind::Presence;
 use crate::kind::file::{self, in_the_way};
 use crate::kind::prelude::*;
 use crate::kind::validation::Validation;
@@ -47,7 +43,7 @@ pub enum Undo {
 #[derive(Debug)]
 pub struct EditedFile {
     /// The file.
-    pub(super) path: AbsolutePath,
+    pub(crate) path: AbsolutePath,
     /// Whether the file is removed when nothing is left in it.
     no_file: bool,
     /// Whether the file is overwritten in place.
@@ -87,7 +83,7 @@ impl EditedFile {
             is_discreet: true,
             is_sensitive: self.sensitive,
             watched: Some(vec![WatchedInput::Path(self.path.to_path_buf())]),
-            ..About::new(kind, format!("{}#{name}", self.path), Phase::Files)
+            ..About::new(kind, format!("{}#{name}", self.path), Phase::Files).recorded()
         }
     }
 
@@ -137,7 +133,7 @@ pub struct FileEdit {
     /// The name of its kind.
     pub(super) kind: &'static str,
     /// The file.
-    pub(super) file: EditedFile,
+    pub(crate) file: EditedFile,
     /// What distinguishes it from other edits of its kind in this file.
     pub(super) name: String,
     /// The part of the file that it manages.
@@ -181,11 +177,6 @@ impl FileEdit {
             }
             _ => false,
         }
-    }
-
-    /// The path of the file.
-    pub fn path(&self) -> &AbsolutePath {
-        &self.file.path
     }
 
     fn is_absence(&self) -> bool {
@@ -244,6 +235,13 @@ impl FileEdit {
         }
     }
 
+    fn is_void(&self, text: &str) -> bool {
+        match &self.operation {
+            Operation::Undo(Undo::Setting(former)) => former.is_void(text),
+            _ => text.trim().is_empty(),
+        }
+    }
+
     /// Whether a missing file may exist by the time it is needed.
     fn may_come(&self, work: &Work<'_>) -> bool {
         work.host.is_live() && work.has_one_of(&["package", "command", "artifact", "checkout"])
@@ -258,10 +256,6 @@ impl FileEdit {
 impl Resource for FileEdit {
     fn about(&self) -> About {
         self.file.about(self.kind, &self.name, &self.part.replace('%', "%25").replace('@', "%40"))
-    }
-
-    fn restorable(&self) -> Option<&dyn Restorable> {
-        Some(self)
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -292,18 +286,7 @@ impl Resource for FileEdit {
         let bytes = found.as_ref().map_or_else(|| new.clone().into_bytes(), |found| found.bytes(&new));
         self.file.put(work, found.as_ref().map(|found| &found.meta), &bytes, self.is_void(&new))
     }
-}
 
-impl FileEdit {
-    fn is_void(&self, text: &str) -> bool {
-        match &self.operation {
-            Operation::Undo(Undo::Setting(former)) => former.is_void(text),
-            _ => text.trim().is_empty(),
-        }
-    }
-}
-
-impl Restorable for FileEdit {
     fn prior_state(&self, _: &Claim, work: &Work<'_>) -> Result<PriorState> {
         let found = self.find(work.host)?;
         let text = found.as_ref().map_or("", |found| &found.text);

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use crate::host::etcd::{Api, Cluster, Failure, KeyRevision, Pair};
-use crate::kind::Gate;
 use crate::kind::prelude::*;
 use crate::net;
 use crate::secret::fits;
@@ -65,8 +64,6 @@ pub(super) fn client_pair(
 }
 
 impl Fields for EtcdKeyFields {
-    const NAME: &'static str = "etcd_key";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         build.refuse_if(self.endpoints.is_empty(), "endpoints", "name one at least")?;
         build.refuse_if(self.key.is_empty() || self.key.contains('\0'), "key", "it must be a text")?;
@@ -123,7 +120,13 @@ impl EtcdKey {
     }
 }
 
-impl Gate for EtcdKey {
+impl Resource for EtcdKey {
+    fn about(&self) -> About {
+        // a resource that waits for other hosts comes last
+        let phase = if self.is_awaited() { Phase::Probes } else { Phase::Units };
+        About { is_gate: self.is_awaited(), is_discreet: true, ..About::new(EtcdKeyFields::NAME, &self.key, phase) }
+    }
+
     fn wait(&self, work: &Work<'_>) -> Result<(), String> {
         let started = Instant::now();
         loop {
@@ -139,18 +142,6 @@ impl Gate for EtcdKey {
             }
             std::thread::sleep(PAUSE);
         }
-    }
-}
-
-impl Resource for EtcdKey {
-    fn about(&self) -> About {
-        // a resource that waits for other hosts comes last
-        let phase = if self.is_awaited() { Phase::Probes } else { Phase::Units };
-        About { is_discreet: true, ..About::new(EtcdKeyFields::NAME, &self.key, phase) }
-    }
-
-    fn gate(&self) -> Option<&dyn Gate> {
-        self.is_awaited().then_some(self)
     }
 
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
@@ -238,7 +229,7 @@ mod tests {
     fn only_a_writer_sets_it_and_the_others_wait_for_it_after_all_that_need_not_wait() {
         let of = |writers: &str| {
             let key = one("etcd_key", &format!("key = 'k'\nendpoints = ['https://127.0.0.1:1']\n{REST}{writers}"));
-            (key.about().phase, key.gate().is_some())
+            (key.about().phase, key.about().is_gate)
         };
         assert_eq!(of(""), (Phase::Units, false));
         assert_eq!(of("writers = ['h0', 'h1']"), (Phase::Units, false), "the tests' host is h1");

@@ -10,7 +10,6 @@ use std::time::Instant;
 
 use reqwest::Url;
 
-use crate::document::fields::is_plain;
 use crate::error::{Exit, nearest};
 use crate::host::etcd::{Api, Client, Cluster, Failure, Member};
 use crate::kind::etcd_key::{PAUSE, cluster};
@@ -50,8 +49,6 @@ pub struct EtcdMemberFields {
 }
 
 impl Fields for EtcdMemberFields {
-    const NAME: &'static str = "etcd_member";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         for (name, url) in &self.members {
             let why = format!("`{name}` is not a name: use letters, digits, `.`, `_` and `-`");
@@ -108,6 +105,11 @@ fn is_peer_url(text: &str) -> bool {
     text.chars().all(is_plain) && !text.ends_with('/') && net::parse(text).is_ok_and(|url| url.path() == "/")
 }
 
+/// Why a step can't be made yet.
+fn obstacle(step: Result<(), Failure>) -> Option<String> {
+    step.err().map(|why| why.to_string())
+}
+
 /// How a member joins its cluster.
 #[derive(Debug)]
 pub struct EtcdMember {
@@ -160,20 +162,6 @@ enum Operation {
     Write(Env),
     /// Wait, and why.
     Wait(String),
-}
-
-/// Why a step failed.
-enum Obstacle {
-    /// A temporary reason.
-    Passing(String),
-    /// A reason that needs action.
-    Lasting(Error),
-}
-
-impl From<Failure> for Obstacle {
-    fn from(why: Failure) -> Self {
-        Self::Passing(why.to_string())
-    }
 }
 
 impl EtcdMember {
@@ -351,21 +339,22 @@ impl EtcdMember {
         })
     }
 
-    /// Removes the member that this one was.
-    fn remove(&self, work: &Work<'_>, client: &Client, lost: &Member) -> Result<(), Obstacle> {
+    /// Removes the member that this one was. Returns why that can't be done yet; an error if that needs action.
+    fn remove(&self, work: &Work<'_>, client: &Client, lost: &Member) -> Result<Option<String>> {
         let endpoints = lost.client_urls.iter().filter_map(|url| Url::parse(url).ok()).collect();
         let itself = Cluster { endpoints, ..self.cluster.clone() };
-        if work.host.etcd(&itself).map_err(Obstacle::Lasting)?.members().is_ok() {
+        if work.host.etcd(&itself)?.members().is_ok() {
             let at = lost.client_urls.join(", ");
             let error = error!(ETCD, "{} has no data on this host, but it is running and answers at {at}", self.name);
-            return Err(Obstacle::Lasting(error.help(
+            return Err(error.help(
                 "if that is another host, set another `name` and `peer_url` on this one; if it is this host's own etcd, whose data was removed while it was running, stop it",
-            )));
+            ));
         }
         // only a quorum read shows that the others can do without it
-        let quorum = client.get(Api::V3, "/kpull/quorum");
-        quorum.map_err(|why| Obstacle::Passing(format!("most members must be up: {why}")))?;
-        Ok(client.remove_member(lost)?)
+        if let Err(why) = client.get(Api::V3, "/kpull/quorum") {
+            return Ok(Some(format!("most members must be up: {why}")));
+        }
+        Ok(obstacle(client.remove_member(lost)))
     }
 
     fn waiting(&self, why: &str) -> Error {
@@ -380,9 +369,7 @@ impl EtcdMember {
 
 impl Resource for EtcdMember {
     fn about(&self) -> About {
-        let mut about = About::new(EtcdMemberFields::NAME, &self.name, Phase::Units);
-        about.claims.push(Claim::path(&self.env));
-        about
+        About::new(EtcdMemberFields::NAME, &self.name, Phase::Units).claiming([Claim::path(&self.env)])
     }
 
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
@@ -412,25 +399,19 @@ impl Resource for EtcdMember {
         let started = Instant::now();
         loop {
             let operation = self.next_operation(work)?;
-            let done = match &operation {
+            let obstacle = match &operation {
                 Operation::Nothing => return Ok(()),
                 Operation::Write(env) => {
                     let access = Ownership::of_file(false, None, None, None).access(work.host, &self.env)?;
                     return work.host.root.write(&self.env, env.text().as_bytes(), access);
                 }
-                Operation::Wait(why) => Err(Obstacle::Passing(why.clone())),
-                Operation::Remove(lost) => self.remove(work, &*work.host.etcd(&self.cluster)?, lost),
-                Operation::Add => work.host.etcd(&self.cluster)?.add_member(&self.peer_url).map_err(Obstacle::from),
-                Operation::Move(member) => {
-                    work.host.etcd(&self.cluster)?.move_member(member, &self.peer_url).map_err(Obstacle::from)
-                }
+                Operation::Wait(why) => Some(why.clone()),
+                Operation::Remove(lost) => self.remove(work, &*work.host.etcd(&self.cluster)?, lost)?,
+                Operation::Add => obstacle(work.host.etcd(&self.cluster)?.add_member(&self.peer_url)),
+                Operation::Move(member) => obstacle(work.host.etcd(&self.cluster)?.move_member(member, &self.peer_url)),
             };
-            let why = match done {
-                // on to the next step
-                Ok(()) => continue,
-                Err(Obstacle::Passing(why)) => why,
-                Err(Obstacle::Lasting(error)) => return Err(error),
-            };
+            // on to the next step, if this one is done
+            let Some(why) = obstacle else { continue };
             if started.elapsed() >= self.within {
                 return Err(self.waiting(&why));
             }

@@ -1,10 +1,5 @@
 //! `[[file]]`: a file whose content is in the role, inline or under `files/`.
 
-use std::borrow::Cow;
-use std::sync::Arc;
-
-use crate::document::fields::Mode;
-use crate::host::root::Meta;
 use crate::host::{Missing, NoAccess};
 use crate::kind::prelude::*;
 use crate::kind::validation::Validation;
@@ -39,8 +34,6 @@ pub struct FileFields {
 }
 
 impl Fields for FileFields {
-    const NAME: &'static str = "file";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let content = match (&self.content, &self.source) {
             (Some(text), None) => Arc::from(text.as_bytes()),
@@ -101,10 +94,6 @@ impl Resource for File {
         }
     }
 
-    fn restorable(&self) -> Option<&dyn Restorable> {
-        Some(self)
-    }
-
     fn content(&self) -> Option<Cow<'_, [u8]>> {
         Some(Cow::Borrowed(&self.content))
     }
@@ -135,9 +124,7 @@ impl Resource for File {
         work.host.file_changed(&self.path);
         Ok(())
     }
-}
 
-impl Restorable for File {
     fn prior_state(&self, owned: &Claim, work: &Work<'_>) -> Result<PriorState> {
         let mut prior = PriorState::of_path(owned, work)?;
         self.refine(&mut prior, work)?;

@@ -1,8 +1,6 @@
 //! `[[filesystem]]`: a file system on a device that is empty. What is on a device is never overwritten or removed.
 
-use crate::document::fields::is_plain;
 use crate::host::process::{Command, run, run_if_there};
-use crate::host::root::Root;
 use crate::kind::prelude::*;
 use crate::text::display_as_serialized;
 
@@ -68,8 +66,6 @@ impl FsType {
 }
 
 impl Fields for FilesystemFields {
-    const NAME: &'static str = "filesystem";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let why = "a device is below `/dev`: `ls -l /dev/disk/by-id` shows persistent names";
         build.refuse_if(!self.device.starts_with("/dev"), "device", why)?;
@@ -235,11 +231,7 @@ impl Filesystem {
 
 impl Resource for Filesystem {
     fn about(&self) -> About {
-        About::new(FilesystemFields::NAME, self.fields.device.to_string(), Phase::Kernel)
-    }
-
-    fn restorable(&self) -> Option<&dyn Restorable> {
-        Some(self)
+        About::new(FilesystemFields::NAME, self.fields.device.to_string(), Phase::Kernel).recorded()
     }
 
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
@@ -275,9 +267,7 @@ impl Resource for Filesystem {
         }
         work.store.root().remove(&Path::new("/").join(BEGUN))
     }
-}
 
-impl Restorable for Filesystem {
     fn prior_state(&self, _: &Claim, work: &Work<'_>) -> Result<PriorState> {
         Ok(match work.host.is_live() && self.is_made(work)? != Some(true) {
             true => PriorState::Kept { why: "kpull does not remove file systems".to_owned() },

@@ -335,10 +335,6 @@ impl Resource for Firewall {
         }
     }
 
-    fn restorable(&self) -> Option<&dyn Restorable> {
-        Some(self)
-    }
-
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         zone_inputs(self.zone.as_deref(), self.sensitive, work.host)
     }
@@ -354,9 +350,7 @@ impl Resource for Firewall {
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
         self.make(work.host, work.catalog)
     }
-}
 
-impl Restorable for Firewall {
     fn owned(&self, work: &Work<'_>) -> Result<Vec<Claim>> {
         let zone = self.zone_name(work.host)?;
         let listed = self.listed.elements().into_iter().map(|element| in_zone(&zone, &element.to_string()));

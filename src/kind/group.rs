@@ -3,7 +3,6 @@
 use crate::host::account_files::{Tables, WantedGroup};
 use crate::host::accounts::{self, Database, GROUP};
 use crate::host::{Missing, useradd};
-use crate::kind::Presence;
 use crate::kind::prelude::*;
 use crate::kind::user::members::{self, groups_of, members_of};
 
@@ -26,8 +25,6 @@ pub struct GroupFields {
 }
 
 impl Fields for GroupFields {
-    const NAME: &'static str = "group";
-
     fn build(mut self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         if self.state == Presence::Absent {
             build.refuse_if(&*self.name == "root", "state", "the group root can't be removed")?;
@@ -124,14 +121,9 @@ impl Resource for GroupMembers {
         let users = self.members.iter().map(|user| format!("user:{user}"));
         let after = users.chain([format!("group:{}", self.group)]).collect();
         let watched = Some(accounts::watched());
-        let mut about = About { after, watched, ..About::new("group_members", &*self.group, Phase::Members) };
-        about.claims.push(members_of(&self.group));
-        about.claims.extend(self.members.iter().map(|user| Claim::part_of(&self.group, &groups_of(user))));
-        about
-    }
-
-    fn restorable(&self) -> Option<&dyn Restorable> {
-        Some(self)
+        let parts = self.members.iter().map(|user| Claim::part_of(&self.group, &groups_of(user)));
+        let claims = [members_of(&self.group)].into_iter().chain(parts);
+        About { after, watched, ..About::new("group_members", &*self.group, Phase::Members) }.claiming(claims)
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -161,9 +153,7 @@ impl Resource for GroupMembers {
         let added = missing.iter().map(|user| (&***user, &*self.group, true));
         members::change(added.chain(surplus.iter().map(|user| (&**user, &*self.group, false))), tables, work)
     }
-}
 
-impl Restorable for GroupMembers {
     fn owned(&self, _: &Work<'_>) -> Result<Vec<Claim>> {
         Ok(self.parts().map(|(_, part)| part).collect())
     }

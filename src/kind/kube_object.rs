@@ -6,16 +6,14 @@ mod manifest;
 #[cfg(test)]
 mod testing;
 
-use std::borrow::Cow;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::error::{Context, Error, Exit, Result, code, error, mask};
+use crate::error::{Context, Exit, mask};
 use crate::host::kube::{Access, Answer, Kube, Name};
 use crate::host::process::{Command, Ended, argv, run};
-use crate::kind::diff::Diff;
-use crate::kind::{About, Change, Claim, Fields, Phase, Resource, WatchedInput, Work};
+use crate::kind::prelude::*;
 use crate::secret::fits;
 use crate::text::shortened;
 use compare::{Difference, differences};

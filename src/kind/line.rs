@@ -2,8 +2,6 @@
 
 use fancy_regex::Regex;
 
-use crate::document::fields::is_plain;
-use crate::kind::Presence;
 use crate::kind::edit::lines::{LineEdit, Place};
 use crate::kind::edit::{EditedFile, FileEdit, Operation};
 use crate::kind::prelude::*;
@@ -55,8 +53,6 @@ pub enum Position {
 }
 
 impl Fields for LineFields {
-    const NAME: &'static str = "line";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let is_present = self.state == Presence::Present;
         match (&self.line, &self.regex, is_present) {
@@ -137,7 +133,7 @@ mod tests {
     }
 
     fn prior(line: &dyn Resource, tree: &Tree) -> PriorState {
-        let prior = line.restorable().unwrap().prior_state(&line.about().claims[0], &tree.work()).unwrap();
+        let prior = line.prior_state(&line.about().claims[0], &tree.work()).unwrap();
         // as it is recorded
         serde_json::from_str(&serde_json::to_string(&prior).unwrap()).unwrap()
     }
@@ -220,7 +216,7 @@ mod tests {
         tree.converge(&*line);
         let absent = super::tests::line("regex = '^x'\nstate = 'absent'");
         assert_eq!(absent.about().claims, line.about().claims);
-        let refine = |was: &mut PriorState| absent.restorable().unwrap().refine(was, &tree.work()).unwrap();
+        let refine = |was: &mut PriorState| absent.refine(was, &tree.work()).unwrap();
         assert!(refine(&mut was));
         assert!(!refine(&mut was));
         tree.converge(&*absent);

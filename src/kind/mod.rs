@@ -190,6 +190,8 @@ pub struct About {
     pub unless_made: Option<(Vec<String>, Phase)>,
     /// What it owns: no other resource may claim the same.
     pub claims: Vec<Claim>,
+    /// Whether the prior state of all that it claims is recorded, and not only that of whole paths.
+    pub is_recorded: bool,
     /// Ids of resources that are applied before it, if the catalog has them.
     pub after: Vec<String>,
     /// Ids of resources that change only after this probe has passed; the catalog must have them.
@@ -202,6 +204,8 @@ pub struct About {
     pub covers: Vec<PathBuf>,
     /// See [`Resource::watched_inputs`]; a resource for which this depends on the host has the method instead.
     pub watched: Option<Vec<WatchedInput>>,
+    /// Whether resources that need it [wait](Resource::wait) for something.
+    pub is_gate: bool,
     /// Whether a change can cut this host off from its sources and operators, whatever it claims.
     pub cuts_off: bool,
     /// Whether its summaries contain no values of its fields, so that they can be shown even if a field contains a secret.
@@ -224,6 +228,19 @@ impl About {
     pub fn at(kind: &'static str, path: &AbsolutePath, phase: Phase) -> Self {
         let watched = Some(vec![WatchedInput::Path(path.to_path_buf())]);
         Self { claims: vec![Claim::path(path)], watched, ..Self::new(kind, path.to_string(), phase) }
+    }
+
+    /// With more claims.
+    #[must_use]
+    pub fn claiming(mut self, more: impl IntoIterator<Item = Claim>) -> Self {
+        self.claims.extend(more);
+        self
+    }
+
+    /// With the prior state of all that it claims.
+    #[must_use]
+    pub fn recorded(self) -> Self {
+        Self { is_recorded: true, ..self }
     }
 
     /// Its id, as other resources refer to it.
@@ -285,9 +302,23 @@ pub trait Resource: fmt::Debug + Any + Send + Sync {
         Ok(self.about().watched)
     }
 
-    /// How to restore what the host had before, if that is more than whole paths.
-    fn restorable(&self) -> Option<&dyn Restorable> {
-        None
+    /// What the host has because of it: the prior state is recorded, and restored when nothing owns it any more. An error while that
+    /// is not known.
+    fn owned(&self, work: &Work<'_>) -> Result<Vec<Claim>> {
+        let _ = work;
+        let about = self.about();
+        Ok(if about.is_recorded { about.claims } else { about.paths().map(Claim::path).collect() })
+    }
+
+    /// The state that one of these replaces.
+    fn prior_state(&self, owned: &Claim, work: &Work<'_>) -> Result<PriorState> {
+        PriorState::of_path(owned, work)
+    }
+
+    /// Adds to a recorded prior state what this resource changes and earlier ones did not. Returns whether that was anything.
+    fn refine(&self, prior: &mut PriorState, work: &Work<'_>) -> Result<bool> {
+        let _ = (prior, work);
+        Ok(false)
     }
 
     /// Its content where the fields don't show it: a rendered template, the digest of a pin. Used to compare
@@ -317,9 +348,11 @@ pub trait Resource: fmt::Debug + Any + Send + Sync {
         Ok(())
     }
 
-    /// The gate that resources which need it wait for, if it is one.
-    fn gate(&self) -> Option<&dyn Gate> {
-        None
+    /// Waits, as long as the role allows, for what another host or program must have done before this host continues; the error says why
+    /// it has not happened, for people. See [`About::is_gate`].
+    fn wait(&self, work: &Work<'_>) -> Result<(), String> {
+        let _ = work;
+        Ok(())
     }
 
     /// Ids of resources that its change also changes: the packages of one entry are installed together.
@@ -345,32 +378,6 @@ pub trait Resource: fmt::Debug + Any + Send + Sync {
         let _ = work;
         Ok(None)
     }
-}
-
-/// What the host had before a resource was applied, and gets back when no role has the resource any more.
-pub trait Restorable: Resource {
-    /// What the host has because of it: what it claims, if nothing else. An error while that is not known.
-    fn owned(&self, work: &Work<'_>) -> Result<Vec<Claim>> {
-        let _ = work;
-        Ok(self.about().claims)
-    }
-
-    /// The state that one of these replaces.
-    fn prior_state(&self, owned: &Claim, work: &Work<'_>) -> Result<PriorState> {
-        PriorState::of_path(owned, work)
-    }
-
-    /// Adds to a recorded prior state what this resource changes and earlier ones did not. Returns whether that was anything.
-    fn refine(&self, prior: &mut PriorState, work: &Work<'_>) -> Result<bool> {
-        let _ = (prior, work);
-        Ok(false)
-    }
-}
-
-/// What another host or program must have done before this host continues.
-pub trait Gate {
-    /// Waits for it, as long as the role allows; the error says why it has not happened, for people.
-    fn wait(&self, work: &Work<'_>) -> Result<(), String>;
 }
 
 impl dyn Resource {
@@ -442,25 +449,6 @@ impl Item {
     pub fn is_sensitive(&self) -> bool {
         self.is_secret || self.about.is_sensitive
     }
-
-    /// What the host has because of it: the prior state is recorded, and restored when nothing owns it any more. An error while that
-    /// is not known.
-    pub fn owned(&self, work: &Work<'_>) -> Result<Vec<Claim>> {
-        match self.resource.restorable() {
-            Some(restorable) => restorable.owned(work),
-            None => Ok(self.about.paths().map(Claim::path).collect()),
-        }
-    }
-
-    /// The state that one of these replaces.
-    pub fn prior_state(&self, owned: &Claim, work: &Work<'_>) -> Result<PriorState> {
-        self.resource.restorable().map_or_else(|| PriorState::of_path(owned, work), |one| one.prior_state(owned, work))
-    }
-
-    /// See [`Restorable::refine`].
-    pub fn refine(&self, prior: &mut PriorState, work: &Work<'_>) -> Result<bool> {
-        self.resource.restorable().map_or(Ok(false), |one| one.refine(prior, work))
-    }
 }
 
 /// What a kind's fields are turned into resources with: the role's files and templates, and the pins.
@@ -515,11 +503,14 @@ pub trait Build {
     }
 }
 
-/// The fields of one kind, as roles write them.
-pub trait Fields: DeserializeOwned + JsonSchema {
+/// The name of a kind, which is that of its module.
+pub trait Named {
     /// The kind's name in a role: `[[NAME]]`.
     const NAME: &'static str;
+}
 
+/// The fields of one kind, as roles write them.
+pub trait Fields: Named + DeserializeOwned + JsonSchema {
     /// The resources that these fields describe.
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>>;
 }
@@ -563,10 +554,16 @@ fn build_as<F: Fields>(entry: &Entry<'_>, build: &dyn Build) -> Result<Vec<Box<d
 
 macro_rules! kinds {
     ($($module:ident::$fields:ident,)*) => {
-        $(pub mod $module;)*
+        $(
+            pub mod $module;
+
+            impl Named for $module::$fields {
+                const NAME: &'static str = stringify!($module);
+            }
+        )*
         /// Every kind.
         pub static KINDS: &[Kind] = &[$(Kind {
-            name: <$module::$fields as Fields>::NAME,
+            name: <$module::$fields as Named>::NAME,
             fields: fields::names_of::<$module::$fields>,
             schema: <$module::$fields as JsonSchema>::json_schema,
             build: build_as::<$module::$fields>,

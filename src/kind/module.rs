@@ -1,6 +1,5 @@
 //! `[[module]]`: a kernel module, loaded now and at each boot.
 
-use crate::document::fields::is_plain;
 use crate::error::Context;
 use crate::host::process::{Command, run};
 use crate::kind::prelude::*;
@@ -14,8 +13,6 @@ pub struct ModuleFields {
 }
 
 impl Fields for ModuleFields {
-    const NAME: &'static str = "module";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let starts_well = self.name.starts_with(|c: char| c.is_ascii_alphanumeric());
         let is_name = starts_well && is_plain(&self.name) && !self.name.contains('.');

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use crate::document::fields::is_word;
 use crate::host::unit_files;
 use crate::kind::prelude::*;
 use crate::kind::unit::UnitFields;
@@ -36,8 +35,6 @@ pub struct MountFields {
 }
 
 impl Fields for MountFields {
-    const NAME: &'static str = "mount";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let is_line = !self.what.trim().is_empty() && !self.what.chars().any(char::is_control);
         build.refuse_if(!is_line, "what", "name what to mount, in one line")?;

@@ -39,8 +39,6 @@ enum Family {
 display_as_serialized!(Family);
 
 impl Fields for NftablesFields {
-    const NAME: &'static str = "nftables";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let is_name = self.name.starts_with(|c: char| c.is_ascii_alphabetic())
             && self.name.len() <= 64

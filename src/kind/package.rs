@@ -3,19 +3,16 @@
 
 mod orphan;
 
-use std::sync::Arc;
-
 use serde::de::{Deserializer, Error as _, IntoDeserializer};
 
 pub use self::orphan::{FormerHold, OrphanPackage, remove_together};
-use crate::document::fields::{is_plain, is_word};
 use crate::error::Context;
 use crate::host::os::Image;
 use crate::host::packages::{Installed, Manager, Requirement, check_changeable};
 use crate::host::root::Fingerprint;
 use crate::kind::prelude::*;
 use crate::kind::repository::{KEYS, RepositoryFields};
-use crate::kind::{Presence, Queries, ResourceId};
+use crate::kind::{Queries, ResourceId};
 
 /// What the claim on a package's hold is called; it is longer than that on the package, and so restored before.
 const HOLD: &str = "package-hold";
@@ -63,8 +60,6 @@ fn state<'de, D: Deserializer<'de>>(from: D) -> Result<Presence, D::Error> {
 }
 
 impl Fields for PackageFields {
-    const NAME: &'static str = "package";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let (field, names) = match (self.name, self.names) {
             (Some(name), None) => ("name", vec![name]),
@@ -285,13 +280,8 @@ impl Package {
 
 impl Resource for Package {
     fn about(&self) -> About {
-        let mut about = About::new(PackageFields::NAME, &self.name, Phase::Packages);
-        about.claims.extend(self.set.hold.map(|_| Claim::thing(HOLD, &self.name)));
-        about
-    }
-
-    fn restorable(&self) -> Option<&dyn Restorable> {
-        Some(self)
+        let hold = self.set.hold.map(|_| Claim::thing(HOLD, &self.name));
+        About::new(PackageFields::NAME, &self.name, Phase::Packages).claiming(hold)
     }
 
     fn definition(&self) -> String {
@@ -363,9 +353,7 @@ impl Resource for Package {
         }
         Ok(())
     }
-}
 
-impl Restorable for Package {
     fn owned(&self, work: &Work<'_>) -> Result<Vec<Claim>> {
         Ok(if work.host.is_live() { self.about().claims } else { Vec::new() })
     }

@@ -43,8 +43,6 @@ pub struct PermissionsFields {
 }
 
 impl Fields for PermissionsFields {
-    const NAME: &'static str = "permissions";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let has_access = self.mode.is_some() || self.owner.is_some() || self.group.is_some() || self.acl.is_some();
         let is_empty = !has_access && self.directory_mode.is_none() && self.capabilities.is_none();
@@ -97,10 +95,6 @@ impl Resource for PermissionsFields {
         }
     }
 
-    fn restorable(&self) -> Option<&dyn Restorable> {
-        Some(self)
-    }
-
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         // the times of a file change with its content too, and show a change of anything beside its mode and owner
         let has_attributes = self.acl.is_some() || self.capabilities.is_some();
@@ -150,9 +144,7 @@ impl Resource for PermissionsFields {
         let (found, _) = self.adjust(work, &numbers, true)?;
         found.map(drop).ok_or_else(|| self.missing())
     }
-}
 
-impl Restorable for PermissionsFields {
     fn owned(&self, _: &Work<'_>) -> Result<Vec<Claim>> {
         Ok(vec![Claim::thing(PermissionsFields::NAME, &self.path)])
     }
@@ -314,7 +306,7 @@ impl PermissionsFields {
                 Some(other) if other.recursive && is_below(&other.path) => trees.push(other.path.to_path_buf()),
                 Some(other) => drop(paths.insert(other.path.to_path_buf())),
                 None => {
-                    let owned = item.owned(work).unwrap_or_else(|_| item.about.claims.clone());
+                    let owned = item.resource.owned(work).unwrap_or_else(|_| item.about.claims.clone());
                     let owned = owned.iter().filter_map(Claim::whole_path).filter(|path| is_below(path));
                     paths.extend(owned.map(Path::to_owned));
                 }

@@ -1,7 +1,6 @@
 //! The state before a resource was applied, and the resource that restores it.
 
 use crate::host::packages::Manager;
-use crate::host::root::Meta;
 use crate::host::selinux;
 use crate::host::zone::{Edit, Element, Target};
 use crate::kind::absent::AbsentFields;
@@ -132,7 +131,6 @@ pub enum PriorState {
         manager: Option<Manager>,
         /// SHA-256 of the saved list of packages that were installed then, one name per line; `None` if it is unknown: then
         /// nothing that was installed with the package is removed.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         beside: Option<String>,
         /// Whether the host had configuration left over from an earlier installation.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -182,13 +180,10 @@ pub enum PriorState {
         /// The user.
         user: String,
         /// SHA-256 of what `/etc/shadow` had as its password, which the store has saved under it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         password: Option<String>,
         /// Whether it was locked.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         locked: Option<bool>,
         /// The day since 1970 on which it expired, or a negative number.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         expires: Option<i64>,
     },
     /// Whether a user lingered.
@@ -198,7 +193,6 @@ pub enum PriorState {
         /// The file.
         path: String,
         /// The file that was there, if any.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         file: Option<PriorFile>,
     },
     /// The permissions of a path that something else created.

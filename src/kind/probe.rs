@@ -5,12 +5,10 @@ use std::time::Instant;
 use minijinja::value::{Serde, Value};
 use reqwest::Url;
 
-use crate::document::fields::is_argv;
 use crate::error::visible;
 use crate::host::process::{Command, Ended, run};
 use crate::host::unit_files::is_template;
 use crate::host::web::{self, Question, Reply};
-use crate::kind::Gate;
 use crate::kind::etcd_key::client_pair;
 use crate::kind::prelude::*;
 use crate::template::Expression;
@@ -88,8 +86,6 @@ enum Statuses {
 }
 
 impl Fields for ProbeFields {
-    const NAME: &'static str = "probe";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let given = [
             ("tcp", self.tcp.is_some()),
@@ -219,6 +215,14 @@ struct Web {
 }
 
 impl Probe {
+    /// Its `https://` address, if it has one.
+    pub fn https(&self) -> Option<&Url> {
+        match &self.what {
+            ProbeTarget::Web(web) => Some(&web.url).filter(|url| url.scheme() == "https"),
+            _ => None,
+        }
+    }
+
     /// Probes once, for at most a few seconds. Returns the first line of the answer, empty if there is none or it is
     /// sensitive; the error says what is wrong, for people. In a tree every probe passes.
     pub fn ask(&self, host: &Host) -> Result<String, String> {
@@ -329,29 +333,6 @@ impl Probe {
     }
 }
 
-impl Gate for Probe {
-    fn wait(&self, work: &Work<'_>) -> Result<(), String> {
-        let started = Instant::now();
-        loop {
-            match self.ask(work.host) {
-                Ok(_) => return Ok(()),
-                Err(why) if started.elapsed().saturating_add(self.every) > self.within => return Err(why),
-                Err(_) => std::thread::sleep(self.every),
-            }
-        }
-    }
-}
-
-impl Probe {
-    /// Its `https://` address, if it has one.
-    pub fn https(&self) -> Option<&Url> {
-        match &self.what {
-            ProbeTarget::Web(web) => Some(&web.url).filter(|url| url.scheme() == "https"),
-            _ => None,
-        }
-    }
-}
-
 /// The first non-empty line of an answer, shortened, with control characters made visible.
 fn first_line(text: &str) -> String {
     let line = text.lines().map(str::trim).find(|line| !line.is_empty());
@@ -383,11 +364,18 @@ impl Resource for Probe {
         };
         // it only runs after a change
         let (before, watched) = (self.before.clone(), Some(Vec::new()));
-        About { after, before, watched, ..About::new(ProbeFields::NAME, &self.name, Phase::Probes) }
+        About { after, before, watched, is_gate: true, ..About::new(ProbeFields::NAME, &self.name, Phase::Probes) }
     }
 
-    fn gate(&self) -> Option<&dyn Gate> {
-        Some(self)
+    fn wait(&self, work: &Work<'_>) -> Result<(), String> {
+        let started = Instant::now();
+        loop {
+            match self.ask(work.host) {
+                Ok(_) => return Ok(()),
+                Err(why) if started.elapsed().saturating_add(self.every) > self.within => return Err(why),
+                Err(_) => std::thread::sleep(self.every),
+            }
+        }
     }
 
     fn observe(&self, _: &Work<'_>) -> Result<Option<Change>> {

@@ -3,9 +3,7 @@
 mod openpgp;
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 
-use crate::document::fields::{is_plain, is_word};
 use crate::kind::prelude::*;
 
 use openpgp::is_armored;
@@ -57,8 +55,6 @@ enum Format {
 pub(super) const KEYS: &str = "/etc/pki/rpm-gpg";
 
 impl Fields for RepositoryFields {
-    const NAME: &'static str = "repository";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         self.check(build)?;
         let key = self.key(build)?;

@@ -2,10 +2,8 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::document::fields::{Mode, is_plain};
 use crate::host::NoAccess;
 use crate::host::process::{Command, argv, run, run_if_there};
-use crate::host::root::Root;
 use crate::host::unit_files::ETC;
 use crate::kind::prelude::*;
 use crate::kind::unit::UnitName;
@@ -40,8 +38,6 @@ pub struct SecretFields {
 }
 
 impl Fields for SecretFields {
-    const NAME: &'static str = "secret";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         match (self.path, self.credential, self.unit) {
             (Some(path), None, None) => {
@@ -221,13 +217,9 @@ impl Credential {
 
 impl Resource for Credential {
     fn about(&self) -> About {
-        let mut about = About::new(SecretFields::NAME, &self.name, Phase::Files);
-        about.claims.extend(self.paths().map(Claim::path));
-        About { is_discreet: true, is_sensitive: true, ..about }
-    }
-
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        Ok(Some(self.paths().map(WatchedInput::Path).into()))
+        let about = About::new(SecretFields::NAME, &self.name, Phase::Files).claiming(self.paths().map(Claim::path));
+        let watched = Some(self.paths().map(WatchedInput::Path).into());
+        About { watched, is_discreet: true, is_sensitive: true, ..about }
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {

@@ -2,7 +2,6 @@
 
 use serde_json::json;
 
-use crate::document::fields::is_word;
 use crate::host::port_range::PortRange;
 use crate::host::selinux::{self, BOOLEANS, RESTORE, Setting};
 use crate::kind::command::CommandFields;
@@ -29,8 +28,6 @@ pub struct SelinuxFields {
 }
 
 impl Fields for SelinuxFields {
-    const NAME: &'static str = "selinux";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let is_type = |kind: &String| is_name(kind) || kind == "<<none>>";
         build.refuse_if(!self.kind.as_ref().is_none_or(is_type), "type", "a type is one word, like `http_port_t`")?;
@@ -135,11 +132,7 @@ impl Selinux {
 
 impl Resource for Selinux {
     fn about(&self) -> About {
-        About::new(SelinuxFields::NAME, self.setting.to_string(), Phase::Kernel)
-    }
-
-    fn restorable(&self) -> Option<&dyn Restorable> {
-        Some(self)
+        About::new(SelinuxFields::NAME, self.setting.to_string(), Phase::Kernel).recorded()
     }
 
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
@@ -193,9 +186,7 @@ impl Resource for Selinux {
                 .help("exclude the resource on such hosts: `when = \"facts.selinux != 'disabled'\"`")
         }))
     }
-}
 
-impl Restorable for Selinux {
     fn prior_state(&self, _: &Claim, work: &Work<'_>) -> Result<PriorState> {
         self.former(work)
     }
@@ -251,7 +242,7 @@ mod tests {
         resource.apply(&work, &Change::default()).unwrap();
         let told = resource.overruled(&work).unwrap().unwrap();
         assert_eq!(told.to_string(), "SELinux is off on this host, so the setting has no effect");
-        let prior = resource.restorable().unwrap().prior_state(&resource.about().claims[0], &work).unwrap();
+        let prior = resource.prior_state(&resource.about().claims[0], &work).unwrap();
         assert_eq!(prior, PriorState::Same);
     }
 

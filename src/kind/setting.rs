@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 
-use crate::kind::Presence;
 use crate::kind::edit::values::{Format, SettingEdit};
 use crate::kind::edit::{EditedFile, FileEdit, Operation};
 use crate::kind::prelude::*;
@@ -38,8 +37,6 @@ pub struct SettingFields {
 }
 
 impl Fields for SettingFields {
-    const NAME: &'static str = "setting";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let Some(format) = self.format.or_else(|| self.path.to_str().and_then(Format::of)) else {
             let why = "the file name does not indicate the format: set `format`";

@@ -1,7 +1,6 @@
 //! `[[slot]]`: a lock that one host holds at a time. A host acquires it before it interrupts a unit, and releases it when
 //! the unit is healthy again.
 
-use crate::document::fields::is_plain;
 use crate::host::etcd::Cluster;
 use crate::host::fleetlock::FleetLock;
 use crate::kind::etcd_key::cluster;
@@ -34,8 +33,6 @@ pub struct SlotFields {
 }
 
 impl Fields for SlotFields {
-    const NAME: &'static str = "slot";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         build.refuse_if(!is_plain(&self.name), "name", "a name consists of letters, digits, `.`, `_` and `-`")?;
         let ttl = self.ttl.map_or(Duration::from_secs(300), |duration| duration.0);

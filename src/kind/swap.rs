@@ -27,8 +27,6 @@ pub struct SwapFields {
 }
 
 impl Fields for SwapFields {
-    const NAME: &'static str = "swap";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let why = "it can only be `false`; to have swap, set `file` and `size`";
         build.refuse_if(self.enabled == Some(true), "enabled", why)?;

@@ -15,8 +15,6 @@ pub struct SymlinkFields {
 }
 
 impl Fields for SymlinkFields {
-    const NAME: &'static str = "symlink";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let is_bad = self.target.is_empty() || self.target.contains('\0');
         build.refuse_if(is_bad, "target", "a link needs a target")?;

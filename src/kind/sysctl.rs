@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 
-use crate::host::root::Root;
 use crate::host::unit_files::straight;
 use crate::kind::module::Module;
 use crate::kind::prelude::*;
@@ -28,8 +27,6 @@ enum Value {
 }
 
 impl Fields for SysctlFields {
-    const NAME: &'static str = "sysctl";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let Some(parts) = parts(&self.name) else {
             return Err(build.invalid("name", "write it like `net.ipv4.ip_forward`"));
@@ -222,13 +219,9 @@ impl Resource for Sysctl {
             _ => None,
         };
         let modules = module.map(|module| format!("module:{module}"));
-        let mut about = About::new(SysctlFields::NAME, &self.name, Phase::Kernel);
-        about.claims.extend(self.file.iter().map(|file| Claim::path(&file.path)));
+        let file = self.file.iter().map(|file| Claim::path(&file.path));
+        let about = About::new(SysctlFields::NAME, &self.name, Phase::Kernel).claiming(file).recorded();
         About { after: modules.into_iter().chain(self.after.iter().cloned()).collect(), ..about }
-    }
-
-    fn restorable(&self) -> Option<&dyn Restorable> {
-        Some(self)
     }
 
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
@@ -281,9 +274,7 @@ impl Resource for Sysctl {
         }
         self.file.as_ref().map_or(Ok(()), |file| file.apply(work, change))
     }
-}
 
-impl Restorable for Sysctl {
     fn prior_state(&self, owned: &Claim, work: &Work<'_>) -> Result<PriorState> {
         if owned.whole_path().is_some() {
             return PriorState::of_path(owned, work);

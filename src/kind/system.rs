@@ -27,8 +27,6 @@ pub struct SystemFields {
 }
 
 impl Fields for SystemFields {
-    const NAME: &'static str = "system";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let given = [
             (Setting::Hostname, self.hostname),
@@ -151,10 +149,6 @@ impl Resource for System {
         About { claims, ..About::new(SystemFields::NAME, self.setting.to_string(), Phase::Kernel) }
     }
 
-    fn restorable(&self) -> Option<&dyn Restorable> {
-        Some(self)
-    }
-
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         let file = WatchedInput::Path(self.path(work.host)?.into());
         let is_running = self.setting == Setting::Hostname && work.host.is_live();
@@ -204,9 +198,7 @@ impl Resource for System {
         }
         Ok(())
     }
-}
 
-impl Restorable for System {
     fn owned(&self, _: &Work<'_>) -> Result<Vec<Claim>> {
         // it restores all of its files
         Ok(self.about().claims.into_iter().take(1).collect())
@@ -260,7 +252,7 @@ mod tests {
         for fields in ["locale = 'de_DE.UTF-8'", "keymap = 'fr'"] {
             let resource = one("system", fields);
             let claim = resource.about().claims.remove(0);
-            let prior = resource.restorable().unwrap().prior_state(&claim, &tree.work()).unwrap();
+            let prior = resource.prior_state(&claim, &tree.work()).unwrap();
             tree.converge(&*resource);
             let former = prior.resource(tree.work().store).unwrap().unwrap();
             tree.converge(&*former);

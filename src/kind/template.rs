@@ -1,6 +1,5 @@
 //! `[[template]]`: a file whose content is rendered from the role's `templates/` with the host's variables.
 
-use crate::document::fields::Mode;
 use crate::kind::prelude::*;
 use crate::kind::validation::Validation;
 
@@ -31,8 +30,6 @@ pub struct TemplateFields {
 }
 
 impl Fields for TemplateFields {
-    const NAME: &'static str = "template";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let content = build.template(&self.template)?.into_bytes();
         let is_secret = build.is_secret();

@@ -2,10 +2,7 @@
 
 mod exclusive;
 
-use std::sync::Arc;
-
 pub(super) use self::exclusive::{Exclusive, Several};
-use crate::document::fields::Mode;
 use crate::kind::directory::Directory;
 use crate::kind::prelude::*;
 use crate::text;
@@ -40,8 +37,6 @@ pub struct TreeFields {
 }
 
 impl Fields for TreeFields {
-    const NAME: &'static str = "tree";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let is_suffix = |suffix: &String| suffix.len() > 1 && suffix.starts_with('.') && !suffix.contains('/');
         let why = "a suffix is a dot and at least one more character, like `.j2`";
@@ -199,9 +194,8 @@ mod tests {
         assert_eq!(tree.get("/srv/site/old/a"), "theirs");
         let exclusive = built("exclusive = true").remove(0);
         assert_eq!(exclusive.about().id(), "tree:/srv/site");
-        let restorable = exclusive.restorable().unwrap();
-        let owned = restorable.owned(&tree.work()).unwrap().remove(0);
-        let prior = restorable.prior_state(&owned, &tree.work()).unwrap();
+        let owned = exclusive.owned(&tree.work()).unwrap().remove(0);
+        let prior = exclusive.prior_state(&owned, &tree.work()).unwrap();
         assert_eq!(prior.saved().len(), 2);
         let change = tree.converge(&*exclusive);
         assert_eq!(change.summary, "remove b, link, old");

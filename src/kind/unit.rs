@@ -12,8 +12,8 @@ pub use self::fields::{UnitFields, UnitName};
 pub use self::listen::Listen;
 pub use self::prior::PriorUnit;
 use crate::host::unit_files::{self, ETC, Found, Own};
+use crate::kind::Queries;
 use crate::kind::prelude::*;
-use crate::kind::{Queries, Trigger};
 
 /// The desired state of a unit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -275,12 +275,8 @@ impl Resource for Unit {
             watches: self.watches.clone(),
             slot: self.slot.clone(),
             is_discreet: true,
-            ..About::new(UnitFields::NAME, &self.name, phase)
+            ..About::new(UnitFields::NAME, &self.name, phase).recorded()
         }
-    }
-
-    fn restorable(&self) -> Option<&dyn Restorable> {
-        Some(self)
     }
 
     fn definition(&self) -> String {
@@ -309,6 +305,16 @@ impl Resource for Unit {
             inputs.extend([WatchedInput::Unit(self.name.clone()), WatchedInput::Program(check.command())]);
         }
         Ok(Some(inputs))
+    }
+
+    fn prior_state(&self, _: &Claim, work: &Work<'_>) -> Result<PriorState> {
+        Ok(PriorState::Unit { name: self.name.clone(), state: self.prior_unit(work)? })
+    }
+
+    fn refine(&self, prior: &mut PriorState, work: &Work<'_>) -> Result<bool> {
+        let PriorState::Unit { state: was, .. } = prior else { return Ok(false) };
+        let refined = was.or(self.prior_unit(work)?);
+        Ok(std::mem::replace(was, refined) != refined)
     }
 
     fn interrupts(&self, work: &Work<'_>, change: &Change) -> Result<bool> {

@@ -18,7 +18,6 @@ use crate::host::account_files::{Tables, WantedUser};
 use crate::host::accounts::{self, Database};
 use crate::host::process::argv;
 use crate::host::{home, useradd};
-use crate::kind::Presence;
 use crate::kind::prelude::*;
 use crate::kind::validation::Validation;
 
@@ -93,8 +92,6 @@ pub struct UserFields {
 }
 
 impl Fields for UserFields {
-    const NAME: &'static str = "user";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let ends = [
             ("state", self.state == Presence::Absent),
@@ -204,9 +201,18 @@ impl UserFields {
         let (remove_home, end_processes) = (self.remove_home, self.end_processes);
         Removal { user: self.name.to_string(), remove_home, end_processes, is_orphan: false }
     }
-}
 
-impl UserFields {
+    /// What is recorded of the user: what happens to it when no role defines it any more.
+    fn prior(&self, existed: bool) -> PriorState {
+        let lock = match self.on_removal {
+            OnRemoval::Keep => return PriorState::Same,
+            OnRemoval::Lock => true,
+            OnRemoval::Remove => false,
+        };
+        let Removal { user: name, remove_home, end_processes, .. } = self.removal();
+        PriorState::User { name, existed, lock, remove_home, end_processes }
+    }
+
     fn wanted(&self) -> WantedUser<'_> {
         WantedUser {
             name: &self.name,
@@ -296,17 +302,13 @@ impl Resource for UserFields {
         About {
             after: vec![format!("group:{}", self.group.as_ref().unwrap_or(&self.name))],
             unless_made,
-            ..About::new(UserFields::NAME, &*self.name, Phase::Accounts)
+            ..About::new(UserFields::NAME, &*self.name, Phase::Accounts).recorded()
         }
     }
 
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         let home = self.wanted_home(work, &self.tables(work)?)?.map(|home| WatchedInput::Place(home.into()));
         Ok(Some(accounts::watched().into_iter().chain(home).collect()))
-    }
-
-    fn restorable(&self) -> Option<&dyn Restorable> {
-        Some(self)
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -332,9 +334,7 @@ impl Resource for UserFields {
         }
         Ok(())
     }
-}
 
-impl Restorable for UserFields {
     fn prior_state(&self, _: &Claim, work: &Work<'_>) -> Result<PriorState> {
         let existed = self.tables(work)?.has_local_user(&self.name);
         Ok(self.prior(existed))
@@ -348,18 +348,6 @@ impl Restorable for UserFields {
         };
         let new = self.prior(existed);
         Ok(std::mem::replace(prior, new.clone()) != new)
-    }
-}
-
-impl UserFields {
-    fn prior(&self, existed: bool) -> PriorState {
-        let lock = match self.on_removal {
-            OnRemoval::Keep => return PriorState::Same,
-            OnRemoval::Lock => true,
-            OnRemoval::Remove => false,
-        };
-        let Removal { user: name, remove_home, end_processes, .. } = self.removal();
-        PriorState::User { name, existed, lock, remove_home, end_processes }
     }
 }
 

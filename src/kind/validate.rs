@@ -1,6 +1,5 @@
 //! `[[validate]]`: a program that must accept several files together before the first of them is changed.
 
-use crate::document::fields::is_argv;
 use crate::host::process::{Command, run};
 use crate::host::view;
 use crate::kind::prelude::*;
@@ -22,8 +21,6 @@ pub struct ValidateFields {
 }
 
 impl Fields for ValidateFields {
-    const NAME: &'static str = "validate";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         build.refuse_if(!is_argv(&self.run), "run", "write a program and its arguments, like [\"nginx\", \"-t\"]")?;
         build.refuse_if(self.paths.is_empty(), "paths", "name a directory, like [\"/etc/nginx\"]")?;
@@ -66,14 +63,11 @@ impl Resource for Validate {
     fn about(&self) -> About {
         About {
             covers: self.paths.clone(),
+            // what it covers is watched itself
+            watched: Some(Vec::new()),
             is_discreet: true,
             ..About::new(ValidateFields::NAME, &self.name, Phase::Files)
         }
-    }
-
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        // what it covers is watched itself
-        Ok(Some(Vec::new()))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {

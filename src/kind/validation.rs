@@ -1,6 +1,5 @@
 //! `validate`: the program that must accept a file before the file replaces the old one.
 
-use crate::document::fields::is_argv;
 use crate::host::process::{Command, Ended, Output, run};
 use crate::kind::prelude::*;
 

@@ -6,7 +6,7 @@ use minijinja::value::{Value, ValueKind};
 
 use crate::document::dotted;
 use crate::error::{Error, Place, Result, code, error};
-use crate::resolve::TemplateContext;
+use crate::resolve::{TemplateContext, layers};
 use crate::site::{Assert, Refusal, Role};
 
 /// The failed types and assertions of a role on this host. Assertions are only checked if all types are right.
@@ -47,7 +47,7 @@ fn mistyped(context: &Arc<TemplateContext>, role: &Role, name: &str) -> Option<E
     });
     let keys = [&[name.to_owned()], path.as_slice()].concat();
     // a part of an expression's value is set where the expression is
-    let layers = context.layers(&context.host, owner(role, name));
+    let layers = layers(&context.site, &context.host, owner(role, name));
     let sets = |parts: usize| layers.iter().rev().find(|layer| layer.place(&keys[..parts]).is_some());
     let layer = (1..=keys.len()).rev().find_map(sets);
     let place = layer.map_or(place, |layer| layer.doc.place(&[&layer.path, keys.as_slice()].concat()));

@@ -116,9 +116,9 @@ fn contradictions(items: &[Item], links: &Links) -> Vec<Error> {
     let mut edits: HashMap<PathBuf, Vec<(&Item, &FileEdit)>> = HashMap::new();
     let mut errors = Vec::new();
     for (item, edit) in items.iter().filter_map(|item| Some((item, item.as_kind::<FileEdit>()?))) {
-        let others = edits.entry(links.straight(edit.path())).or_default();
+        let others = edits.entry(links.straight(&edit.file.path)).or_default();
         for (first, _) in others.iter().filter(|(_, other)| edit.contradicts(other)) {
-            let what = format!("{} and {} change the same part of `{}`", first.id, item.id, edit.path().display());
+            let what = format!("{} and {} change the same part of `{}`", first.id, item.id, edit.file.path);
             let error = Error::new(code::CLASH, what).at(item.place.clone(), "here again");
             errors.push(error.help(format!("the other one is at {}; keep one of them", first.place)));
         }

@@ -111,13 +111,8 @@ impl Layer<'_> {
 }
 
 impl TemplateContext {
-    /// The context of a host.
-    pub fn new(site: Arc<Site>, host: &str, facts: &Facts, secrets: &SecretStore) -> Arc<Self> {
-        Self::among(site, host, facts, secrets, None)
-    }
-
-    /// The context of one of several hosts that share `views`.
-    pub(super) fn among(
+    /// The context of a host, which shares `views` with others that are resolved together with it.
+    pub fn new(
         site: Arc<Site>,
         host: &str,
         facts: &Facts,
@@ -165,17 +160,12 @@ impl TemplateContext {
         })
     }
 
-    /// The layers of variables of `role` (or of the site) for `host`, weakest first.
-    pub fn layers(&self, host: &str, role: Option<&str>) -> Vec<Layer<'_>> {
-        layers(&self.site, host, role)
-    }
-
     /// A variable's unrendered value, merged over its layers, with the place of the strongest layer; `None` if no layer
     /// sets it.
     pub fn layered(&self, host: &str, role: Option<&str>, name: &str) -> Option<(Json, Place)> {
         let keys = [name.to_owned()];
         let mut merged: Option<(Json, Place)> = None;
-        for layer in self.layers(host, role) {
+        for layer in layers(&self.site, host, role) {
             let (Some(value), Some(place)) = (layer.get(&keys), layer.place(&keys)) else { continue };
             let value = match merged.take() {
                 Some((below, _)) => merge(below, value),
@@ -246,7 +236,7 @@ impl TemplateContext {
             rendering.push(entry);
         }
         let scope = self.scope(&var.0, var.1.as_deref(), None);
-        let layers = self.layers(&var.0, var.1.as_deref());
+        let layers = layers(&self.site, &var.0, var.1.as_deref());
         let full = |keys: &[String]| [std::slice::from_ref(&var.2), keys].concat();
         let place_of = |keys: &[String]| {
             layers.iter().rev().find_map(|layer| layer.place(&full(keys))).unwrap_or_else(|| place.clone())

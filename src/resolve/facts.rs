@@ -226,9 +226,7 @@ impl Facts {
             ..Self::default()
         })
     }
-}
 
-impl Facts {
     /// Replaces some facts by those in the table at `at` in `doc`.
     pub fn with(self, doc: &Doc, at: &[String], some: &Map<String, Value>) -> Result<Self> {
         let mut some = some.clone();

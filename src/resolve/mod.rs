@@ -36,7 +36,7 @@ use crate::document::{Pin, dotted};
 use crate::error::{Error, Place, Result, code, error};
 use crate::kind::certificate::CertificateFields;
 use crate::kind::unit::inherit;
-use crate::kind::{Build, Entry, Fields as _, Item, Trigger};
+use crate::kind::{Build, Entry, Item, Named as _, Trigger};
 use crate::pki::{AuthorityFields, Category, CertificateRequest};
 use crate::resolve::share::Shared;
 use crate::secret::{Secret, SecretStore};
@@ -89,7 +89,7 @@ fn resolve_into(
     mut shown: Option<&mut Vec<Shown>>,
 ) -> Result<Catalog> {
     let roles = &site.find_host(host)?.roles;
-    let context = TemplateContext::among(site.clone(), host, facts, secrets, views);
+    let context = TemplateContext::new(site.clone(), host, facts, secrets, views);
     let mut shared = Shared::default();
     let mut errors = Vec::new();
     for role in roles.iter().filter_map(|name| site.roles.get(name)) {
@@ -117,7 +117,7 @@ fn resolve_into(
         }
         errors.extend(missing);
     }
-    let mut items = shared.into_items();
+    let mut items = shared.items;
     errors.extend(claims::errors(&items));
     let mut unmatched = BTreeSet::new();
     // resources that failed above can't be found either, and one error is enough
@@ -131,7 +131,7 @@ fn resolve_into(
     }
     Error::check(errors)?;
     let (site, host, secrets) = (site.name.clone(), host.to_owned(), context.secrets.names());
-    let (facts, has_placeholders) = (context.used_facts(), !context.secrets.is_open());
+    let (facts, has_placeholders) = (context.used_facts(), !context.secrets.store.is_open());
     Ok(Catalog { site, host, items: order::sort(items)?, facts, secrets, unmatched, has_placeholders })
 }
 
@@ -141,7 +141,7 @@ pub fn certificate_requests(site: &Arc<Site>, host: &str, facts: &Facts) -> Resu
 }
 
 fn requests_of(site: &Arc<Site>, host: &str, facts: &Facts) -> Result<Vec<(CertificateRequest, Place)>> {
-    let context = TemplateContext::new(site.clone(), host, facts, &SecretStore::expected());
+    let context = TemplateContext::new(site.clone(), host, facts, &SecretStore::expected(), None);
     let (mut found, mut errors) = (Vec::new(), Vec::new());
     for role in site.find_host(host)?.roles.iter().filter_map(|name| site.roles.get(name)) {
         for entry in role.entries.iter().filter(|entry| entry.kind.name == CertificateFields::NAME) {
@@ -236,7 +236,7 @@ fn expand(
             };
             if !condition {
                 // with the host's real facts it may exist, and need secrets and certificates
-                if !context.secrets.is_open() && expression.contains("facts") {
+                if !context.secrets.store.is_open() && expression.contains("facts") {
                     let _ = turn(context, role, entry, facts, &scope, is_secret_list, false).and_then(&mut *each);
                     context.forget_failures();
                 }
@@ -490,7 +490,7 @@ impl Build for Builder<'_> {
     }
 
     fn may_lack(&self) -> bool {
-        self.context.secrets.may_lack()
+        self.context.secrets.store.may_lack()
     }
 
     fn invalid(&self, field: &str, why: &str) -> Error {

@@ -28,7 +28,8 @@ pub(super) enum Origin {
 
 /// The secrets of a host, and a log of which were requested.
 pub(super) struct HostSecrets {
-    secrets: SecretStore,
+    /// The secrets themselves.
+    pub store: SecretStore,
     site: Arc<Site>,
     host: String,
     log: Mutex<Log>,
@@ -49,16 +50,16 @@ struct Log {
 impl HostSecrets {
     /// Without requests.
     pub fn new(site: &Arc<Site>, host: &str, secrets: &SecretStore) -> Self {
-        Self { secrets: secrets.clone(), site: site.clone(), host: host.to_owned(), log: Mutex::default() }
+        Self { store: secrets.clone(), site: site.clone(), host: host.to_owned(), log: Mutex::default() }
     }
 
     /// A secret of the host.
     pub fn get(&self, name: &str) -> Result<Secret> {
         // a host can only decrypt what is encrypted to it
-        if !self.is_open() {
+        if !self.store.is_open() {
             self.allow(name)?;
         }
-        let secret = self.secrets.get(name, &self.site.files, &self.host)?;
+        let secret = self.store.get(name, &self.site.files, &self.host)?;
         let mut log = lock(&self.log);
         log.names.insert(name.to_owned());
         log.times += 1;
@@ -97,7 +98,7 @@ impl HostSecrets {
 
     /// An error if a value in host_vars contains a line break, which could add a line to the file of a template.
     pub fn check_line(&self, origin: Origin, value: &Value, place: impl FnOnce() -> Place) -> Result<()> {
-        if origin != (Origin::HostVars { lines: false }) || self.is_open() || !has_control(value) {
+        if origin != (Origin::HostVars { lines: false }) || self.store.is_open() || !has_control(value) {
             return Ok(());
         }
         Err(error!(VARIABLE, "a value in host_vars contains a line break or another control character")
@@ -138,16 +139,6 @@ impl HostSecrets {
         lock(&self.log).names.clone()
     }
 
-    /// Whether secrets are decrypted, and not only named.
-    pub fn is_open(&self) -> bool {
-        self.secrets.is_open()
-    }
-
-    /// Whether secrets and certificates may be missing.
-    pub fn may_lack(&self) -> bool {
-        self.secrets.may_lack()
-    }
-
     /// Takes the error of the last request that failed.
     pub fn take_failure(&self) -> Option<Error> {
         lock(&self.log).failed.take()
@@ -157,8 +148,8 @@ impl HostSecrets {
     pub fn found_in(&self, text: &str) -> Option<String> {
         let is_told = |name: &String| {
             is_in(text, placeholder(name).as_bytes())
-                || self.is_open()
-                    && self.secrets.get(name, &self.site.files, &self.host).is_ok_and(|secret| {
+                || self.store.is_open()
+                    && self.store.get(name, &self.site.files, &self.host).is_ok_and(|secret| {
                         let plain = std::str::from_utf8(&secret.plain).unwrap_or_default().trim();
                         // a shorter text matches by accident
                         plain.len() >= 4 && text.contains(plain) || is_in(text, plain.as_bytes())

@@ -14,7 +14,7 @@ const UNITED: [&str; 3] = ["restart_when", "reload_when", "on_change_of"];
 /// The resources of a host, while they are collected from its roles.
 #[derive(Default)]
 pub(super) struct Shared {
-    items: Vec<Item>,
+    pub(super) items: Vec<Item>,
     /// The fields of the entry that each item comes from.
     written: Vec<Arc<Value>>,
     /// Positions by id.
@@ -47,11 +47,6 @@ impl Shared {
         }
         let is_new = self.refused.insert([first.place.to_string(), item.place.to_string()]);
         is_new.then(|| differ(first, &item, &self.written[at], written))
-    }
-
-    /// All resources.
-    pub(super) fn into_items(self) -> Vec<Item> {
-        self.items
     }
 }
 

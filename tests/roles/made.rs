@@ -149,7 +149,7 @@ impl Made {
     }
 
     fn world(&self, host: &str) -> Arc<TemplateContext> {
-        TemplateContext::new(self.site.clone(), host, &self.facts(host, "amd64"), &SecretStore::encrypted())
+        TemplateContext::new(self.site.clone(), host, &self.facts(host, "amd64"), &SecretStore::encrypted(), None)
     }
 
     fn facts(&self, host: &str, arch: &str) -> Facts {

@@ -190,7 +190,7 @@ fn layout(name: &str, writers: &[&str], waiters: &[&str]) -> Made {
         let at = |id: &str| catalog.items.iter().position(|item| item.id == id);
         assert_eq!(at(key).is_some(), writers.contains(&host) || waiters.contains(&host), "{host}");
         let Some(place) = at(key) else { continue };
-        assert_eq!(catalog.items[place].resource.gate().is_some(), waiters.contains(&host), "{host}");
+        assert_eq!(catalog.items[place].about.is_gate, waiters.contains(&host), "{host}");
         let chain = [place, at("unit:flanneld.service").unwrap(), at("unit:docker.service").unwrap()];
         assert!(chain.is_sorted(), "{host}: {chain:?}");
         // what has nothing to do with pods does not wait for it

@@ -103,11 +103,11 @@ impl<'a> Host<'a> {
             of_kind(items).map(|(item, unit): (_, &Unit)| HostUnit { item, unit, text: UnitText::parse(unit.texts()) });
         let (mut artifacts, mut trees) = (BTreeMap::new(), Vec::new());
         for (_, artifact) in of_kind::<Artifact>(items) {
-            let name = artifact.members().0.name.as_str();
-            artifacts.extend(artifact.places().map(|path| (path.to_string(), name)));
-            trees.extend(artifact.directories().map(|path| (&**path, name)));
+            let name = artifact.pin.name.as_str();
+            artifacts.extend(artifact.install.values().map(|path| (path.to_string(), name)));
+            trees.extend(artifact.trees.directories().map(|path| (&**path, name)));
         }
-        trees.extend(of_kind::<Checkout>(items).map(|(_, checkout)| (&**checkout.path(), checkout.url())));
+        trees.extend(of_kind::<Checkout>(items).map(|(_, checkout)| (&*checkout.path, checkout.commit.url.as_str())));
         let (name, secrets) = (&catalog.host, &catalog.secrets);
         Self { name, items, secrets, units: units.collect(), artifacts, trees }
     }

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use crate::document::Pin;
 use crate::error::{LISTED, counted, listed};
-use crate::host::root::{Meta, failed_io};
+use crate::host::root::failed_io;
 use crate::kind::prelude::*;
 use crate::store::Progress;
 use crate::store::tree::Entry;
@@ -18,9 +18,9 @@ const DIRECTORY: Access = Access::of_mode(0o755);
 
 /// What is extracted from one artifact.
 #[derive(Debug)]
-pub(in crate::kind) struct Trees {
+pub(crate) struct Trees {
     /// From the directory in the archive to that on the host.
-    into: BTreeMap<String, AbsolutePath>,
+    pub(in crate::kind) into: BTreeMap<String, AbsolutePath>,
     program: Ownership,
     other: Ownership,
     /// Everything that is extracted, once it is known.
@@ -45,13 +45,8 @@ impl Trees {
         Self { into, program: program.clone(), other: program.not_executable(), places: OnceLock::new() }
     }
 
-    /// The directories in the archive.
-    pub(in crate::kind) fn prefixes(&self) -> impl Iterator<Item = &String> {
-        self.into.keys()
-    }
-
     /// The directories on the host.
-    pub(in crate::kind) fn directories(&self) -> impl Iterator<Item = &AbsolutePath> {
+    pub(crate) fn directories(&self) -> impl Iterator<Item = &AbsolutePath> {
         self.into.values()
     }
 

@@ -1,11 +1,8 @@
 //! One line of a text, or its absence.
 
-use std::fmt;
-
 use fancy_regex::Regex;
-use serde::{Deserialize, Serialize};
 
-use crate::kind::Presence;
+use crate::kind::prelude::*;
 
 /// Where a new line goes.
 #[derive(Debug)]
@@ -103,10 +100,8 @@ fn matches(regex: Option<&Regex>, line: Option<&str>, text: &str) -> Result<bool
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FormerLines {
     /// What finds the line of the edit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     regex: Option<String>,
     /// The line of the edit, without a regular expression.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     line: Option<String>,
     /// Whether these are all lines that matched.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

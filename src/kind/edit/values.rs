@@ -1,10 +1,9 @@
 //! One value of a configuration file, or its absence.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Hunk, ini, json, toml, yaml};
+use crate::kind::prelude::*;
 
 /// How many places are tried to restore former lines.
 const TRIES: usize = 256;

@@ -7,7 +7,6 @@ use quick_xml::escape::escape;
 
 use super::names::{HelperName, ProtocolName, ServiceName};
 use super::{FirewallFields, traffic_of_service};
-use crate::document::fields::is_word;
 use crate::host::address;
 use crate::host::firewalld::IpSet;
 use crate::host::firewalld_age::Age;
@@ -137,22 +136,11 @@ impl TryFrom<String> for SetType {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        const KNOWN: [&str; 11] = [
-            "hash:ip",
-            "hash:ip,mark",
-            "hash:ip,port",
-            "hash:ip,port,ip",
-            "hash:ip,port,net",
-            "hash:mac",
-            "hash:net",
-            "hash:net,iface",
-            "hash:net,net",
-            "hash:net,port",
-            "hash:net,port,net",
-        ];
-        match KNOWN.contains(&text.as_str()) {
+        const KNOWN: &str = "hash:ip hash:ip,mark hash:ip,port hash:ip,port,ip hash:ip,port,net hash:mac hash:net hash:net,iface \
+            hash:net,net hash:net,port hash:net,port,net";
+        match KNOWN.split(' ').any(|known| known == text) {
             true => Ok(Self(text)),
-            false => Err(format!("`{text}` is not a type of set in firewalld: {}", KNOWN.join(", "))),
+            false => Err(format!("`{text}` is not a type of set in firewalld: {}", KNOWN.replace(' ', ", "))),
         }
     }
 }

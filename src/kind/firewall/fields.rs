@@ -1,7 +1,5 @@
 //! The fields of `[[firewall]]`.
 
-use std::fmt;
-
 use ipnet::IpNet;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{self, Deserializer, IntoDeserializer, Visitor};
@@ -154,8 +152,6 @@ impl Allow {
 }
 
 impl Fields for FirewallFields {
-    const NAME: &'static str = "firewall";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let (mut elements, mut lets_in_otherwise) = (Vec::new(), Vec::new());
         let mut lets_in: Vec<Traffic> = self.ports.iter().cloned().map(Traffic::Ports).collect();

@@ -3,11 +3,9 @@
 use super::own::OwnZone;
 use super::zones::{edit, etc_file, is_bound, kept_zone, parse, write_zone, zone_file};
 use super::{Edits, FirewallFields, change, change_of, firewalls};
-use crate::error::Result;
-use crate::host::Host;
 use crate::host::firewalld::Zone;
 use crate::host::zone::{Edit, Settings, Target};
-use crate::kind::{About, Change, Claim, Fields as _, Item, Phase, Resource, Work};
+use crate::kind::prelude::*;
 
 /// A prior setting of a zone, unless the catalog says otherwise.
 #[derive(Debug)]

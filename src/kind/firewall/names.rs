@@ -1,7 +1,6 @@
 //! Names that firewalld takes.
 
-use schemars::JsonSchema;
-use serde::Deserialize;
+use crate::kind::prelude::*;
 
 macro_rules! names {
     ($($(#[$about:meta])* $name:ident($what:literal, $longest:literal, $others:literal);)*) => {$(

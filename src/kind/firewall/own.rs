@@ -72,10 +72,6 @@ impl Resource for OwnZone {
         }
     }
 
-    fn restorable(&self) -> Option<&dyn Restorable> {
-        Some(self)
-    }
-
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         zone_inputs(self.zone.as_deref(), self.sensitive, work.host)
     }
@@ -132,9 +128,7 @@ impl Resource for OwnZone {
         host.forget_zones();
         Ok(())
     }
-}
 
-impl Restorable for OwnZone {
     fn owned(&self, work: &Work<'_>) -> Result<Vec<Claim>> {
         let zone = zone_name(self.zone.as_deref(), work.host)?;
         let target = self.target.map(|_| target_of(&zone));

@@ -3,7 +3,6 @@
 use super::{Edits, Firewall, did_you_mean, not_running};
 use crate::host::firewalld::{UNKNOWN_ZONE, Zone};
 use crate::host::firewalld_age::Age;
-use crate::host::root::Root;
 use crate::host::zone::{Edit, Element, Settings};
 use crate::host::zone_file::ZoneFile;
 use crate::kind::prelude::*;

@@ -10,18 +10,7 @@ use serde_json::{Map, Value};
 const LAST: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Maps whose values are quantities, which the API server may normalize.
-const QUANTITIES: [&str; 10] = [
-    "limits",
-    "requests",
-    "hard",
-    "capacity",
-    "default",
-    "defaultRequest",
-    "max",
-    "min",
-    "maxLimitRequestRatio",
-    "overhead",
-];
+const QUANTITIES: &str = "limits requests hard capacity default defaultRequest max min maxLimitRequestRatio overhead";
 
 /// Fields that contain a quantity.
 const QUANTITY: [&str; 4] = ["sizeLimit", "divisor", "averageValue", "targetAverageValue"];
@@ -91,7 +80,7 @@ impl FieldPath {
     /// Whether the value is a quantity.
     fn is_quantity(&self) -> bool {
         let above = &self.keys[..self.keys.len().saturating_sub(1)];
-        let named = above.iter().any(|key| QUANTITIES.contains(&key.as_str()));
+        let named = above.iter().any(|key| QUANTITIES.split(' ').any(|known| known == key));
         (named || QUANTITY.contains(&self.last())) && !self.is_metadata()
     }
 }

@@ -34,8 +34,6 @@ pub struct KubeObjectFields {
 }
 
 impl Fields for KubeObjectFields {
-    const NAME: &'static str = "kube_object";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let (field, what, text) = match (self.content, &self.template) {
             (Some(text), None) => ("content", String::new(), text),

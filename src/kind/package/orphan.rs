@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use super::{HOLD, PackageFields, is_held, set_hold, versions};
 use crate::host::packages::{Manager, is_named};

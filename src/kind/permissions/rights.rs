@@ -1,13 +1,8 @@
 //! How a role writes modes, entries of access lists, and capabilities.
 
-use std::fmt;
-
-use schemars::JsonSchema;
-use serde::Deserialize;
-
-use crate::document::fields::{AccountName, Mode};
 use crate::host::root::acl::Who;
-use crate::host::{Host, Missing, NoAccess};
+use crate::host::{Missing, NoAccess};
+use crate::kind::prelude::*;
 
 /// A mode, in octal digits or as a change of the mode that is there, as chmod takes it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]

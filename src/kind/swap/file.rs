@@ -1,6 +1,5 @@
 //! A file that the kernel swaps to, with the swap unit that turns it on.
 
-use std::fmt;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
@@ -8,9 +7,8 @@ use std::os::unix::fs::FileExt as _;
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::{SwapFields, in_use, turn_off};
-use crate::host::root::{Meta, failed_io};
+use crate::host::root::failed_io;
 use crate::host::unit_files;
-use crate::kind::Fields as _;
 use crate::kind::prelude::*;
 use crate::kind::unit::UnitFields;
 
@@ -137,13 +135,8 @@ fn fill(file: &mut File, size: u64, path: &Path) -> Result<()> {
 impl Resource for SwapFile {
     fn about(&self) -> About {
         let off = Claim::part_of(&self.path.to_string(), &Claim::thing(SwapFields::NAME, "off"));
-        let about = About::at(SwapFields::NAME, &self.path, Phase::Kernel);
         // no copy of it is saved
-        About { claims: about.claims.iter().cloned().chain([off]).collect(), is_sensitive: true, ..about }
-    }
-
-    fn restorable(&self) -> Option<&dyn Restorable> {
-        Some(self)
+        About { is_sensitive: true, ..About::at(SwapFields::NAME, &self.path, Phase::Kernel).claiming([off]) }
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -179,12 +172,6 @@ impl Resource for SwapFile {
                 root.write_with(&self.path, access, |file| fill(file, self.size.0, &self.path))
             }
         }
-    }
-}
-
-impl Restorable for SwapFile {
-    fn owned(&self, _: &Work<'_>) -> Result<Vec<Claim>> {
-        Ok(vec![Claim::path(&self.path)])
     }
 
     fn prior_state(&self, owned: &Claim, work: &Work<'_>) -> Result<PriorState> {

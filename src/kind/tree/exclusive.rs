@@ -2,7 +2,6 @@
 
 use super::TreeFields;
 use crate::error::{counted, listed};
-use crate::kind::Fields as _;
 use crate::kind::prelude::*;
 
 /// How many paths are saved before they are removed, and how many bytes in all.
@@ -39,10 +38,8 @@ impl Exclusive {
     fn others(&self, work: &Work<'_>) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
         let (mut managed, mut unknown) = (self.known.clone(), Vec::new());
         for item in work.catalog {
-            // an exclusive tree owns what it is asked about here
-            let owned = if item.about.kind == TreeFields::NAME { Ok(Vec::new()) } else { item.owned(work) };
             let claims = || item.about.claims.iter().filter_map(Claim::any_path).map(Path::to_owned);
-            match owned {
+            match item.resource.owned(work) {
                 Ok(owned) => managed.extend(owned.iter().filter_map(Claim::any_path).map(Path::to_owned)),
                 // it is not fetched yet, and anything below can be its own
                 Err(_) => unknown.extend(claims()),
@@ -76,11 +73,7 @@ fn is_directory(work: &Work<'_>, path: &Path) -> Result<bool> {
 
 impl Resource for Exclusive {
     fn about(&self) -> About {
-        About::new(TreeFields::NAME, self.path.to_string(), Phase::Files)
-    }
-
-    fn restorable(&self) -> Option<&dyn Restorable> {
-        Some(self)
+        About::new(TreeFields::NAME, self.path.to_string(), Phase::Files).recorded()
     }
 
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
@@ -107,12 +100,6 @@ impl Resource for Exclusive {
             work.host.file_changed(&path);
         }
         Ok(())
-    }
-}
-
-impl Restorable for Exclusive {
-    fn owned(&self, _: &Work<'_>) -> Result<Vec<Claim>> {
-        Ok(vec![Claim::thing(TreeFields::NAME, &self.path)])
     }
 
     /// What is removed first: what comes later is not restored.

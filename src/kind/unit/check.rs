@@ -1,9 +1,10 @@
 //! Whether a unit does its work.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::error::{Error, Exit, Result, code};
+use crate::error::Exit;
 use crate::host::process::{Command, Ended, Output, run_if_there};
+use crate::kind::prelude::*;
 
 /// The program that checks the work of a unit.
 #[derive(Clone, Debug)]

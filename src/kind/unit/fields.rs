@@ -4,11 +4,9 @@ use super::check::Check;
 use super::listen::{Listen, TextOrTable};
 use super::quadlet::{self, Quadlet};
 use super::{ActiveState, Unit, starters_of};
-use crate::document::fields::is_argv;
 use crate::error::nearest;
 use crate::host::unit_files::{self, ETC, Flaw, Own, QUADLETS};
 use crate::host::zone::Traffic;
-use crate::kind::Trigger;
 use crate::kind::prelude::*;
 
 /// Fields of `[[unit]]`. At most one of `content`, `template` and `source` is set; none if a package provides the unit.
@@ -119,8 +117,6 @@ fn check_name(text: &str, types: &[&str]) -> Result<(), String> {
 }
 
 impl Fields for UnitFields {
-    const NAME: &'static str = "unit";
-
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let (field, text) = self.text(build)?.unzip();
         self.check(build, text.is_some())?;

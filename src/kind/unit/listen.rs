@@ -1,14 +1,11 @@
 //! Where other hosts reach a unit.
 
-use std::fmt;
-
-use schemars::JsonSchema;
-use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, Visitor};
 
 use crate::host::port_range::PortRange;
 use crate::host::zone::Traffic;
+use crate::kind::prelude::*;
 
 /// Where other hosts reach a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,7 +12,6 @@ pub struct PriorUnit {
     /// Whether it ran.
     pub running: Option<bool>,
     /// Whether it was masked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masked: Option<bool>,
     /// Whether it keeps running when no role has it any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -31,18 +30,6 @@ impl PriorUnit {
     }
 }
 
-impl Restorable for Unit {
-    fn prior_state(&self, _: &Claim, work: &Work<'_>) -> Result<PriorState> {
-        Ok(PriorState::Unit { name: self.name.clone(), state: self.prior_unit(work)? })
-    }
-
-    fn refine(&self, prior: &mut PriorState, work: &Work<'_>) -> Result<bool> {
-        let PriorState::Unit { state: was, .. } = prior else { return Ok(false) };
-        let refined = was.or(self.prior_unit(work)?);
-        Ok(std::mem::replace(was, refined) != refined)
-    }
-}
-
 impl Unit {
     /// Restores the prior state of a unit. A unit that ran is restarted, since its files are restored.
     pub(in crate::kind) fn restored(name: &str, was: PriorUnit) -> Self {
@@ -56,7 +43,7 @@ impl Unit {
     }
 
     /// Its current state, as far as the role decides about it.
-    fn prior_unit(&self, work: &Work<'_>) -> Result<PriorUnit> {
+    pub(super) fn prior_unit(&self, work: &Work<'_>) -> Result<PriorUnit> {
         let host = work.host;
         let found = unit_files::find(&host.root, &self.name, &Own::default())?;
         // a unit that kpull creates neither ran nor was enabled

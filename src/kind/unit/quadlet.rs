@@ -2,7 +2,6 @@
 
 use crate::document::is_sha256;
 use crate::host::process::{Command, Output, argv, run, run_if_there};
-use crate::host::root::Root;
 use crate::host::unit_files::{Flaw, QUADLETS, logical_lines};
 use crate::kind::prelude::*;
 

@@ -1,7 +1,5 @@
 //! The SSH keys that log in as a user: `.ssh/authorized_keys` in its home, the place where sshd looks unless it is told otherwise.
 
-use std::borrow::Cow;
-
 use crate::host::accounts::Login;
 use crate::kind::block;
 use crate::kind::directory::Directory;
@@ -87,28 +85,19 @@ impl AuthorizedKeys {
 
 impl Resource for AuthorizedKeys {
     fn about(&self) -> About {
-        let about = About::new("authorized_keys", &*self.user, Phase::Files);
-        let mut claims = about.claims.clone();
         // a user that has another home owns the same paths there
-        if let Ok([directory, file]) = self.paths(None) {
-            claims.extend([Claim::path(&directory), Claim::path(&file)]);
-        }
+        let paths = self.paths(None).into_iter().flatten().map(Claim::path);
         About {
             after: vec![format!("user:{}", self.user)],
-            claims,
             is_discreet: true,
             is_sensitive: self.sensitive,
-            ..about
+            ..About::new("authorized_keys", &*self.user, Phase::Files).claiming(paths)
         }
     }
 
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         let [directory, file] = self.paths(self.login(work)?.as_ref())?;
         Ok(Some(vec![WatchedInput::Place(directory.to_path_buf()), WatchedInput::Path(file.to_path_buf())]))
-    }
-
-    fn restorable(&self) -> Option<&dyn Restorable> {
-        Some(self)
     }
 
     fn content(&self) -> Option<Cow<'_, [u8]>> {
@@ -160,9 +149,7 @@ impl Resource for AuthorizedKeys {
         work.host.file_changed(&path);
         Ok(())
     }
-}
 
-impl Restorable for AuthorizedKeys {
     fn owned(&self, work: &Work<'_>) -> Result<Vec<Claim>> {
         Ok(self.paths(self.login(work)?.as_ref())?.map(Claim::path).to_vec())
     }

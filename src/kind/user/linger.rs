@@ -24,11 +24,7 @@ impl Resource for Linger {
         // a group that a package creates may delay the user
         let watched = Some(vec![WatchedInput::Path(file(&self.user))]);
         let after = vec![format!("user:{}", self.user)];
-        About { after, watched, ..About::new("linger", &*self.user, Phase::Members) }
-    }
-
-    fn restorable(&self) -> Option<&dyn Restorable> {
-        Some(self)
+        About { after, watched, ..About::new("linger", &*self.user, Phase::Members).recorded() }
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -47,9 +43,7 @@ impl Resource for Linger {
             _ => root.write(&file(&self.user), b"", Access::of_mode(0o644)),
         }
     }
-}
 
-impl Restorable for Linger {
     fn prior_state(&self, _: &Claim, work: &Work<'_>) -> Result<PriorState> {
         let on = work.host.root.meta(&file(&self.user))?.is_some();
         Ok(PriorState::Linger(Self { user: self.user.clone(), on }))

@@ -143,12 +143,8 @@ impl Resource for Login {
             is_discreet: true,
             is_sensitive: true,
             watched: Some(accounts::watched()),
-            ..About::new("login", &*self.user, Phase::Accounts)
+            ..About::new("login", &*self.user, Phase::Accounts).recorded()
         }
-    }
-
-    fn restorable(&self) -> Option<&dyn Restorable> {
-        Some(self)
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -174,9 +170,7 @@ impl Resource for Login {
             },
         )
     }
-}
 
-impl Restorable for Login {
     fn prior_state(&self, _: &Claim, work: &Work<'_>) -> Result<PriorState> {
         let mut prior = PriorState::Login { user: self.user.clone(), password: None, locked: None, expires: None };
         self.refine(&mut prior, work)?;
@@ -279,10 +273,10 @@ mod tests {
             let mut prior = None;
             for release in releases {
                 let login = login(release);
-                let (restorable, claim) = (login.restorable().unwrap(), Claim::thing("login", "ann"));
+                let claim = Claim::thing("login", "ann");
                 match &mut prior {
-                    None => prior = Some(restorable.prior_state(&claim, &tree.work()).unwrap()),
-                    Some(prior) => drop(restorable.refine(prior, &tree.work()).unwrap()),
+                    None => prior = Some(login.prior_state(&claim, &tree.work()).unwrap()),
+                    Some(prior) => drop(login.refine(prior, &tree.work()).unwrap()),
                 }
                 tree.converge(&*login);
             }

@@ -89,14 +89,8 @@ impl Resource for Members {
         let groups = self.groups.iter().map(|group| format!("group:{group}"));
         let after = groups.chain([format!("user:{}", self.user)]).collect();
         let watched = Some(accounts::watched());
-        let mut about = About { after, watched, ..About::new("members", &*self.user, Phase::Members) };
-        about.claims.extend(self.parts().map(|(_, part)| part));
-        about.claims.extend(self.exclusive.then(|| groups_of(&self.user)));
-        about
-    }
-
-    fn restorable(&self) -> Option<&dyn Restorable> {
-        Some(self)
+        let claims = self.parts().map(|(_, part)| part).chain(self.exclusive.then(|| groups_of(&self.user)));
+        About { after, watched, ..About::new("members", &*self.user, Phase::Members) }.claiming(claims)
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -129,9 +123,7 @@ impl Resource for Members {
         let added = missing.iter().map(|group| (&*self.user, &***group, true));
         change(added.chain(surplus.iter().map(|group| (&*self.user, &**group, false))), tables, work)
     }
-}
 
-impl Restorable for Members {
     fn owned(&self, _: &Work<'_>) -> Result<Vec<Claim>> {
         Ok(self.parts().map(|(_, part)| part).collect())
     }

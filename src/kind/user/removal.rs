@@ -62,11 +62,7 @@ impl Resource for Removal {
     fn about(&self) -> About {
         // after what it ran was stopped, and its files have another owner; orphans are restored in the reverse order
         let phase = if self.is_orphan { Phase::Accounts } else { Phase::Stops };
-        About { watched: Some(accounts::watched()), ..About::new("user", &*self.user, phase) }
-    }
-
-    fn restorable(&self) -> Option<&dyn Restorable> {
-        Some(self)
+        About { watched: Some(accounts::watched()), ..About::new("user", &*self.user, phase).recorded() }
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -103,10 +99,8 @@ impl Resource for Removal {
             },
         )
     }
-}
 
-/// What an earlier release says about the removal counts no more.
-impl Restorable for Removal {
+    /// What an earlier release says about the removal counts no more.
     fn prior_state(&self, _: &Claim, _: &Work<'_>) -> Result<PriorState> {
         Ok(PriorState::Same)
     }
