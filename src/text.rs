@@ -13,6 +13,20 @@ macro_rules! display_as_serialized {
 }
 pub(crate) use display_as_serialized;
 
+/// Reads a type from a text, for `#[serde(try_from = "String")]`; the error says what is wrong with the text.
+macro_rules! from_text {
+    ($type:ty, |$text:ident| $read:block) => {
+        impl TryFrom<String> for $type {
+            type Error = String;
+
+            fn try_from($text: String) -> std::result::Result<Self, String> {
+                $read
+            }
+        }
+    };
+}
+pub(crate) use from_text;
+
 /// The texts before and after each occurrence of a word.
 pub fn around<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
     text.match_indices(word).filter_map(move |(at, _)| Some((text.get(..at)?, text.get(at + word.len()..)?)))

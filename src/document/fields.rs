@@ -8,36 +8,29 @@ use schemars::JsonSchema;
 use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
 use serde::{Deserialize, forward_to_deserialize_any};
 
+use crate::text::from_text;
+
 /// An absolute path without `.`, `..` or a slash at its end.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
-#[schemars(with = "String")]
 pub struct AbsolutePath(PathBuf);
 
-impl TryFrom<String> for AbsolutePath {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let path = Path::new(&text);
-        // PATH_MAX includes the terminating NUL
-        if text.len() >= nix::libc::PATH_MAX as usize {
-            return Err(format!(
-                "a path has at most {} bytes, and this one has {}",
-                nix::libc::PATH_MAX - 1,
-                text.len()
-            ));
-        }
-        if !path.is_absolute() {
-            return Err(format!("`{text}` is not an absolute path"));
-        }
-        let plain: PathBuf = path.components().collect();
-        let straight = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
-        if !straight || text.contains('\0') || plain.as_os_str() != text.as_str() || text == "/" {
-            return Err(format!("`{text}` must be written without `.`, `..`, double slashes or a trailing slash"));
-        }
-        Ok(Self(plain))
+from_text!(AbsolutePath, |text| {
+    let path = Path::new(&text);
+    // PATH_MAX includes the terminating NUL
+    if text.len() >= nix::libc::PATH_MAX as usize {
+        return Err(format!("a path has at most {} bytes, and this one has {}", nix::libc::PATH_MAX - 1, text.len()));
     }
-}
+    if !path.is_absolute() {
+        return Err(format!("`{text}` is not an absolute path"));
+    }
+    let plain: PathBuf = path.components().collect();
+    let straight = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    if !straight || text.contains('\0') || plain.as_os_str() != text.as_str() || text == "/" {
+        return Err(format!("`{text}` must be written without `.`, `..`, double slashes or a trailing slash"));
+    }
+    Ok(Self(plain))
+});
 
 impl std::ops::Deref for AbsolutePath {
     type Target = Path;
@@ -62,47 +55,37 @@ impl fmt::Display for AbsolutePath {
 /// Permission bits, written as `"0644"`: a string, since a TOML number would be decimal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
-#[schemars(with = "String")]
 pub struct Mode(pub u32);
 
-impl TryFrom<String> for Mode {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let octal = matches!(text.len(), 3 | 4) && text.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
-        match u32::from_str_radix(&text, 8) {
-            Ok(bits) if octal => Ok(Self(bits)),
-            _ => Err(format!("`{text}` is not a mode; write it as three or four octal digits, like \"0644\"")),
-        }
+from_text!(Mode, |text| {
+    let octal = matches!(text.len(), 3 | 4) && text.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
+    match u32::from_str_radix(&text, 8) {
+        Ok(bits) if octal => Ok(Self(bits)),
+        _ => Err(format!("`{text}` is not a mode; write it as three or four octal digits, like \"0644\"")),
     }
-}
+});
 
 /// The name of a user or group of a host, from its files, its packages or a directory service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
-#[schemars(with = "String")]
 pub struct AccountName(String);
 
-impl TryFrom<String> for AccountName {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let reason = if text.is_empty() || text == "." || text == ".." {
-            "it is empty"
-        } else if text.bytes().all(|digit| digit.is_ascii_digit()) {
-            "it is a number; write the name (`getent passwd NUMBER`, `getent group NUMBER`)"
-        } else if text.starts_with(['-', '+', '~']) {
-            "it begins with `-`, `+` or `~`"
-        } else if text.contains(|c: char| matches!(c, ':' | ',' | '/') || c.is_control()) || text.trim() != text {
-            "it has `:`, `,`, `/`, a control character, or white space around it"
-        } else if text.len() > LONGEST_NAME {
-            "it has more than 255 bytes"
-        } else {
-            return Ok(Self(text));
-        };
-        Err(format!("`{text}` is not an account name: {reason}"))
-    }
-}
+from_text!(AccountName, |text| {
+    let reason = if text.is_empty() || text == "." || text == ".." {
+        "it is empty"
+    } else if text.bytes().all(|digit| digit.is_ascii_digit()) {
+        "it is a number; write the name (`getent passwd NUMBER`, `getent group NUMBER`)"
+    } else if text.starts_with(['-', '+', '~']) {
+        "it begins with `-`, `+` or `~`"
+    } else if text.contains(|c: char| matches!(c, ':' | ',' | '/') || c.is_control()) || text.trim() != text {
+        "it has `:`, `,`, `/`, a control character, or white space around it"
+    } else if text.len() > LONGEST_NAME {
+        "it has more than 255 bytes"
+    } else {
+        return Ok(Self(text));
+    };
+    Err(format!("`{text}` is not an account name: {reason}"))
+});
 
 /// The maximum length of an account name in bytes.
 const LONGEST_NAME: usize = 255;
@@ -144,21 +127,16 @@ pub const LONGEST_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
 /// A duration, written as `"90s"`, `"2m"` or `"500ms"`; at most [`LONGEST_DURATION`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
-#[schemars(with = "String")]
 pub struct HumanDuration(pub Duration);
 
-impl TryFrom<String> for HumanDuration {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let duration = text.parse::<jiff::SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
-        match duration {
-            Some(duration) if duration <= LONGEST_DURATION => Ok(Self(duration)),
-            Some(_) => Err(format!("`{text}` is longer than a year")),
-            None => Err(format!("`{text}` is not a duration; write it like \"90s\", \"2m\" or \"500ms\"")),
-        }
+from_text!(HumanDuration, |text| {
+    let duration = text.parse::<jiff::SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
+    match duration {
+        Some(duration) if duration <= LONGEST_DURATION => Ok(Self(duration)),
+        Some(_) => Err(format!("`{text}` is longer than a year")),
+        None => Err(format!("`{text}` is not a duration; write it like \"90s\", \"2m\" or \"500ms\"")),
     }
-}
+});
 
 /// Whether a text is made of letters and digits of ASCII, `.`, `_` and `-`, and not empty.
 pub fn is_plain(text: &str) -> bool {
@@ -181,25 +159,19 @@ pub fn is_argv(words: &[String]) -> bool {
 #[schemars(with = "String")]
 pub struct Lifetime(pub jiff::SignedDuration);
 
-impl TryFrom<String> for Lifetime {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        const LONGEST: i64 = 3660;
-        let days = text.strip_suffix('d').and_then(|days| days.parse::<i64>().ok());
-        let lifetime = match days {
-            Some(days) if (1..=LONGEST).contains(&days) => jiff::SignedDuration::from_hours(24 * days),
-            Some(_) => return Err(format!("`{text}` is not between 1 and {LONGEST} days")),
-            None => {
-                jiff::SignedDuration::try_from(HumanDuration::try_from(text)?.0).map_err(|error| error.to_string())?
-            }
-        };
-        match lifetime <= jiff::SignedDuration::from_hours(24 * LONGEST) {
-            true => Ok(Self(lifetime)),
-            false => Err(format!("a lifetime has at most {LONGEST} days")),
-        }
+from_text!(Lifetime, |text| {
+    const LONGEST: i64 = 3660;
+    let days = text.strip_suffix('d').and_then(|days| days.parse::<i64>().ok());
+    let lifetime = match days {
+        Some(days) if (1..=LONGEST).contains(&days) => jiff::SignedDuration::from_hours(24 * days),
+        Some(_) => return Err(format!("`{text}` is not between 1 and {LONGEST} days")),
+        None => jiff::SignedDuration::try_from(HumanDuration::try_from(text)?.0).map_err(|error| error.to_string())?,
+    };
+    match lifetime <= jiff::SignedDuration::from_hours(24 * LONGEST) {
+        true => Ok(Self(lifetime)),
+        false => Err(format!("a lifetime has at most {LONGEST} days")),
     }
-}
+});
 
 impl std::str::FromStr for Lifetime {
     type Err = String;

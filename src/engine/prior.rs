@@ -32,6 +32,7 @@ struct OwnedItem {
     #[serde(default, rename = "kicks", skip_serializing_if = "Vec::is_empty")]
     triggers: Vec<(ResourceId, Trigger)>,
     /// SHA-256 of the file as kpull wrote it; `None` when that is unknown, or must not be recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     made: Option<String>,
     /// Whether nothing was changed here yet, and a package may still install what kpull restores later.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -92,19 +93,15 @@ impl PriorStates {
         package: Option<usize>,
         mut skip: impl FnMut(usize) -> bool,
     ) -> (bool, Vec<(usize, Error)>) {
-        let mut triggers: BTreeMap<&str, Vec<(ResourceId, Trigger)>> = BTreeMap::new();
-        for item in work.catalog {
-            for (watched, trigger) in &item.about.watches {
-                triggers.entry(watched).or_default().push((item.id.clone(), *trigger));
-            }
-        }
+        let mut watchers = watchers(work.catalog);
         let (was_changed, mut failed) = (std::mem::take(&mut self.is_changed), Vec::new());
         let names = OnceCell::new();
         for (at, item) in work.catalog.iter().enumerate() {
-            let triggers = triggers.remove(item.id.as_str()).unwrap_or_default();
             if skip(at) {
                 continue;
             }
+            let watching = watchers.remove(item.id.as_str()).unwrap_or_default();
+            let triggers: Vec<_> = watching.into_iter().map(|(id, trigger)| (id.clone(), trigger)).collect();
             let open = package.is_some_and(|package| at > package) && item.about.phase != Phase::Packages;
             if let Err(error) = self.adopt_one(item, &triggers, open, &names, work) {
                 failed.push((at, error));
@@ -404,6 +401,17 @@ impl PriorStates {
         }
         Ok(())
     }
+}
+
+/// What the change of each resource triggers, by its id.
+pub fn watchers(items: &[Item]) -> BTreeMap<&str, Vec<(&ResourceId, Trigger)>> {
+    let mut watchers: BTreeMap<&str, Vec<(&ResourceId, Trigger)>> = BTreeMap::new();
+    for item in items {
+        for (watched, trigger) in &item.about.watches {
+            watchers.entry(watched).or_default().push((&item.id, *trigger));
+        }
+    }
+    watchers
 }
 
 /// The claim with its path resolved on this host: one place has one name, whatever its directories are called.

@@ -6,7 +6,7 @@ use crate::engine::fault::{LeftOut, needed};
 use crate::engine::orphan::{Orphan, PruneOrder};
 use crate::engine::plan::{difference, locate};
 use crate::engine::prelude::*;
-use crate::engine::prior::PriorStates;
+use crate::engine::prior::{PriorStates, watchers};
 use crate::engine::slot::Slots;
 use crate::host::{is_firewall_file, is_unit_file};
 use crate::kind::Effect;
@@ -195,12 +195,7 @@ impl<'a> Run<'a> {
         if labels.is_on() {
             labels.expect(items.iter().flat_map(|item| paths(item, self.work)).collect());
         }
-        let mut watchers: BTreeMap<&str, Vec<(&ResourceId, Trigger)>> = BTreeMap::new();
-        for item in items {
-            for (watched, trigger) in &item.about.watches {
-                watchers.entry(watched).or_default().push((&item.id, *trigger));
-            }
-        }
+        let watchers = watchers(items);
         let is_removed = |(_, change): &&(Orphan, Option<Change>)| {
             change.as_ref().is_some_and(|change| change.what == Effect::Removed)
         };

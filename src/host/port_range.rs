@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 /// A port or range of ports, written as `443/tcp` or `2379-2380/tcp`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
 pub struct PortRange {
     /// `tcp`, `udp`, `sctp` or `dccp`.
     pub protocol: String,

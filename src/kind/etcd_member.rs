@@ -373,23 +373,19 @@ impl Resource for EtcdMember {
     }
 
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        if !work.host.is_live() {
-            return Ok(Some(Vec::new()));
-        }
+        let Some(host) = work.live() else { return Ok(Some(Vec::new())) };
         // the other members are asked until it was started and the cluster knows its peer URL
-        if !(self.has_data(work)? && self.is_known_here(&work.host.root.text(&self.env)?)) {
+        if !(self.has_data(work)? && self.is_known_here(&host.root.text(&self.env)?)) {
             return Ok(None);
         }
         Ok(Some(vec![WatchedInput::Place(self.wal()), WatchedInput::Path(self.env.to_path_buf())]))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
-        if !work.host.is_live() {
-            return Ok(None);
-        }
+        let Some(host) = work.live() else { return Ok(None) };
         let operation = self.next_operation(work)?;
         let diff = match &operation {
-            Operation::Write(env) => Diff::of(work.host.root.text(&self.env)?.as_bytes(), env.text().as_bytes(), false),
+            Operation::Write(env) => Diff::of(host.root.text(&self.env)?.as_bytes(), env.text().as_bytes(), false),
             _ => None,
         };
         Ok(self.summary(&operation).map(|summary| Change { diff, ..Change::new(summary) }))

@@ -187,6 +187,11 @@ pub(super) fn in_the_way(path: &Path, found: &str, wanted: &str) -> Error {
     error!(FILE, "{} is {found}, but the role requires {wanted}", path.display())
 }
 
+/// The change of a mode in words, if it changes.
+pub(super) fn mode_change(now: u32, wanted: u32) -> Option<String> {
+    (now != wanted).then(|| format!("mode {now:04o} → {wanted:04o}"))
+}
+
 /// The mode and owners that a role sets, by name.
 #[derive(Clone, Debug)]
 pub struct Ownership {
@@ -255,10 +260,7 @@ impl Ownership {
     /// How the metadata of `path` differs, in words.
     pub fn differences(&self, work: &Work<'_>, path: &Path, meta: &Meta) -> Result<Vec<String>> {
         self.check(work, path)?;
-        let mut parts = Vec::new();
-        if meta.mode != self.mode {
-            parts.push(format!("mode {:04o} → {:04o}", meta.mode, self.mode));
-        }
+        let mut parts = Vec::from_iter(mode_change(meta.mode, self.mode));
         if !self.is_owned(work.host, meta)? {
             parts.push(format!("owner → {}:{}", self.owner, self.group));
         }

@@ -232,19 +232,15 @@ impl Resource for KubeObject {
     }
 
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        if !work.host.is_live() {
-            return Ok(Some(Vec::new()));
-        }
-        let Ok(kube) = work.host.kube(&self.access) else { return Ok(None) };
+        let Some(host) = work.live() else { return Ok(Some(Vec::new())) };
+        let Ok(kube) = host.kube(&self.access) else { return Ok(None) };
         Ok(kube.standing(&self.name)?.map(|standing| vec![WatchedInput::Object(standing)]))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         const SILENT: &str = "apply (the API server does not answer yet)";
-        if !work.host.is_live() {
-            return Ok(None);
-        }
-        let Ok(kube) = work.host.kube(&self.access) else { return Ok(Some(Change::new(SILENT))) };
+        let Some(host) = work.live() else { return Ok(None) };
+        let Ok(kube) = host.kube(&self.access) else { return Ok(Some(Change::new(SILENT))) };
         let with_diff = |change: Change, old: &str, new: &str| Change {
             diff: Diff::of(old.as_bytes(), new.as_bytes(), self.sensitive),
             ..change

@@ -148,6 +148,11 @@ pub struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// The host if it runs; `None` for a tree.
+    pub fn live(&self) -> Option<&Host> {
+        Some(self.host).filter(|host| host.is_live())
+    }
+
     /// Whether an account that the host lacks may exist by the time it is needed: the catalog, a package or a command can create it.
     pub fn may_make(&self, account: &Missing) -> bool {
         let (Missing::User(name) | Missing::Group(name)) = account;
@@ -297,15 +302,13 @@ pub trait Resource: fmt::Debug + Any + Send + Sync {
 
     /// The inputs that change whenever the resource changes: while they are unchanged, it is not observed again. `None` if there are
     /// no such inputs.
-    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        let _ = work;
+    fn watched_inputs(&self, _work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         Ok(self.about().watched)
     }
 
     /// What the host has because of it: the prior state is recorded, and restored when nothing owns it any more. An error while that
     /// is not known.
-    fn owned(&self, work: &Work<'_>) -> Result<Vec<Claim>> {
-        let _ = work;
+    fn owned(&self, _work: &Work<'_>) -> Result<Vec<Claim>> {
         let about = self.about();
         Ok(if about.is_recorded { about.claims } else { about.paths().map(Claim::path).collect() })
     }
@@ -316,8 +319,7 @@ pub trait Resource: fmt::Debug + Any + Send + Sync {
     }
 
     /// Adds to a recorded prior state what this resource changes and earlier ones did not. Returns whether that was anything.
-    fn refine(&self, prior: &mut PriorState, work: &Work<'_>) -> Result<bool> {
-        let _ = (prior, work);
+    fn refine(&self, _prior: &mut PriorState, _work: &Work<'_>) -> Result<bool> {
         Ok(false)
     }
 
@@ -338,26 +340,21 @@ pub trait Resource: fmt::Debug + Any + Send + Sync {
     }
 
     /// Announces what it will query, so that each query is made once for all resources.
-    fn announce(&self, queries: &mut Queries) {
-        let _ = queries;
-    }
+    fn announce(&self, _queries: &mut Queries) {}
 
     /// Fetches and checks what its change needs, before the plan changes anything.
-    fn prepare(&self, work: &Work<'_>, progress: Progress<'_>) -> Result<()> {
-        let _ = (work, progress);
+    fn prepare(&self, _work: &Work<'_>, _progress: Progress<'_>) -> Result<()> {
         Ok(())
     }
 
     /// Waits, as long as the role allows, for what another host or program must have done before this host continues; the error says why
     /// it has not happened, for people. See [`About::is_gate`].
-    fn wait(&self, work: &Work<'_>) -> Result<(), String> {
-        let _ = work;
+    fn wait(&self, _work: &Work<'_>) -> Result<(), String> {
         Ok(())
     }
 
     /// Ids of resources that its change also changes: the packages of one entry are installed together.
-    fn along(&self, work: &Work<'_>) -> Vec<ResourceId> {
-        let _ = work;
+    fn along(&self, _work: &Work<'_>) -> Vec<ResourceId> {
         Vec::new()
     }
 
@@ -368,14 +365,12 @@ pub trait Resource: fmt::Debug + Any + Send + Sync {
     }
 
     /// Whether the change would interrupt something that runs now.
-    fn interrupts(&self, work: &Work<'_>, change: &Change) -> Result<bool> {
-        let _ = (work, change);
+    fn interrupts(&self, _work: &Work<'_>, _change: &Change) -> Result<bool> {
         Ok(false)
     }
 
     /// The error for something on this host that will undo it at the next boot, or leaves it without effect, if there is any.
-    fn overruled(&self, work: &Work<'_>) -> Result<Option<Error>> {
-        let _ = work;
+    fn overruled(&self, _work: &Work<'_>) -> Result<Option<Error>> {
         Ok(None)
     }
 }
@@ -490,9 +485,7 @@ pub trait Build {
 
     /// Declares that resources which contain a secret of this field are sensitive. If no other field contains one, the others count as
     /// without a secret.
-    fn set_apart(&self, field: &'static str) {
-        let _ = field;
-    }
+    fn set_apart(&self, _field: &'static str) {}
 
     /// An error about a field, with its place.
     fn invalid(&self, field: &str, why: &str) -> Error;

@@ -70,11 +70,11 @@ impl Fields for PackageFields {
         if let Some(bad) = names.iter().find(|name| !is_name(name)) {
             return Err(build.invalid(field, &format!("`{bad}` is not the name of a package")));
         }
-        if let Some(version) = &self.version {
-            let is_for_one = names.len() == 1 && self.state == Presence::Present;
-            build.refuse_if(!is_for_one, "version", "only a single package that is present can have a version")?;
-            Requirement::parse(version).map_err(|why| build.invalid("version", &why))?;
-        }
+        let is_for_one = names.len() == 1 && self.state == Presence::Present;
+        let why = "only a single package that is present can have a version";
+        build.refuse_if(self.version.is_some() && !is_for_one, "version", why)?;
+        let version = self.version.as_deref().map(Requirement::parse).transpose();
+        let version = version.map_err(|why| build.invalid("version", &why))?;
         let is_absent = self.state == Presence::Absent;
         for (field, is_set) in
             [("hold", self.hold.is_some()), ("module", self.module.is_some()), ("debconf", !self.debconf.is_empty())]
@@ -90,7 +90,6 @@ impl Fields for PackageFields {
             lines: answers(names.first().map_or("", String::as_str), &self.debconf, build)?,
             is_secret: build.is_secret(),
         };
-        let version = self.version.as_deref().and_then(|version| Requirement::parse(version).ok());
         let (state, manager, start) = (self.state, self.manager, self.start);
         let set = Arc::new(Set { names, state, version, hold: self.hold, answers, manager, start });
         let packages = set.names.iter().map(|name| Box::new(Package { name: name.clone(), set: set.clone() }) as _);
@@ -290,10 +289,8 @@ impl Resource for Package {
     }
 
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        if !work.host.is_live() {
-            return Ok(Some(Vec::new()));
-        }
-        let manager = self.set.manager(work.host)?;
+        let Some(host) = work.live() else { return Ok(Some(Vec::new())) };
+        let manager = self.set.manager(host)?;
         let hold_file = manager.hold_file().filter(|_| self.set.hold.is_some());
         let files = manager.database().iter().copied().chain(hold_file);
         Ok(Some(files.map(|path| WatchedInput::Path(path.into())).collect()))
@@ -308,10 +305,7 @@ impl Resource for Package {
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
-        if !work.host.is_live() {
-            return Ok(None);
-        }
-        self.set.difference(work.host, &self.name)
+        work.live().map_or(Ok(None), |host| self.set.difference(host, &self.name))
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {

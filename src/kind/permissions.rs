@@ -12,7 +12,7 @@ use crate::error::{LISTED, counted};
 use crate::host::NoAccess;
 use crate::host::root::acl::{AccessList, Who};
 use crate::host::root::permissions::Permissions as State;
-use crate::kind::file::no_such_account;
+use crate::kind::file::{mode_change, no_such_account};
 use crate::kind::prelude::*;
 
 /// Fields of `[[permissions]]`. At least one field besides `path` is set. kpull does not change what is omitted.
@@ -273,10 +273,7 @@ impl PermissionsFields {
     }
 
     fn words(&self, now: &State, wanted: &State) -> Vec<String> {
-        let mut words = Vec::new();
-        if wanted.mode != now.mode {
-            words.push(format!("mode {:04o} → {:04o}", now.mode, wanted.mode));
-        }
+        let mut words = Vec::from_iter(mode_change(now.mode, wanted.mode));
         if let Some(owner) = self.owner.as_ref().filter(|_| wanted.uid != now.uid) {
             words.push(format!("owner → {owner}"));
         }

@@ -20,3 +20,4 @@ pub(super) use crate::kind::prior_state::PriorState;
 pub(super) use crate::kind::{
     About, Build, Change, Claim, Fields, Item, Named, Phase, Presence, Resource, Trigger, WatchedInput, Work,
 };
+pub(super) use crate::text::from_text;

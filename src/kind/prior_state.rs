@@ -131,6 +131,7 @@ pub enum PriorState {
         manager: Option<Manager>,
         /// SHA-256 of the saved list of packages that were installed then, one name per line; `None` if it is unknown: then
         /// nothing that was installed with the package is removed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         beside: Option<String>,
         /// Whether the host had configuration left over from an earlier installation.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -180,10 +181,13 @@ pub enum PriorState {
         /// The user.
         user: String,
         /// SHA-256 of what `/etc/shadow` had as its password, which the store has saved under it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         password: Option<String>,
         /// Whether it was locked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         locked: Option<bool>,
         /// The day since 1970 on which it expired, or a negative number.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         expires: Option<i64>,
     },
     /// Whether a user lingered.
@@ -193,6 +197,7 @@ pub enum PriorState {
         /// The file.
         path: String,
         /// The file that was there, if any.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         file: Option<PriorFile>,
     },
     /// The permissions of a path that something else created.

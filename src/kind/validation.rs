@@ -30,10 +30,8 @@ impl Validation {
     /// Runs the program on a temporary file beside `path`, which has the new content, mode, owner and SELinux context. An error if the
     /// program fails: don't write the file then. In a tree, no program runs.
     pub fn check(&self, work: &Work<'_>, path: &Path, content: &[u8], access: Access) -> Result<()> {
-        if !work.host.is_live() {
-            return Ok(());
-        }
-        work.host.root.beside(path, content, access, |temporary| {
+        let Some(host) = work.live() else { return Ok(()) };
+        host.root.beside(path, content, access, |temporary| {
             let temporary = temporary.to_string_lossy();
             let argv: Vec<String> = self.argv.iter().map(|word| word.replace(NEW, &temporary)).collect();
             let output = run(&Command::new(&argv, PATIENCE))?;

@@ -376,12 +376,12 @@ impl Builder<'_> {
         self.role.doc.place(&[self.entry.path.as_slice(), &[field.to_owned()]].concat())
     }
 
-    /// The path in the site of a file in a directory of the role.
-    fn part(&self, dir: &str, name: &str, field: &str) -> Result<String> {
+    /// The path in the site of a file in a directory of the role, and its content.
+    fn part(&self, dir: &str, name: &str, field: &str) -> Result<(String, &Arc<[u8]>)> {
         let prefix = format!("roles/{}/{dir}/", self.role.name);
         let path = format!("{prefix}{name}");
-        if self.context.site.files.get(&path).is_some() {
-            return Ok(path);
+        if let Some(bytes) = self.context.site.files.get(&path) {
+            return Ok((path, bytes));
         }
         let error = error!(FIELD, "there is no {path}").at(self.at(field), "no such file in the role");
         let names = self.context.site.files.iter().filter_map(|(path, _)| path.strip_prefix(&prefix));
@@ -391,12 +391,10 @@ impl Builder<'_> {
 
 impl Build for Builder<'_> {
     fn file(&self, field: &str, name: &str) -> Result<Arc<[u8]>> {
-        let path = self.part("files", name, field)?;
-        let bytes = self.context.site.files.get(&path).cloned();
-        let bytes = bytes.ok_or_else(|| error!(FIELD, "there is no {path}"))?;
-        let text = || std::str::from_utf8(&bytes).map_or_else(|_| digest(&bytes), str::to_owned);
+        let (_, bytes) = self.part("files", name, field)?;
+        let text = || std::str::from_utf8(bytes).map_or_else(|_| digest(bytes), str::to_owned);
         self.record(|| format!("files/{name}"), text);
-        Ok(bytes)
+        Ok(bytes.clone())
     }
 
     fn files_below(&self, field: &str, name: &str) -> Result<Vec<String>> {
@@ -414,7 +412,7 @@ impl Build for Builder<'_> {
     }
 
     fn rendered(&self, field: &str, name: &str) -> Result<(String, bool)> {
-        let path = self.part("files", name, field)?;
+        let (path, _) = self.part("files", name, field)?;
         let before = self.context.secrets.times_requested();
         let text = self.context.file(&path, self.scope)?;
         self.record(|| format!("files/{name}"), || text.clone());
@@ -422,7 +420,7 @@ impl Build for Builder<'_> {
     }
 
     fn template(&self, name: &str) -> Result<String> {
-        let path = self.part("templates", name, "template")?;
+        let (path, _) = self.part("templates", name, "template")?;
         let text = self.context.file(&path, self.scope)?;
         self.record(|| format!("templates/{name}"), || text.clone());
         Ok(text)

@@ -100,8 +100,10 @@ fn matches(regex: Option<&Regex>, line: Option<&str>, text: &str) -> Result<bool
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FormerLines {
     /// What finds the line of the edit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     regex: Option<String>,
     /// The line of the edit, without a regular expression.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     line: Option<String>,
     /// Whether these are all lines that matched.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -40,26 +40,16 @@ pub(super) struct ServiceFields {
 
 impl ServiceFields {
     fn file(&self, name: &str) -> Result<String, String> {
-        let mut inner = String::new();
-        let mut line = |tag: &str, attributes: &[(&str, &str)]| {
-            let attributes: String = attributes.iter().map(|(name, value)| attribute(name, value)).collect();
-            let _ = writeln!(inner, "  <{tag}{attributes}/>");
+        let named = |tag: &str, name: &str, value: &str| format!("  <{tag}{}/>\n", attribute(name, value));
+        let range = |tag: &str, range: &PortRange| {
+            format!("  <{tag}{}{}/>\n", attribute("port", &range.ports()), attribute("protocol", &range.protocol))
         };
-        for range in &self.ports {
-            line("port", &[("port", &range.ports()), ("protocol", &range.protocol)]);
-        }
-        for protocol in &self.protocols {
-            line("protocol", &[("value", &protocol.0.to_ascii_lowercase())]);
-        }
-        for range in &self.source_ports {
-            line("source-port", &[("port", &range.ports()), ("protocol", &range.protocol)]);
-        }
-        for other in &self.includes {
-            line("include", &[("service", &other.0)]);
-        }
-        for helper in &self.helpers {
-            line("helper", &[("name", &helper.0)]);
-        }
+        let protocols = self.protocols.iter().map(|one| named("protocol", "value", &one.0.to_ascii_lowercase()));
+        let ports = self.ports.iter().map(|one| range("port", one));
+        let source_ports = self.source_ports.iter().map(|one| range("source-port", one));
+        let includes = self.includes.iter().map(|one| named("include", "service", &one.0));
+        let helpers = self.helpers.iter().map(|one| named("helper", "name", &one.0));
+        let inner: String = ports.chain(protocols).chain(source_ports).chain(includes).chain(helpers).collect();
         if inner.is_empty() {
             return Err(format!("the service `{name}` is empty: set its `ports`, `protocols` or `includes`"));
         }
@@ -129,21 +119,16 @@ struct SetOptions {
 /// A type of IP set that firewalld supports.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
-#[schemars(with = "String")]
 struct SetType(String);
 
-impl TryFrom<String> for SetType {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        const KNOWN: &str = "hash:ip hash:ip,mark hash:ip,port hash:ip,port,ip hash:ip,port,net hash:mac hash:net hash:net,iface \
-            hash:net,net hash:net,port hash:net,port,net";
-        match KNOWN.split(' ').any(|known| known == text) {
-            true => Ok(Self(text)),
-            false => Err(format!("`{text}` is not a type of set in firewalld: {}", KNOWN.replace(' ', ", "))),
-        }
+from_text!(SetType, |text| {
+    const KNOWN: &str = "hash:ip hash:ip,mark hash:ip,port hash:ip,port,ip hash:ip,port,net hash:mac hash:net hash:net,iface \
+        hash:net,net hash:net,port hash:net,port,net";
+    match KNOWN.split(' ').any(|known| known == text) {
+        true => Ok(Self(text)),
+        false => Err(format!("`{text}` is not a type of set in firewalld: {}", KNOWN.replace(' ', ", "))),
     }
-}
+});
 
 fn hash_net() -> SetType {
     SetType("hash:net".to_owned())

@@ -71,25 +71,20 @@ struct Allow {
 /// The source of packets: an address, a network, a hardware address, or a set of those; normalized.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
-#[schemars(with = "String")]
 struct Source(String);
 
-impl TryFrom<String> for Source {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        if let Some(name) = text.strip_prefix("ipset:") {
-            return SetName::try_from(name.to_owned()).map(|_| Self(text));
-        }
-        if address::network(&text).is_some() || address::mac(&text).is_some() {
-            return Ok(Self(address::normal(&text)));
-        }
-        Err(format!(
-            "`{text}` is neither an address (192.168.1.101), a network (192.168.1.0/24), a hardware address \
-             (02:00:00:00:00:01) nor a set (ipset:NAME)"
-        ))
+from_text!(Source, |text| {
+    if let Some(name) = text.strip_prefix("ipset:") {
+        return SetName::try_from(name.to_owned()).map(|_| Self(text));
     }
-}
+    if address::network(&text).is_some() || address::mac(&text).is_some() {
+        return Ok(Self(address::normal(&text)));
+    }
+    Err(format!(
+        "`{text}` is neither an address (192.168.1.101), a network (192.168.1.0/24), a hardware address \
+         (02:00:00:00:00:01) nor a set (ipset:NAME)"
+    ))
+});
 
 impl Source {
     /// Its notation in a rich rule.

@@ -7,22 +7,17 @@ macro_rules! names {
         $(#[$about])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
         #[serde(try_from = "String")]
-        #[schemars(with = "String")]
         pub(super) struct $name(pub(super) String);
 
-        impl TryFrom<String> for $name {
-            type Error = String;
-
-            fn try_from(text: String) -> Result<Self, String> {
-                let is_plain = |c: char| c.is_ascii_alphanumeric() || $others.contains(c);
-                if text.is_empty() || text.len() > $longest || !text.chars().all(is_plain) {
-                    return Err(format!(
-                        concat!("`{}` is not ", $what, ": letters, digits and `{}`, at most {}"), text, $others, $longest
-                    ));
-                }
-                Ok(Self(text))
+        from_text!($name, |text| {
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || $others.contains(c);
+            if text.is_empty() || text.len() > $longest || !text.chars().all(is_plain) {
+                return Err(format!(
+                    concat!("`{}` is not ", $what, ": letters, digits and `{}`, at most {}"), text, $others, $longest
+                ));
             }
-        }
+            Ok(Self(text))
+        });
     )*};
 }
 

@@ -139,16 +139,14 @@ impl Resource for OrphanPackage {
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
-        if !work.host.is_live() {
-            return Ok(None);
-        }
-        let (needing, unneeded) = match self.removal(work.host)? {
+        let Some(host) = work.live() else { return Ok(None) };
+        let (needing, unneeded) = match self.removal(host)? {
             Removal::NotInstalled => return Ok(None),
             Removal::Needed(by) => return Ok(Some(Change::new(format!("kept because {} needs it", by.join(", "))))),
             Removal::Remove { needing, unneeded } => (needing, unneeded),
         };
-        let manager = self.manager(work.host)?;
-        let installed = work.host.package(manager, &self.package.name)?;
+        let manager = self.manager(host)?;
+        let installed = host.package(manager, &self.package.name)?;
         let verb = if self.package.purge && manager == Manager::Apt { "purge" } else { "remove" };
         let mut summary = format!("{verb} {}", versions(&installed));
         let needing: Vec<&str> = needing.iter().map(|one| one.name.as_str()).collect();

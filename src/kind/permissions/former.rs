@@ -2,6 +2,7 @@
 
 use super::{Differences, adjust, summary};
 use crate::host::root::permissions::Permissions as State;
+use crate::kind::file::mode_change;
 use crate::kind::prelude::*;
 
 /// Permissions by path.
@@ -83,10 +84,7 @@ impl Former {
         let is_recursive = self.states.keys().any(|path| Path::new(path) != &*self.path);
         let wanted = |path: &Path, _: bool, now: &State| {
             let wanted = self.managed.restored(now, self.states.get(path.to_str()?)?);
-            let words = match wanted.mode == now.mode {
-                true => "restore the permissions".to_owned(),
-                false => format!("mode {:04o} → {:04o}", now.mode, wanted.mode),
-            };
+            let words = mode_change(now.mode, wanted.mode).unwrap_or_else(|| "restore the permissions".to_owned());
             Some((wanted, vec![words]))
         };
         Ok(adjust(work, &self.path, is_recursive, is_applied, wanted)?.1)

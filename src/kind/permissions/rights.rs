@@ -55,44 +55,40 @@ impl Rights {
     }
 }
 
-impl TryFrom<String> for NewMode {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        if let Ok(mode) = Mode::try_from(text.clone()) {
-            return Ok(Self::Whole(mode.0));
-        }
-        let clause = |part: &str| {
-            let at = part.find(['=', '+', '-'])?;
-            let (whom, rest) = part.split_at_checked(at)?;
-            let mut bits = 0;
-            for letter in whom.chars() {
-                bits |= match letter {
-                    'u' => 0o700,
-                    'g' => 0o070,
-                    'o' => 0o007,
-                    'a' => 0o777,
-                    _ => return None,
-                };
-            }
-            let operator = rest.chars().next()?;
-            let letters = rest.get(1..)?;
-            let mut special = 0;
-            if letters.contains('s') {
-                special |= (bits & 0o100) << 5 | (bits & 0o010) << 7;
-            }
-            if letters.contains('t') {
-                special |= 0o1000;
-            }
-            let rights = Rights::parse(&letters.replace(['s', 't'], ""))?;
-            (bits != 0).then_some(Clause { whom: bits, operator, rights, special })
-        };
-        let clauses: Option<Vec<Clause>> = text.split(',').map(clause).collect();
-        clauses.map(Self::Changes).ok_or_else(|| {
-            format!("`{text}` is not a mode; write three or four octal digits, like \"0644\", or changes, like \"u=rwX,g=rX,o=\"")
-        })
+from_text!(NewMode, |text| {
+    if let Ok(mode) = Mode::try_from(text.clone()) {
+        return Ok(Self::Whole(mode.0));
     }
-}
+    let clause = |part: &str| {
+        let at = part.find(['=', '+', '-'])?;
+        let (whom, rest) = part.split_at_checked(at)?;
+        let mut bits = 0;
+        for letter in whom.chars() {
+            bits |= match letter {
+                'u' => 0o700,
+                'g' => 0o070,
+                'o' => 0o007,
+                'a' => 0o777,
+                _ => return None,
+            };
+        }
+        let operator = rest.chars().next()?;
+        let letters = rest.get(1..)?;
+        let mut special = 0;
+        if letters.contains('s') {
+            special |= (bits & 0o100) << 5 | (bits & 0o010) << 7;
+        }
+        if letters.contains('t') {
+            special |= 0o1000;
+        }
+        let rights = Rights::parse(&letters.replace(['s', 't'], ""))?;
+        (bits != 0).then_some(Clause { whom: bits, operator, rights, special })
+    };
+    let clauses: Option<Vec<Clause>> = text.split(',').map(clause).collect();
+    clauses.map(Self::Changes).ok_or_else(|| {
+        format!("`{text}` is not a mode; write three or four octal digits, like \"0644\", or changes, like \"u=rwX,g=rX,o=\"")
+    })
+});
 
 impl NewMode {
     /// The mode of what has the mode `now`.
@@ -141,39 +137,34 @@ pub(super) enum Whom {
     Known(Who),
 }
 
-impl TryFrom<String> for AclEntry {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let why = |why: &str| {
-            format!(
-                "`{text}` is not an entry of an access list: {why}; write it like `user:NAME:rX`, `group:NAME:rw` or `default:user:NAME:rX`"
-            )
-        };
-        let mut parts: Vec<&str> = text.split(':').collect();
-        let is_default = matches!(parts.first(), Some(&("default" | "d")));
-        if is_default {
-            parts.remove(0);
-        }
-        let [kind, name, rights] = parts[..] else { return Err(why("it needs a type, a name and permissions")) };
-        let account = || AccountName::try_from(name.to_owned()).map_err(|error| why(&error));
-        let whom = match (kind, name) {
-            ("user" | "u" | "group" | "g" | "other" | "o", "") if !is_default => {
-                return Err(why("set the permissions of the owner, the group and others with `mode`"));
-            }
-            ("user" | "u", "") => Whom::Known(Who::Owner),
-            ("group" | "g", "") => Whom::Known(Who::OwningGroup),
-            ("other" | "o", "") => Whom::Known(Who::Other),
-            ("mask" | "m", "") => Whom::Known(Who::Mask),
-            ("user" | "u", _) => Whom::User(account()?),
-            ("group" | "g", _) => Whom::Group(account()?),
-            _ => return Err(why("it is for a `user`, a `group` or the `mask`")),
-        };
-        let rights =
-            Rights::parse(&rights.replace('-', "")).ok_or_else(|| why("permissions are `r`, `w`, `x` and `X`"))?;
-        Ok(Self { is_default, whom, rights, text })
+from_text!(AclEntry, |text| {
+    let why = |why: &str| {
+        format!(
+            "`{text}` is not an entry of an access list: {why}; write it like `user:NAME:rX`, `group:NAME:rw` or `default:user:NAME:rX`"
+        )
+    };
+    let mut parts: Vec<&str> = text.split(':').collect();
+    let is_default = matches!(parts.first(), Some(&("default" | "d")));
+    if is_default {
+        parts.remove(0);
     }
-}
+    let [kind, name, rights] = parts[..] else { return Err(why("it needs a type, a name and permissions")) };
+    let account = || AccountName::try_from(name.to_owned()).map_err(|error| why(&error));
+    let whom = match (kind, name) {
+        ("user" | "u" | "group" | "g" | "other" | "o", "") if !is_default => {
+            return Err(why("set the permissions of the owner, the group and others with `mode`"));
+        }
+        ("user" | "u", "") => Whom::Known(Who::Owner),
+        ("group" | "g", "") => Whom::Known(Who::OwningGroup),
+        ("other" | "o", "") => Whom::Known(Who::Other),
+        ("mask" | "m", "") => Whom::Known(Who::Mask),
+        ("user" | "u", _) => Whom::User(account()?),
+        ("group" | "g", _) => Whom::Group(account()?),
+        _ => return Err(why("it is for a `user`, a `group` or the `mask`")),
+    };
+    let rights = Rights::parse(&rights.replace('-', "")).ok_or_else(|| why("permissions are `r`, `w`, `x` and `X`"))?;
+    Ok(Self { is_default, whom, rights, text })
+});
 
 impl AclEntry {
     /// The account that must exist first.
@@ -224,42 +215,37 @@ const NAMES: &str = "chown dac_override dac_read_search fowner fsetid kill setgi
 const REVISION: u32 = 0x0200_0000;
 const EFFECTIVE: u32 = 1;
 
-impl TryFrom<String> for Capabilities {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let shape = "write names and flags, like `cap_net_bind_service,cap_net_raw=ep`, or an empty text for none";
-        let mut all = Self { is_effective: false, permitted: 0, inheritable: 0, text };
-        let mut first = None;
-        for clause in all.text.split_whitespace() {
-            let (names, flags) =
-                clause.split_once(['=', '+']).ok_or_else(|| format!("`{clause}` has no flags: {shape}"))?;
-            let mut bits = 0;
-            for name in names.split(',') {
-                let short = name.to_ascii_lowercase();
-                let known = NAMES.split(' ').position(|known| short.strip_prefix("cap_") == Some(known));
-                bits |=
-                    1_u64 << known.ok_or_else(|| format!("`{name}` is not a capability (capabilities(7)): {shape}"))?;
-            }
-            if flags.is_empty() || !flags.chars().all(|flag| "eip".contains(flag)) {
-                return Err(format!("`{flags}` are not flags: `e` is effective, `i` inheritable, `p` permitted"));
-            }
-            all.permitted |= if flags.contains('p') { bits } else { 0 };
-            all.inheritable |= if flags.contains('i') { bits } else { 0 };
-            // the kernel has one bit for all of them
-            let is_effective = flags.contains('e');
-            if *first.get_or_insert(is_effective) != is_effective {
-                let why = "either all capabilities of a program are effective, or none: set the flag `e` in every clause, or in none";
-                return Err(why.to_owned());
-            }
-            all.is_effective |= is_effective;
+from_text!(Capabilities, |text| {
+    let shape = "write names and flags, like `cap_net_bind_service,cap_net_raw=ep`, or an empty text for none";
+    let mut all = Self { is_effective: false, permitted: 0, inheritable: 0, text };
+    let mut first = None;
+    for clause in all.text.split_whitespace() {
+        let (names, flags) =
+            clause.split_once(['=', '+']).ok_or_else(|| format!("`{clause}` has no flags: {shape}"))?;
+        let mut bits = 0;
+        for name in names.split(',') {
+            let short = name.to_ascii_lowercase();
+            let known = NAMES.split(' ').position(|known| short.strip_prefix("cap_") == Some(known));
+            bits |= 1_u64 << known.ok_or_else(|| format!("`{name}` is not a capability (capabilities(7)): {shape}"))?;
         }
-        if all.is_effective && all.permitted | all.inheritable == 0 {
-            return Err(format!("`{}` permits nothing: add the flag `p`", all.text));
+        if flags.is_empty() || !flags.chars().all(|flag| "eip".contains(flag)) {
+            return Err(format!("`{flags}` are not flags: `e` is effective, `i` inheritable, `p` permitted"));
         }
-        Ok(all)
+        all.permitted |= if flags.contains('p') { bits } else { 0 };
+        all.inheritable |= if flags.contains('i') { bits } else { 0 };
+        // the kernel has one bit for all of them
+        let is_effective = flags.contains('e');
+        if *first.get_or_insert(is_effective) != is_effective {
+            let why = "either all capabilities of a program are effective, or none: set the flag `e` in every clause, or in none";
+            return Err(why.to_owned());
+        }
+        all.is_effective |= is_effective;
     }
-}
+    if all.is_effective && all.permitted | all.inheritable == 0 {
+        return Err(format!("`{}` permits nothing: add the flag `p`", all.text));
+    }
+    Ok(all)
+});
 
 impl Capabilities {
     /// In the kernel's format; `None` for none.

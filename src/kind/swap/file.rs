@@ -9,6 +9,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use super::{SwapFields, in_use, turn_off};
 use crate::host::root::failed_io;
 use crate::host::unit_files;
+use crate::kind::file::mode_change;
 use crate::kind::prelude::*;
 use crate::kind::unit::UnitFields;
 
@@ -23,22 +24,17 @@ const MIB: u64 = 1 << 20;
 /// The size of a file, written as `"512M"` or `"2G"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
-#[schemars(with = "String")]
 pub(super) struct Size(u64);
 
-impl TryFrom<String> for Size {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let scaled = |unit: char, factor: u64| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(factor);
-        let is_number = text.starts_with(|c: char| c.is_ascii_digit());
-        // a page of the area has a number of 32 bits
-        let bytes = scaled('M', MIB).or_else(|| scaled('G', 1024 * MIB)).filter(|size| (MIB..1 << 44).contains(size));
-        bytes.filter(|_| is_number).map(Self).ok_or_else(|| {
-            format!("`{text}` is not a size; write it like \"512M\" or \"2G\", in units of 1024, up to 16383G")
-        })
-    }
-}
+from_text!(Size, |text| {
+    let scaled = |unit: char, factor: u64| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(factor);
+    let is_number = text.starts_with(|c: char| c.is_ascii_digit());
+    // a page of the area has a number of 32 bits
+    let bytes = scaled('M', MIB).or_else(|| scaled('G', 1024 * MIB)).filter(|size| (MIB..1 << 44).contains(size));
+    bytes.filter(|_| is_number).map(Self).ok_or_else(|| {
+        format!("`{text}` is not a size; write it like \"512M\" or \"2G\", in units of 1024, up to 16383G")
+    })
+});
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -147,9 +143,7 @@ impl Resource for SwapFile {
         if meta.size != self.size.0 {
             parts.push(format!("size {} → {}", shown(meta.size), self.size));
         }
-        if meta.mode != MODE {
-            parts.push(format!("mode {:04o} → {MODE:04o}", meta.mode));
-        }
+        parts.extend(mode_change(meta.mode, MODE));
         if work.host.is_live() && (meta.uid, meta.gid) != (0, 0) {
             parts.push("owner → root".to_owned());
         }

@@ -61,42 +61,32 @@ pub struct UnitFields {
 /// A unit's name: a valid one, of a type that has files.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
-#[schemars(with = "String")]
 pub struct UnitName(pub(in crate::kind) String);
 
-impl TryFrom<String> for UnitName {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        check_name(&text, &unit_files::TYPES)?;
-        Ok(Self(text))
-    }
-}
+from_text!(UnitName, |text| {
+    check_name(&text, &unit_files::TYPES)?;
+    Ok(Self(text))
+});
 
 /// The name of a unit, or of a Quadlet file.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
-#[schemars(with = "String")]
 struct FileName(String);
 
-impl TryFrom<String> for FileName {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        if text.ends_with(".build") {
-            let advice = "build the image elsewhere, push it to a registry, and name it with its digest";
-            return Err(format!("`{text}` is not supported: {advice}"));
-        }
-        if text.contains('/') {
-            let advice =
-                "write it without a directory; kpull manages units and containers of the system, and none of a user";
-            return Err(format!("`{text}` is not the name of a unit: {advice}"));
-        }
-        let types = unit_files::TYPES.into_iter().chain(quadlet::TYPES);
-        check_name(&text, &types.collect::<Vec<_>>())?;
-        Ok(Self(text))
+from_text!(FileName, |text| {
+    if text.ends_with(".build") {
+        let advice = "build the image elsewhere, push it to a registry, and name it with its digest";
+        return Err(format!("`{text}` is not supported: {advice}"));
     }
-}
+    if text.contains('/') {
+        let advice =
+            "write it without a directory; kpull manages units and containers of the system, and none of a user";
+        return Err(format!("`{text}` is not the name of a unit: {advice}"));
+    }
+    let types = unit_files::TYPES.into_iter().chain(quadlet::TYPES);
+    check_name(&text, &types.collect::<Vec<_>>())?;
+    Ok(Self(text))
+});
 
 /// Checks that a name is valid, and of one of these types.
 fn check_name(text: &str, types: &[&str]) -> Result<(), String> {

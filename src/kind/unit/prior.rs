@@ -12,6 +12,7 @@ pub struct PriorUnit {
     /// Whether it ran.
     pub running: Option<bool>,
     /// Whether it was masked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masked: Option<bool>,
     /// Whether it keeps running when no role has it any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

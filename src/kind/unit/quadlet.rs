@@ -191,11 +191,9 @@ impl Resource for Quadlet {
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
-        if !work.host.is_live() {
-            return Ok(None);
-        }
+        let Some(host) = work.live() else { return Ok(None) };
         let pull = self.missing_image()?.map(|image| format!("pull {image}"));
-        let check = self.is_new(&work.host.root)?.then(|| "check".to_owned());
+        let check = self.is_new(&host.root)?.then(|| "check".to_owned());
         Ok(Change::of(check.into_iter().chain(pull).collect()))
     }
 

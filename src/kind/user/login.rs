@@ -18,24 +18,19 @@ fn none() -> State {
 /// The first day on which a user can't log in any more, like `2027-01-31`; or `never`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
-#[schemars(with = "String")]
 pub struct Expiry(Option<u32>);
 
-impl TryFrom<String> for Expiry {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        if text == "never" {
-            return Ok(Self(None));
-        }
-        let date = text.parse::<Date>().ok().filter(|_| text.len() == "2027-01-31".len());
-        let days = date.map(|date| date.duration_since(Date::constant(1970, 1, 1)).as_hours() / 24);
-        match days.and_then(|days| u32::try_from(days).ok()).filter(|days| *days > LOCKED) {
-            Some(days) => Ok(Self(Some(days))),
-            None => Err(format!("`{text}` is not a date after 1970; write it like 2027-01-31, or \"never\"")),
-        }
+from_text!(Expiry, |text| {
+    if text == "never" {
+        return Ok(Self(None));
     }
-}
+    let date = text.parse::<Date>().ok().filter(|_| text.len() == "2027-01-31".len());
+    let days = date.map(|date| date.duration_since(Date::constant(1970, 1, 1)).as_hours() / 24);
+    match days.and_then(|days| u32::try_from(days).ok()).filter(|days| *days > LOCKED) {
+        Some(days) => Ok(Self(Some(days))),
+        None => Err(format!("`{text}` is not a date after 1970; write it like 2027-01-31, or \"never\"")),
+    }
+});
 
 /// How a user logs in; `None` for what stays unchanged.
 #[derive(Debug, Default)]
