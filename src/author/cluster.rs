@@ -40,11 +40,9 @@ impl Cluster<'_> {
                 *content = self.site(&String::from_utf8_lossy(content))?.into_bytes();
             }
         }
-        for (number, (name, address)) in self.masters.iter().enumerate() {
-            let text = format!(
-                "address = \"{address}\"\ngroups = [\"masters\"]\n\n[vars.etcd]\nname = \"etcd{}\"\n",
-                number.saturating_add(1)
-            );
+        for (number, (name, address)) in (1..).zip(self.masters) {
+            let text =
+                format!("address = \"{address}\"\ngroups = [\"masters\"]\n\n[vars.etcd]\nname = \"etcd{number}\"\n");
             files.push((host_file(name), text.into_bytes()));
         }
         for (name, address) in self.workers {

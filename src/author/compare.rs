@@ -162,12 +162,8 @@ impl Comparison {
         let mut text = format!("**{changed}** of {} hosts change.\n", changed + self.same);
         for (hosts, what) in &self.groups {
             let count = what.lines().filter(|line| line.starts_with(['+', '−', '~']) && line.contains('`')).count();
-            let _ = write!(
-                text,
-                "\n<details><summary><b>{}</b>: {}</summary>\n\n",
-                hosts.join(", "),
-                counted(count, "resource")
-            );
+            let (names, count) = (hosts.join(", "), counted(count, "resource"));
+            let _ = write!(text, "\n<details><summary><b>{names}</b>: {count}</summary>\n\n");
             match what.char_indices().map(|(at, _)| at).find(|at| *at > most) {
                 None => text.push_str(what.trim_end()),
                 Some(end) => {

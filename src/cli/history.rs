@@ -56,13 +56,9 @@ fn line(one: &Generation, whole: bool) -> String {
         (None, false) => "unhealthy",
     };
     let signers = if one.signers.is_empty() { "unknown".to_owned() } else { one.signers.join(", ") };
-    let mut line = format!(
-        "{:>4}  {:.0}  release {:<5} {state:<9} {:>3} changed  signed by {signers}\n",
-        one.number,
-        one.time,
-        one.serial,
-        one.changes.len(),
-    );
+    let (Generation { number, time, serial, .. }, count) = (one, one.changes.len());
+    let mut line =
+        format!("{number:>4}  {time:.0}  release {serial:<5} {state:<9} {count:>3} changed  signed by {signers}\n");
     if let Some(why) = &one.back {
         let _ = writeln!(line, "      {why}");
     }

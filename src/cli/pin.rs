@@ -69,17 +69,10 @@ impl Run for Pin {
             match fetched.iter_mut().find(same) {
                 Some(known) if known.pin.sha256 == new.pin.sha256 => known.pin.urls.extend(new.pin.urls),
                 Some(known) => {
-                    return Err(error!(
-                        SUPPLY,
-                        "two different files for {} ({}): {} has {}, and {} has {}",
-                        new.pin.name,
-                        new.pin.arch,
-                        known.pin.urls[0],
-                        known.pin.sha256,
-                        new.pin.urls[0],
-                        new.pin.sha256
-                    )
-                    .help("several addresses of one artifact and architecture must be mirrors of the same file"));
+                    let has = |pin: &NewPin| format!("{} has {}", pin.urls[0], pin.sha256);
+                    let (one, two, NewPin { name, arch, .. }) = (has(&known.pin), has(&new.pin), &new.pin);
+                    return Err(error!(SUPPLY, "two different files for {name} ({arch}): {one}, and {two}")
+                        .help("several addresses of one artifact and architecture must be mirrors of the same file"));
                 }
                 None => fetched.push(new),
             }

@@ -2,7 +2,7 @@
 
 use crate::cli::prelude::*;
 use crate::document::fields::Lifetime;
-use crate::trust::{Signer, sign};
+use crate::trust::{Manifest, Signer, sign};
 
 /// Arguments of `sign`.
 #[derive(Args, Debug)]
@@ -28,19 +28,15 @@ impl Run for Sign {
             print_json(json!({ "site": manifest.site, "serial": manifest.serial, "created": manifest.created,
                 "expires": manifest.expires, "files": manifest.files.len(), "added": signed.added }));
         } else {
-            let note = if signed.added {
-                " (no file has changed: the signature is added to the existing release)"
-            } else {
-                ""
-            };
-            print(&format!(
-                "signed release {} of {}: {} files, valid until {:.0}{note}",
-                manifest.serial,
-                manifest.site,
-                manifest.files.len(),
-                manifest.expires
-            ));
+            let added = " (no file has changed: the signature is added to the existing release)";
+            let note = if signed.added { added } else { "" };
+            print(&format!("signed {}{note}", about(manifest)));
         }
         Ok(Exit::Done)
     }
+}
+
+/// A signed release in words.
+pub(super) fn about(Manifest { serial, site, files, expires, .. }: &Manifest) -> String {
+    format!("release {serial} of {site}: {} files, valid until {expires:.0}", files.len())
 }

@@ -84,14 +84,9 @@ impl Wrong<'_> {
         let Self { hosts, shown, dial } = self;
         let (name, item) = (&dial.name, shown.item);
         let field = if name.parse::<IpAddr>().is_ok() { "ip" } else { "dns" };
-        let what = format!(
-            "the certificate {} of {} is not for {name}, which {} on {} connects to (port {})",
-            shown.certificate.name,
-            hosts.join(", "),
-            dial.item.id,
-            dial.from.name,
-            dial.port
-        );
+        let (certificate, hosts) = (&shown.certificate.name, hosts.join(", "));
+        let by = format!("{} on {} connects to (port {})", dial.item.id, dial.from.name, dial.port);
+        let what = format!("the certificate {certificate} of {hosts} is not for {name}, which {by}");
         let place = subject.place(item, field);
         Error::new(code::LINT_CERTIFICATE, what).at(place, format!("{name} is missing")).help(format!(
             "add it to `{field}` of the certificate in the role {}, or connect to another name: {}",

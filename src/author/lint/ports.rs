@@ -143,15 +143,11 @@ fn unsaid(subject: &Subject<'_>, host: &Host<'_>, unit: &HostUnit<'_>) -> Vec<Er
             for port in value.split(',').filter_map(reachable_port) {
                 let Some(range) = PortRange::parse(&port.to_string(), "tcp") else { continue };
                 let Some(unsaid) = rest(&Traffic::Ports(range), &said) else { continue };
+                let (program, name) = (name_of(&command.program), &unit.unit.name);
                 errors.push(
-                    error!(
-                        LINT_PORT,
-                        "{} listens at {unsaid} by `--{flag}`, but {} does not list it",
-                        name_of(&command.program),
-                        unit.unit.name
-                    )
-                    .at(place::of_flag(subject.site, host.name, unit.item, flag), "listens here")
-                    .help(format!("add \"{unsaid}\" to `listens` of the [[unit]] at {}", unit.item.place)),
+                    error!(LINT_PORT, "{program} listens at {unsaid} by `--{flag}`, but {name} does not list it")
+                        .at(place::of_flag(subject.site, host.name, unit.item, flag), "listens here")
+                        .help(format!("add \"{unsaid}\" to `listens` of the [[unit]] at {}", unit.item.place)),
                 );
             }
         }

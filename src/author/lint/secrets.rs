@@ -51,29 +51,27 @@ fn shown(host: &Host<'_>, item: &Item) -> Option<Shown> {
         let is_set = |name: &&&str| item.fields.get(**name).is_some();
         names.iter().find(is_set).or(names.first()).map_or_else(String::new, |name| (*name).to_owned())
     };
+    let of = |secret: Option<String>, field: String, reader, help| {
+        secret.map(|secret| Shown { secret, field, reader, help })
+    };
     // unit files are checked with their unit
     if let Some(file) = item.as_kind::<File>().filter(|_| item.about.kind != "unit-file") {
-        let text = String::from_utf8_lossy(&file.content);
+        let secret = || host.secret_in(&String::from_utf8_lossy(&file.content));
         if DIRS.iter().any(|dir| file.path.starts_with(dir)) {
-            let secret = host.secret_in(&text)?;
-            return Some(Shown { secret, field: field(&["content", "template"]), reader: USERS, help: UNIT });
+            return of(secret(), field(&["content", "template"]), USERS, UNIT);
         }
         if file.wanted.is_for_all() {
-            let secret = host.secret_in(&text)?;
             let help = "omit `mode`, which defaults to 0600, or set it to 0640 with the `group` that needs it";
-            return Some(Shown { secret, field: "mode".to_owned(), reader: USERS, help });
+            return of(secret(), "mode".to_owned(), USERS, help);
         }
     }
-    if let Some(unit) = item.as_kind::<Unit>()
-        && let Some(secret) = unit.texts().find_map(|text| host.secret_in(text))
-    {
-        return Some(Shown { secret, field: field(&["content", "template", "dropins"]), reader: USERS, help: UNIT });
+    if let Some(secret) = item.as_kind::<Unit>().and_then(|unit| unit.texts().find_map(|text| host.secret_in(text))) {
+        return of(Some(secret), field(&["content", "template", "dropins"]), USERS, UNIT);
     }
     if let Some(object) = item.as_kind::<KubeObject>() {
-        let secret = strings(&object.public()).into_iter().find_map(|text| host.secret_in(&text))?;
+        let secret = strings(&object.public()).into_iter().find_map(|text| host.secret_in(&text));
         let help = "move it to `data` or `stringData` of an object of the kind Secret, and refer to that";
-        let reader = "everyone with access to such objects";
-        return Some(Shown { secret, field: field(&["content", "template"]), reader, help });
+        return of(secret, field(&["content", "template"]), "everyone with access to such objects", help);
     }
     let (hidden, help): (&[&str], _) = match item.about.kind {
         "command" => (&["env"], "pass it in `env`: other users can see the arguments of running programs"),
@@ -88,8 +86,7 @@ fn shown(host: &Host<'_>, item: &Item) -> Option<Shown> {
     };
     let mut open = item.fields.as_object().into_iter().flatten().filter(|(name, _)| !hidden.contains(&name.as_str()));
     open.find_map(|(name, value)| {
-        let secret = strings(value).into_iter().find_map(|text| host.secret_in(&text))?;
-        Some(Shown { secret, field: name.clone(), reader: USERS, help })
+        of(strings(value).into_iter().find_map(|text| host.secret_in(&text)), name.clone(), USERS, help)
     })
 }
 

@@ -176,11 +176,6 @@ fn status_of(
         }
         _ => CertificateState::Missing,
     };
-    Ok(CertificateStatus {
-        host: host.to_owned(),
-        name: request.name.clone(),
-        request: Some((request, place)),
-        certificate,
-        state,
-    })
+    let (host, name) = (host.to_owned(), request.name.clone());
+    Ok(CertificateStatus { host, name, request: Some((request, place)), certificate, state })
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::author::pki::Completed;
 use crate::cli::prelude::*;
+use crate::cli::sign::about;
 use crate::cli::{apply, graphical};
 use crate::engine::{RunOptions, plan};
 use crate::report::{Notes, Summary};
@@ -152,13 +153,7 @@ fn edit_file(path: &Path, edit: &Edit) -> Result<()> {
 impl DemoSetup {
     fn sign(&self) -> Result<String> {
         let signed = sign(&self.site(), &Signer::of(&self.signer())?, SignedDuration::from_hours(24 * 30), false)?;
-        Ok(format!(
-            "release {} of {}: {} files, valid until {:.0}",
-            signed.manifest.serial,
-            signed.manifest.site,
-            signed.manifest.files.len(),
-            signed.manifest.expires
-        ))
+        Ok(about(&signed.manifest))
     }
 
     fn agent<'a>(&self, host: &str, report: &'a dyn Report) -> Result<Agent<'a>> {
