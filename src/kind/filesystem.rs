@@ -1,6 +1,6 @@
 //! `[[filesystem]]`: a file system on a device that is empty. What is on a device is never overwritten or removed.
 
-use crate::host::process::{Command, argv, run, run_if_there};
+use crate::host::process::{Command, run, run_if_there};
 use crate::kind::prelude::*;
 use crate::text::display_as_serialized;
 
