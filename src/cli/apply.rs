@@ -5,6 +5,7 @@ use std::time::Instant;
 use crate::agent::{hook, metrics, status};
 use crate::cli::prelude::*;
 use crate::engine::{RunOptions, converge};
+use crate::host::deadline;
 use crate::report::{self, Journal, Note, Notes};
 use crate::store::{Failure, LastRun};
 
@@ -77,6 +78,7 @@ pub(super) fn recorded(
     let _lock = agent.store.lock()?;
     let clock = Instant::now();
     let result = change();
+    deadline::begin_reports();
     let note = notes.note();
     let last = last_run(agent, &result, &note, clock, only);
     let saved = agent.store.set_last_run(&last);

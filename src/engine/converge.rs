@@ -12,6 +12,7 @@ use crate::engine::run::Stop;
 use crate::engine::select::Selection;
 use crate::engine::up_to_date::{check, record};
 use crate::engine::{gc, lock};
+use crate::host::deadline;
 use crate::source::{self, Reach};
 use crate::status::vitals::Vitals;
 
@@ -78,13 +79,17 @@ pub fn converge(agent: &Agent<'_>, options: RunOptions<'_>) -> Result<Summary> {
             }
             regain_contact(agent)?
         }
-        Err(Stop::Waits(error)) => return Err(error),
-        Err(Stop::Failed(error)) if !options.only.is_empty() => {
-            return Err(
-                error.help_more("a partial run does not roll back: `kpull apply` continues with the whole release")
-            );
+        // without time, what a release lacks is not its fault
+        Err(stop) if matches!(stop, Stop::Waits(_)) || deadline::is_over() => {
+            let errors = deadline::check().err().into_iter().chain([stop.into_error()]).chain(fault);
+            return Error::distinct(errors.collect()).map_or(Ok(applied.summary), Err);
         }
-        Err(Stop::Failed(error)) => Some(error),
+        Err(stop) if !options.only.is_empty() => {
+            return Err(stop
+                .into_error()
+                .help_more("a partial run does not roll back: `kpull apply` continues with the whole release"));
+        }
+        Err(stop) => Some(stop.into_error()),
     };
     agent.report.event(&Event::Done(&applied.summary));
     if lost.is_none() && !options.only.is_empty() {
@@ -262,6 +267,7 @@ fn regain_contact(agent: &Agent<'_>) -> Result<Option<Error>> {
             agent.store.set_pending(&PendingActions { contact: None, ..pending })?;
             return Ok(None);
         };
+        deadline::check()?;
         if Instant::now() >= until {
             break error;
         }

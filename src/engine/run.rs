@@ -8,7 +8,7 @@ use crate::engine::plan::{difference, locate};
 use crate::engine::prelude::*;
 use crate::engine::prior::{PriorStates, watchers};
 use crate::engine::slot::Slots;
-use crate::host::{is_firewall_file, is_unit_file};
+use crate::host::{deadline, is_firewall_file, is_unit_file};
 use crate::kind::Effect;
 
 /// Whether a resource failed like this before the release that is applied, so that the release is not to blame.
@@ -119,6 +119,10 @@ impl<'a> Run<'a> {
             if self.is_left_out(at) {
                 continue;
             }
+            if let Err(over) = deadline::check() {
+                let faults = std::mem::take(&mut self.left_out).into_error(work.catalog);
+                return Error::check(std::iter::once(over).chain(faults).collect());
+            }
             let item = &work.catalog[at];
             let prepared = item.resource.prepare(work, &progress);
             for (mirror, error) in work.store.take_passed_mirrors() {
@@ -216,6 +220,7 @@ impl<'a> Run<'a> {
             if self.skips(at) {
                 continue;
             }
+            deadline::check()?;
             let can_wait = item.about.is_self_contained && !gates.contains_key(item.id.as_str());
             let is_after = |first: usize| item.after.iter().any(|id| items[first].id == **id);
             if !can_wait || (!item.after.is_empty() && self.unsynced.iter().any(|(first, _)| is_after(*first))) {

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use crate::engine::lock;
 use crate::engine::plan::locate;
 use crate::engine::prelude::*;
+use crate::host::deadline;
 use crate::host::etcd::{Api, Client, Cluster, Failure, Lease};
 use crate::kind::slot::{At, Slot};
 use crate::report::{Holder, Occupied};
@@ -84,7 +85,7 @@ pub fn acquire(work: &Work<'_>, slot: &Slot, host: &str, report: &dyn Fn(&Occupi
             Ok(Attempt::Held(held)) => return Ok(held),
             Ok(Attempt::Occupied(by)) => {
                 answered = Instant::now();
-                if started.elapsed() >= slot.within {
+                if started.elapsed() >= slot.within || deadline::is_over() {
                     return Err(SlotError::Error(occupied(slot, &by)));
                 }
                 if reported.as_ref() != Some(&by) {

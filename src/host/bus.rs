@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use futures_core::Stream;
 use zbus::proxy::MethodFlags;
 use zbus::wire::DynamicDeserialize;
-use zbus::{Connection, DynamicType, MatchRule, MessageStream, OwnedVariant, Proxy};
+use zbus::{Connection, DynamicType, MatchRule, MessageStream, OwnedObjectPath, OwnedVariant, Proxy};
 
 use crate::error::{Result, error};
 
@@ -76,6 +76,19 @@ impl Bus {
     {
         let flags = MethodFlags::NO_AUTO_START;
         self.with_connection(|connection| zbus::block_on(ask(connection, object, method, flags, arguments)))
+    }
+
+    /// The properties of all interfaces of an object of systemd.
+    pub fn properties(&self, path: &str) -> zbus::Result<Properties> {
+        let object = Object { path, interface: "org.freedesktop.DBus.Properties", ..MANAGER };
+        // the empty name means all of them
+        self.call(object, "GetAll", &("",))
+    }
+
+    /// The properties of the unit that this process runs in.
+    pub fn own_unit(&self) -> zbus::Result<Properties> {
+        let path: OwnedObjectPath = self.call(MANAGER, "GetUnitByPID", &(std::process::id(),))?;
+        self.properties(path.as_str())
     }
 
     /// [`Bus::call`] for a service that the bus starts when it is needed.
@@ -191,6 +204,12 @@ fn await_manager(connection: &Connection) {
     while subscribe().is_err_and(|error| is_absent(&error)) && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// The current time of systemd's monotonic clock, in microseconds.
+pub fn monotonic() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec.saturating_mul(1_000_000).saturating_add(now.tv_nsec / 1000)
 }
 
 /// Values by their names.

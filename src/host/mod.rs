@@ -5,6 +5,7 @@ mod account_table;
 pub mod accounts;
 pub mod address;
 pub mod bus;
+pub mod deadline;
 pub mod details;
 pub mod etcd;
 pub mod firewalld;

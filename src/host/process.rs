@@ -25,6 +25,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result, code, error, mask};
+use crate::host::deadline;
 use crate::read;
 use crate::text::shortened;
 
@@ -197,6 +198,7 @@ fn start(command: &Command<'_>) -> Result<Option<Child>> {
     let Some((program, arguments)) = command.argv.split_first() else {
         return Err(error!(COMMAND, "there is no program to run"));
     };
+    deadline::check()?;
     if !read::is_directory(&command.cwd) {
         return Err(error!(COMMAND, "can't run {program} in {}: there is no such directory", command.cwd.display()));
     }
@@ -400,7 +402,7 @@ fn group(child: &Child) -> Pid {
     Pid::from_raw(child.id().cast_signed())
 }
 
-fn watch(child: &mut Child, input: &[u8], timeout: Duration) -> Result<Output> {
+fn watch(child: &mut Child, input: &[u8], mut limit: Duration) -> Result<Output> {
     let started = Instant::now();
     let mut stdin = Feed::new(child.stdin.take(), input)?;
     let mut stdout = Tail::new(child.stdout.take())?;
@@ -418,7 +420,7 @@ fn watch(child: &mut Child, input: &[u8], timeout: Duration) -> Result<Output> {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         let state = waitid(Id::Pid(group), flags).context(code::COMMAND, || "can't wait for a program")?;
         let ended = state != WaitStatus::StillAlive;
-        let late = started.elapsed() >= timeout.saturating_add(GRACE);
+        let late = started.elapsed() >= limit.saturating_add(GRACE);
         if (ended && asked) || late {
             let _ = killpg(group, Signal::SIGKILL);
             let _ = child.kill();
@@ -427,7 +429,8 @@ fn watch(child: &mut Child, input: &[u8], timeout: Duration) -> Result<Output> {
         if ended || late {
             break;
         }
-        if !asked && started.elapsed() >= timeout {
+        if !asked && (started.elapsed() >= limit || deadline::is_over()) {
+            limit = limit.min(Duration::from_secs(started.elapsed().as_secs().saturating_add(1)));
             let _ = killpg(group, Signal::SIGTERM);
             asked = true;
         }
@@ -435,7 +438,7 @@ fn watch(child: &mut Child, input: &[u8], timeout: Duration) -> Result<Output> {
     let status = child.wait().context(code::COMMAND, || "can't wait for a program")?;
     stdout.take()?;
     stderr.take()?;
-    let ended = if timed_out { Ended::TimedOut(timeout) } else { Ended::Exited(status) };
+    let ended = if timed_out { Ended::TimedOut(limit) } else { Ended::Exited(status) };
     Ok(Output { ended, stdout: stdout.into_kept(), stderr: stderr.into_kept() })
 }
 

@@ -8,12 +8,10 @@ use jiff::{SignedDuration, Timestamp};
 use zbus::OwnedObjectPath;
 
 use crate::error::{Error, Exit, Result, error, mask, visible};
-use crate::host::bus::{self, Bus, MANAGER, Object, Properties, get};
+use crate::host::bus::{self, Bus, MANAGER, Properties, get, monotonic};
 use crate::host::process::{Command, run_if_there};
-use crate::host::{mount_users, unit_files};
+use crate::host::{deadline, mount_users, unit_files};
 use crate::text::{display_as_serialized, shortened};
-
-const SERVICE: &str = "org.freedesktop.systemd1";
 
 /// Timeout of a job. Units have their own, shorter limits; this one is for those that have none.
 const JOB: Duration = Duration::from_secs(300);
@@ -217,10 +215,8 @@ impl Systemd {
     /// Whether this process runs in the unit and ends with it, or is started by it: such a unit must not be stopped or restarted by
     /// kpull. This includes units whose end also ends the unit of this process.
     pub fn is_own(&self, name: &str) -> Result<bool> {
-        let own = match self.bus.call::<_, OwnedObjectPath>(MANAGER, "GetUnitByPID", &(std::process::id(),)) {
-            Ok(path) => {
-                self.properties_at(path.as_str()).map_err(|error| failed("ask", "the unit of this run", &error))?
-            }
+        let own = match self.bus.own_unit() {
+            Ok(own) => own,
             // in none: started in a container from outside
             Err(error) if error_is(&error, "NoUnitForPID") => return Ok(false),
             Err(error) => return Err(failed("ask", "the unit of this run", &error)),
@@ -259,14 +255,8 @@ impl Systemd {
 
     fn properties(&self, name: &str) -> Result<Properties> {
         let path = self.bus.call::<_, OwnedObjectPath>(MANAGER, "LoadUnit", &(name,));
-        let properties = path.and_then(|path| self.properties_at(path.as_str()));
+        let properties = path.and_then(|path| self.bus.properties(path.as_str()));
         properties.map_err(|error| failed("ask", name, &error))
-    }
-
-    fn properties_at(&self, path: &str) -> zbus::Result<Properties> {
-        let object = Object { service: SERVICE, path, interface: "org.freedesktop.DBus.Properties" };
-        // the empty name means the properties of all interfaces
-        self.bus.call(object, "GetAll", &("",))
     }
 
     /// `systemctl daemon-reload`.
@@ -329,13 +319,13 @@ impl Systemd {
 
     /// Queues a job for a unit and waits for systemd's verdict on it.
     fn job(&self, verb: Verb, name: &str) -> Result<()> {
-        let (method, word) = verb;
+        let ((method, word), limit) = (verb, JOB.min(deadline::left()));
         let verdict = self.bus.call_and_wait(
             MANAGER,
             method,
             &(name, "replace"),
             "JobRemoved",
-            JOB,
+            limit,
             |job: &OwnedObjectPath, (_, removed, _, result): (u32, OwnedObjectPath, String, String)| {
                 (removed == *job).then_some(result)
             },
@@ -347,7 +337,7 @@ impl Systemd {
                 Err(self.failure(verb, name, &format!("the result of systemd's job is `{result}`"), result))
             }
             None => {
-                let waited = format!("systemd has reported no result within {} s", JOB.as_secs());
+                let waited = format!("systemd has reported no result within {} s", limit.as_secs());
                 Err(self.failure(verb, name, &waited, "timeout"))
             }
         }
@@ -405,12 +395,6 @@ impl Systemd {
 
 /// The properties that list the units whose end also ends a unit.
 const BINDINGS: [&str; 5] = ["Requires", "Requisite", "BindsTo", "PartOf", "StopPropagatedFrom"];
-
-/// The current time of systemd's monotonic clock, in microseconds.
-fn monotonic() -> i64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec.saturating_mul(1_000_000).saturating_add(now.tv_nsec / 1000)
-}
 
 /// Advice about a failed operation.
 fn advice(verdict: &str, details: &Details) -> &'static str {

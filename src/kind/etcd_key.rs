@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::host::deadline;
 use crate::host::etcd::{Api, Cluster, Failure, KeyRevision, Pair};
 use crate::kind::prelude::*;
 use crate::net;
@@ -136,7 +137,7 @@ impl Resource for EtcdKey {
                 Ok(None) => "etcd does not have it yet".to_owned(),
                 Err(Failure::Refused(why) | Failure::Silent(why) | Failure::Unable(why)) => why,
             };
-            if started.elapsed() >= self.within {
+            if started.elapsed() >= self.within || deadline::is_over() {
                 let writers = self.writers.iter().flatten().map(String::as_str).collect::<Vec<_>>().join(", ");
                 return Err(format!("{why}; {writers} must set it"));
             }
@@ -179,7 +180,7 @@ impl Resource for EtcdKey {
                 Err(Failure::Refused(why)) => return Err(self.refused(&why)),
                 Err(Failure::Silent(why) | Failure::Unable(why)) => why,
             };
-            if started.elapsed() >= self.within {
+            if started.elapsed() >= self.within || deadline::is_over() {
                 return Err(error!(ETCD, "the key {} can't be set: etcd does not answer", self.key).because(why).help(
                     "is etcd up on most of its members (`systemctl status etcd`), and are `endpoints` and the \
                          certificates right? The next run tries again",

@@ -11,6 +11,7 @@ use std::time::Instant;
 use reqwest::Url;
 
 use crate::error::{Exit, nearest};
+use crate::host::deadline;
 use crate::host::etcd::{Api, Client, Cluster, Failure, Member};
 use crate::kind::etcd_key::{PAUSE, cluster};
 use crate::kind::prelude::*;
@@ -408,7 +409,7 @@ impl Resource for EtcdMember {
             };
             // on to the next step, if this one is done
             let Some(why) = obstacle else { continue };
-            if started.elapsed() >= self.within {
+            if started.elapsed() >= self.within || deadline::is_over() {
                 return Err(self.waiting(&why));
             }
             std::thread::sleep(PAUSE);

@@ -11,6 +11,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::error::{Context, Exit, mask};
+use crate::host::deadline;
 use crate::host::kube::{Access, Answer, Kube, Name};
 use crate::host::process::{Command, Ended, argv, run};
 use crate::kind::prelude::*;
@@ -275,7 +276,9 @@ impl Resource for KubeObject {
             };
             match (state, kube) {
                 (ObjectState::UpToDate, _) => return Ok(()),
-                (ObjectState::Later(later), _) if started.elapsed().saturating_add(PAUSE) > self.within => {
+                (ObjectState::Later(later), _)
+                    if started.elapsed().saturating_add(PAUSE) > self.within || deadline::is_over() =>
+                {
                     return Err(self.too_late(later));
                 }
                 (ObjectState::Differs(found, _), _) if done == ObjectChange::Patched => return Err(self.kept(&found)),

@@ -6,6 +6,7 @@ use minijinja::value::{Serde, Value};
 use reqwest::Url;
 
 use crate::error::visible;
+use crate::host::deadline;
 use crate::host::process::{Command, Ended, run};
 use crate::host::unit_files::is_template;
 use crate::host::web::{self, Question, Reply};
@@ -372,7 +373,9 @@ impl Resource for Probe {
         loop {
             match self.ask(work.host) {
                 Ok(_) => return Ok(()),
-                Err(why) if started.elapsed().saturating_add(self.every) > self.within => return Err(why),
+                Err(why) if started.elapsed().saturating_add(self.every) > self.within || deadline::is_over() => {
+                    return Err(why);
+                }
                 Err(_) => std::thread::sleep(self.every),
             }
         }

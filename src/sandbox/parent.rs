@@ -19,7 +19,7 @@ use super::wire::{self, Answer, CURSOR_MAX, Job, Request, Setup};
 use super::worker::Worker;
 use crate::document::Tree;
 use crate::error::{Error, Result, error, visible};
-use crate::host::web;
+use crate::host::{deadline, web};
 use crate::net::{self, Conditions, Download, Get, Options, Pace};
 use crate::source::{self, Config, Poll, Reach, Source};
 use crate::store::{Commit, Repositories};
@@ -247,6 +247,7 @@ impl Tree for RemoteTree {
 
 impl Get for Web {
     fn get(&self, url: &str, conditions: &Conditions<'_>) -> Result<Download> {
+        deadline::check_downloads()?;
         let patience = self.options.patience();
         let (parsed, limit) = (net::read(url)?, limit(&self.options));
         let name = net::shown(&parsed);
@@ -267,6 +268,7 @@ impl Get for Web {
 
 impl Repositories for Web {
     fn open(&self, commit: &Commit, cache: &Path) -> Result<Box<dyn Tree>> {
+        deadline::check_downloads()?;
         let Options { ca, client_cert, client_key, timeout, retries, .. } = self.options.clone();
         let (git, id) = (Some(commit.url.clone()), Some(commit.id.clone()));
         let config = Config { git, commit: id, ca, client_cert, client_key, timeout, retries, ..Config::default() };
@@ -295,6 +297,7 @@ struct Body {
 impl Read for Body {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.read == self.frame.len() && !self.ended && !buffer.is_empty() {
+            deadline::check_downloads().map_err(io::Error::other)?;
             self.worker.allow(self.patience * 2);
             self.frame = self.worker.frame().map_err(io::Error::other)?;
             (self.read, self.ended) = (0, self.frame.is_empty());

@@ -21,6 +21,7 @@ use super::need::{Need, demand};
 use super::user::user;
 use super::wire::{self, Answer, Job, Request, Setup, Tag};
 use crate::error::{Context, Error, Result, code, error, visible};
+use crate::host::deadline;
 use crate::host::process::{self, not_started};
 use crate::net::{self, Options};
 
@@ -28,6 +29,9 @@ use crate::net::{self, Options};
 const PIPE: i32 = 1 << 20;
 /// How much of a child's standard error is read, in bytes.
 const STDERR_MAX: u64 = 4 << 10;
+/// How long it waits before it looks at the time of the run again.
+const SLICE: Duration = Duration::from_secs(1);
+
 /// Variables that a confined child gets: proxies, language, and certificate authorities.
 const VARIABLES: &str = "http_proxy https_proxy all_proxy no_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY LANG TZ \
     SSL_CERT_FILE SSL_CERT_DIR";
@@ -162,6 +166,9 @@ impl Worker {
         }
         self.end();
         if why.kind() == io::ErrorKind::TimedOut {
+            if let Err(over) = deadline::check() {
+                return over.wrapped(code::SANDBOX, format!("{name}: the fetch was ended")).passing();
+            }
             return error!(SANDBOX, "{name}: the fetch did not end within {:?}", self.limit)
                 .help("the server may be stalling, or the connection may be too slow");
         }
@@ -236,11 +243,11 @@ impl<T: AsFd> Pipe<T> {
     fn when(&mut self, ready: PollFlags, mut attempt: impl FnMut(&mut T) -> io::Result<usize>) -> io::Result<usize> {
         loop {
             let left = self.until.get().saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || deadline::is_over() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             // rounded up, so that it doesn't spin for the last millisecond
-            let left = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+            let left = PollTimeout::try_from(left.min(SLICE) + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
             match poll(&mut [PollFd::new(self.inner.as_fd(), ready)], left) {
                 Ok(0) | Err(nix::errno::Errno::EINTR) => continue,
                 Ok(_) => {}

@@ -263,6 +263,66 @@ fn a_bus_that_is_restarted_or_killed_in_the_middle_of_a_run_is_found_again() {
 }
 
 #[test]
+fn a_run_ends_before_systemd_ends_it_whatever_it_waits_for_and_the_next_continues() {
+    let world = World::new();
+    let host = world.host();
+    host.write("/etc/systemd/system/kpull.service.d/limit.conf", "[Service]\nTimeoutStartSec=20\n");
+    // it accepts connections, and answers none
+    host.run("systemctl daemon-reload; systemd-run -q socat TCP-LISTEN:5001,fork EXEC:'sleep 600'").ok();
+    let hangs = |name: &str| {
+        format!(
+            "[[command]]\nname = \"{name}\"\nrun = [\"sh\", \"-c\", \"! test -e /srv/{name} || exec sleep 601\"]\n\
+             only_if = [\"test\", \"-e\", \"/srv/{name}\"]\ntimeout = \"10m\"\n"
+        )
+    };
+    let role = format!("{}{}{}", hangs("one"), hangs("two"), unit("app.service", ""));
+    let ends_early = |parts: &[&str]| {
+        let run = host.run("systemctl start kpull.service || { journalctl -u kpull.service -o cat -n 40; exit 1; }");
+        assert_ne!(run.code(), 0, "{run}");
+        assert_eq!(host.run("systemctl show -p Result -p ExecMainStatus --value kpull.service").ok(), "exit-code\n1");
+        for part in parts {
+            assert!(run.stdout.contains(part), "{part}: {run}");
+        }
+        host.run("test ! -e /var/lib/kpull/hold.json && ! pgrep -f '^sleep 601'").ok();
+    };
+    let early = "this run ends early: kpull.service has used 90 % of its 20s";
+    world.release(&role);
+    world.converges();
+
+    // drift: the release was good here, so the run goes on after a failure
+    host.run("touch /srv/one /srv/two; systemctl stop app").ok();
+    ends_early(&[early, "`one` failed: it took longer than", "systemctl edit kpull.service"]);
+    assert_eq!(state(host, "app"), "inactive", "nothing begins any more");
+    let status = host.run("kpull status").stdout;
+    assert!(status.contains(early), "{status}");
+    host.run("rm /srv/one /srv/two").ok();
+    world.converges();
+    assert_eq!(state(host, "app"), "active");
+
+    // a new release, which is not to blame
+    host.run("touch /srv/one").ok();
+    world.release(&format!("{role}[[file]]\npath = \"/srv/new\"\ncontent = \"new\"\n"));
+    ends_early(&[early, "`one` failed: it took longer than"]);
+    host.run("rm /srv/one && test -e /srv/new").ok();
+    world.converges();
+    world.release(&format!("{role}[[probe]]\nhttp = \"http://127.0.0.1:5001/\"\nwithin = \"10m\"\n"));
+    ends_early(&[early, "does not pass"]);
+    world.release(&role);
+    world.converges();
+    host.write(
+        "/srv/site/artifacts.toml",
+        format!(
+            "[tool]\nversion = \"1\"\namd64 = {{ url = \"http://127.0.0.1:5001/tool\", sha256 = \"{}\", size = 1 }}\n",
+            "0".repeat(64)
+        ),
+    );
+    world.release(&format!("{role}[[artifact]]\nname = \"tool\"\ninstall = {{ \"tool\" = \"/opt/tool\" }}\n"));
+    ends_early(&["the artifact tool can't be downloaded", "has used"]);
+    world.release(&role);
+    world.converges();
+}
+
+#[test]
 fn a_run_waits_for_a_firewalld_that_restarts_and_reports_one_that_stops() {
     let world = World::new();
     let host = world.host();

@@ -261,6 +261,30 @@ fn the_service_of_kpull_pulls_images_and_ends_a_pull_that_hangs() {
     applies().ok();
     assert_eq!(served(host), "two");
     world.is_converged();
+
+    // several that hang, each for ten minutes at most, leave time for what does not need them
+    host.write("/etc/systemd/system/kpull.service.d/limit.conf", "[Service]\nTimeoutStartSec=40\n");
+    let image = format!("registry.example.org/more@sha256:{}", push(host, "more", "one"));
+    let more =
+        format!("[[unit]]\nname = \"more.container\"\n{AUTHFILE}\ncontent = \"[Container]\\nImage={image}\\n\"\n");
+    let rest = "[[unit]]\nname = \"rest.service\"\nstate = \"running\"\ncontent = \"[Service]\\nExecStart=sleep infinity\\n\"\n";
+    world.release(&format!("{}{more}{rest}", role(&two, "", AUTHFILE)));
+    world.converges();
+    let location =
+        |port: u16| format!("sed -i 's/127.0.0.1:.*/127.0.0.1:{port}\"/' /etc/containers/registries.conf.d/lab.conf");
+    host.run(&format!("systemctl daemon-reload; systemctl stop web rest; podman rmi -f -a; {}", location(5001))).ok();
+    let run = applies();
+    assert_ne!(run.code(), 0, "{run}");
+    assert_eq!(host.run("systemctl show -p Result -p ExecMainStatus --value kpull.service").ok(), "exit-code\n1");
+    for part in ["can't pull registry.example.org/web:1", "it took longer than", "this run downloads nothing more"] {
+        assert!(run.stdout.contains(part), "{part}: {run}");
+    }
+    assert!(run.stdout.contains("kpull.service has used 50 % of its 40s"), "{run}");
+    host.run("systemctl is-active rest.service && ! pgrep -x podman").ok();
+    host.run(&location(5000)).ok();
+    applies().ok();
+    assert_eq!(served(host), "two");
+    world.is_converged();
 }
 
 #[test]

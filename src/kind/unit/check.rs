@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::error::Exit;
+use crate::host::deadline;
 use crate::host::process::{Command, Ended, Output, run_if_there};
 use crate::kind::prelude::*;
 
@@ -45,7 +46,9 @@ impl Check {
                 Some(active_before) => active_before,
                 None => *active_before.insert(active()?),
             };
-            if started.elapsed().saturating_add(PAUSE).saturating_add(active_before) > self.within {
+            if started.elapsed().saturating_add(PAUSE).saturating_add(active_before) > self.within
+                || deadline::is_over()
+            {
                 return Ok(false);
             }
             std::thread::sleep(PAUSE);
@@ -60,7 +63,7 @@ impl Check {
             if output.as_ref().is_some_and(Output::is_success) {
                 return Ok(());
             }
-            if started.elapsed().saturating_add(PAUSE) > self.within {
+            if started.elapsed().saturating_add(PAUSE) > self.within || deadline::is_over() {
                 let what = format!("{unit} was started, but its check still fails");
                 let error = match output {
                     Some(output) => output.failure_of(what, self.sensitive),

@@ -1,6 +1,7 @@
 //! Quadlet files: from these, podman generates the services of containers, pods, networks and volumes whenever systemd reloads its files.
 
 use crate::document::is_sha256;
+use crate::host::deadline;
 use crate::host::process::{Command, Output, argv, run, run_if_there};
 use crate::host::unit_files::{Flaw, QUADLETS, logical_lines};
 use crate::kind::prelude::*;
@@ -162,7 +163,8 @@ impl Quadlet {
             argv.extend(["--authfile".to_owned(), authfile.to_string()]);
         }
         argv.push(image.to_owned());
-        let output = run(&Command::new(&argv, self.within))?;
+        deadline::check_downloads()?;
+        let output = run(&Command::new(&argv, self.within.min(deadline::left_for_downloads())))?;
         if output.is_success() {
             return Ok(());
         }
@@ -170,7 +172,8 @@ impl Quadlet {
         let registry = image.split('/').next().unwrap_or_default();
         let help = format!(
             "check the name, the digest, and that `curl https://{registry}/v2/` gets an answer; if the registry requires a \
-             login, set `authfile`; if the download takes longer, set `pull_within`"
+             login, set `authfile`; if the download takes longer, set `pull_within`, and let all downloads of a run take less than half of TimeoutStartSec= \
+             of kpull.service"
         );
         let error = output.failure(what).with_code(code::ARTIFACT).or_help(help);
         let words = output.last_lines();
