@@ -189,7 +189,7 @@ impl Resource for Artifact {
             }
             for (member, path) in members {
                 let Some(file) = staged.remove(*member).and_then(|extracted| extracted.file) else { continue };
-                let access = self.wanted.access(work.host, path)?;
+                let access = self.wanted.access(work, path)?;
                 work.host.root.place(path, file, access, |new| match tested {
                     Some((name, arguments)) if name == *member => self_test(path, new, arguments),
                     _ => Ok(()),
@@ -199,7 +199,7 @@ impl Resource for Artifact {
         for (_, path) in self.install.iter().filter(|(member, _)| !stale.contains_key(member)) {
             let Some(meta) = work.host.root.meta(path)? else { continue };
             if !self.wanted.differences(work, path, &meta)?.is_empty() {
-                work.host.root.set_access(path, self.wanted.access(work.host, path)?)?;
+                work.host.root.set_access(path, self.wanted.access(work, path)?)?;
             }
         }
         self.trees.apply(&self.pin, work)

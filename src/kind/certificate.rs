@@ -242,7 +242,7 @@ impl Installed {
     /// Creates the key if it is missing, and its request.
     fn make_own(&self, work: &Work<'_>) -> Result<Option<PrivateKey>> {
         let Key::Own { path, wanted, key_type, common_name } = &self.key else { return Ok(None) };
-        let access = wanted.access(work.host, path)?;
+        let access = wanted.access(work, path)?;
         let known = Self::own_key(path, work)?;
         let has_access = known.is_some() && work.host.root.give_access(path, access)?;
         let key = known.map_or_else(|| PrivateKey::generate(*key_type), Ok)?;

@@ -58,7 +58,7 @@ impl Resource for Directory {
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
         // again: something else may be there by now
         self.observe(work)?;
-        work.host.root.make_directory(&self.path, self.wanted.access(work.host, &self.path)?)
+        work.host.root.make_directory(&self.path, self.wanted.access(work, &self.path)?)
     }
 }
 

@@ -399,7 +399,7 @@ impl Resource for EtcdMember {
             let obstacle = match &operation {
                 Operation::Nothing => return Ok(()),
                 Operation::Write(env) => {
-                    let access = Ownership::of_file(false, None, None, None).access(work.host, &self.env)?;
+                    let access = Ownership::of_file(false, None, None, None).access(work, &self.env)?;
                     return work.host.root.write(&self.env, env.text().as_bytes(), access);
                 }
                 Operation::Wait(why) => Some(why.clone()),

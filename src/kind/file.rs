@@ -115,7 +115,7 @@ impl Resource for File {
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
-        let access = self.wanted.access(work.host, &self.path)?;
+        let access = self.wanted.access(work, &self.path)?;
         let has_content = work.host.root.read(&self.path)?.is_some_and(|(_, content)| content == *self.content);
         // a file that others have replaced in the meantime is written again
         if !(has_content && work.host.root.give_access(&self.path, access)?) {
@@ -250,7 +250,7 @@ impl Ownership {
 
     /// Checks that the host has the owners, or that the catalog can create them.
     pub fn check(&self, work: &Work<'_>, path: &Path) -> Result<()> {
-        match work.host.access(self.mode, &self.owner, &self.group) {
+        match self.resolve(work, self.mode) {
             Err(NoAccess::Missing(account)) if !work.may_make(&account) => Err(no_such_account(path, &account)),
             Err(NoAccess::Failed(error)) => Err(error),
             _ => Ok(()),
@@ -261,15 +261,15 @@ impl Ownership {
     pub fn differences(&self, work: &Work<'_>, path: &Path, meta: &Meta) -> Result<Vec<String>> {
         self.check(work, path)?;
         let mut parts = Vec::from_iter(mode_change(meta.mode, self.mode));
-        if !self.is_owned(work.host, meta)? {
+        if !self.is_owned(work, meta)? {
             parts.push(format!("owner → {}:{}", self.owner, self.group));
         }
         Ok(parts)
     }
 
     /// Whether `meta` has the owner and the group.
-    pub fn is_owned(&self, host: &Host, meta: &Meta) -> Result<bool> {
-        match host.access(meta.mode, &self.owner, &self.group) {
+    pub fn is_owned(&self, work: &Work<'_>, meta: &Meta) -> Result<bool> {
+        match self.resolve(work, meta.mode) {
             Ok(access) => Ok(access.holds(meta)),
             Err(NoAccess::Missing(_)) => Ok(false),
             Err(NoAccess::Failed(error)) => Err(error),
@@ -277,11 +277,24 @@ impl Ownership {
     }
 
     /// Numeric owners; an error if there is no such user or group.
-    pub fn access(&self, host: &Host, path: &Path) -> Result<Access> {
-        host.access(self.mode, &self.owner, &self.group).map_err(|why| match why {
+    pub fn access(&self, work: &Work<'_>, path: &Path) -> Result<Access> {
+        self.resolve(work, self.mode).map_err(|why| match why {
             NoAccess::Missing(account) => no_such_account(path, &account),
             NoAccess::Failed(error) => error,
         })
+    }
+
+    /// Numeric owners. In a tree, root stands for an account that is created on the running host, but never as the owner of a setuid or setgid
+    /// file.
+    fn resolve(&self, work: &Work<'_>, mode: u32) -> Result<Access, NoAccess> {
+        let root = || "root".to_owned();
+        match work.host.access(mode, &self.owner, &self.group) {
+            Err(NoAccess::Missing(account)) if mode & 0o6000 == 0 && work.comes_later(&account) => match account {
+                Missing::User(_) => Self { owner: root(), ..self.clone() }.resolve(work, mode),
+                Missing::Group(_) => Self { group: root(), ..self.clone() }.resolve(work, mode),
+            },
+            found => found,
+        }
     }
 }
 

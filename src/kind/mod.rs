@@ -165,6 +165,11 @@ impl Work<'_> {
         })
     }
 
+    /// Whether a tree lacks an account that a package or a command may create on the running host.
+    pub fn comes_later(&self, account: &Missing) -> bool {
+        !self.host.is_live() && !self.may_make(account) && self.has_one_of(&["package", "command"])
+    }
+
     /// Whether the catalog has a resource of one of these kinds, which can create what the host lacks now.
     pub fn has_one_of(&self, kinds: &[&str]) -> bool {
         self.catalog.iter().any(|item| kinds.contains(&item.about.kind))

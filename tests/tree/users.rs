@@ -1,5 +1,7 @@
 //! Users from a list, and what is left of one who is no longer in it.
 
+use std::os::unix::fs::MetadataExt as _;
+
 use crate::support::site::{Site, Tree};
 
 const ANN: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIann ann@laptop";
@@ -295,4 +297,69 @@ state = "absent"
              ssh-rsa DDDD four\n# END kpull keys\n"
         )
     );
+}
+
+/// The shipped role hardening, and what belongs to accounts that packages create.
+const OF_PACKAGES: &str = r#"
+[[package]]
+name = "nginx"
+[[user]]
+name = "ann"
+groups = ["sudo"]
+[[file]]
+path = "/srv/page"
+content = "x"
+mode = "0640"
+owner = "www-data"
+group = "www-data"
+[[directory]]
+path = "/srv/logs"
+group = "adm"
+[[permissions]]
+path = "/srv/page.conf"
+acl = ["user:www-data:r"]
+"#;
+
+#[test]
+fn in_a_tree_without_the_accounts_of_packages_root_stands_for_them() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let site = Site::new("test");
+    site.host("h1", "address = \"10.0.0.1\"\nroles = [\"hardening\", \"base\"]\n").role("base", OF_PACKAGES);
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/roles/hardening");
+    for file in ["role.toml", "templates/sshd.conf", "templates/ssh.conf"] {
+        site.file(&format!("roles/hardening/{file}"), std::fs::read_to_string(format!("{shipped}/{file}")).unwrap());
+    }
+    let tree = site.sign().enroll();
+    tree.write("etc/os-release", "ID=debian\nVERSION_ID=12\n").write("srv/page.conf", "");
+    let owners = || {
+        ["etc/shadow", "srv/page", "srv/logs"].map(|path| {
+            let meta = std::fs::metadata(tree.at(path)).unwrap();
+            (meta.uid(), meta.gid(), meta.mode() & 0o7777)
+        })
+    };
+    tree.kpull("apply").exits(0);
+    assert_eq!(owners(), [(0, 0, 0o600), (0, 0, 0o640), (0, 0, 0o755)]);
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), [""; 0]);
+
+    // as soon as it has them
+    let add = |path: &str, lines: &str| tree.write(path, format!("{}{lines}", tree.read(path)));
+    add("etc/group", "shadow:x:42:\nwww-data:x:33:\nsudo:x:27:\nadm:x:4:\n");
+    add("etc/passwd", "www-data:x:33:33::/var/www:/usr/sbin/nologin\n");
+    tree.kpull("apply").exits(0);
+    assert_eq!(owners(), [(0, 42, 0o640), (33, 33, 0o640), (0, 4, 0o755)]);
+    assert!(tree.read("etc/group").contains("sudo:x:27:ann\n"));
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), [""; 0]);
+
+    // no file becomes setuid root, and a name that nothing can create is a mistake
+    for role in [
+        "[[package]]\nname = \"x\"\n[[file]]\npath = \"/srv/x\"\ncontent = \"x\"\nowner = \"ghost\"\nmode = \"4755\"\n",
+        "[[file]]\npath = \"/srv/x\"\ncontent = \"x\"\nowner = \"ghost\"\n",
+    ] {
+        site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n").role("base", role).sign();
+        let run = tree.kpull("apply").exits(3);
+        assert!(run.stderr.contains("/srv/x can't belong to user ghost, which does not exist"), "{}", run.stderr);
+        assert!(!tree.at("srv/x").exists());
+    }
 }

@@ -221,7 +221,7 @@ impl Trees {
                             && let Some(meta) = root.meta(path)?
                             && is_safe(work, &meta, wanted)?
                         {
-                            root.set_access(path, wanted.access(work.host, path)?)?;
+                            root.set_access(path, wanted.access(work, path)?)?;
                         } else {
                             contents.entry(member).or_default().push((path, wanted));
                             continue;
@@ -249,7 +249,7 @@ pub(super) fn installed(work: &Work<'_>, path: &Path) -> Result<Option<(Meta, St
 
 /// Whether a file can stay: its owner is right, and no other user can have it open for writing.
 pub(super) fn is_safe(work: &Work<'_>, meta: &Meta, wanted: &Ownership) -> Result<bool> {
-    Ok(meta.mode & 0o022 == 0 && wanted.is_owned(work.host, meta)?)
+    Ok(meta.mode & 0o022 == 0 && wanted.is_owned(work, meta)?)
 }
 
 /// Writes one content to each of its places.
@@ -258,7 +258,7 @@ fn write(work: &Work<'_>, size: u64, content: &mut dyn Read, places: &[(&Path, &
     let mut small = None;
     let mut first: Option<&Path> = None;
     for (path, wanted) in places {
-        let access = wanted.access(work.host, path)?;
+        let access = wanted.access(work, path)?;
         if size <= LARGE && small.is_none() {
             let mut bytes = Vec::new();
             content.read_to_end(&mut bytes).map_err(|error| failed_io("unpack", path, error))?;

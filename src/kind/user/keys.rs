@@ -141,7 +141,7 @@ impl Resource for AuthorizedKeys {
         let root = &work.host.root;
         Self::directory(&directory, &login).apply(work, &Change::default())?;
         let (old, new) = self.content(&path, work)?;
-        let access = Ownership::numeric(0o600, login.uid, login.gid).access(work.host, &path)?;
+        let access = Ownership::numeric(0o600, login.uid, login.gid).access(work, &path)?;
         let is_file = root.meta(&path)?.is_some_and(|meta| meta.what == FileType::File);
         if !(is_file && old == new && root.give_access(&path, access)?) {
             root.write(&path, &new, access)?;

@@ -101,6 +101,7 @@ impl Resource for Members {
                 Some(true) => continue,
                 Some(false) => tables.refuse_foreign_group(&self.user, group)?,
                 None if work.may_make(&Missing::Group(group.to_string())) => {}
+                None if work.comes_later(&Missing::Group(group.to_string())) => continue,
                 None => return Err(no_group(&self.user, group)),
             }
             parts.push(format!("add to the group {group}"));
@@ -111,8 +112,11 @@ impl Resource for Members {
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
         let tables = self.tables(work)?;
-        let missing: Vec<&AccountName> =
-            self.groups.iter().filter(|group| tables.is_member(&self.user, group) != Some(true)).collect();
+        let is_due = |group: &&AccountName| match tables.is_member(&self.user, group) {
+            Some(is_in) => !is_in,
+            None => !work.comes_later(&Missing::Group(group.to_string())),
+        };
+        let missing: Vec<&AccountName> = self.groups.iter().filter(is_due).collect();
         for group in &missing {
             if tables.gid(group).is_none() {
                 return Err(no_group(&self.user, group)
