@@ -246,11 +246,17 @@ impl<'a> Run<'a> {
             let all = std::iter::once(at).chain(along.iter().map(|(other, _)| *other));
             let triggers: Vec<_> =
                 all.filter_map(|at| watchers.get(items[at].id.as_str())).flatten().copied().collect();
+            let pending = self.pending.triggers.clone();
             self.expect(item, &triggers)?;
             if can_wait {
                 host.root.gather();
             }
             if let Err(error) = self.make(item, None, &change) {
+                // what a program refuses is not written: nothing has to restart
+                if error.code() == code::VALIDATE {
+                    self.pending.triggers = pending;
+                    self.record_pending()?;
+                }
                 self.fail(at, error)?;
                 continue;
             }

@@ -145,6 +145,22 @@ fn controls_of_the_baselines_hold_as_the_page_says_nobody_is_locked_out_and_all_
     );
     assert_eq!(host.run("runuser -u ops -- su -c 'id -u'").ok(), "0", "su is for everybody by default");
 
+    // sshd refuses an option: it keeps those that it has
+    let sshd = "cat /etc/ssh/sshd_config.d/10-hardening.conf; ls -A /etc/ssh/sshd_config.d; sshd -T; systemctl show -p MainPID -p StateChangeTimestampMonotonic ssh";
+    let runs = host.run(sshd).ok();
+    host.write("/srv/site/site.toml", "name = \"lab\"\n[vars.hardening.sshd]\nMaxAuthTries = \"six\"\n");
+    world.release(app);
+    let refused = host.run("kpull apply").fails(3);
+    for words in
+        ["refuses the new /etc/ssh/sshd_config.d/10-hardening.conf", "MaxAuthTries integer value invalid", " line "]
+    {
+        assert!(refused.contains(words), "{words}: {refused}");
+    }
+    assert_eq!((host.run(sshd).ok(), logs_in()), (runs, "0".to_owned()));
+    host.write("/srv/site/site.toml", "name = \"lab\"\n");
+    world.release(app);
+    world.converges();
+
     // drift of each sort
     host.run("chmod 644 /etc/ssh/sshd_config /etc/crontab && sysctl -qw net.ipv4.tcp_syncookies=0 && sed -i 's/^UMASK.*/UMASK 000/' /etc/login.defs && touch /etc/hosts.equiv").ok();
     let plan = host.run("kpull plan");

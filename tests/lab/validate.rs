@@ -125,14 +125,16 @@ reload_when = ["template:/etc/keepalived/keepalived.conf"]
     let other = ", { name = \"h2\", address = \"192.168.1.12\" }";
     release(51, other);
     world.converges();
-    let before = host.run("cat /etc/keepalived/keepalived.conf && systemctl is-active keepalived").ok();
+    let state = "cat /etc/keepalived/keepalived.conf; ls -A /etc/keepalived; systemctl is-active keepalived
+        systemctl show -p MainPID -p StateChangeTimestampMonotonic keepalived";
+    let before = host.run(state).ok();
     release(999, other);
     let run = host.run("kpull apply --json");
     assert_eq!(run.code(), 3, "{run}");
-    for words in ["refuses the new /etc/keepalived/keepalived.conf", "999"] {
+    for words in ["refuses the new /etc/keepalived/keepalived.conf", "Line 20) number '999'"] {
         assert!(run.stdout.contains(words), "no {words} in {run}");
     }
-    assert_eq!(host.run("cat /etc/keepalived/keepalived.conf && systemctl is-active keepalived").ok(), before);
+    assert_eq!(host.run(state).ok(), before, "keepalived was not reloaded");
 }
 
 /// Sites of nginx, each its name and text, in an nginx whose own configuration includes them by their absolute paths.
