@@ -189,6 +189,11 @@ name = "more"
 format = "dnf"
 urls = ["https://{text}.example.org/"]
 key_text = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n{text}\n"
+[[repository]]
+name = "suse"
+format = "zypper"
+urls = ["https://{text}.example.org/"]
+key_text = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n{text}\n"
 "#,
         size = if text == "new" { 2 } else { 1 },
         is_new = text == "new",

@@ -1,6 +1,7 @@
 //! `[[package]]` on a host whose os-release says SUSE, with the real zypper, beside the apt and dnf of Debian.
 
 use crate::support::alone::World;
+use crate::support::sample;
 
 const OS_RELEASE: &str = "ID=\"opensuse-leap\"\nID_LIKE=\"suse opensuse\"\nVERSION_ID=\"15.6\"\n";
 const REPO: &str = "[[file]]\npath = \"/etc/zypp/repos.d/lab.repo\"\n\
@@ -183,4 +184,89 @@ fn a_repository_of_zypper_is_trusted_by_its_key_alone_and_a_package_is_held() {
     world.release("");
     world.converges();
     host.run("! rpm -q daemon && ! grep daemon /etc/zypp/locks && test ! -e /etc/zypp/repos.d/lab.repo").ok();
+}
+
+/// Moments at which everything of a run is killed, in tenths of a second.
+const MOMENTS: std::ops::Range<usize> = 1..80;
+
+/// The repository and the package that zypper or dnf has. The key stays in the database of rpm, as the manual says.
+fn state(world: &World) -> String {
+    let all = world.host().run(
+        "cat /etc/zypp/repos.d/lab.repo /etc/yum.repos.d/lab.repo; cat /etc/pki/rpm-gpg/*; rpm -q daemon && rpm -V daemon
+        cat /usr/share/daemon/version; grep solvable_name /etc/zypp/locks; find / -xdev -name '*kpull-new*' | grep -v ^/proc; rpm -qa | grep -v gpg-pubkey | sort",
+    );
+    all.stdout
+}
+
+#[test]
+fn a_repository_of_zypper_or_dnf_is_finished_by_the_next_run_whenever_one_is_killed() {
+    let world = world();
+    let host = world.host();
+    host.install("strace");
+    // libsolv refuses a database that has keys alone
+    host.run(
+        "echo base 1.0 | bash /srv/offer && rpm -i /srv/rpm/noarch/base-1.0-1.noarch.rpm
+        gpg -q --batch --passphrase '' --quick-gen-key lab@lab && gpg --armor --export lab@lab > /srv/lab.asc
+        rpmsign --define '__gpg /usr/bin/gpg' --define '_gpg_name lab@lab' --define '__gpg_sign_cmd_extra_args --batch --pinentry-mode loopback --passphrase \"\"' --addsign /srv/rpm/noarch/*.rpm
+        cd /srv/rpm && createrepo_c --quiet . && gpg -q --batch --pinentry-mode loopback --passphrase '' -u lab@lab --armor --detach-sign repodata/repomd.xml",
+    )
+    .ok();
+    let key = host.run("cat /srv/lab.asc").ok();
+    let mut cuts = [0, 0];
+    for (format, url, more) in [("zypper", "dir", "hold = true"), ("dnf", "file", "manager = \"dnf\"")] {
+        let role = |number: usize| {
+            format!(
+                "[[repository]]\nname = \"lab\"\nformat = \"{format}\"\ndescription = \"Lab {number}\"\nurls = [\"{url}:///srv/rpm\"]\n\
+                 priority = 1{number}\nkey_text = '''\n{key}\n'''\n{}",
+                package("daemon", &format!("version = \"{number}.0\"\n{more}"))
+            )
+        };
+        world.release("");
+        world.converges();
+        let before = state(&world);
+        let states = [1, 2].map(|number| {
+            world.release(&role(number));
+            world.converges();
+            state(&world)
+        });
+        assert!(states[1].contains("daemon-2.0-1") && states[1].contains("Lab 2"), "{}", states[1]);
+        let mut number = 1;
+        let mut is_finished = |when: &str| {
+            let run = host.run("kpull apply");
+            assert_eq!(run.code(), 0, "{format}, {when}: {run}");
+            world.is_converged();
+            assert_eq!(state(&world), states[number - 1], "{format}, {when}");
+            number = 3 - number;
+            world.release(&role(number));
+        };
+        world.release(&role(1));
+        // before it starts a program
+        for when in sample::of(1..) {
+            let strace = format!("strace -qq -o /dev/null -e trace=clone -e inject=clone:signal=KILL:when={when}");
+            let has_ended = host.run(&format!("{strace} kpull apply")).code() == 0;
+            is_finished(&format!("before clone {when}"));
+            if has_ended {
+                break;
+            }
+            cuts[0] += 1;
+        }
+        // with all programs that it has started
+        for when in sample::of(MOMENTS) {
+            let at = format!("{}.{}", when / 10, when % 10);
+            let cut = host.run(&format!(
+                "systemctl start --no-block kpull.service; sleep {at}; systemctl is-active kpull.service
+                systemctl kill -s KILL kpull.service; while pgrep -x zypper; do sleep .1; done; systemctl reset-failed kpull.service"
+            ));
+            is_finished(&format!("after {at} s"));
+            if !cut.stdout.starts_with("activating") {
+                break;
+            }
+            cuts[1] += 1;
+        }
+        world.release("");
+        world.converges();
+        assert_eq!(state(&world), before, "restored");
+    }
+    println!("killed {} times before a program, {} times with its programs", cuts[0], cuts[1]);
+    assert!(cuts.iter().all(|cuts| cuts * sample::one_in() > 10), "{cuts:?}");
 }
