@@ -149,3 +149,30 @@ fn a_device_that_has_anything_is_left_alone_and_what_it_has_is_told() {
     let plan = host.run("kpull plan");
     assert!(plan.to_string().contains("make ext4, once the device exists"), "{plan}");
 }
+
+#[test]
+fn a_mount_that_a_process_uses_stays_until_it_is_free_and_the_run_names_the_process() {
+    let world = World::new();
+    let host = world.host();
+    world.release("[[mount]]\nwhere = \"/srv/mounted\"\nwhat = \"tmpfs\"\ntype = \"tmpfs\"\n");
+    world.converges();
+    host.run("systemd-run -q --unit=user sh -c 'cd /srv/mounted && exec sleep infinity'; until pgrep -x sleep; do sleep .1; done").ok();
+    let words = format!(
+        "/srv/mounted is in use by process {} (sleep)",
+        host.run("systemctl show -p MainPID --value user").ok()
+    );
+    world.release("");
+    for _ in 0..2 {
+        for (command, code) in
+            [("kpull apply", 1), ("kpull apply --json", 1), ("kpull status", 0), ("kpull status --json", 0)]
+        {
+            let run = host.run(command);
+            assert!(run.code() == code && run.to_string().contains(&words), "{command}: {run}");
+        }
+        host.run("findmnt /srv/mounted && test -e /etc/systemd/system/srv-mounted.mount").ok();
+    }
+    host.run("systemctl stop user").ok();
+    host.run("systemctl daemon-reload; systemctl start kpull.service").ok();
+    host.run("! findmnt /srv/mounted && test ! -e /etc/systemd/system/srv-mounted.mount").ok();
+    world.is_converged();
+}
