@@ -614,7 +614,7 @@ mod tests {
     }
 
     #[test]
-    fn of_failures_with_one_cause_the_first_is_told_and_names_the_others() {
+    fn of_failures_with_one_cause_the_first_is_reported_and_names_the_others() {
         let at = |line: usize| Place { file: "r.toml".into(), text: "\n".repeat(9).into(), span: line - 1..line - 1 };
         let lacks = |file: &str, line| {
             Error::new(code::OTHER, "it can't be used")
@@ -640,12 +640,12 @@ mod tests {
             Error::new(code::OTHER, "y").because("there is no key"),
             Error::new(code::OTHER, "y").because("there is no key"),
         ];
-        let told = Error::all(errors).unwrap().grouped();
-        let said: Vec<_> =
-            told.iter().map(|error| (error.to_string(), error.advice().unwrap_or_default().to_owned())).collect();
-        let said: Vec<_> = said.iter().map(|(what, help)| (what.as_str(), help.as_str())).collect();
+        let reported = Error::all(errors).unwrap().grouped();
+        let shown: Vec<_> =
+            reported.iter().map(|error| (error.to_string(), error.advice().unwrap_or_default().to_owned())).collect();
+        let shown: Vec<_> = shown.iter().map(|(what, help)| (what.as_str(), help.as_str())).collect();
         assert_eq!(
-            said,
+            shown,
             [
                 (
                     "it can't be used: the site has no a.pem",

@@ -109,7 +109,7 @@ pub const PAGE: &str = "the server sends a web page in its place, such as one to
 /// Advice about a web page.
 pub const NO_PAGE: &str = "open the address in a browser, or with `curl -L`: correct it, or let hosts read it without a log-in page (`bearer`, `basic`, `client_cert`)";
 /// Advice about a server that compresses files.
-pub const NO_GZIP: &str = "have the server send files as they are: nobody asked for `Content-Encoding: gzip`";
+pub const NO_GZIP: &str = "have the server send files as they are: kpull did not request `Content-Encoding: gzip`";
 
 impl fmt::Display for Container {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

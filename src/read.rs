@@ -194,7 +194,7 @@ mod tests {
             std::io::Seek::rewind(&mut file).unwrap();
             file.write_all(&content).unwrap();
             for size in [0, 1, length, length + 1, 2 * LEAST] {
-                assert_eq!(whole(&file, size as u64, MOST).unwrap(), content, "{length} bytes, said to be {size}");
+                assert_eq!(whole(&file, size as u64, MOST).unwrap(), content, "{length} bytes, with the size {size}");
             }
         }
     }

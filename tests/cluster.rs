@@ -46,12 +46,12 @@ fn come_up(made: Cluster, pods: usize) -> Cluster {
 }
 
 /// Waits until all hosts are converged and all nodes ready.
-fn everything_is_well() {
-    all_is_well(cluster());
+fn everything_is_healthy() {
+    all_is_healthy(cluster());
 }
 
 /// The same, of any cluster.
-fn all_is_well(cluster: &Cluster) {
+fn all_is_healthy(cluster: &Cluster) {
     cluster.converge(2 * SOON);
     cluster.wait("every node is ready", SOON, || ready_nodes(cluster) == cluster.nodes().len());
     cluster.wait("kpull finds all well", SOON, || {

@@ -41,10 +41,10 @@ fn every_link_of_the_book_has_a_target() {
                 continue;
             }
             count += 1;
-            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let (path, fragment) = link.split_once('#').unwrap_or((link, ""));
             let target = if path.is_empty() { (*page).clone() } else { page.parent().unwrap().join(path) };
             let is_there = target.canonicalize().is_ok_and(|target| {
-                anchor.is_empty() || text.get(&target).is_some_and(|html| values(html, "id").contains(anchor))
+                fragment.is_empty() || text.get(&target).is_some_and(|html| values(html, "id").contains(fragment))
             });
             if !is_there {
                 broken.push(format!("{}: {link}", page.strip_prefix(book.path()).unwrap().display()));
@@ -61,10 +61,12 @@ fn every_link_of_a_page_beside_the_book_has_a_target() {
     let mut broken = Vec::new();
     for name in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"] {
         let text = fs::read_to_string(top.join(name)).unwrap();
-        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        let references =
+            text.lines().filter_map(|line| line.strip_prefix('[')?.split_once("]: ")).map(|(_, link)| link);
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next()).chain(references);
         let own = links.filter(|link| !link.starts_with("https://"));
-        let gone = own.filter(|link| !top.join(link.split('#').next().unwrap_or(link)).exists());
-        broken.extend(gone.map(|link| format!("{name}: {link}")));
+        let missing = own.filter(|link| !top.join(link.split('#').next().unwrap_or(link)).exists());
+        broken.extend(missing.map(|link| format!("{name}: {link}")));
     }
     assert!(broken.is_empty(), "{broken:#?}");
 }
@@ -98,14 +100,36 @@ fn rows_with_tests(page: &str, column: &str, heading: &str) -> usize {
     rows.len()
 }
 
+/// The most columns of a table, as the style page says.
+const COLUMNS: usize = 5;
+
+#[test]
+fn no_table_has_more_columns_than_fit_on_a_page() {
+    assert!(tables::page("development/style.md").contains("A table has at most five short columns"));
+    let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/src");
+    let names = files(&pages, ".md");
+    let names = names.iter().map(|path| path.strip_prefix(&pages).unwrap().to_str().unwrap());
+    let wide: Vec<&str> = names.filter(|name| tables::all(name).iter().any(|table| table.width() > COLUMNS)).collect();
+    assert!(wide.is_empty(), "{wide:?}");
+}
+
+#[test]
+fn the_pictures_are_those_that_their_script_draws() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/diagrams/make.py");
+    let checked = Command::new("python3").arg(script).arg("--check").output().expect("python3 draws the pictures");
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+}
+
 #[test]
 fn every_direct_dependency_has_its_reason() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let manifest: toml::Table = fs::read_to_string(root.join("Cargo.toml")).unwrap().parse().unwrap();
-    let used: BTreeSet<&str> = manifest["dependencies"].as_table().unwrap().keys().map(String::as_str).collect();
-    let page = fs::read_to_string(root.join("docs/src/development/dependencies.md")).unwrap();
-    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
-    assert_eq!(used, rows.map(|(name, _)| name).collect());
+    for (table, heading) in [("dependencies", "Dependencies"), ("dev-dependencies", "Tests only")] {
+        let used: BTreeSet<&str> = manifest[table].as_table().unwrap().keys().map(String::as_str).collect();
+        let listed = tables::tables("development/dependencies.md", heading);
+        let names = listed.iter().flat_map(|table| &table.rows).map(|row| row[0].trim_matches('`'));
+        assert_eq!(used, names.collect(), "{heading}");
+    }
 }
 
 #[test]

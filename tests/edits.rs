@@ -173,8 +173,8 @@ impl<'a> Edited<'a> {
         let text = fs::read_to_string(self.site().join("site.toml")).unwrap();
         let (above, rest) = text.split_once("[groups.masters]").unwrap();
         let (_, below) = rest.split_once("[pki.etcd]").unwrap();
-        let bare = format!("{above}[groups.masters]\n[groups.nodes]\n[pki.etcd]{below}");
-        fs::write(self.site().join("site.toml"), bare).unwrap();
+        let without_groups = format!("{above}[groups.masters]\n[groups.nodes]\n[pki.etcd]{below}");
+        fs::write(self.site().join("site.toml"), without_groups).unwrap();
         self.sign(next());
         self.kpull("apply").exits(0);
         let left = self.snapshot();
@@ -305,14 +305,14 @@ fn value(line: &str, quoted: &[&str], random: &mut Random) -> String {
 fn same(now: &Snapshot, before: &Snapshot, expected: &str) {
     let mut different = String::new();
     for path in now.keys().chain(before.keys()).collect::<BTreeSet<_>>() {
-        let tell = |all: &Snapshot| {
+        let shown = |all: &Snapshot| {
             all.get(path).map_or_else(
                 || "nothing".to_owned(),
                 |(mode, content)| format!("{mode} {:?}", String::from_utf8_lossy(content)),
             )
         };
         if now.get(path) != before.get(path) {
-            writeln!(different, "{path}\n  was {}\n  is  {}", tell(before), tell(now)).unwrap();
+            writeln!(different, "{path}\n  was {}\n  is  {}", shown(before), shown(now)).unwrap();
         }
     }
     assert!(different.is_empty(), "the way back leaves something of\n{expected}{different}");

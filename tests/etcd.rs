@@ -491,11 +491,11 @@ fn a_key_is_set_once_and_again_after_a_change_by_others() {
         let client = cluster.client("a");
         let pair = client.get(api, key).unwrap().unwrap();
         assert_eq!(pair.value, value.as_bytes());
-        let trace = catalog.first().watched_inputs(&catalog.work()).unwrap().unwrap().remove(0);
-        let kept = serde_json::to_string(&trace).unwrap();
+        let input = catalog.first().watched_inputs(&catalog.work()).unwrap().unwrap().remove(0);
+        let kept = serde_json::to_string(&input).unwrap();
         assert!(!kept.contains("Network\""), "{kept}");
-        let trace: WatchedInput = serde_json::from_str(&kept).unwrap();
-        let seen = || catalog.host.seen(&trace).unwrap();
+        let input: WatchedInput = serde_json::from_str(&kept).unwrap();
+        let seen = || catalog.host.seen(&input).unwrap();
         let recorded = seen();
         assert!(recorded.is_some() && seen() == recorded, "{recorded:?}");
         assert!(!client.swap(api, key, 0, b"late").unwrap(), "a client that expects no key changes nothing");
@@ -598,8 +598,8 @@ fn a_host_that_waits_for_a_slot_reports_its_holder_once_and_gets_it_afterwards()
     std::thread::scope(|scope| {
         let second = scope.spawn(|| {
             let catalog = Catalog::of(&role);
-            let tell = |by: &Occupied| message.lock().unwrap().push(by.to_string());
-            acquire(&catalog.work(), catalog.slot(), "h2", &tell).map(drop)
+            let report = |by: &Occupied| message.lock().unwrap().push(by.to_string());
+            acquire(&catalog.work(), catalog.slot(), "h2", &report).map(drop)
         });
         while message.lock().unwrap().is_empty() && !second.is_finished() {
             std::thread::sleep(Duration::from_millis(20));
@@ -652,9 +652,9 @@ fn a_slot_that_is_kept_lasts_its_full_time_again() {
 
 /// The message as text.
 #[derive(Default)]
-struct Told(Mutex<Vec<String>>);
+struct Reported(Mutex<Vec<String>>);
 
-impl Report for Told {
+impl Report for Reported {
     fn event(&self, event: &Event<'_>) {
         let word = match event {
             Event::SlotTaken(.., Occupied::By(holder)) => format!("taken by {}", holder.host),
@@ -707,7 +707,7 @@ fn a_slot_is_released_when_the_probes_pass_and_kept_when_one_fails() {
     let bad = format!("[[probe]]\nname = 'p'\ntcp = '{}:1'\nwithin = '0s'\n", cluster.members["a"]);
     let slot = slot(&cluster, "within = '0s'\nuntil = ['probe:p']");
     let (good, bad) = (Catalog::of(&format!("{slot}{good}")), Catalog::of(&format!("{slot}{bad}")));
-    let (message, item) = (Told::default(), stand_in());
+    let (message, item) = (Reported::default(), stand_in());
     let (good_work, bad_work) = (good.work(), bad.work());
     let h1 = Slots { work: &good_work, report: &message, host: "h1" };
     let h2 = Slots { work: &bad_work, report: &message, host: "h2" };
@@ -731,7 +731,7 @@ fn a_slot_is_released_when_the_probes_pass_and_kept_when_one_fails() {
 fn an_etcd_that_is_down_prevents_no_restart() {
     let cluster = Cluster::new(&["a"]);
     let catalog = Catalog::of(&slot(&cluster, "within = '0s'"));
-    let (message, work) = (Told::default(), catalog.work());
+    let (message, work) = (Reported::default(), catalog.work());
     let slots = Slots { work: &work, report: &message, host: "h1" };
     assert!(slots.before(&stand_in(), &restart()).unwrap().is_none());
     assert_eq!(*message.0.lock().unwrap(), ["unknown"]);
@@ -750,7 +750,7 @@ fn one_host_at_a_time_has_a_slot_at_a_lock_server_and_keeps_it_if_a_probe_fails(
         Catalog::of(&format!("{slot}[[probe]]\nname = 'p'\ntcp = '{probe}'\nwithin = '0s'\n"))
     };
     let (good, bad) = (role(&server.address.to_string()), role("127.0.0.1:1"));
-    let (message, item) = (Told::default(), stand_in());
+    let (message, item) = (Reported::default(), stand_in());
     let (good_work, bad_work) = (good.work(), bad.work());
     let h1 = Slots { work: &good_work, report: &message, host: "h1" };
     let h2 = Slots { work: &bad_work, report: &message, host: "h2" };

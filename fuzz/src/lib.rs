@@ -298,12 +298,16 @@ pub fn signers(data: &[u8]) {
     match check(message, 1) {
         Ok(_) => {
             let other = [message, b"x"].concat();
-            assert!(check(&other, 1).is_err(), "a signature is good for two messages");
-            assert!(check(message, allowed.count(Purpose::Release) + 1).is_err(), "there are more signers than keys");
+            let why = check(&other, 1).expect_err("a signature is good for two messages").to_string();
+            assert!(why.starts_with("no signature of the release is good: "), "{why}");
+            let most = allowed.count(Purpose::Release) + 1;
+            let why = check(message, most).expect_err("there are more signers than keys").to_string();
+            assert!(why.contains(&format!("and needs {most}")), "{why}");
         }
         Err(error) => {
             show(&error);
-            assert!(check(message, 0).is_err(), "without a good signature no threshold is reached");
+            let without = check(message, 0).expect_err("without a good signature no threshold is reached");
+            assert_eq!(without.to_string(), error.to_string().replace("needs 1", "needs 0"));
         }
     }
 }
@@ -395,7 +399,7 @@ fn number(accounts: &Accounts, user: &str) -> Option<u32> {
     accounts.local(user).map(|login| login.uid)
 }
 
-/// Files of a host: os-release, what `/proc` tells, accounts, dpkg's status. What is written into the accounts is there
+/// Files of a host: os-release, the texts of `/proc`, accounts, dpkg's status. What is written into the accounts is there
 /// afterwards.
 pub fn host(data: &[u8]) {
     let Some(dir) = directory(data, false) else { return };
@@ -452,7 +456,7 @@ pub fn units(data: &[u8]) {
     }
 }
 
-/// A zone's file, and edits of it, one a line: afterwards it says just what was said before with the edits.
+/// A zone's file, and edits of it, one a line: afterwards it contains exactly what it contained before, with the edits.
 pub fn zone(data: &[u8]) {
     let files = files(data);
     let file = |name: &str| {
@@ -522,7 +526,7 @@ pub fn state(data: &[u8]) {
     let Some(dir) = directory(data, false) else { return };
     let root = Root::open(dir.path()).expect("the directory is there");
     let Some(store) = report(Store::open(&dir.path().join("state"))) else { return };
-    report(TrustState::anchor(&root));
+    report(TrustState::in_root(&root));
     if let Some((memory, _)) = report(TrustState::load(store.root(), &root)).flatten()
         && report(memory.save(store.root(), &root)).is_some()
     {
@@ -533,13 +537,13 @@ pub fn state(data: &[u8]) {
         );
     }
     report(store.key_set(1));
-    if let Some(owed) = report(store.pending()) {
-        report(store.set_pending(&owed)).expect("it was a file before");
-        assert_eq!(report(store.pending()), Some(owed), "what was written is read");
+    if let Some(pending) = report(store.pending()) {
+        report(store.set_pending(&pending)).expect("it was a file before");
+        assert_eq!(report(store.pending()), Some(pending), "what was written is read");
     }
     report(store.generation());
     report(store.last_run());
-    store.marks();
+    store.cursors();
     if let Some(release) = report(store.release()).flatten() {
         for path in report(release.list()).flatten().into_iter().flatten() {
             let content = report(release.read(&path, 1000)).flatten();
@@ -548,7 +552,7 @@ pub fn state(data: &[u8]) {
     }
 }
 
-/// A key that anybody may know: what is sealed to it holds no secret.
+/// A key that anyone may know: what is encrypted to it is no secret.
 const IDENTITY: &str = "AGE-SECRET-KEY-1ETPLFFQYUY5YD0ATLSRHFRAPW0LSK382VPLT5A9P2HMRMFNANV7QW0H7Q3";
 
 /// An age file, which is read with a key that it may be encrypted to; or somebody to encrypt to.

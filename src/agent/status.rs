@@ -94,7 +94,7 @@ fn record(agent: &Agent<'_>, config: &Status, run: &LastRun) -> Result<Record> {
         exit: run.exit,
         error: run.error.as_deref().map(|error| mask::hide(error).into_owned()),
         of_host: run.of_host,
-        held: Pause::now(&agent.store)?.len(),
+        paused: Pause::now(&agent.store)?.len(),
         since: None,
         waits: run.waits.as_deref().map(|why| mask::hide(why).into_owned()),
         drift: vitals.drift,

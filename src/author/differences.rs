@@ -34,8 +34,8 @@ pub fn differences<'a>(old: &'a Catalog, new: &'a Catalog) -> Vec<Difference<'a>
         found.extend(change.map(|change| Difference { item, change }));
     }
     let after: HashMap<&str, &Item> = new.items.iter().map(|item| (item.id.as_str(), item)).collect();
-    let gone = old.items.iter().filter(|item| !after.contains_key(item.id.as_str()));
-    found.extend(gone.map(|item| Difference { item, change: whole(item, true) }));
+    let removed = old.items.iter().filter(|item| !after.contains_key(item.id.as_str()));
+    found.extend(removed.map(|item| Difference { item, change: whole(item, true) }));
     found
 }
 
@@ -111,7 +111,7 @@ mod tests {
     use crate::kind::Effect;
     use crate::resolve::testing::catalog;
 
-    fn told(old: &str, new: &str) -> Vec<(String, Effect, String, String)> {
+    fn reported(old: &str, new: &str) -> Vec<(String, Effect, String, String)> {
         let (old, new) = (catalog(old).unwrap(), catalog(new).unwrap());
         differences(&old, &new)
             .into_iter()
@@ -130,16 +130,16 @@ mod tests {
 
     #[test]
     fn a_release_does_not_differ_from_itself() {
-        assert_eq!(told(FILE, FILE), []);
+        assert_eq!(reported(FILE, FILE), []);
     }
 
     #[test]
-    fn what_came_what_went_and_what_is_another_is_told_with_its_fields_and_its_text() {
+    fn added_removed_and_changed_resources_are_reported_with_fields_and_text() {
         let link = "[[symlink]]\npath = '/l'\ntarget = 'f'\n";
         let new =
             "[[file]]\npath = '/f'\ncontent = \"two\\n\"\nmode = '0600'\n[[directory]]\npath = '/d'\nmode = '0700'\n";
         assert_eq!(
-            told(&format!("{link}{FILE}"), new),
+            reported(&format!("{link}{FILE}"), new),
             [
                 (
                     "directory:/d".to_owned(),
@@ -164,13 +164,13 @@ mod tests {
     }
 
     #[test]
-    fn of_what_is_sensitive_only_the_names_of_its_fields_are_told() {
+    fn of_a_sensitive_resource_only_the_names_of_the_fields_are_reported() {
         let file = |text: &str| format!("[[file]]\npath = '/f'\ncontent = '{text}'\nsensitive = true\n");
         let new = format!("{}owner = 'hunter'\n", file("hunter2"));
-        let told = told(&file("hunter1"), &new);
-        assert_eq!(told.len(), 1);
-        assert_eq!(told[0].2, "content, owner");
-        assert_eq!(told[0].3, "(the content is not shown: it is sensitive)\n");
+        let reported = reported(&file("hunter1"), &new);
+        assert_eq!(reported.len(), 1);
+        assert_eq!(reported[0].2, "content, owner");
+        assert_eq!(reported[0].3, "(the content is not shown: it is sensitive)\n");
     }
 
     const HIDDEN: &str = "(the content is not shown: it is sensitive)\n";
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resource_that_another_role_has_is_told_and_has_no_text() {
+    fn a_resource_that_moves_to_another_role_is_reported_without_text() {
         let (old, mut new) = (catalog(FILE).unwrap(), catalog(FILE).unwrap());
         new.items[0].role = "other".into();
         assert_eq!(one(&old, &new), ("role r → other".to_owned(), None));

@@ -151,8 +151,8 @@ impl Enroll {
         let agent = self.host.agent(&report)?;
         let _lock = agent.store.lock()?;
         let now = Timestamp::now();
-        let anchor = match TrustState::anchor(&agent.host.root) {
-            Ok(anchor) => anchor.filter(|anchor| anchor.site == agent.config.trust.site),
+        let in_root = match TrustState::in_root(&agent.host.root) {
+            Ok(in_root) => in_root.filter(|in_root| in_root.site == agent.config.trust.site),
             Err(error) if self.accept_serial.is_none() => {
                 return Err(error.help(
                     "add --accept-serial SERIAL to discard it, with the serial of a release that you know to be good",
@@ -163,9 +163,9 @@ impl Enroll {
         let mut trust = agent.first_trust(agent.config.trust.start()?);
         // only for the same keys: other keys have another chain of sets
         let followed =
-            anchor.as_ref().filter(|anchor| anchor.start == trust.state.start).map_or(0, |anchor| anchor.keys);
+            in_root.as_ref().filter(|in_root| in_root.start == trust.state.start).map_or(0, |in_root| in_root.keys);
         if self.accept_serial.is_none() {
-            trust.state.release = anchor.and_then(|anchor| anchor.release);
+            trust.state.release = in_root.and_then(|in_root| in_root.release);
         }
         let mut failed = None;
         for source in agent.sources() {

@@ -55,7 +55,7 @@ fn find(agent: &Agent<'_>, id: &str) -> Result<ResourceId> {
     }
     let otherwise = "`kpull history N` and `kpull plan` show the ids of resources";
     let known = resources.iter().map(ResourceId::as_str);
-    Err(error!(HELD, "this host has no resource `{id}`").help_nearest(id, known, otherwise))
+    Err(error!(HOLD, "this host has no resource `{id}`").help_nearest(id, known, otherwise))
 }
 
 impl Run for Hold {
@@ -82,7 +82,7 @@ impl Run for Unhold {
         let agent = self.host.agent(&report)?;
         let _lock = agent.store.lock()?;
         if !Pause::remove(&self.resource, &agent.store)? {
-            return Err(error!(HELD, "`{}` is not held", self.resource).help("`kpull hold` lists held resources"));
+            return Err(error!(HOLD, "`{}` is not held", self.resource).help("`kpull hold` lists held resources"));
         }
         Ok(Exit::Done)
     }
@@ -96,7 +96,7 @@ impl Run for Disown {
         let mut before = PriorStates::load(&agent.store)?;
         if !before.disown(&self.resource, "manual `kpull disown`") {
             find(&agent, &self.resource)?;
-            return Err(error!(HELD, "`{}` has no prior state to restore", self.resource));
+            return Err(error!(HOLD, "`{}` has no prior state to restore", self.resource));
         }
         before.save(&agent.store)?;
         if !self.host.json {

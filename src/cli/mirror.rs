@@ -44,7 +44,7 @@ impl Run for Mirror {
             let (sign, word) = match done {
                 Done::Kept => (" ", "kept"),
                 Done::Fetched => ("↓", "fetched"),
-                Done::Corrected => ("↓", "mended"),
+                Done::Corrected => ("↓", "corrected"),
             };
             let name = format!("{} {}", entry.name, entry.version);
             print_result(

@@ -487,7 +487,7 @@ fn print_result(json: bool, object: serde_json::Value, line: &str) {
     if json { print_json(object) } else { print_line(line) }
 }
 
-/// Prints a line with its colors. A reader that has gone away (`| head`) is no failure.
+/// Prints a line with its colors. A reader that has ended (`| head`) is no failure.
 fn print_as_is(line: &str) {
     let _ = writeln!(std::io::stdout(), "{}", mask::hide(line));
 }
@@ -546,9 +546,9 @@ mod tests {
     #[test]
     fn errors_wrap_on_terminals_only_and_never_inside_a_command() {
         let command = "`kpull keys sign --site /srv/a-long-name --key /root/.ssh/id_ed25519`";
-        let error = error!(SITE, "the keys of this site are signed by too few of those who are to sign them, by far")
+        let error = error!(SITE, "the key set has far too few signatures")
             .because("one of the two signatures that count is missing there")
-            .help(format!("somebody else has to sign them, with a key that counts: {command}, then run again"));
+            .help(format!("another signer must sign it: run {command}, then run this command again"));
         let one_line = render(&error, false, None);
         assert_eq!(one_line.lines().count(), 3, "{one_line}");
         for width in [1, 40, 60, 100, 200] {

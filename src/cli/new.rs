@@ -16,14 +16,14 @@ use crate::site::is_plain_name;
 #[derive(Args, Debug)]
 pub struct New {
     #[command(subcommand)]
-    what: What,
+    command: NewCommand,
     /// Write one JSON object
     #[arg(long, global = true)]
     json: bool,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum NewCommand {
     /// Create a site in a new directory
     Site {
         /// The directory
@@ -91,14 +91,14 @@ enum Example {
 
 impl Run for New {
     fn run(&self) -> Result<Exit> {
-        let (dir, made) = match &self.what {
-            What::Site { dir, name, example } => (dir, site(dir, name.as_deref(), *example)?),
-            What::Cluster { dir, name, masters, workers, vip } => {
+        let (dir, made) = match &self.command {
+            NewCommand::Site { dir, name, example } => (dir, site(dir, name.as_deref(), *example)?),
+            NewCommand::Cluster { dir, name, masters, workers, vip } => {
                 let name = name_of_site(dir, name.as_deref())?;
                 (dir, cluster(&Cluster { name: &name, masters, workers, vip: *vip })?)
             }
-            What::Role { name, site } => (site, role(site, name)?),
-            What::Host { name, address, groups, roles, vars, site } => {
+            NewCommand::Role { name, site } => (site, role(site, name)?),
+            NewCommand::Host { name, address, groups, roles, vars, site } => {
                 (site, host(site, name, &host_file(*address, groups, roles, vars)?)?)
             }
         };
@@ -112,7 +112,7 @@ impl Run for New {
             print_result(self.json, json!({ "event": "made", "path": path }), &format!("+ {}", path.display()));
         }
         if !self.json
-            && let Some(next) = self.what.next_steps()
+            && let Some(next) = self.command.next_steps()
         {
             print(&next);
         }
@@ -120,7 +120,7 @@ impl Run for New {
     }
 }
 
-impl What {
+impl NewCommand {
     /// What is left to do with a site that has hosts.
     fn next_steps(&self) -> Option<String> {
         let (dir, what, mut commands) = match self {

@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn every_probe_is_asked_and_told_in_the_order_of_the_catalog() {
+    fn every_probe_runs_and_is_reported_in_the_order_of_the_catalog() {
         let server = Server::plain(|request: &Received| match request.path.as_str() {
             "/health" => Answer::new(200, "{\"health\": \"true\"}\nmore"),
             _ => Answer::new(500, ""),

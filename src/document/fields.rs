@@ -222,8 +222,8 @@ mod tests {
         let why = |bad: &str| AbsolutePath::try_from(bad.to_owned()).unwrap_err();
         assert_eq!(why("etc/x"), "`etc/x` is not an absolute path");
         for bad in ["/etc/../x", "/etc//x", "/etc/x/", "/", "/etc/./x", "/etc/x\0"] {
-            let told = format!("`{bad}` must be written without `.`, `..`, double slashes or a trailing slash");
-            assert_eq!(why(bad), told);
+            let reported = format!("`{bad}` must be written without `.`, `..`, double slashes or a trailing slash");
+            assert_eq!(why(bad), reported);
         }
         assert_eq!(why(&format!("/{}", "x".repeat(4095))), "a path has at most 4095 bytes, and this one has 4096");
         assert_eq!(&*AbsolutePath::try_from("/etc/x".to_owned()).unwrap(), Path::new("/etc/x"));
@@ -233,13 +233,13 @@ mod tests {
     fn a_mode_is_three_or_four_octal_digits() {
         assert_eq!(Mode::try_from("0644".to_owned()), Ok(Mode(0o644)));
         for bad in ["644 ", "0o644", "0888", "07777", "+644"] {
-            let told = format!("`{bad}` is not a mode; write it as three or four octal digits, like \"0644\"");
-            assert_eq!(Mode::try_from(bad.to_owned()), Err(told));
+            let reported = format!("`{bad}` is not a mode; write it as three or four octal digits, like \"0644\"");
+            assert_eq!(Mode::try_from(bad.to_owned()), Err(reported));
         }
     }
 
     #[test]
-    fn an_account_may_have_any_name_that_hosts_have_and_a_new_one_what_every_useradd_makes() {
+    fn an_account_can_have_any_existing_name_and_a_new_one_what_useradd_accepts() {
         let name = |text: &str| AccountName::try_from(text.to_owned());
         for good in ["root", "Debian-exim", "first.last", "WORKSTATION$", "_apt", "0day", "systemd-network"] {
             assert_eq!(name(good).unwrap().why_not_new(), None, "{good}");
@@ -267,11 +267,11 @@ mod tests {
     }
 
     #[test]
-    fn a_span_of_time_has_a_unit() {
+    fn a_duration_has_a_unit() {
         assert_eq!(HumanDuration::try_from("2m".to_owned()), Ok(HumanDuration(Duration::from_secs(120))));
         for bad in ["60", "-1s", "soon"] {
-            let told = format!("`{bad}` is not a duration; write it like \"90s\", \"2m\" or \"500ms\"");
-            assert_eq!(HumanDuration::try_from(bad.to_owned()), Err(told));
+            let reported = format!("`{bad}` is not a duration; write it like \"90s\", \"2m\" or \"500ms\"");
+            assert_eq!(HumanDuration::try_from(bad.to_owned()), Err(reported));
         }
         assert_eq!(HumanDuration::try_from("8785h".to_owned()), Err("`8785h` is longer than a year".to_owned()));
     }

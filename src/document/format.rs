@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_tell_the_format_in_either_case_and_the_longest_ending_counts() {
+    fn names_show_the_format_in_either_case_and_the_longest_ending_counts() {
         for (name, format) in [
             ("https://host/etcd-v3.2.9-linux-amd64.tar.gz", Format::TarGz),
             ("docker-1.13.1.TGZ", Format::TarGz),

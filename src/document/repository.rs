@@ -11,14 +11,14 @@ pub fn address(address: &str) -> Result<Url> {
     if address.starts_with("http://") || address.starts_with("https://") {
         net::parse(address)?;
     }
-    let bare = || address.rsplit_once('@').map_or(address, |(_, host)| host);
+    let without_user = || address.rsplit_once('@').map_or(address, |(_, host)| host);
     let wrong = || {
-        error!(GIT, "`{}` is not the address of a git repository", bare())
+        error!(GIT, "`{}` is not the address of a git repository", without_user())
             .help("https://, http://, ssh://, user@host:path, file:// and absolute paths work")
     };
     let url = gix_url::parse(address).map_err(|_| wrong())?;
     if url.password().is_some() {
-        return Err(error!(GIT, "`{}` contains a password", bare()).help("use a key with ssh"));
+        return Err(error!(GIT, "`{}` contains a password", without_user()).help("use a key with ssh"));
     }
     match url.scheme {
         Scheme::Http | Scheme::Https => Ok(url),

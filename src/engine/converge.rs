@@ -164,7 +164,7 @@ fn carry_out(agent: &Agent<'_>, selection: Selection, only: &[String]) -> Result
     Ok(applied)
 }
 
-/// Whether a resource fails like this without the release that is applied too, as far as the last good release tells: because its
+/// Whether a resource fails like this without the release that is applied too, as far as the last good release shows: because its
 /// path or the host refuses any change, because that release has it in the same form, or because that form can't be observed either.
 fn failed_before(
     agent: &Agent<'_>,

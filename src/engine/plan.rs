@@ -106,7 +106,7 @@ pub fn plan_part(host: &Host, store: &Store, catalog: Catalog, digest: &str, pat
             difference = writable(item, host).and(difference);
         }
         if difference.is_err() && prior.as_ref().is_some_and(|prior: &PriorStates| prior.is_blocked(item)) {
-            // apply observes it again when the obstacle is gone
+            // apply observes it again after the obstacle is removed
             difference = Ok((item.about.kind != "absent").then(|| Change::new("create")));
         }
         match difference {

@@ -16,7 +16,7 @@ use crate::kind::unit::starts_others;
 
 const FILE: &str = "before.json";
 /// The role that reports and plans show for orphans.
-pub const ROLE: &str = "(gone)";
+pub const ROLE: &str = "(orphan)";
 /// A larger file is not checked for local edits.
 const LARGEST_EDIT: u64 = 16 << 20;
 
@@ -135,7 +135,7 @@ impl PriorStates {
                 }
                 continue;
             }
-            // what is there now, through a link, will be gone by then
+            // what is there now, through a link, will be missing by then
             let is_blocked = self.is_below_obstacle(&claim);
             let names =
                 names.get_or_init(|| self.known.keys().map(|known| (place(known, work.host), known.clone())).collect());

@@ -47,7 +47,7 @@ impl Resolved {
 }
 
 fn withdrawn(what: &str) -> Error {
-    Error::refused(code::MEMORY, format!("{what} no longer counts"))
+    Error::refused(code::TRUST_STATE, format!("{what} no longer counts"))
         .help("the site's keys were changed after it was signed: sign a newer release")
 }
 
@@ -60,7 +60,7 @@ impl Agent<'_> {
             state.save(self.store.root(), &self.host.root)?;
         }
         let now = Timestamp::now();
-        let mut cursors = self.store.marks();
+        let mut cursors = self.store.cursors();
         // a cursor counts only while the release that were installed with it can be read
         let mut cached = self.store.release()?.map(|cached| self.read_cached(&trust, &cached, now));
         let mut trouble: Vec<Error> = Vec::new();
@@ -118,12 +118,12 @@ impl Agent<'_> {
             self.report.event(&Event::News(&source, release.catalog.manifest()));
             let VerifiedManifest { bytes, signatures, .. } = &release.manifest;
             self.store.set_release(bytes, signatures, &release.site.files)?;
-            self.store.set_marks(&cursors)?;
+            self.store.set_cursors(&cursors)?;
             return self.follow(release, None, true, ignores_rollout);
         }
         if answered && order.all {
             // of the sources that have the same release
-            self.store.set_marks(&cursors)?;
+            self.store.set_cursors(&cursors)?;
         }
         // a refusal is worse news than a server that does not answer
         trouble.sort_by_key(|error| error.exit_code() != Exit::Refused);
@@ -134,7 +134,7 @@ impl Agent<'_> {
         {
             cached = Some(self.read_cached(&trust, &release, now));
         }
-        let cached = cached.unwrap_or_else(|| Err(error!(MEMORY, "there is no release to apply yet")));
+        let cached = cached.unwrap_or_else(|| Err(error!(TRUST_STATE, "there is no release to apply yet")));
         let mut release = cached.map_err(|error| trouble.clone().unwrap_or(error))?;
         let trouble = trouble.or(release.expired.take());
         self.follow(release, trouble, answered, ignores_rollout)
@@ -153,7 +153,7 @@ impl Agent<'_> {
                 let known = self.store.generations()?.into_iter().rev().find(|one| one.release == stay.release);
                 self.report.event(&Event::StaysOn(&stay));
                 let known = known.ok_or_else(|| {
-                    error!(MEMORY, "release {}, which this host stays on, is lost", stay.serial)
+                    error!(TRUST_STATE, "release {}, which this host stays on, is lost", stay.serial)
                         .help("`kpull apply --retry` follows the newest release again")
                 })?;
                 Selection { trouble, ..self.select_generation(&known, &stay.why)? }
@@ -254,7 +254,7 @@ impl Agent<'_> {
     fn verify_cached(&self, trust: &HostTrust, cached: &dyn Tree) -> Result<VerifiedManifest> {
         let Some(seen) = &trust.state.release else {
             return Err(
-                Error::refused(code::MEMORY, "there is no record that the stored release was good").help(ENROLL)
+                Error::refused(code::TRUST_STATE, "there is no record that the stored release was good").help(ENROLL)
             );
         };
         let manifest = self.verify_as_of(trust, cached, seen.keys, seen.created)?;
@@ -268,7 +268,7 @@ impl Agent<'_> {
     /// Verifies the release of an earlier generation.
     fn verify_generation(&self, to: &Generation) -> Result<(CachedRelease, VerifiedManifest)> {
         let lost = || {
-            error!(MEMORY, "the release of generation {} is no longer stored", to.number)
+            error!(TRUST_STATE, "the release of generation {} is no longer stored", to.number)
                 .help("`kpull history` lists the stored ones")
         };
         let cached = self.store.kept_release(&to.release)?.ok_or_else(lost)?;

@@ -21,16 +21,17 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// How many writes of a slot one attempt makes when other hosts are faster. Even then, no host waits longer than `within`.
 const TRIES: usize = 3;
 
-/// A slot that this host holds. When it is dropped, it stays held: in etcd until its lease ends, at a server until this host is healthy.
+/// A slot that this host has acquired. After a drop, it stays acquired: in etcd until its lease ends, at a server until this host is
+/// healthy.
 #[derive(Debug)]
-pub enum HeldSlot {
+pub enum SlotGrant {
     /// In etcd.
     Lease(Rc<Client>, Lease),
     /// At a server; `true` when this host also holds it for something else.
     Lock(bool),
 }
 
-impl HeldSlot {
+impl SlotGrant {
     /// Renews the lease, from now on.
     pub fn renew(&self) -> Result<(), Failure> {
         match self {
@@ -55,7 +56,7 @@ impl HeldSlot {
 /// The outcome of one attempt.
 enum Attempt {
     /// This host holds the slot.
-    Held(HeldSlot),
+    Acquired(SlotGrant),
     /// It isn't free now.
     Occupied(Occupied),
 }
@@ -76,13 +77,13 @@ fn key(slot: &Slot) -> String {
 
 /// Acquires a slot for `host`, and waits while another host holds it; `report` gets each of those. A slot that this host already holds,
 /// from a run that was killed, is taken over.
-pub fn acquire(work: &Work<'_>, slot: &Slot, host: &str, report: &dyn Fn(&Occupied)) -> Result<HeldSlot, SlotError> {
+pub fn acquire(work: &Work<'_>, slot: &Slot, host: &str, report: &dyn Fn(&Occupied)) -> Result<SlotGrant, SlotError> {
     let started = Instant::now();
     let mut answered = Instant::now();
     let mut reported = None;
     loop {
         match attempt(work, slot, host) {
-            Ok(Attempt::Held(held)) => return Ok(held),
+            Ok(Attempt::Acquired(held)) => return Ok(held),
             Ok(Attempt::Occupied(by)) => {
                 answered = Instant::now();
                 if started.elapsed() >= slot.within || deadline::is_over() {
@@ -112,7 +113,7 @@ fn attempt(work: &Work<'_>, slot: &Slot, host: &str) -> Result<Attempt, SlotErro
         }),
         // a server that can't be reached counts as a refusal: the guarded unit is not what repairs the server
         At::Server(server) => Ok(match lock::acquire(work.host, work.store, host, server) {
-            Ok(had) => Attempt::Held(HeldSlot::Lock(had)),
+            Ok(had) => Attempt::Acquired(SlotGrant::Lock(had)),
             Err(why) => Attempt::Occupied(Occupied::Refused(why)),
         }),
     }
@@ -124,7 +125,7 @@ fn attempt_in_etcd(work: &Work<'_>, slot: &Slot, cluster: &Cluster, host: &str) 
         let pair = client.get(Api::V3, &key)?;
         if let Some(pair) = &pair {
             // a value that can't be parsed has a holder all the same
-            let unknown = || Holder { host: "somebody".to_owned(), since: Timestamp::UNIX_EPOCH };
+            let unknown = || Holder { host: "another host".to_owned(), since: Timestamp::UNIX_EPOCH };
             let holder = serde_json::from_slice(&pair.value).ok().filter(|Holder { host, .. }| is_plain_name(host));
             let holder = holder.unwrap_or_else(unknown);
             if holder.host != host {
@@ -135,7 +136,7 @@ fn attempt_in_etcd(work: &Work<'_>, slot: &Slot, cluster: &Cluster, host: &str) 
         let own = serde_json::json!({ "host": host, "since": Timestamp::now() }).to_string();
         let revision = pair.map_or(0, |pair| pair.revision);
         if client.swap_leased(&key, revision, own.as_bytes(), Some(&lease))? {
-            return Ok(Attempt::Held(HeldSlot::Lease(client, lease)));
+            return Ok(Attempt::Acquired(SlotGrant::Lease(client, lease)));
         }
         // another host was faster
         client.revoke(&lease)?;
@@ -168,7 +169,7 @@ pub struct Slots<'a> {
 
 impl Slots<'_> {
     /// Acquires the slot that a change needs: `None` when it needs none, or when etcd is down, which the change may repair.
-    pub fn before(&self, item: &Item, change: &Change) -> Result<Option<HeldSlot>> {
+    pub fn before(&self, item: &Item, change: &Change) -> Result<Option<SlotGrant>> {
         let Some(name) = item.about.slot.as_deref() else { return Ok(None) };
         if !item.resource.interrupts(self.work, change)? {
             return Ok(None);
@@ -194,7 +195,7 @@ impl Slots<'_> {
     pub fn check(&self, item: &Item) -> Result<()> {
         let Some(slot) = item.as_kind::<Slot>() else { return Ok(()) };
         match attempt(self.work, slot, self.host) {
-            Ok(Attempt::Held(held)) => self.release(held, item, slot),
+            Ok(Attempt::Acquired(held)) => self.release(held, item, slot),
             // whoever knows the holder has answered
             Ok(Attempt::Occupied(Occupied::By(_))) => {}
             Ok(Attempt::Occupied(Occupied::Refused(why))) | Err(SlotError::Unknown(why)) => {
@@ -207,7 +208,7 @@ impl Slots<'_> {
 
     /// Releases a slot once the probes in its `until` pass. When one doesn't, the slot stays held until its lease ends, so
     /// that no other host does the same to itself meanwhile.
-    pub fn after(&self, item: &Item, held: HeldSlot) -> Result<()> {
+    pub fn after(&self, item: &Item, held: SlotGrant) -> Result<()> {
         let Some(slot) = item.about.slot.as_deref().and_then(|name| find(self.work.catalog, name)) else {
             return Ok(());
         };
@@ -229,7 +230,7 @@ impl Slots<'_> {
         Ok(())
     }
 
-    fn release(&self, held: HeldSlot, item: &Item, slot: &Slot) {
+    fn release(&self, held: SlotGrant, item: &Item, slot: &Slot) {
         if let Err(why) = held.release(self.work, slot, self.host) {
             self.report.event(&Event::SlotNotReturned(item, &slot.name, &why));
         }
@@ -292,7 +293,7 @@ mod tests {
             let value = format!("{{\"host\":\"{host}\",\"since\":\"2026-01-01T00:00:00Z\"}}");
             let value = base64::prelude::BASE64_STANDARD.encode(value);
             let (error, _) = attempt_at(&format!("{{\"value\":\"{value}\",\"mod_revision\":\"5\"}}"));
-            assert!(error.starts_with("the slot s is not available: somebody has had it since "), "{error:.300}");
+            assert!(error.starts_with("the slot s is not available: another host has had it since "), "{error:.300}");
             assert!(error.len() < 100 && !error.contains('\n'), "{error:.300}");
         }
     }

@@ -59,7 +59,7 @@ impl Agent<'_> {
 
     /// Whether none of the sources that are due has news.
     pub fn sources_are_quiet(&self) -> bool {
-        let cursors = self.store.marks();
+        let cursors = self.store.cursors();
         let order = self.order(true);
         let due = if order.all { order.sources.len() } else { 1 };
         let is_quiet = |&index: &usize| {
@@ -77,7 +77,7 @@ impl Agent<'_> {
 
     /// Fails unless a source answers `within` this time. Each is asked once, for an equal part of it: the caller asks again.
     pub fn reaches_source(&self, within: Duration) -> Result<()> {
-        let cursors = self.store.marks();
+        let cursors = self.store.cursors();
         let mut last = error!(NET, "no source is configured");
         let order = self.order(true).sources;
         let part = within.as_secs() / order.len().max(1) as u64;

@@ -44,7 +44,7 @@ impl Agent<'_> {
         for (what, enrolled, now) in [("site", &known.site, &state.site), ("host", &known.host, &state.host)] {
             if enrolled != now {
                 return Err(Error::refused(
-                    code::MEMORY,
+                    code::TRUST_STATE,
                     format!("this host is enrolled as the {what} `{enrolled}`, not as `{now}`"),
                 )
                 .help(format!("check `{what}` in kpull.toml; {ENROLL}")));
@@ -57,7 +57,7 @@ impl Agent<'_> {
         }
         if known.start != state.start {
             return Err(Error::refused(
-                code::MEMORY,
+                code::TRUST_STATE,
                 format!(
                     "this host was enrolled with other keys than those in kpull.toml, and now follows key set {}",
                     known.keys

@@ -95,7 +95,7 @@ fn facts(agent: &Agent<'_>, details: &BTreeSet<String>) -> Result<String> {
     let facts = match agent.host.is_live() {
         true => {
             let facts = Facts::of_machine(&agent.host)?;
-            // what stays the same until the next boot, another program need not tell again: the facts have the boot
+            // what stays the same until the next boot, another program need not report again: the facts have the boot
             let details = details.iter().filter(|name| *name != "virtualization");
             let details = details.map(|name| facts.detail(name)).collect::<Result<Vec<_>>>()?;
             serde_json::to_vec(&(facts, details))
@@ -151,8 +151,8 @@ fn watch(
         let Ok(seen) = agent.host.seen(&input) else { return Ok(None) };
         let is_old = match &seen {
             Some(seen) => seen.is_older_than(limit),
-            // whatever has gone since the check has changed its directory
-            None => is_long_gone(agent, &input, limit)?,
+            // a removal since the check has changed the directory
+            None => is_missing_since(agent, &input, limit)?,
         };
         if !is_old {
             return Ok(None);
@@ -185,7 +185,7 @@ fn watch(
 }
 
 /// Whether nothing has been removed, since `limit`, from the directory in which a path is missing.
-fn is_long_gone(agent: &Agent<'_>, input: &WatchedInput, limit: Timestamp) -> Result<bool> {
+fn is_missing_since(agent: &Agent<'_>, input: &WatchedInput, limit: Timestamp) -> Result<bool> {
     let (WatchedInput::Path(path) | WatchedInput::Place(path) | WatchedInput::Text(path)) = input else {
         return Ok(true);
     };

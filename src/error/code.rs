@@ -29,7 +29,7 @@ codes! {
     BUSY "host.busy"
     STORE "host.state"
     GENERATION "host.generation"
-    HELD "host.held"
+    HOLD "host.held"
     FACTS "host.facts"
     SITE "site.files"
     SYNTAX "site.syntax"
@@ -55,7 +55,7 @@ codes! {
     KEYS "trust.keys"
     MANIFEST "trust.manifest"
     SIGN "trust.sign"
-    MEMORY "trust.memory"
+    TRUST_STATE "trust.memory"
     SOURCE "source.config"
     GIT "source.git"
     HTTP "source.http"
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_has_the_code_that_it_names_unless_the_kernel_tells_a_closer_one() {
+    fn an_error_has_the_code_that_it_names_unless_the_kernel_has_a_closer_one() {
         let own = crate::Error::new(SIGNATURE, "x");
         assert_eq!(own.code(), SIGNATURE);
         assert_eq!(own.with_code(EXPIRED).code(), EXPIRED);

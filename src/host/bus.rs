@@ -232,9 +232,9 @@ pub fn reason(error: &zbus::Error) -> String {
 fn last_exception(text: &str) -> String {
     match text.rsplit_once("Traceback (most recent call last):") {
         // every line except the exception's own is indented
-        Some((_, trace)) => {
+        Some((_, traceback)) => {
             let indented = |line: &&str| line.trim().is_empty() || line.starts_with(char::is_whitespace);
-            let exception: Vec<&str> = trace.lines().skip_while(indented).collect();
+            let exception: Vec<&str> = traceback.lines().skip_while(indented).collect();
             exception.join("\n").trim_end().to_owned()
         }
         None => text.to_owned(),
@@ -250,7 +250,7 @@ pub fn error_name(error: &zbus::Error) -> &str {
 }
 
 /// Whether the service went away before it could answer.
-pub fn is_gone(error: &zbus::Error) -> bool {
+pub fn has_left(error: &zbus::Error) -> bool {
     is_absent(error) || matches!(error, zbus::Error::FDO(inner) if matches!(**inner, zbus::fdo::Error::NoReply(_)))
 }
 
@@ -328,22 +328,22 @@ mod tests {
     #[test]
     fn of_a_traceback_only_the_last_exception_is_reported_with_all_its_lines() {
         let inner = "  File \"/usr/lib/python2.7/site-packages/dbus/service.py\", line 707, in _message_cb\n    retval = f()\n           ^^^\n";
-        let trace = format!("Traceback (most recent call last):\n{inner}");
-        for (text, said) in [
+        let traceback = format!("Traceback (most recent call last):\n{inner}");
+        for (text, exception) in [
             (
-                format!("{trace}TypeError: More items found in D-Bus signature\n"),
+                format!("{traceback}TypeError: More items found in D-Bus signature\n"),
                 "TypeError: More items found in D-Bus signature",
             ),
             (
                 format!(
-                    "{trace}KeyError: 1\n\nDuring handling of the above exception, another exception occurred:\n\n{trace}FirewallError: INVALID_RULE: Wrong reject type x.\nUse one of: y."
+                    "{traceback}KeyError: 1\n\nDuring handling of the above exception, another exception occurred:\n\n{traceback}FirewallError: INVALID_RULE: Wrong reject type x.\nUse one of: y."
                 ),
                 "FirewallError: INVALID_RULE: Wrong reject type x.\nUse one of: y.",
             ),
-            (format!("org.freedesktop.DBus.Python.ValueError: {trace}\nValueError: no"), "ValueError: no"),
+            (format!("org.freedesktop.DBus.Python.ValueError: {traceback}\nValueError: no"), "ValueError: no"),
             ("INVALID_ZONE: x".to_owned(), "INVALID_ZONE: x"),
         ] {
-            assert_eq!(last_exception(&text), said);
+            assert_eq!(last_exception(&text), exception);
         }
     }
 

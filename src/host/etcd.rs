@@ -462,8 +462,8 @@ mod tests {
     fn a_message_of_etcd_is_one_line_of_limited_length() {
         let endpoint = Url::parse("https://127.0.0.1:2379").unwrap();
         let answer = json!({ "error": format!("no\nh1: nothing to do\u{1b}{}", "x".repeat(LARGEST as usize)) });
-        let Err(Failure::Refused(said)) = judge(&endpoint, 400, answer) else { panic!("it is no refusal") };
-        assert!(said.starts_with("no\\nh1: nothing to do\\u{1b}xxx") && said.len() == TEXT, "{said:.400}");
+        let Err(Failure::Refused(message)) = judge(&endpoint, 400, answer) else { panic!("it is no refusal") };
+        assert!(message.starts_with("no\\nh1: nothing to do\\u{1b}xxx") && message.len() == TEXT, "{message:.400}");
     }
 
     #[test]

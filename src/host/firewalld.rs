@@ -47,7 +47,7 @@ pub struct Zone {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IpSet {
     /// The type of its entries: `hash:net`.
-    pub sort: String,
+    pub set_type: String,
     /// Its options: `family`, `maxelem`, …
     pub options: BTreeMap<String, String>,
     /// Its entries, as they are written.
@@ -85,7 +85,7 @@ impl<T> Answer<T> {
     fn of(reply: zbus::Result<T>, unknown: &str, name: &str) -> Result<Self> {
         match reply {
             Ok(known) => Ok(Self::Known(known)),
-            Err(error) if bus::is_gone(&error) => Ok(Self::Away),
+            Err(error) if bus::has_left(&error) => Ok(Self::Away),
             Err(error) if bus::reason(&error).starts_with(unknown) => Ok(Self::Unknown),
             Err(error) => Err(failed("ask for", name, &error)),
         }
@@ -170,9 +170,9 @@ impl Firewalld {
     pub fn ipset(&self, name: &str) -> Result<Answer<IpSet>> {
         type Reply = (String, String, String, String, BTreeMap<String, String>, Vec<String>);
         let reply = self.bus.call::<_, Reply>(IPSET, "getIPSetSettings", &(name,));
-        let set = |(_, _, _, sort, options, entries): Reply| {
+        let set = |(_, _, _, set_type, options, entries): Reply| {
             let entries = entries.into_iter().collect();
-            IpSet { sort, options, entries }
+            IpSet { set_type, options, entries }
         };
         Answer::of(reply.map(set), "INVALID_IPSET", name)
     }

@@ -2,8 +2,8 @@
 
 mod dpkg;
 mod hold;
+mod output;
 mod quiet;
-mod said;
 mod version;
 
 use std::collections::{BTreeSet, HashMap};
@@ -18,8 +18,8 @@ use crate::host::os::{Image, Os};
 use crate::host::process::{Command, Output, run, run_if_there};
 use crate::host::root::Root;
 use dpkg::Dpkg;
+use output::{INTERRUPTED, NOT_FETCHED, is_locked, is_mistaken, may_be_stale, says};
 use quiet::{NoServiceStart, QUIET_MARK};
-use said::{INTERRUPTED, NOT_FETCHED, is_locked, is_mistaken, may_be_stale, says};
 pub use version::Requirement;
 
 /// Timeout of a package manager; most of it is for the download.
@@ -66,8 +66,8 @@ impl Installed {
     /// Whether this is the version that `wanted` names. For RPMs, epoch and release may be omitted.
     pub fn is(&self, wanted: &str, manager: Manager) -> bool {
         let without_epoch = self.version.split_once(':').map_or(&*self.version, |(_, rest)| rest);
-        let bare = without_epoch.rsplit_once('-').map_or(without_epoch, |(version, _)| version);
-        self.version == wanted || (manager != Manager::Apt && (without_epoch == wanted || bare == wanted))
+        let plain = without_epoch.rsplit_once('-').map_or(without_epoch, |(version, _)| version);
+        self.version == wanted || (manager != Manager::Apt && (without_epoch == wanted || plain == wanted))
     }
 }
 
@@ -428,11 +428,11 @@ fn is_lock_time_set() -> Result<bool> {
 
 /// The packages that `apt-get remove --simulate` would remove.
 fn removed(simulation: &str) -> Vec<String> {
-    let gone = |line: &str| {
+    let removed_name = |line: &str| {
         let rest = line.strip_prefix("Remv ").or_else(|| line.strip_prefix("Purg "))?;
         rest.split(' ').next().map(str::to_owned)
     };
-    simulation.lines().filter_map(gone).collect()
+    simulation.lines().filter_map(removed_name).collect()
 }
 
 /// The packages that aren't in `names`.
@@ -459,8 +459,8 @@ fn read_rpm(answer: &str, native: &str, known: &mut InstalledPackages) {
     for line in answer.lines() {
         let mut fields = line.split('\t');
         let (Some(name), Some(version), Some(arch)) = (fields.next(), fields.next(), fields.next()) else { continue };
-        let bare = [native, "noarch"].contains(&arch).then(|| name.to_owned());
-        for name in bare.into_iter().chain([format!("{name}.{arch}")]) {
+        let plain = [native, "noarch"].contains(&arch).then(|| name.to_owned());
+        for name in plain.into_iter().chain([format!("{name}.{arch}")]) {
             if let Some(installed) = known.get_mut(&name) {
                 installed.push(Installed { version: version.to_owned(), arch: arch.to_owned(), is_whole: true });
             }

@@ -548,17 +548,17 @@ mod tests {
     #[test]
     fn a_daemon_that_keeps_the_input_open_reads_its_end() {
         let dir = tempfile::tempdir().unwrap();
-        let heard = dir.path().join("heard");
+        let received = dir.path().join("heard");
         let script = r#"exec 3<&0; (cat <&3 > "$0"; mv "$0" "$1") >/dev/null 2>&1 & exit 0"#;
         let part = dir.path().join("part");
-        let argv = argv(["sh", "-c", script, part.to_str().unwrap(), heard.to_str().unwrap()]);
+        let argv = argv(["sh", "-c", script, part.to_str().unwrap(), received.to_str().unwrap()]);
         assert!(run(&Command { input: Some(b"all"), ..Command::new(&argv, MINUTE) }).unwrap().is_success());
         let until = Instant::now() + MINUTE;
-        while !heard.exists() {
+        while !received.exists() {
             assert!(Instant::now() < until, "it still reads");
             std::thread::sleep(Duration::from_millis(10));
         }
-        assert_eq!(std::fs::read(&heard).unwrap(), b"all");
+        assert_eq!(std::fs::read(&received).unwrap(), b"all");
     }
 
     #[test]

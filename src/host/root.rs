@@ -548,10 +548,10 @@ mod tests {
     fn messages_call_a_path_as_it_is_in_the_tree_or_from_outside() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("f")).unwrap();
-        let told = |root: Root| root.write(Path::new("/f"), b"x", PLAIN).unwrap_err().to_string();
-        let inside = told(Root::open(dir.path()).unwrap());
+        let reported = |root: Root| root.write(Path::new("/f"), b"x", PLAIN).unwrap_err().to_string();
+        let inside = reported(Root::open(dir.path()).unwrap());
         assert!(inside.starts_with("can't replace /f: "), "{inside}");
-        let whole = told(Root::open(dir.path()).unwrap().shown_whole());
+        let whole = reported(Root::open(dir.path()).unwrap().shown_whole());
         assert_eq!(whole, inside.replace("/f", dir.path().join("f").to_str().unwrap()));
     }
 

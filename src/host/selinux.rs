@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_boolean_is_what_the_kernel_says_and_a_misspelled_one_is_told() {
+    fn a_boolean_is_read_from_the_kernel_and_a_misspelled_one_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let put = |path: &str, text: &str| {
             let path = dir.path().join(path);

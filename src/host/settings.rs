@@ -88,7 +88,7 @@ impl Setting {
         new
     }
 
-    /// Changes it with the service of systemd that has it, which writes the file and tells others. Returns why that can't be done, if
+    /// Changes it with the service of systemd that has it, which writes the file and notifies others. Returns why that can't be done, if
     /// the service isn't there.
     pub(super) fn change(self, bus: &Bus, root: &Root, value: &str) -> Result<Option<String>> {
         let done: zbus::Result<()> = match self {

@@ -198,7 +198,7 @@ pub fn find(root: &Root, name: &str, own: &Own) -> Result<Found> {
 }
 
 /// Every path that can change the result of [`find`], [`masked`] or [`UnitFile::links`] for a unit.
-pub fn traces(root: &Root, name: &str, own: &Own) -> Result<Vec<PathBuf>> {
+pub fn watched_paths(root: &Root, name: &str, own: &Own) -> Result<Vec<PathBuf>> {
     let mut names: BTreeSet<String> = std::iter::once(name.to_owned()).chain(template_of(name)).collect();
     let mut paths: Vec<PathBuf> = DIRS.iter().map(PathBuf::from).chain(link_dirs(root)?).collect();
     paths.extend(script(root, name)?.into_iter().chain(script_links(root, name)?));

@@ -282,10 +282,10 @@ mod tests {
             let answers = |fields: &str| -> Vec<String> {
                 let kept = serde_json::to_string(&watched_inputs(fields).unwrap()).unwrap();
                 let again: Vec<WatchedInput> = serde_json::from_str(&kept).unwrap();
-                let text = |trace: &WatchedInput| {
-                    work.host.seen(trace).unwrap().and_then(|seen| seen.text).unwrap_or_default()
+                let text = |input: &WatchedInput| {
+                    work.host.seen(input).unwrap().and_then(|seen| seen.text).unwrap_or_default()
                 };
-                again.iter().map(|trace| String::from_utf8(text(trace)).unwrap()).collect()
+                again.iter().map(|input| String::from_utf8(text(input)).unwrap()).collect()
             };
             assert_eq!(answers("unless = ['true']"), ["yes"]);
             assert_eq!(answers("only_if = ['false']"), ["no"]);

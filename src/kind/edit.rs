@@ -98,7 +98,7 @@ impl EditedFile {
         Change { diff: Diff::of(old, new, is_hidden), only_secrets, ..change }
     }
 
-    /// Writes the new content, with the mode and owner that the file has. `is_void` tells whether nothing is left in it.
+    /// Writes the new content, with the mode and owner that the file has. `is_void` returns whether it is empty then.
     pub(super) fn put(&self, work: &Work<'_>, meta: Option<&Meta>, new: &[u8], is_void: bool) -> Result<()> {
         if self.no_file && is_void {
             work.host.root.remove(&self.path)?;

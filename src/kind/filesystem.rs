@@ -353,8 +353,8 @@ mod tests {
                 "`options`: each entry is one argument",
             ),
         ] {
-            let told = refusal("filesystem", &fields);
-            assert!(told.starts_with(why), "{fields}: {told}");
+            let reported = refusal("filesystem", &fields);
+            assert!(reported.starts_with(why), "{fields}: {reported}");
         }
         assert!(refusal("filesystem", &format!("{ID}type = 'zfs'")).contains("ext4"));
     }

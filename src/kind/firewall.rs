@@ -470,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn in_a_tree_without_firewalld_a_zone_has_what_the_firewalld_of_the_tree_s_system_reads() {
+    fn in_a_tree_without_firewalld_a_zone_fits_the_firewalld_of_the_tree_s_system() {
         let forwards = |release: &str, zone: &str| {
             let (_dir, host) = tree(&[("etc/os-release", release)]);
             zone_file(&host, zone).unwrap().settings().find(&Element::Forward).is_some()

@@ -354,13 +354,13 @@ mod tests {
         };
         cluster.put(MAP, &version("7", "hunter2"));
         let object = one("kube_object", &cluster.fields(MAP, &map("hunter2"), ""));
-        let trace = object.watched_inputs(&cluster.work()).unwrap().unwrap().remove(0);
-        let kept = serde_json::to_string(&trace).unwrap();
+        let input = object.watched_inputs(&cluster.work()).unwrap().unwrap().remove(0);
+        let kept = serde_json::to_string(&input).unwrap();
         assert!(!kept.contains("hunter2"), "{kept}");
         // another run asks by what was kept, and for nothing else
-        let trace: WatchedInput = serde_json::from_str(&kept).unwrap();
+        let input: WatchedInput = serde_json::from_str(&kept).unwrap();
         let before = cluster.server.seen().len();
-        let seen = || Host::open("/".as_ref()).unwrap().seen(&trace);
+        let seen = || Host::open("/".as_ref()).unwrap().seen(&input);
         let recorded = seen().unwrap();
         assert_eq!(recorded.clone().unwrap().text.unwrap(), b"u 7");
         assert_eq!(cluster.server.seen()[before..].iter().map(|seen| &seen.path).collect::<Vec<_>>(), [MAP]);
@@ -370,7 +370,7 @@ mod tests {
         assert_eq!(seen().unwrap(), None);
         cluster.status(500);
         let error = seen().unwrap_err();
-        assert!(error.to_string().contains("500"), "who does not answer tells nothing: {error}");
+        assert!(error.to_string().contains("500"), "without an answer nothing is known: {error}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use fancy_regex::Regex;
 
-use crate::kind::edit::lines::{LineEdit, Place};
+use crate::kind::edit::lines::{InsertAt, LineEdit};
 use crate::kind::edit::{EditedFile, FileEdit, Operation};
 use crate::kind::prelude::*;
 
@@ -84,12 +84,12 @@ impl Fields for LineFields {
             "state",
             "only a present line has an insertion place: remove it",
         )?;
-        let place =
+        let insert_at =
             match (compiled("insert_after", &self.insert_after)?, compiled("insert_before", &self.insert_before)?) {
-                (Some(regex), _) => Place::After(regex),
-                (_, Some(regex)) => Place::Before(regex),
-                _ if self.insert_at == Some(Position::Begin) => Place::Begin,
-                _ => Place::End,
+                (Some(regex), _) => InsertAt::After(regex),
+                (_, Some(regex)) => InsertAt::Before(regex),
+                _ if self.insert_at == Some(Position::Begin) => InsertAt::Begin,
+                _ => InsertAt::End,
             };
         let is_bad = self.name.as_deref().is_some_and(|name| !is_plain(name));
         build.refuse_if(is_bad, "name", "a line's name consists of letters, digits, `.`, `_` and `-`")?;
@@ -97,7 +97,7 @@ impl Fields for LineFields {
         build.refuse_if(build.is_secret() && self.regex.is_none(), "line", why)?;
         let part = self.regex.clone().or_else(|| self.line.clone()).unwrap_or_default();
         let name = self.name.unwrap_or_else(|| part.clone());
-        let operation = Operation::Line(LineEdit { line: self.line, regex, place, presence: self.state });
+        let operation = Operation::Line(LineEdit { line: self.line, regex, insert_at, presence: self.state });
         let file = EditedFile::of_role(self.path, self.in_place, self.sensitive, self.validate, build)?;
         let (part, create) = (format!("line:{part}"), self.create);
         Ok(vec![Box::new(FileEdit { kind: Self::NAME, file, name, part, operation, create })])

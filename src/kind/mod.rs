@@ -197,7 +197,7 @@ pub struct About {
     /// When it is applied.
     pub phase: Phase,
     /// Ids, and its phase in a catalog without any of them: a package may create what it needs.
-    pub unless_made: Option<(Vec<String>, Phase)>,
+    pub phase_without: Option<(Vec<String>, Phase)>,
     /// What it owns: no other resource may claim the same.
     pub claims: Vec<Claim>,
     /// Whether the prior state of all that it claims is recorded, and not only that of whole paths.
@@ -260,7 +260,7 @@ impl About {
 
     /// Its phase in a catalog for which `has` knows the ids.
     pub fn turn(&self, has: impl Fn(&str) -> bool) -> Phase {
-        match &self.unless_made {
+        match &self.phase_without {
             Some((ids, phase)) if !ids.iter().any(|id| has(id)) => *phase,
             _ => self.phase,
         }

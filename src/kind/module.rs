@@ -14,8 +14,8 @@ pub struct ModuleFields {
 
 impl Fields for ModuleFields {
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        let starts_well = self.name.starts_with(|c: char| c.is_ascii_alphanumeric());
-        let is_name = starts_well && is_plain(&self.name) && !self.name.contains('.');
+        let starts_plainly = self.name.starts_with(|c: char| c.is_ascii_alphanumeric());
+        let is_name = starts_plainly && is_plain(&self.name) && !self.name.contains('.');
         build.refuse_if(!is_name, "name", "a module's name consists of letters, digits, `_` and `-`")?;
         let path = format!("/etc/modules-load.d/kpull-{}.conf", self.name);
         let path = AbsolutePath::try_from(path).map_err(|why| build.invalid("name", &why))?;

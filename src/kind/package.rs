@@ -5,7 +5,7 @@ mod orphan;
 
 use serde::de::{Deserializer, Error as _, IntoDeserializer};
 
-pub use self::orphan::{FormerHold, OrphanPackage, remove_together};
+pub use self::orphan::{OrphanPackage, PackageHold, remove_together};
 use crate::error::Context;
 use crate::host::os::Image;
 use crate::host::packages::{Installed, Manager, Requirement, check_changeable};
@@ -356,7 +356,11 @@ impl Resource for Package {
         let (host, manager) = (work.host, self.set.manager(work.host)?);
         if *owned == Claim::thing(HOLD, &self.name) {
             let held = is_held(host, manager, &self.name)?;
-            return Ok(PriorState::Hold(FormerHold { name: self.name.clone(), manager: self.set.manager, held }));
+            return Ok(PriorState::PackageHold(PackageHold {
+                name: self.name.clone(),
+                manager: self.set.manager,
+                held,
+            }));
         }
         if !host.package(manager, &self.name)?.is_empty() {
             return Ok(PriorState::Same);

@@ -316,7 +316,7 @@ impl PermissionsFields {
     }
 }
 
-/// Lists what differs at a path, or also below it, and changes it if `is_applied`. `wanted` tells what a file or directory is to have
+/// Lists what differs at a path, or also below it, and changes it if `is_applied`. `wanted` returns what a file or directory is to have
 /// in place of its permissions, and the differences in words. Returns what is at the path.
 fn adjust(
     work: &Work<'_>,

@@ -9,7 +9,7 @@ use crate::kind::directory::Directory;
 use crate::kind::edit::{EditedFile, FileEdit, Undo};
 use crate::kind::file::PriorFile;
 use crate::kind::firewall::{self, Setting};
-use crate::kind::package::{FormerHold, OrphanPackage};
+use crate::kind::package::{OrphanPackage, PackageHold};
 use crate::kind::permissions::{Former, Managed};
 use crate::kind::prelude::*;
 use crate::kind::selinux::Selinux;
@@ -138,7 +138,8 @@ pub enum PriorState {
         residue: bool,
     },
     /// The hold of a package.
-    Hold(FormerHold),
+    #[serde(rename = "hold")]
+    PackageHold(PackageHold),
     /// A setting of the system: its name, its time zone, …
     System(System),
     /// A setting of SELinux.
@@ -277,7 +278,7 @@ impl PriorState {
                 let beside = beside.as_ref().and_then(|saved| store.saved(saved).ok());
                 Box::new(OrphanPackage::new(name, *manager, beside.as_deref(), !residue))
             }
-            Self::Hold(hold) => Box::new(hold.clone()),
+            Self::PackageHold(hold) => Box::new(hold.clone()),
             Self::System(system) => Box::new(system.clone()),
             Self::Selinux { setting, value } => {
                 let (setting, value) = (setting.clone(), value.clone());

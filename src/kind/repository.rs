@@ -390,8 +390,8 @@ mod tests {
             (format!("{dnf}description = \"a\\ngpgcheck=0\"\n"), "description", "a description is one line"),
             (format!("{dnf}state = 'latest'\n"), "state", "unknown key"),
         ] {
-            let told = refusal("repository", &fields);
-            assert!(told.contains(&format!("`{field}`")) && told.contains(why), "{told}\n{fields}");
+            let reported = refusal("repository", &fields);
+            assert!(reported.contains(&format!("`{field}`")) && reported.contains(why), "{reported}\n{fields}");
         }
     }
 }

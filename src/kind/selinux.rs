@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn where_selinux_is_off_nothing_is_done_and_that_is_told() {
+    fn where_selinux_is_off_nothing_is_done_and_that_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let (host, store) = (Host::open("/".as_ref()).unwrap(), Store::open(dir.path()).unwrap());
         let work = Work { host: &host, store: &store, catalog: &[] };
@@ -240,8 +240,8 @@ mod tests {
         let resource = one("selinux", "port = '1/tcp'\ntype = 'a_t'");
         assert!(resource.observe(&work).unwrap().is_none());
         resource.apply(&work, &Change::default()).unwrap();
-        let told = resource.overruled(&work).unwrap().unwrap();
-        assert_eq!(told.to_string(), "SELinux is off on this host, so the setting has no effect");
+        let reported = resource.overruled(&work).unwrap().unwrap();
+        assert_eq!(reported.to_string(), "SELinux is off on this host, so the setting has no effect");
         let prior = resource.prior_state(&resource.about().claims[0], &work).unwrap();
         assert_eq!(prior, PriorState::Same);
     }
@@ -268,8 +268,8 @@ mod tests {
                 "`ignore_missing`: it does not apply to a port or file",
             ),
         ] {
-            let told = refusal("selinux", fields);
-            assert!(told.starts_with(why), "{fields}: {told}");
+            let reported = refusal("selinux", fields);
+            assert!(reported.starts_with(why), "{fields}: {reported}");
         }
     }
 }

@@ -104,8 +104,8 @@ impl Resource for NoSwap {
         let root = &work.host.root;
         let path = Path::new(FSTAB);
         if let Some((meta, fstab)) = root.read(path)?.filter(|(_, fstab)| lines(fstab).any(is_swap)) {
-            let mark = |line| if is_swap(line) { marked(line) } else { line.to_vec() };
-            let new: Vec<Vec<u8>> = lines(&fstab).map(mark).collect();
+            let sign = |line| if is_swap(line) { marked(line) } else { line.to_vec() };
+            let new: Vec<Vec<u8>> = lines(&fstab).map(sign).collect();
             root.write(path, &new.concat(), meta.access())?;
             // systemd made units of the lines
             work.host.unit_files_changed();
@@ -117,7 +117,7 @@ impl Resource for NoSwap {
     }
 }
 
-/// Tells the kernel to stop swapping to a device or file. `otherwise` says what a reboot leads to.
+/// Stops swapping to a device or file. `otherwise` says what a reboot leads to.
 fn turn_off(device: &str, otherwise: &str) -> Result<()> {
     let output = run(&Command::new(["swapoff", "--", device], Duration::from_secs(600)))?;
     let help = format!("its content must fit into memory: stop a large process, or reboot; {otherwise}");
@@ -180,8 +180,8 @@ mod tests {
             ("size = '1G'", "`size`: set `file` and `size`, or"),
             ("", "`size`: set `file` and `size`, or"),
         ] {
-            let told = refusal("swap", fields);
-            assert!(told.starts_with(why), "{fields}: {told}");
+            let reported = refusal("swap", fields);
+            assert!(reported.starts_with(why), "{fields}: {reported}");
         }
     }
 }

@@ -283,8 +283,8 @@ mod tests {
             ("keymap = 'a/b'", "`keymap`: write a keymap"),
             ("", "`hostname`: set at least one of"),
         ] {
-            let told = refusal("system", fields);
-            assert!(told.starts_with(why), "{fields}: {told}");
+            let reported = refusal("system", fields);
+            assert!(reported.starts_with(why), "{fields}: {reported}");
         }
         assert!(build("system", "hostname = 'web-1.example.org'\ntimezone = 'Etc/GMT+5'").is_ok());
         assert_eq!(one("system", "hostname = 'a'").about().claims, [Claim::path("/etc/hostname")]);

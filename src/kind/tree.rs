@@ -233,11 +233,11 @@ mod tests {
                 "`modes`: `bin/run` fits `bin/*` and `bin/r*`",
             ),
         ] {
-            let told = fails::<TreeFields>(&format!("path = '/srv/site'\n{fields}"), &twice);
-            assert!(told.contains(why), "{told} does not say {why}");
+            let reported = fails::<TreeFields>(&format!("path = '/srv/site'\n{fields}"), &twice);
+            assert!(reported.contains(why), "{reported} does not say {why}");
         }
-        let told = fails::<TreeFields>("path = '/srv'\nsource = 'site'\nexclusive = true", &role());
-        assert!(told.starts_with("`exclusive`: kpull does not remove anything"), "{told}");
+        let reported = fails::<TreeFields>("path = '/srv'\nsource = 'site'\nexclusive = true", &role());
+        assert!(reported.starts_with("`exclusive`: kpull does not remove anything"), "{reported}");
     }
 
     #[test]

@@ -290,7 +290,7 @@ impl Resource for Unit {
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         let host = work.host;
         let mut inputs: Vec<WatchedInput> =
-            unit_files::traces(&host.root, &self.name, &self.own)?.into_iter().map(WatchedInput::Path).collect();
+            unit_files::watched_paths(&host.root, &self.name, &self.own)?.into_iter().map(WatchedInput::Path).collect();
         let is_template = unit_files::is_template(&self.name);
         if host.is_live() && self.state != ActiveState::Any && !is_template {
             // a completed unit is completed until the next boot
@@ -543,7 +543,7 @@ mod tests {
         };
         assert_eq!(watched_inputs(&RoleFiles::default().secret()), None);
         let kept = watched_inputs(&RoleFiles::default()).unwrap();
-        assert!(kept.iter().any(|trace| matches!(trace, WatchedInput::Program(_))), "{kept:?}");
+        assert!(kept.iter().any(|input| matches!(input, WatchedInput::Program(_))), "{kept:?}");
         assert!(kept.contains(&WatchedInput::Unit("a.service".to_owned())), "{kept:?}");
     }
 

@@ -298,10 +298,10 @@ impl Resource for UserFields {
     fn about(&self) -> About {
         // a package may create a group that no role has
         let makers = |group: &AccountName| vec![format!("group:{group}"), format!("user:{group}")];
-        let unless_made = self.group.as_ref().map(|group| (makers(group), Phase::Members));
+        let phase_without = self.group.as_ref().map(|group| (makers(group), Phase::Members));
         About {
             after: vec![format!("group:{}", self.group.as_ref().unwrap_or(&self.name))],
-            unless_made,
+            phase_without,
             ..About::new(UserFields::NAME, &*self.name, Phase::Accounts).recorded()
         }
     }
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_accounts_in_any_encoding_stay_byte_for_byte_but_for_the_lines_that_change() {
+    fn account_files_in_any_encoding_keep_every_byte_outside_the_changed_lines() {
         let tree = Tree::new();
         tree.put("/etc/group", "");
         std::fs::write(tree.path("/etc/passwd"), b"j:x:5:5:J\xfcrgen,\r:/:/bin/sh\nb\xfc:x:6:6::/:\n\n+::::::\n")

@@ -8,11 +8,11 @@ use crate::error::{Result, error};
 /// they are refused; so is a query, which may have a token.
 pub fn parse(url: &str) -> Result<Url> {
     let wrong = |why: &str| {
-        let bare = url.split(['?', '#']).next().unwrap_or(url);
-        let (scheme, rest) = bare.split_once("://").unwrap_or(("", bare));
+        let stripped = url.split(['?', '#']).next().unwrap_or(url);
+        let (scheme, rest) = stripped.split_once("://").unwrap_or(("", stripped));
         let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-        let bare = if scheme.is_empty() { rest.to_owned() } else { format!("{scheme}://{rest}") };
-        error!(NET, "`{bare}` {why}")
+        let stripped = if scheme.is_empty() { rest.to_owned() } else { format!("{scheme}://{rest}") };
+        error!(NET, "`{stripped}` {why}")
     };
     let parsed = Url::parse(url).map_err(|why| {
         wrong("is not an address").because(why).help("write the full address, such as https://HOST/DIRECTORY")
@@ -39,13 +39,13 @@ pub(crate) fn read(url: &str) -> Result<Url> {
 
 /// An address for messages: without credentials, query and fragment.
 pub fn shown(url: &Url) -> String {
-    let mut bare = url.clone();
+    let mut stripped = url.clone();
     // both fail only for addresses that can't have credentials
-    let _ = bare.set_username("");
-    let _ = bare.set_password(None);
-    bare.set_query(None);
-    bare.set_fragment(None);
-    bare.to_string()
+    let _ = stripped.set_username("");
+    let _ = stripped.set_password(None);
+    stripped.set_query(None);
+    stripped.set_fragment(None);
+    stripped.to_string()
 }
 
 /// The server of an address, as in `https://HOST:PORT`; the address itself if it has none.

@@ -117,7 +117,7 @@ impl Client {
         if let Some(etag) = conditions.etag.and_then(|etag| etag.parse().ok()) {
             headers.insert(header::IF_NONE_MATCH, etag);
         }
-        let bare = headers.clone();
+        let without_range = headers.clone();
         if let Some(from) = conditions.from {
             headers.insert(header::RANGE, format!("bytes={from}-").parse().map_err(bad_header)?);
             if let Some(state) = conditions.state.and_then(|state| state.parse().ok()) {
@@ -132,7 +132,7 @@ impl Client {
         };
         if conditions.from.is_some() && !is_requested(&reply) {
             log::debug!("GET {}: no such part; requesting the whole file", shown(&url));
-            reply = ask(bare)?;
+            reply = ask(without_range)?;
         }
         if reply.kind == Kind::Partial && matches!(reply.part(), Some((0, true, Some(_)))) {
             // it is the whole body

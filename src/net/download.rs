@@ -265,11 +265,11 @@ fn attempt(
 
 /// The digest and size of a file from its current position to its end.
 pub fn hash(input: &mut dyn Read) -> io::Result<Downloaded> {
-    hash_heard(input, &mut |_| {})
+    hash_with(input, &mut |_| {})
 }
 
 /// [`hash`] of a file from its first byte, with a listener.
-pub fn hash_heard(input: &mut dyn Read, listener: Listener<'_>) -> io::Result<Downloaded> {
+pub fn hash_with(input: &mut dyn Read, listener: Listener<'_>) -> io::Result<Downloaded> {
     let mut hasher = Sha256::new();
     listener(Piece::Start);
     let size = read_into(input, &mut hasher, listener)?;

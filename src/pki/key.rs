@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_told_without_being_shown() {
+    fn an_invalid_key_is_reported_without_being_shown() {
         let error = PrivateKey::from_pem("k", b"-----BEGIN PRIVATE KEY-----\nSECRET\n-----END PRIVATE KEY-----\n");
         let error = error.unwrap_err();
         assert_eq!(error.to_string(), "k is not a usable private key");

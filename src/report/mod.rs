@@ -102,7 +102,7 @@ pub enum Event<'a> {
     RolloutWaiting(&'a str),
     /// A lock could not be returned, and why; the next run tries again.
     LockNotReturned(&'a str),
-    /// A newer release is held back, and the host stays on an earlier one: both, and why.
+    /// The host stays on an earlier release than the newest one: both, and why.
     StaysOn(&'a StayOn),
     /// The host rolls back to an earlier release: both, and why.
     RolledBack(&'a StayOn),

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_entry_of_a_list_is_reported_at_its_place_with_the_values_that_it_can_have() {
+    fn a_wrong_entry_of_a_list_is_reported_at_its_place_with_the_allowed_values() {
         let role = "[types.levels]\ntype = 'list'\ndescription = 'what is logged'\nitems = { type = 'text', one_of = ['debug', 'info'] }\n[vars]\nlevels = ['info']\n";
         assert_eq!(errors_of("", role), Vec::<[String; 3]>::new());
         let what = "`levels[1]` is not one of the allowed values: \"inof\"";

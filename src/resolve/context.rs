@@ -16,7 +16,7 @@ use self::scope::{FactsObject, HostObject, Scope, having};
 use crate::document::{Doc, Path, foreign};
 use crate::error::{Error, Place, Result, code, error, nearest};
 use crate::resolve::facts::Facts;
-use crate::resolve::secrets::{HostSecrets, Origin};
+use crate::resolve::secrets::{HostSecrets, TextLayer};
 use crate::resolve::views::{Var, Views};
 use crate::secret::{SecretStore, lock};
 use crate::site::{RESERVED, Role, Site, Type};
@@ -246,9 +246,9 @@ impl TemplateContext {
         // hosts set few variables
         let may_be_of_host = is_of_host(&[]);
         let lines = may_be_of_host && self.may_have_lines(var.1.as_deref(), &var.2);
-        let of_role = self.secrets.origin_for(&var.0);
+        let of_role = self.secrets.layer_for(&var.0);
         let origin = |keys: &[String]| match may_be_of_host && is_of_host(keys) {
-            true => Origin::HostVars { lines },
+            true => TextLayer::HostVars { lines },
             false => of_role,
         };
         let value = self.value_at(json, &scope, &place_of, &origin, &mut Vec::new());
@@ -284,7 +284,7 @@ impl TemplateContext {
     /// Renders every string in `json`; a string that is one `{{ expression }}` becomes the expression's value, with
     /// its type. `place` returns the place of the value at some keys below `json`.
     pub fn value(&self, json: &Json, scope: &Value, place: &dyn Fn(&[String]) -> Place) -> Result<Value> {
-        self.value_at(json, scope, place, &|_| Origin::Site, &mut Vec::new())
+        self.value_at(json, scope, place, &|_| TextLayer::Site, &mut Vec::new())
     }
 
     fn value_at(
@@ -292,7 +292,7 @@ impl TemplateContext {
         json: &Json,
         scope: &Value,
         place: &dyn Fn(&[String]) -> Place,
-        origin: &dyn Fn(&[String]) -> Origin,
+        origin: &dyn Fn(&[String]) -> TextLayer,
         keys: &mut Path,
     ) -> Result<Value> {
         let string = |text: &str, keys: &[String]| {
@@ -528,7 +528,7 @@ fn find_word(text: &str, word: &str) -> Option<usize> {
 
 /// Whether a value contains template syntax.
 pub fn is_template(text: &str) -> bool {
-    ["{{", "{%", "{#"].iter().any(|mark| text.contains(mark))
+    ["{{", "{%", "{#"].iter().any(|delimiter| text.contains(delimiter))
 }
 
 /// The expression in `text`, if that is a single `{{ expression }}` without text around it.
@@ -593,10 +593,10 @@ mod tests {
 
     #[test]
     fn text_that_doubles_and_doubles_is_refused_before_it_fills_the_memory() {
-        let told = resolved(&chain(32, "{{ NEXT }}{{ NEXT }}"), "{{ v1 }}").unwrap_err();
-        assert!(told.contains("64 MiB of text"), "{told}");
-        let told = resolved("", "{% set x = 'x' * 99999999 %}{{ x }}").unwrap_err();
-        assert!(told.contains("64 MiB of text"), "{told}");
+        let reported = resolved(&chain(32, "{{ NEXT }}{{ NEXT }}"), "{{ v1 }}").unwrap_err();
+        assert!(reported.contains("64 MiB of text"), "{reported}");
+        let reported = resolved("", "{% set x = 'x' * 99999999 %}{{ x }}").unwrap_err();
+        assert!(reported.contains("64 MiB of text"), "{reported}");
     }
 
     #[test]
@@ -607,7 +607,7 @@ mod tests {
             resolved(&chain(33, "{{ NEXT }}"), "{{ v1 }}").unwrap_err(),
             "`r.v33` is at the end of a chain of more than 32 variables"
         );
-        let told = resolved("", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}").unwrap_err();
-        assert_eq!(told, "the template can't be rendered: recursion limit exceeded");
+        let reported = resolved("", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}").unwrap_err();
+        assert_eq!(reported, "the template can't be rendered: recursion limit exceeded");
     }
 }

@@ -202,7 +202,9 @@ fn expand(
         None => vec![None],
         Some(written) => {
             let list = match written {
-                Json::String(expression) => context.expression(bare(expression), &scope, || at("for_each"))?,
+                Json::String(expression) => {
+                    context.expression(without_braces(expression), &scope, || at("for_each"))?
+                }
                 other => context.value(other, &scope, &|keys| place(&[&["for_each".to_owned()], keys].concat()))?,
             };
             match list.kind() {
@@ -226,7 +228,7 @@ fn expand(
     for item in turns {
         let scope = context.scope(&context.host, Some(&role.name), item);
         if let Some(expression) = &entry.when {
-            let expression = bare(expression);
+            let expression = without_braces(expression);
             let value = context.expression(expression, &scope, || at("when"))?;
             let Ok(condition) = bool::try_from(value.clone()) else {
                 let what = format!("`when` needs true or false, and `{expression}` is neither");
@@ -249,7 +251,7 @@ fn expand(
 }
 
 /// An expression without the braces that a template needs around it.
-fn bare(expression: &str) -> &str {
+fn without_braces(expression: &str) -> &str {
     whole_expression(expression).unwrap_or(expression)
 }
 

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_package_that_a_source_needs_comes_before_it_and_the_packages_of_the_source_after() {
+    fn packages_that_a_source_needs_come_before_it_and_packages_from_it_after() {
         let role = "
             [[package]]\nname = 'app'
             [[package]]\nname = 'ca-certificates'

@@ -15,7 +15,7 @@ use crate::template::depth::any_in;
 
 /// The origin of the text that is being rendered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(super) enum TextLayer {
     /// A role, or site.toml.
     #[default]
     Site,
@@ -44,7 +44,7 @@ struct Log {
     /// The error of the last request; the template engine can't carry it.
     failed: Option<Error>,
     /// The origin of the text that is being rendered.
-    origin: Origin,
+    origin: TextLayer,
 }
 
 impl HostSecrets {
@@ -68,7 +68,7 @@ impl HostSecrets {
 
     /// An error if this host, or the origin of the text, must not read the secret.
     fn allow(&self, name: &str) -> Result<()> {
-        if lock(&self.log).origin != Origin::Site {
+        if lock(&self.log).origin != TextLayer::Site {
             return Err(error!(SECRET, "host_vars can't use secrets, but this value uses {name}")
                 .because("roles and site.toml define which secrets a host can read")
                 .help(
@@ -97,8 +97,8 @@ impl HostSecrets {
     }
 
     /// An error if a value in host_vars contains a line break, which could add a line to the file of a template.
-    pub fn check_line(&self, origin: Origin, value: &Value, place: impl FnOnce() -> Place) -> Result<()> {
-        if origin != (Origin::HostVars { lines: false }) || self.store.is_open() || !has_control(value) {
+    pub fn check_line(&self, origin: TextLayer, value: &Value, place: impl FnOnce() -> Place) -> Result<()> {
+        if origin != (TextLayer::HostVars { lines: false }) || self.store.is_open() || !has_control(value) {
             return Ok(());
         }
         Err(error!(VARIABLE, "a value in host_vars contains a line break or another control character")
@@ -108,7 +108,7 @@ impl HostSecrets {
     }
 
     /// Runs `work`, which renders a text of `origin`.
-    pub fn within<T>(&self, origin: Origin, work: impl FnOnce() -> T) -> T {
+    pub fn within<T>(&self, origin: TextLayer, work: impl FnOnce() -> T) -> T {
         let before = std::mem::replace(&mut lock(&self.log).origin, origin);
         let done = work();
         lock(&self.log).origin = before;
@@ -117,10 +117,10 @@ impl HostSecrets {
 
     /// The origin of a role's text that another text needs: for another host, it keeps the origin of that text. A role can request
     /// the secrets of its own host, but the file of a host can't request those of another.
-    pub fn origin_for(&self, host: &str) -> Origin {
+    pub fn layer_for(&self, host: &str) -> TextLayer {
         match lock(&self.log).origin {
-            Origin::HostVars { .. } if host != self.host => Origin::HostVars { lines: true },
-            _ => Origin::Site,
+            TextLayer::HostVars { .. } if host != self.host => TextLayer::HostVars { lines: true },
+            _ => TextLayer::Site,
         }
     }
 
@@ -146,7 +146,7 @@ impl HostSecrets {
 
     /// The name of a requested secret that `text` contains, in plain text or as a placeholder.
     pub fn found_in(&self, text: &str) -> Option<String> {
-        let is_told = |name: &String| {
+        let is_shown = |name: &String| {
             is_in(text, placeholder(name).as_bytes())
                 || self.store.is_open()
                     && self.store.get(name, &self.site.files, &self.host).is_ok_and(|secret| {
@@ -155,7 +155,7 @@ impl HostSecrets {
                         plain.len() >= 4 && text.contains(plain) || is_in(text, plain.as_bytes())
                     })
         };
-        self.names().into_iter().find(is_told)
+        self.names().into_iter().find(is_shown)
     }
 
     /// The value of `secret("NAME")` in a template.
@@ -199,7 +199,7 @@ impl HostSecrets {
     }
 }
 
-/// Whether a text in a value contains a control character other than a tab, or lists are nested too deep to tell. The variables of a
+/// Whether a text in a value contains a control character other than a tab, or lists are nested too deep to find out. The variables of a
 /// host are checked where they are set.
 fn has_control(value: &Value) -> bool {
     let is_control = |c: char| c.is_control() && c != '\t';

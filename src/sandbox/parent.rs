@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_body_arrives_and_names_are_told_apart() {
+    fn a_whole_body_arrives_and_names_are_distinct() {
         let script = format!("{}; {}; {}; {}; exec sleep 1000", starts_body(), body("site"), body(".toml"), body(""));
         assert_eq!(tree(&script).read("x", 9).unwrap().unwrap(), b"site.toml");
         assert_eq!(tree(&script).list().unwrap().unwrap(), ["site.toml"]);

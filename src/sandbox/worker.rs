@@ -160,8 +160,8 @@ impl Worker {
     /// Ends the child because of `why`; the error says what happened.
     fn failed(&mut self, why: io::Error) -> Error {
         let name = self.name.clone();
-        let gone = matches!(why.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe);
-        if gone {
+        let has_ended = matches!(why.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe);
+        if has_ended {
             self.wait_a_moment();
         }
         self.end();
@@ -173,7 +173,7 @@ impl Worker {
                 .help("the server may be stalling, or the connection may be too slow");
         }
         let error = error!(SANDBOX, "{name}: the process that fetches from it failed");
-        if !gone {
+        if !has_ended {
             return error.because(why).help(
                 "a hostile server may have taken it over; it had no privileges, and kpull does not trust anything that it returns",
             );

@@ -1,5 +1,5 @@
 //! `secrets/recipients.toml`: the recipients of each secret of a site. Written by `kpull secret`, signed with the site, and
-//! readable by everyone: it tells a host which secrets to fetch.
+//! readable by everyone: it lists which secrets a host fetches.
 
 use std::collections::{BTreeMap, BTreeSet};
 

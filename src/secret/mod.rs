@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_told_without_being_shown() {
+    fn an_invalid_key_is_reported_without_being_shown() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&file, "AGE-SECRET-KEY-1OOPS\n").unwrap();
         let error = Keyring::load(&[file.path().to_owned()], None).unwrap_err();

@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn another_host_s_secret_is_told_by_whose_it_is() {
+    fn another_host_s_secret_is_reported_with_its_host() {
         let Site { dir, files } = site();
         let other = age::x25519::Identity::generate();
         std::fs::write(dir.path().join("other"), other.to_string().expose_secret()).unwrap();

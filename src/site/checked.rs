@@ -386,27 +386,27 @@ mod tests {
 
     #[test]
     fn a_definition_refuses_what_is_outside_its_conditions_and_says_where_in_the_value() {
-        let told = |rules: Value, value: Value| {
+        let reported = |rules: Value, value: Value| {
             let definition: Definition = serde_json::from_value(rules).unwrap();
             assert_eq!(definition.mistake(), None);
             definition.refuse(&value).map(|one| format!("{}: {}: {}", one.path.join("."), one.what, one.help))
         };
         let level = json!({ "type": "string", "one_of": ["debug", "info"] });
-        assert_eq!(told(level.clone(), json!("info")), None);
+        assert_eq!(reported(level.clone(), json!("info")), None);
         let wanted = ": not one of the allowed values: did you mean \"info\"? expected one of \"debug\", \"info\"";
-        assert_eq!(told(level, json!("inof")).as_deref(), Some(wanted));
+        assert_eq!(reported(level, json!("inof")).as_deref(), Some(wanted));
         let workers = json!({ "type": "integer", "min": 1, "max": 64 });
-        assert_eq!(told(workers.clone(), json!(64)), None);
-        assert_eq!(told(workers.clone(), json!(0)).as_deref(), Some(": too small: write at least 1"));
-        assert_eq!(told(workers, json!(65)).as_deref(), Some(": too large: write at most 64"));
+        assert_eq!(reported(workers.clone(), json!(64)), None);
+        assert_eq!(reported(workers.clone(), json!(0)).as_deref(), Some(": too small: write at least 1"));
+        assert_eq!(reported(workers, json!(65)).as_deref(), Some(": too large: write at most 64"));
         let names = json!({ "type": "list", "min": 1, "items": { "type": "text", "pattern": "[a-z]+" } });
-        assert_eq!(told(names.clone(), json!(["a", "bc"])), None);
-        assert_eq!(told(names.clone(), json!([])).as_deref(), Some(": too small: write at least 1 entries"));
+        assert_eq!(reported(names.clone(), json!(["a", "bc"])), None);
+        assert_eq!(reported(names.clone(), json!([])).as_deref(), Some(": too small: write at least 1 entries"));
         let wanted = "1: not in the required form: the whole text must match `[a-z]+`";
-        assert_eq!(told(names, json!(["a", "a1"])).as_deref(), Some(wanted));
+        assert_eq!(reported(names, json!(["a", "a1"])).as_deref(), Some(wanted));
         let ports = json!({ "type": "table", "items": "port" });
         let wanted = "web: not a port: write a number from 1 to 65535, without quotes";
-        assert_eq!(told(ports, json!({ "web": "80" })).as_deref(), Some(wanted));
+        assert_eq!(reported(ports, json!({ "web": "80" })).as_deref(), Some(wanted));
     }
 
     #[test]
@@ -433,7 +433,7 @@ mod tests {
 
     #[test]
     fn a_network_has_a_prefix_that_is_possible_and_is_named_by_its_first_address() {
-        let told = |text: &str| Type::Network.refuse(&text.into()).map(|(what, help)| format!("{what}: {help}"));
+        let reported = |text: &str| Type::Network.refuse(&text.into()).map(|(what, help)| format!("{what}: {help}"));
         for (text, wanted) in [
             ("10.0.0.0", "a network without a prefix: write it with its prefix length: 10.0.0.0/16"),
             ("10.0.0.0/33", "a network with an impossible prefix: write a number from 0 to 32 after the /"),
@@ -443,8 +443,8 @@ mod tests {
             ("pods", "not a network: write it like 10.0.0.0/16"),
             ("10.0.0/16", "not a network: write it like 10.0.0.0/16"),
         ] {
-            assert_eq!(told(text).as_deref(), Some(wanted), "{text}");
+            assert_eq!(reported(text).as_deref(), Some(wanted), "{text}");
         }
-        assert_eq!((told("0.0.0.0/0"), told("fd00::/128")), (None, None));
+        assert_eq!((reported("0.0.0.0/0"), reported("fd00::/128")), (None, None));
     }
 }

@@ -477,7 +477,7 @@ mod tests {
         assert_eq!(row(vec![]).unwrap().hosts["h"].roles.len(), 1000);
         let error = row(vec![name(0)]).unwrap_err();
         assert!(error.to_string().starts_with("roles require each other in a circle: r00000 → r00001 → "), "{error}");
-        assert_eq!(error.others().len(), 0, "a circle is told once");
+        assert_eq!(error.others().len(), 0, "a circle is reported once");
     }
 
     /// What loading a site says, or the groups and roles of its host.

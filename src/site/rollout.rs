@@ -220,8 +220,8 @@ mod tests {
             ("[rollout]\nfleetlock = { url = \"https://x\" }\n", "`fleetlock`: https needs `ca`"),
             ("[rollout]\nfleetlock = { url = \"http://x\", group = \"a b\" }\n", "`a b` is not a group"),
         ] {
-            let told = refusal(text);
-            assert!(told.contains(why), "{text}: {told}");
+            let reported = refusal(text);
+            assert!(reported.contains(why), "{text}: {reported}");
         }
     }
 }

@@ -191,9 +191,9 @@ mod tests {
         site
     }
 
-    fn news(dir: &Path, mark: Option<&str>) -> (Box<dyn Tree>, String) {
-        match Dir::new(dir).poll(mark).unwrap() {
-            Poll::News(tree, mark) => (tree, mark),
+    fn news(dir: &Path, cursor: Option<&str>) -> (Box<dyn Tree>, String) {
+        match Dir::new(dir).poll(cursor).unwrap() {
+            Poll::News(tree, cursor) => (tree, cursor),
             Poll::Unchanged => panic!("no news"),
         }
     }
@@ -205,12 +205,12 @@ mod tests {
     #[test]
     fn a_directory_is_news_until_it_is_known_and_again_when_it_changes() {
         let site = site();
-        let (tree, mark) = news(site.path(), None);
+        let (tree, cursor) = news(site.path(), None);
         assert_eq!(tree.read("roles/etcd/role.toml", 4).unwrap().as_deref(), Some(&b"role"[..]));
-        assert!(matches!(Dir::new(site.path()).poll(Some(&mark)).unwrap(), Poll::Unchanged));
+        assert!(matches!(Dir::new(site.path()).poll(Some(&cursor)).unwrap(), Poll::Unchanged));
         fs::write(site.path().join(SIGNATURES), "another").unwrap();
-        let (_, changed) = news(site.path(), Some(&mark));
-        assert_ne!(mark, changed);
+        let (_, changed) = news(site.path(), Some(&cursor));
+        assert_ne!(cursor, changed);
     }
 
     #[test]

@@ -465,12 +465,13 @@ mod tests {
             problem(&mut fixture.over(&server, "")),
             problem(&mut fixture.over(&server, "branch = 'main'")),
         ] {
-            let said = error.to_string();
+            let message = error.to_string();
             assert!(
-                said.ends_with("has SHA-256 object names: kpull reads repositories with the object format sha1 only"),
-                "{said}"
+                message
+                    .ends_with("has SHA-256 object names: kpull reads repositories with the object format sha1 only"),
+                "{message}"
             );
-            assert!(error.advice().unwrap_or_default().contains("`git init --object-format=sha1`"), "{said}");
+            assert!(error.advice().unwrap_or_default().contains("`git init --object-format=sha1`"), "{message}");
         }
         let config: Config = toml::from_str(&format!("git = '{path}'\ncommit = '{id}'")).unwrap();
         assert!(config.check().unwrap_err().to_string().contains("with SHA-256 object names"));

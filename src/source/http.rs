@@ -489,7 +489,7 @@ mod tests {
         let old = publish(&files, 1, "one");
         let pointer = old.to_toml();
         let late = Mutex::new(Some((files.clone(), old)));
-        // the first answer is the old pointer; right after it the release is replaced, and the old one is gone
+        // the first answer is the old pointer; right after it the release is replaced, and the old one is missing
         let between = Server::plain(move |request| {
             if request.path == "/current.toml"
                 && let Some((files, old)) = late.lock().unwrap().take()

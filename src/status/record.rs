@@ -106,7 +106,8 @@ pub struct Record {
     #[serde(default)]
     pub of_host: bool,
     /// How many resources are paused.
-    pub held: usize,
+    #[serde(rename = "held")]
+    pub paused: usize,
     /// Since when the host has been healthy on its release, from run to run; `None` when it is unhealthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
@@ -271,7 +272,7 @@ fn verify(bytes: &[u8], site: &str, host: &str, keys: &[Recipient]) -> Result<Re
     let record: Record =
         serde_json::from_str(signed).map_err(|why| format!("it can't be read: {}", cut(&why.to_string())))?;
     if record.site != site || record.host != host {
-        return Err(format!("it is what {} of the site {} has said", cut(&record.host), cut(&record.site)));
+        return Err(format!("it is the record of {} of the site {}", cut(&record.host), cut(&record.site)));
     }
     record.check(Timestamp::now())?;
     Ok(record.short())
@@ -308,7 +309,7 @@ impl Record {
             ("seen", self.seen.unwrap_or(0), serial),
             ("generation", self.generation.unwrap_or(0), serial),
             ("bad", self.bad.as_ref().map_or(0, |(release, _)| *release), serial),
-            ("held", self.held as u64, count),
+            ("held", self.paused as u64, count),
             ("passing", self.passing as u64, count),
             ("drift", self.drift.map_or(0, |(_, resources)| resources as u64), count),
         ];
@@ -358,7 +359,7 @@ impl Record {
             (Some((release, why)), _) => Some(format!("release {release} was not good: {why}")),
             (None, Some(error)) => Some(error.clone()),
             (None, None) if self.waits.is_some() => self.waits.clone(),
-            (None, None) => (self.held > 0).then(|| format!("{} held", self.held)),
+            (None, None) => (self.paused > 0).then(|| format!("{} held", self.paused)),
         };
         of_run.into_iter().chain(self.troubles(now)).collect()
     }
@@ -386,7 +387,7 @@ mod tests {
             exit: 0,
             error: None,
             of_host: false,
-            held: 0,
+            paused: 0,
             since: None,
             waits: None,
             drift: None,
@@ -422,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_says_nothing_three_times_is_silent_whatever_it_said_before() {
+    fn a_host_that_reports_nothing_three_times_is_silent_whatever_it_reported_before() {
         let now = Timestamp::now();
         let after = |minutes: i64| record().state(7, now + SignedDuration::from_mins(minutes));
         assert_eq!((after(0), after(34), after(36)), (HostState::Healthy, HostState::Healthy, HostState::Silent));

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::document::{Pin, layout};
 use crate::error::{Context, Error, Result, code};
 use crate::host::root::Fingerprint;
-use crate::net::download::{DownloadRequest, Listener, Piece, Progress, download_any, hash, hash_heard};
+use crate::net::download::{DownloadRequest, Listener, Piece, Progress, download_any, hash, hash_with};
 use crate::net::server_of;
 use crate::store::Store;
 use crate::store::archive::Archive;
@@ -128,7 +128,7 @@ impl Store {
         let path = self.artifacts_dir()?.join(&pin.sha256);
         let what = || format!("can't read {}", path.display());
         if let Ok(mut file) = File::open(&path) {
-            if hash_heard(&mut file, listener).context(code::ARTIFACT, what)?.sha256 == pin.sha256 {
+            if hash_with(&mut file, listener).context(code::ARTIFACT, what)?.sha256 == pin.sha256 {
                 file.rewind().context(code::ARTIFACT, what)?;
                 return Ok(file);
             }

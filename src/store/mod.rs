@@ -202,13 +202,13 @@ impl Store {
     }
 
     /// The cursors of the sources' last states, by source name.
-    pub fn marks(&self) -> BTreeMap<String, String> {
+    pub fn cursors(&self) -> BTreeMap<String, String> {
         self.read("sources.json").ok().flatten().unwrap_or_default()
     }
 
     /// Stores the cursors; without them, every state counts as new.
-    pub fn set_marks(&self, marks: &BTreeMap<String, String>) -> Result<()> {
-        self.write_quickly("sources.json", marks)
+    pub fn set_cursors(&self, cursors: &BTreeMap<String, String>) -> Result<()> {
+        self.write_quickly("sources.json", cursors)
     }
 
     /// Writes a certificate request to `csr/NAME.csr`, for an operator to fetch.

@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_release_that_was_cut_short_lacks_what_is_gone() {
+    fn a_release_that_was_cut_short_lacks_its_missing_files() {
         let files: Files = [("site.toml".to_owned(), vec![7; 5000].into())].into_iter().collect();
         let mut bytes = packed(&files);
         bytes.truncate(3000);

@@ -220,11 +220,11 @@ mod tests {
         let wanted = store.save(b"an origin").unwrap();
         store.save(b"nobody's").unwrap();
         assert_eq!(store.edits().unwrap().len(), MOST);
-        assert_eq!(store.drop_saved(&[wanted.clone()].into()).unwrap(), 1, "the oldest edit has gone already");
+        assert_eq!(store.drop_saved(&[wanted.clone()].into()).unwrap(), 1, "the oldest edit is removed already");
         assert_eq!(store.saved(&wanted).unwrap(), b"an origin");
-        let gone = hex::encode(Sha256::digest("0"));
-        let error = store.saved(&gone).unwrap_err();
-        assert_eq!(error.to_string(), format!("the saved content {gone} is lost or damaged"));
+        let lost = hex::encode(Sha256::digest("0"));
+        let error = store.saved(&lost).unwrap_err();
+        assert_eq!(error.to_string(), format!("the saved content {lost} is lost or damaged"));
     }
 
     #[test]

@@ -312,7 +312,7 @@ mod tests {
         assert_eq!(error.advice(), Some("its top level contains `d`; `/` is the whole archive"));
     }
 
-    /// What is said of an archive that has this beside a file that is in order.
+    /// The error for an archive that contains this beside a valid file.
     fn refused(format: Format, archive: &[u8]) -> String {
         let prefixes = BTreeSet::from(["good/".to_owned()]);
         let listed = list(&Archive::new("x", format), Cursor::new(archive), &prefixes);

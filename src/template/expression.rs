@@ -117,15 +117,15 @@ pub(crate) fn checked_template(text: &str) -> Result<Cow<'_, str>, minijinja::Er
 /// delimiter to the closing one outside quotes and brackets, and not in comments or raw blocks.
 fn additions(text: &str) -> Result<Vec<(usize, String)>, minijinja::Error> {
     let (mut rest, mut branches, mut added) = (text, 0, Vec::new());
-    while let Some((mark, behind)) = marked(rest) {
-        rest = match mark {
+    while let Some((delimiter, behind)) = marked(rest) {
+        rest = match delimiter {
             '#' => behind.split_once("#}").map_or("", |(_, behind)| behind),
             '%' if let Some(raw) = behind_tag(behind, "raw") => behind_raw(raw),
             _ => {
                 let start = text.len() - behind.len();
-                let (inside, behind) = leading_expression(behind, if mark == '%' { "%}" } else { "}}" });
+                let (inside, behind) = leading_expression(behind, if delimiter == '%' { "%}" } else { "}}" });
                 checked(inside)?;
-                if mark == '%' {
+                if delimiter == '%' {
                     branches += usize::from(inside.trim_start_matches(['-', '+']).trim_start().starts_with("elif"));
                     added.extend(checks(inside).into_iter().map(|(at, text)| (start + at, text)));
                 }
@@ -147,9 +147,9 @@ fn marked(text: &str) -> Option<(char, &str)> {
     let mut rest = text;
     loop {
         rest = rest.split_once('{')?.1;
-        for mark in ['{', '%', '#'] {
-            if let Some(behind) = rest.strip_prefix(mark) {
-                return Some((mark, behind));
+        for delimiter in ['{', '%', '#'] {
+            if let Some(behind) = rest.strip_prefix(delimiter) {
+                return Some((delimiter, behind));
             }
         }
     }
@@ -373,7 +373,7 @@ mod tests {
         assert_eq!(nesting("a | b([1], '((|', \"]|\\\"|\") | c"), 4);
         assert_eq!(nesting("[[1], [2]]"), 2);
         assert!(checked(&format!("{}1{}", "[".repeat(NESTING), "]".repeat(NESTING))).is_ok());
-        let told = checked(&format!("1{}", "|abs".repeat(NESTING + 1))).unwrap_err().to_string();
-        assert!(told.contains("65 brackets inside of one another and filters, and may have 64"), "{told}");
+        let reported = checked(&format!("1{}", "|abs".repeat(NESTING + 1))).unwrap_err().to_string();
+        assert!(reported.contains("65 brackets inside of one another and filters, and may have 64"), "{reported}");
     }
 }

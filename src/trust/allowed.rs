@@ -107,7 +107,7 @@ impl AllowedSigners {
         }
         let signers = Self { file: file.to_owned(), signers };
         if signers.count(Purpose::Release) == 0 {
-            return Err(error!(SIGNATURE, "{file} allows nobody to sign releases").help(format!(
+            return Err(error!(SIGNATURE, "{file} names no key that can sign releases").help(format!(
                 "add a line like: alice namespaces=\"{}\" ssh-ed25519 AAAA…",
                 Purpose::Release.namespace()
             )));
@@ -252,8 +252,8 @@ pub fn claimed(name: &str, signatures: &[u8]) -> Result<Vec<KeyData>> {
 fn read(block: &str) -> Result<SshSig, String> {
     let signature = SshSig::from_pem(block).map_err(|error| format!("a signature can't be read ({error})"))?;
     // unlike ssh-keygen, the parser accepts wrong lengths inside
-    let bare = |text: &str| text.split_whitespace().collect::<String>();
-    if signature.to_pem(LineEnding::LF).map(|text| bare(&text)).ok() != Some(bare(block)) {
+    let without_space = |text: &str| text.split_whitespace().collect::<String>();
+    if signature.to_pem(LineEnding::LF).map(|text| without_space(&text)).ok() != Some(without_space(block)) {
         return Err("a signature can't be read (it is not written as ssh-keygen does)".to_owned());
     }
     Ok(signature)
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_of_namespaces_are_refused_since_an_exception_among_them_would_be_overlooked() {
+    fn patterns_of_namespaces_are_refused_because_of_exceptions_among_them() {
         for text in ["!release@kpull,*", "release@*", "release?kpull"] {
             let error = line(&format!("alice namespaces=\"{text}\" KEY")).unwrap_err();
             assert_eq!(
@@ -477,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_line_is_said() {
+    fn a_wrong_line_is_reported_with_the_reason() {
         for (text, why) in [
             ("alice", "there is no key"),
             ("alice KE", "there is no key"),
@@ -495,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_is_told_with_its_number_and_none_before_it_counts() {
+    fn a_bad_line_is_reported_with_its_number_and_none_before_it_counts() {
         let text = format!("alice {}\n\nbob nonsense\n", public(1));
         let error = AllowedSigners::parse("signers", &text).unwrap_err();
         assert_eq!(error.to_string(), "signers:3: can't read this allowed signer: there is no key");

@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_tells_one_set_from_another() {
+    fn a_digest_distinguishes_one_set_from_another() {
         assert_eq!(set(1, &[1], 1).digest(), set(1, &[1], 1).digest());
         assert_ne!(set(1, &[1], 1).digest(), set(1, &[2], 1).digest());
     }

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_no_host_takes_is_told_when_it_is_read() {
+    fn a_name_that_no_host_accepts_is_reported_when_it_is_read() {
         for path in ["roles/a\nb", "roles/a\u{7f}", "roles/a\\b", "README.md"] {
             let text = manifest("lab", &[path]).to_toml();
             assert_eq!(Manifest::parse(text.as_bytes()).unwrap_err().exit_code(), crate::Exit::Refused, "{path:?}");
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_listed_is_told_by_its_size_and_its_digest() {
+    fn a_listed_file_is_recognized_by_its_size_and_its_digest() {
         let listed = Listed::of(b"x");
         assert!(listed.matches(b"x"));
         assert!(!listed.matches(b"y"));

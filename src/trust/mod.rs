@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_release_counts_from_five_minutes_before_it_was_made_to_the_moment_that_it_expires() {
+    fn a_release_is_valid_from_five_minutes_before_its_creation_until_it_expires() {
         let release = announced(7, BTreeMap::new());
         for (now, good) in [
             ("2026-11-23T23:54:59.999999999Z", false),
@@ -390,8 +390,8 @@ mod tests {
             (8, "", Some("the release has serial 7, but since the last change of keys none up to 8 counts")),
         ] {
             let ended = release.check_time(Some(&seen(serial, digest)), at(CREATED));
-            let told = ended.err().map(|error| error.to_string());
-            assert_eq!(told.as_deref(), why, "{serial} {digest}");
+            let reported = ended.err().map(|error| error.to_string());
+            assert_eq!(reported.as_deref(), why, "{serial} {digest}");
         }
     }
 

@@ -63,7 +63,7 @@ impl TrustState {
     fn read(root: &Root, path: &str) -> Result<Option<Self>> {
         let Some((_, bytes)) = root.read(Path::new(path))? else { return Ok(None) };
         let damaged = |why: String| {
-            error!(MEMORY, "{} is damaged", root.outside(Path::new(path)).display())
+            error!(TRUST_STATE, "{} is damaged", root.outside(Path::new(path)).display())
                 .because(why)
                 .help(format!("it says which releases are too old; {ENROLL}"))
         };
@@ -74,32 +74,33 @@ impl TrustState {
     /// The newer of the two files, since a crash can happen between their writes; and whether both agree. `None` on a host that was
     /// never enrolled. Refused if only the state directory lacks its file.
     pub fn load(state: &Root, host: &Root) -> Result<Option<(Self, bool)>> {
-        Ok(match (Self::read(state, KEPT)?, Self::anchor(host)?) {
+        Ok(match (Self::read(state, KEPT)?, Self::in_root(host)?) {
             (None, None) => None,
-            (None, Some(anchor)) => {
-                let last = anchor.release.map_or_else(String::new, |seen| format!(", last at release {}", seen.serial));
-                return Err(refused!(MEMORY, "the state directory lacks what {TRUST_FILE} has")
-                    .because(format!("this host is `{}` of the site `{}`{last}", anchor.host, anchor.site))
+            (None, Some(in_root)) => {
+                let last =
+                    in_root.release.map_or_else(String::new, |seen| format!(", last at release {}", seen.serial));
+                return Err(refused!(TRUST_STATE, "the state directory lacks what {TRUST_FILE} has")
+                    .because(format!("this host is `{}` of the site `{}`{last}", in_root.host, in_root.site))
                     .help(format!(
                         "check whether it was deleted, or `state` in kpull.toml names another directory; {ENROLL}"
                     )));
             }
             (Some(kept), None) => Some((kept, false)),
-            (Some(kept), Some(anchor)) => {
-                let agree = kept == anchor;
-                Some((if anchor.age() > kept.age() { anchor } else { kept }, agree))
+            (Some(kept), Some(in_root)) => {
+                let agree = kept == in_root;
+                Some((if in_root.age() > kept.age() { in_root } else { kept }, agree))
             }
         })
     }
 
     /// The file in the host's root, whatever the state directory has.
-    pub fn anchor(host: &Root) -> Result<Option<Self>> {
+    pub fn in_root(host: &Root) -> Result<Option<Self>> {
         Self::read(host, TRUST_FILE)
     }
 
     /// Writes both files.
     pub fn save(&self, state: &Root, host: &Root) -> Result<()> {
-        let text = toml::to_string(self).context(code::MEMORY, || format!("can't write {TRUST_FILE}"))?;
+        let text = toml::to_string(self).context(code::TRUST_STATE, || format!("can't write {TRUST_FILE}"))?;
         for (root, path) in [(state, KEPT), (host, TRUST_FILE)] {
             let path = Path::new(path);
             if root.read(path)?.is_none_or(|(_, bytes)| bytes != text.as_bytes()) {
@@ -118,33 +119,33 @@ impl TrustState {
 mod tests {
     use super::*;
 
-    fn memory(keys: u64, serial: Option<u64>) -> TrustState {
+    fn state_at(keys: u64, serial: Option<u64>) -> TrustState {
         let seen = |serial| LastSeen { serial, created: Timestamp::UNIX_EPOCH, digest: "d".to_owned(), keys };
         let [site, host, start] = ["lab", "a", "s"].map(str::to_owned);
         TrustState { site, host, start, keys, release: serial.map(seen) }
     }
 
     /// What is remembered where the state directory has one memory and the host's root another.
-    fn load(kept: Option<&TrustState>, anchor: Option<&TrustState>) -> Result<Option<(TrustState, bool)>> {
+    fn load(kept: Option<&TrustState>, in_root: Option<&TrustState>) -> Result<Option<(TrustState, bool)>> {
         let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
         let [state, host, elsewhere] = [0, 1, 2].map(|at: usize| Root::open(dirs[at].path()).unwrap());
         if let Some(kept) = kept {
             kept.save(&state, &elsewhere)?;
         }
-        if let Some(anchor) = anchor {
-            anchor.save(&elsewhere, &host)?;
+        if let Some(in_root) = in_root {
+            in_root.save(&elsewhere, &host)?;
         }
-        assert_eq!(TrustState::anchor(&host)?.as_ref(), anchor);
+        assert_eq!(TrustState::in_root(&host)?.as_ref(), in_root);
         TrustState::load(&state, &host)
     }
 
     #[test]
-    fn the_newer_counts_when_a_crash_came_between_writing_one_memory_and_the_other() {
+    fn the_newer_trust_state_counts_after_a_crash_between_the_two_writes() {
         for (older, newer) in [
-            (memory(0, None), memory(0, Some(1))),
-            (memory(0, Some(7)), memory(0, Some(8))),
+            (state_at(0, None), state_at(0, Some(1))),
+            (state_at(0, Some(7)), state_at(0, Some(8))),
             // keys come first: their change may set a serial back
-            (memory(0, Some(9)), memory(1, Some(3))),
+            (state_at(0, Some(9)), state_at(1, Some(3))),
         ] {
             assert_eq!(load(Some(&older), Some(&newer)).unwrap(), Some((newer.clone(), false)));
             assert_eq!(load(Some(&newer), Some(&older)).unwrap(), Some((newer, false)));
@@ -152,8 +153,8 @@ mod tests {
     }
 
     #[test]
-    fn a_memory_is_whole_when_both_places_have_it() {
-        let known = memory(1, Some(7));
+    fn a_trust_state_is_whole_if_both_places_have_it() {
+        let known = state_at(1, Some(7));
         assert_eq!(load(Some(&known), Some(&known)).unwrap(), Some((known.clone(), true)));
         assert_eq!(load(Some(&known), None).unwrap(), Some((known, false)));
         assert_eq!(load(None, None).unwrap(), None);
@@ -161,27 +162,27 @@ mod tests {
 
     #[test]
     fn the_state_directory_decides_between_two_memories_of_one_age() {
-        let (kept, anchor) = (memory(1, Some(7)), TrustState { host: "b".to_owned(), ..memory(1, Some(7)) });
-        assert_eq!(load(Some(&kept), Some(&anchor)).unwrap(), Some((kept, false)));
+        let (kept, in_root) = (state_at(1, Some(7)), TrustState { host: "b".to_owned(), ..state_at(1, Some(7)) });
+        assert_eq!(load(Some(&kept), Some(&in_root)).unwrap(), Some((kept, false)));
     }
 
     #[test]
     fn a_state_directory_that_has_forgotten_is_no_fresh_start() {
-        let error = load(None, Some(&memory(1, Some(7)))).unwrap_err();
+        let error = load(None, Some(&state_at(1, Some(7)))).unwrap_err();
         assert_eq!(error.exit_code(), crate::Exit::Refused);
         assert!(error.to_string().ends_with("this host is `a` of the site `lab`, last at release 7"), "{error}");
     }
 
     #[test]
-    fn a_memory_that_is_there_already_is_not_written_again() {
+    fn an_unchanged_trust_state_is_not_written_again() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::open(dir.path()).unwrap();
         let inode = || std::os::unix::fs::MetadataExt::ino(&dir.path().join("trust.toml").metadata().unwrap());
-        memory(0, Some(7)).save(&root, &root).unwrap();
+        state_at(0, Some(7)).save(&root, &root).unwrap();
         let first = inode();
-        memory(0, Some(7)).save(&root, &root).unwrap();
+        state_at(0, Some(7)).save(&root, &root).unwrap();
         assert_eq!(inode(), first);
-        memory(0, Some(8)).save(&root, &root).unwrap();
+        state_at(0, Some(8)).save(&root, &root).unwrap();
         assert_ne!(inode(), first);
     }
 }

@@ -300,11 +300,11 @@ fn an_older_release_is_accepted_only_by_its_serial() {
 #[test]
 fn a_lost_copy_of_the_trust_state_is_written_again() {
     let host = Host::with_good(Via::Dir);
-    let anchor = host.root().join("etc/kpull/trust.toml");
-    let before = fs::read(&anchor).unwrap();
-    fs::remove_file(&anchor).unwrap();
+    let trust = host.root().join("etc/kpull/trust.toml");
+    let before = fs::read(&trust).unwrap();
+    fs::remove_file(&trust).unwrap();
     host.expect_good(GOOD);
-    assert_eq!(fs::read(&anchor).unwrap(), before);
+    assert_eq!(fs::read(&trust).unwrap(), before);
 }
 
 #[test]

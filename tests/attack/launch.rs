@@ -62,7 +62,7 @@ impl Setup {
     }
 }
 
-fn well(output: &Output) {
+fn succeeds(output: &Output) {
     assert!(
         output.status.success(),
         "{}{}",
@@ -76,7 +76,7 @@ fn run(mut command: Command) {
     let mut child = command.spawn().unwrap();
     // `script` ends when its own input does: that is held open meanwhile
     let _input = child.stdin.take();
-    well(&child.wait_with_output().unwrap());
+    succeeds(&child.wait_with_output().unwrap());
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_program_gets_no_file_that_the_shell_has_open() {
             let command = format!("{}; {}", left.replace("{}", &setup.path("secret")), setup.apply());
             match terminal {
                 true => run(setup.at_terminal(&command)),
-                false => well(&Command::new("bash").args(["-c", &command]).output().unwrap()),
+                false => succeeds(&Command::new("bash").args(["-c", &command]).output().unwrap()),
             }
             // 3 is the script itself, 4 the directory; both are closed or seen by Perl alone
             let found = setup.found();
@@ -124,7 +124,7 @@ fn a_file_that_an_argument_names_is_read_and_not_passed_on() {
     fs::write(&config, fixed).unwrap();
     let command =
         format!("exec 9<'{}' 8<'{}'; {} --config /dev/fd/8", setup.path("secret"), config.display(), setup.apply());
-    well(&Command::new("bash").args(["-c", &command]).output().unwrap());
+    succeeds(&Command::new("bash").args(["-c", &command]).output().unwrap());
     assert_eq!(setup.found(), "closedclosed");
 }
 
@@ -137,7 +137,7 @@ fn a_program_inherits_no_environment_variables() {
     run(setup.at_terminal(&format!("{given}; {}", setup.apply())));
     assert_eq!(setup.found(), wanted);
     let setup = Setup::new("print map { \"$_=$ENV{$_}\\n\" } grep { !/^(_|PWD|SHLVL|OLDPWD)$/ } sort keys %ENV;");
-    well(&Command::new("bash").args(["-c", &format!("{given}; {}", setup.apply())]).output().unwrap());
+    succeeds(&Command::new("bash").args(["-c", &format!("{given}; {}", setup.apply())]).output().unwrap());
     assert_eq!(setup.found(), wanted);
 }
 
@@ -190,7 +190,7 @@ fn an_interrupt_at_a_terminal_ends_a_run_at_once() {
     // the lock is free again
     fs::write(setup.path("script"), "").unwrap();
     let again = Command::new("bash").args(["-c", &setup.apply()]).output().unwrap();
-    well(&again);
+    succeeds(&again);
 }
 
 #[test]

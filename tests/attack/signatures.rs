@@ -173,9 +173,9 @@ fn a_configuration_without_signers_or_with_too_high_a_threshold_is_refused() {
         assert!(!host.root().join("etc/motd").exists());
         ended.error
     };
-    assert_eq!(problem("# nobody\n", 1), "/root/etc/kpull/allowed_signers allows nobody to sign releases");
+    assert_eq!(problem("# nobody\n", 1), "/root/etc/kpull/allowed_signers names no key that can sign releases");
     let git_only = allow(1, "namespaces=\"git\" ");
-    assert_eq!(problem(&git_only, 1), "/root/etc/kpull/allowed_signers allows nobody to sign releases");
+    assert_eq!(problem(&git_only, 1), "/root/etc/kpull/allowed_signers names no key that can sign releases");
     assert_eq!(problem(&allow(1, ""), 0), "`threshold` is 0, and /root/etc/kpull/allowed_signers has 1 key");
     assert_eq!(
         problem(&(allow(1, "") + &allow(1, "")), 2),

@@ -33,8 +33,8 @@ fn is_refused_and_corrected(what: &str, tree: &Tree, why: &str) {
     assert!(text.contains(" is not safe for root: ") && text.ends_with(why), "{what}: {error}");
     assert!(!tree.at("etc/a").exists(), "{what}");
     let command = error["help"].as_str().unwrap().split('`').nth(1).unwrap().to_owned();
-    let mended = Command::new("sh").args(["-c", &command]).status().unwrap();
-    assert!(mended.success(), "{what}: {command}");
+    let corrected = Command::new("sh").args(["-c", &command]).status().unwrap();
+    assert!(corrected.success(), "{what}: {command}");
     tree.kpull("apply").exits(0);
     fs::remove_file(tree.at("etc/a")).unwrap();
 }

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::cluster::sites::pods_that_answer;
-use crate::cluster::{SOON, all_is_well, ask, come_up, items, running_pods};
+use crate::cluster::{SOON, all_is_healthy, ask, come_up, items, running_pods};
 use crate::support::cluster::{Cluster, Machines};
 
 #[test]
@@ -34,7 +34,7 @@ fn the_distribution_s_docker_runs_pods_with_cgroup_v2() {
 #[test]
 fn a_node_that_runs_moves_from_docker_to_containerd() {
     let cluster = come_up(Cluster::new(Some("two-hosts")), 2);
-    all_is_well(&cluster);
+    all_is_healthy(&cluster);
     let runtime = |name: &str| {
         let node = ask(&cluster, &format!("get node {name}"));
         node["status"]["nodeInfo"]["containerRuntimeVersion"].as_str().unwrap_or_default().to_owned()
@@ -52,7 +52,7 @@ fn a_node_that_runs_moves_from_docker_to_containerd() {
     cluster.host("w1").boot();
     cluster.kubectl("m1", "uncordon w1").ok();
     cluster.wait("a pod runs on the node that moved", SOON, || running_pods(&cluster).len() == 2);
-    all_is_well(&cluster);
+    all_is_healthy(&cluster);
     assert!(runtime("m1").starts_with("docker://") && runtime("w1").starts_with("containerd://"));
     assert_eq!(cluster.host("w1").run("systemctl is-active docker").stdout, "inactive\n");
     for name in cluster.names() {
@@ -70,7 +70,7 @@ fn pods_run(runtime: &str, cgroup: &'static str) -> Cluster {
         fs::write(file, text.replace("\"docker\"", &format!("\"{runtime}\""))).unwrap();
     });
     let cluster = come_up(made, 2);
-    all_is_well(&cluster);
+    all_is_healthy(&cluster);
     let nodes = ask(&cluster, "get nodes");
     for node in items(&nodes) {
         let version = node["status"]["nodeInfo"]["containerRuntimeVersion"].as_str().unwrap();

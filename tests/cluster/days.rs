@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::cluster::faults::{Asking, SILENCE};
-use crate::cluster::{MASTERS, SOON, cluster, everything_is_well, items, ready_nodes};
+use crate::cluster::{MASTERS, SOON, cluster, everything_is_healthy, items, ready_nodes};
 use crate::support::lab::Output;
 
 const API: &str = "https://192.168.1.201/healthz";
@@ -15,11 +15,11 @@ fn everywhere(command: &str) -> Vec<String> {
 
 #[test]
 fn a_worker_is_added_and_removed() {
-    everything_is_well();
+    everything_is_healthy();
     cluster().add("node2", "address = \"192.168.1.105\"\ngroups = [\"nodes\"]\n");
     cluster().release();
     cluster().host("node2").run("systemctl enable -q --now kpull.timer").ok();
-    everything_is_well();
+    everything_is_healthy();
     assert_eq!(ready_nodes(cluster()), 5);
 
     cluster().kubectl("master1", "drain node2 --ignore-daemonsets --force").ok();
@@ -40,7 +40,7 @@ fn a_worker_is_added_and_removed() {
     cluster().remove("node2");
     cluster().host("node2").crash();
     cluster().release();
-    everything_is_well();
+    everything_is_healthy();
     assert_eq!(ready_nodes(cluster()), 4);
     let open = cluster().host("master1").run("firewall-cmd --list-rich-rules").ok();
     assert!(open.contains("192.168.1.104") && !open.contains("192.168.1.105"), "{open}");
@@ -48,13 +48,13 @@ fn a_worker_is_added_and_removed() {
 
 #[test]
 fn certificates_are_renewed_one_host_at_a_time_without_an_interruption() {
-    everything_is_well();
+    everything_is_healthy();
     let serial = "openssl x509 -noout -serial -in /etc/kubernetes/ssl/kubelet.pem";
     let before = everywhere(serial);
     let asking = Asking::start(cluster().host("node1"), API);
     cluster().kpull(&["pki", "renew", "--before", "400d", "--identity", &cluster().operator()]);
     cluster().release();
-    everything_is_well();
+    everything_is_healthy();
     let (longest, failures) = asking.end();
     eprintln!("while certificates were renewed: {failures} requests failed, for {longest} ms at most");
     assert!(longest <= SILENCE, "{longest} ms");
@@ -63,7 +63,7 @@ fn certificates_are_renewed_one_host_at_a_time_without_an_interruption() {
 
 #[test]
 fn an_authority_is_changed_and_the_cluster_stays() {
-    everything_is_well();
+    everything_is_healthy();
     let operator = cluster().operator();
     let authority = "openssl x509 -noout -serial -in /etc/kubernetes/ssl/signing-ca.pem";
     let before = everywhere(authority);
@@ -73,7 +73,7 @@ fn an_authority_is_changed_and_the_cluster_stays() {
         arguments.extend(["--identity", &operator]);
         cluster().kpull(&arguments);
         cluster().release();
-        everything_is_well();
+        everything_is_healthy();
     }
     assert!(before.iter().zip(everywhere(authority)).all(|(before, now)| *before != now));
     let trusted = everywhere("grep -c BEGIN /etc/kubernetes/ssl/ca.pem");
@@ -82,7 +82,7 @@ fn an_authority_is_changed_and_the_cluster_stays() {
 
 #[test]
 fn an_upgrade_is_another_pin_and_so_is_its_rollback() {
-    everything_is_well();
+    everything_is_healthy();
     let versions = || {
         let nodes = crate::cluster::ask(cluster(), "get nodes");
         items(&nodes)
@@ -96,7 +96,7 @@ fn an_upgrade_is_another_pin_and_so_is_its_rollback() {
     let asking = Asking::start(cluster().host("node1"), API);
     let next = cluster().pin_stand_in_for_next_version();
     cluster().release();
-    everything_is_well();
+    everything_is_healthy();
     cluster().wait("every node says the new version", SOON, || {
         versions().iter().all(|version| *version == format!("v{next}"))
     });
@@ -106,13 +106,13 @@ fn an_upgrade_is_another_pin_and_so_is_its_rollback() {
 
     std::fs::write(cluster().site().join("artifacts.toml"), pins).unwrap();
     cluster().release();
-    everything_is_well();
+    everything_is_healthy();
     cluster().wait("every node says the old version again", SOON, || versions() == before);
 }
 
 #[test]
 fn another_service_network_is_refused_while_the_cluster_lives() {
-    everything_is_well();
+    everything_is_healthy();
     let (old, new) = ("service_network = \"10.254.0.0/16\"", "service_network = \"10.253.0.0/16\"");
     cluster().replace("site.toml", old, new);
     cluster().release();
@@ -128,24 +128,24 @@ fn another_service_network_is_refused_while_the_cluster_lives() {
     assert!(range.contains("10.254.0.0/16"), "what runs goes on as it was: {range}");
     cluster().replace("site.toml", new, old);
     cluster().release();
-    everything_is_well();
+    everything_is_healthy();
 }
 
 #[test]
 fn a_new_machine_takes_the_place_of_a_dead_master() {
-    everything_is_well();
+    everything_is_healthy();
     let name = "master3";
     cluster().host(name).crash();
     cluster().replace_machine(name);
     cluster().release();
     cluster().host(name).run("systemctl enable -q --now kpull.timer").ok();
-    everything_is_well();
+    everything_is_healthy();
     assert!(cluster().host(name).run("cat /etc/etcd/cluster.env").ok().contains("existing"));
 }
 
 #[test]
 fn a_certificate_from_a_clock_that_is_ahead_is_reported_and_a_renewed_one_works() {
-    everything_is_well();
+    everything_is_healthy();
     let operator = cluster().operator();
     // a real clock that is wrong, for a program that can be given one: kpull's is the machine's
     let issue = r#"set -e; cd "$1"
@@ -165,6 +165,6 @@ fn a_certificate_from_a_clock_that_is_ahead_is_reported_and_a_renewed_one_works(
 
     cluster().kpull(&["pki", "renew", "kubelet", "--host", "node1", "--identity", &operator]);
     cluster().release();
-    everything_is_well();
+    everything_is_healthy();
     assert_eq!(ask().ok(), "ok");
 }

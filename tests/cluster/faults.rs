@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::cluster::{MASTERS, SOON, cluster, everything_is_well, web};
+use crate::cluster::{MASTERS, SOON, cluster, everything_is_healthy, web};
 use crate::support::lab::Host;
 
 /// How many milliseconds the API can be silent during a change: VRRP takes 3.4 seconds to notice a missing host, and the
@@ -62,14 +62,14 @@ fn holder() -> Option<&'static str> {
 
 #[test]
 fn the_virtual_address_moves_when_its_holder_dies_and_comes_back() {
-    everything_is_well();
+    everything_is_healthy();
     let first = holder().expect("one host has it");
     let asking = Asking::start(cluster().host("node1"), "https://192.168.1.201/healthz");
     cluster().host(first).crash();
     cluster().wait("another host has the virtual address", SOON, || holder().is_some());
     cluster().host(first).boot();
     cluster().wait("the first one has it again", SOON, || holder() == Some(first));
-    everything_is_well();
+    everything_is_healthy();
     let (longest, _) = asking.end();
     eprintln!("longest time without an answer through the virtual address: {longest} ms");
     assert!(longest <= SILENCE, "{longest} ms");
@@ -77,11 +77,11 @@ fn the_virtual_address_moves_when_its_holder_dies_and_comes_back() {
 
 #[test]
 fn each_master_and_then_two_lose_their_power_and_the_cluster_recovers() {
-    everything_is_well();
+    everything_is_healthy();
     for name in MASTERS {
         cluster().host(name).crash();
         cluster().host(name).boot();
-        everything_is_well();
+        everything_is_healthy();
     }
     for name in &MASTERS[..2] {
         cluster().host(name).crash();
@@ -89,25 +89,25 @@ fn each_master_and_then_two_lose_their_power_and_the_cluster_recovers() {
     for name in &MASTERS[..2] {
         cluster().host(name).boot();
     }
-    everything_is_well();
+    everything_is_healthy();
 }
 
 #[test]
 fn a_member_that_lost_its_disk_joins_again() {
-    everything_is_well();
+    everything_is_healthy();
     let host = cluster().host("master2");
     host.run(
         "systemctl stop kpull.timer; systemctl kill -s KILL etcd; systemctl stop etcd; rm -rf /var/lib/etcd/member",
     )
     .ok();
     host.run("systemctl start kpull.timer").ok();
-    everything_is_well();
+    everything_is_healthy();
     assert!(host.run("cat /etc/etcd/cluster.env").ok().contains("existing"));
 }
 
 #[test]
 fn a_change_of_the_firewall_fails_no_request() {
-    everything_is_well();
+    everything_is_healthy();
     let asking = Asking::start(cluster().host("node1"), "https://192.168.1.201/healthz");
     cluster().replace(
         "roles/firewall/role.toml",
@@ -115,7 +115,7 @@ fn a_change_of_the_firewall_fails_no_request() {
         "services = [\"ssh\", \"http\", \"https\", \"ntp\"]",
     );
     cluster().release();
-    everything_is_well();
+    everything_is_healthy();
     let open =
         cluster().host("master1").run("firewall-cmd --list-services; firewall-cmd --permanent --list-services").ok();
     assert_eq!(open.matches("ntp").count(), 2, "{open}");
@@ -125,7 +125,7 @@ fn a_change_of_the_firewall_fails_no_request() {
 
 #[test]
 fn kpull_corrects_what_a_reload_of_firewalld_by_others_removes() {
-    everything_is_well();
+    everything_is_healthy();
     let web = web(cluster());
     let host = cluster().host("node1");
     let answers = || host.run(&format!("curl -sS --max-time 5 http://{}/", web.service)).stdout.starts_with("web-");
@@ -137,12 +137,12 @@ fn kpull_corrects_what_a_reload_of_firewalld_by_others_removes() {
         host.run("nft list chain inet firewalld filter_INPUT").status.success()
     });
     cluster().wait("the service answers again", SOON, answers);
-    everything_is_well();
+    everything_is_healthy();
 }
 
 #[test]
 fn a_host_that_was_off_for_two_releases_gets_the_newest_when_it_is_back() {
-    everything_is_well();
+    everything_is_healthy();
     let host = cluster().host("node1");
     host.run("systemctl stop kpull.timer").ok();
     for port in ["8101", "8102"] {
@@ -150,7 +150,7 @@ fn a_host_that_was_off_for_two_releases_gets_the_newest_when_it_is_back() {
         cluster().release();
     }
     host.run("systemctl start kpull.timer").ok();
-    everything_is_well();
+    everything_is_healthy();
     let env = host.run("cat /usr/k8s/bin/env.sh").ok();
     assert!(env.contains("SLEPT_8101") && env.contains("SLEPT_8102"), "{env}");
 }
@@ -159,7 +159,7 @@ fn a_host_that_was_off_for_two_releases_gets_the_newest_when_it_is_back() {
 /// to a host that is the same as a clock of its own that is wrong by as much the other way. What is signed is real.
 #[test]
 fn a_clock_that_is_days_off_stops_new_releases_and_nothing_else() {
-    everything_is_well();
+    everything_is_healthy();
     let (now, day) = (Timestamp::now(), SignedDuration::from_hours(24));
     let asking = Asking::start(cluster().host("node1"), "https://192.168.1.201/healthz");
     let good = cluster().serial();
@@ -187,7 +187,7 @@ fn a_clock_that_is_days_off_stops_new_releases_and_nothing_else() {
         }
     }
     cluster().release();
-    everything_is_well();
+    everything_is_healthy();
     let (_, failures) = asking.end();
     assert_eq!(failures, 0, "no request to the API failed");
     let env = cluster().host("node1").run("cat /usr/k8s/bin/env.sh").ok();

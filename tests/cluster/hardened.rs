@@ -6,7 +6,7 @@ use std::process::Command;
 use toml::Table;
 
 use crate::cluster::up::pods_serve;
-use crate::cluster::{all_is_well, come_up};
+use crate::cluster::{all_is_healthy, come_up};
 use crate::support::cluster::{Cluster, Machines};
 use crate::support::lab::{Host, Output};
 
@@ -57,7 +57,7 @@ fn a_new_cluster_comes_up_on_hardened_hosts_and_stays_up_without_the_role() {
     let before = read(&made);
     let cluster = come_up(made, 2);
     let serves_hardened = || {
-        all_is_well(&cluster);
+        all_is_healthy(&cluster);
         pods_serve(&cluster);
         assert_eq!(read(&cluster), vec![values.clone(); 4]);
         for name in cluster.names() {
@@ -77,7 +77,7 @@ fn a_new_cluster_comes_up_on_hardened_hosts_and_stays_up_without_the_role() {
 
     cluster.replace("site.toml", HARDENED, BASE);
     cluster.release();
-    all_is_well(&cluster);
+    all_is_healthy(&cluster);
     pods_serve(&cluster);
     assert_eq!(read(&cluster), before);
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::cluster::{SOON, all_is_well, come_up};
+use crate::cluster::{SOON, all_is_healthy, come_up};
 use crate::support::cluster::{Cluster, Machines, artifacts};
 use crate::support::lab::{Host, Output, Suite};
 use crate::support::old_firewalld;
@@ -27,7 +27,7 @@ fn the_shipped_cluster_comes_up_and_stays_up_on_linux_3_10_and_firewalld_0_4() {
         ..Machines::default()
     };
     let cluster = come_up(Cluster::with(None, machines, |_| {}), 2);
-    all_is_well(&cluster);
+    all_is_healthy(&cluster);
     for name in cluster.names() {
         let host = cluster.host(&name);
         assert!(host.run("systemctl --version").ok().starts_with("systemd 247 "));
@@ -54,20 +54,20 @@ fn the_shipped_cluster_comes_up_and_stays_up_on_linux_3_10_and_firewalld_0_4() {
             _ => id("docker") == "active\n" && host.run("test -x /usr/k8s/bin/kube-proxy").status.success(),
         });
     }
-    all_is_well(&cluster);
+    all_is_healthy(&cluster);
 
     let before = firewalls(&cluster);
     for name in cluster.names() {
         cluster.host(&name).run("firewall-cmd -q --reload").ok();
     }
-    all_is_well(&cluster);
+    all_is_healthy(&cluster);
     assert_eq!(firewalls(&cluster), before, "no firewalld was restarted");
 
     let file = cluster.site().join("site.toml");
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, format!("{text}\n[vars.docker.config.log-opts]\nmax-file = \"5\"\n")).unwrap();
     cluster.release();
-    all_is_well(&cluster);
+    all_is_healthy(&cluster);
     for name in cluster.nodes() {
         cluster.host(&name).run("grep -q '\"max-file\": \"5\"' /etc/docker/daemon.json").ok();
     }
@@ -75,7 +75,7 @@ fn the_shipped_cluster_comes_up_and_stays_up_on_linux_3_10_and_firewalld_0_4() {
     let host = cluster.host("node1");
     host.crash();
     host.boot();
-    all_is_well(&cluster);
+    all_is_healthy(&cluster);
 }
 
 /// Which firewalld runs on each host.

@@ -3,7 +3,7 @@
 
 use crate::cluster::faults::{Asking, SILENCE};
 use crate::cluster::up::condition;
-use crate::cluster::{SOON, all_is_well, ask, come_up, items, ready_nodes, running_pods};
+use crate::cluster::{SOON, all_is_healthy, ask, come_up, items, ready_nodes, running_pods};
 use crate::support::cluster::Cluster;
 
 const VIP: &str = "10.20.0.100";
@@ -25,7 +25,7 @@ fn one_master_becomes_three_and_changes_its_load_balancer_back_and_forth() {
 /// A site that comes up with pods that answer on these hosts.
 fn comes_up_with_pods_on(site: &str, nodes: &[&str], pods: usize) -> Cluster {
     let cluster = come_up(Cluster::new(Some(site)), pods);
-    all_is_well(&cluster);
+    all_is_healthy(&cluster);
     assert_eq!(cluster.nodes(), nodes);
     for name in nodes {
         assert_eq!(pods_that_answer(&cluster, name), pods, "from {name}");
@@ -60,7 +60,7 @@ fn one_master_and_one_worker_are_a_cluster() {
 }
 
 fn one_host_is_all_of_it(cluster: &Cluster) {
-    all_is_well(cluster);
+    all_is_healthy(cluster);
     assert_eq!(healthy_components(cluster), ["controller-manager", "etcd-0", "scheduler"]);
     let subject = cluster.host("solo").run(crate::cluster::KUBELET_SUBJECT).ok();
     assert!(subject.contains("system:node:solo"), "the certificate that it asked for: {subject}");
@@ -92,7 +92,7 @@ fn one_master_becomes_three(cluster: &Cluster) {
     for name in grown {
         cluster.host(name).run("systemctl enable -q --now kpull.timer").ok();
     }
-    all_is_well(cluster);
+    all_is_healthy(cluster);
     eprintln!("three masters after {} s", start.elapsed().as_secs());
     assert_eq!(members(cluster), ["etcd1 started", "etcd2 started", "etcd3 started"]);
     assert_eq!(ready_nodes(cluster), 3);
@@ -115,7 +115,7 @@ fn the_cluster_goes_on_without_its_founder(cluster: &Cluster) {
         cluster.kubectl("master2", "create configmap after-a-crash").status.success()
     });
     cluster.host("solo").boot();
-    all_is_well(cluster);
+    all_is_healthy(cluster);
     assert!(cluster.kubectl("solo", "get configmap after-a-crash").status.success());
 }
 
@@ -124,7 +124,7 @@ fn another_load_balancer_takes_its_place(cluster: &Cluster, old: &str, new: &str
     let asking = Asking::start(cluster.host("solo"), &format!("https://{VIP}/healthz"));
     cluster.replace("site.toml", &format!("\"{old}\", \"keepalived\""), &format!("\"{new}\", \"keepalived\""));
     cluster.release();
-    all_is_well(cluster);
+    all_is_healthy(cluster);
     let (longest, failures) = asking.end();
     eprintln!("while {new} took the place of {old}: {failures} requests failed, for {longest} ms at most");
     assert!(longest <= SILENCE, "{longest} ms");

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::cluster::{MASTERS, cluster, everything_is_well};
+use crate::cluster::{MASTERS, cluster, everything_is_healthy};
 use crate::support::cluster::Cluster;
 
 /// What kubectl prints as JSON.
@@ -19,7 +19,7 @@ pub fn condition<'a>(object: &'a Value, name: &str) -> &'a str {
 
 #[test]
 fn kubectl_shows_every_component_as_healthy_through_the_virtual_address() {
-    everything_is_well();
+    everything_is_healthy();
     let message = get("componentstatuses");
     let mut names = Vec::new();
     for status in message["items"].as_array().unwrap() {
@@ -34,7 +34,7 @@ fn kubectl_shows_every_component_as_healthy_through_the_virtual_address() {
 
 #[test]
 fn every_node_has_joined_with_a_certificate_that_it_requested() {
-    everything_is_well();
+    everything_is_healthy();
     let nodes = get("nodes");
     let nodes = nodes["items"].as_array().unwrap();
     let names: Vec<_> = nodes.iter().map(|node| node["metadata"]["name"].as_str().unwrap()).collect();
@@ -48,7 +48,7 @@ fn every_node_has_joined_with_a_certificate_that_it_requested() {
 
 #[test]
 fn two_replicas_answer_on_their_service_address_and_reach_each_other() {
-    everything_is_well();
+    everything_is_healthy();
     pods_serve(cluster());
 }
 
@@ -79,7 +79,7 @@ pub fn pods_serve(cluster: &Cluster) {
 
 #[test]
 fn verify_reports_every_host_as_healthy() {
-    everything_is_well();
+    everything_is_healthy();
     for name in cluster().names() {
         let output = cluster().host(&name).run("kpull verify").ok();
         assert!(output.contains("certificate"), "{output}");

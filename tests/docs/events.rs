@@ -81,7 +81,7 @@ fn written() -> Vec<(Key, BTreeSet<String>)> {
                     found.extend(["planned", "changed"].map(|name| ((name.to_owned(), None), fields.clone())))
                 }
                 Some("word") => found.extend(
-                    ["fetched", "kept", "mended"].map(|name| ((name.to_owned(), command.clone()), fields.clone())),
+                    ["fetched", "kept", "corrected"].map(|name| ((name.to_owned(), command.clone()), fields.clone())),
                 ),
                 Some("operation") => {
                     let words = ["made", "issued", "renewed", "revoked", "waiting", "rotated"];

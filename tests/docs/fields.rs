@@ -134,11 +134,11 @@ fn wrong(table: &Table, known: &BTreeMap<String, Field<'_>>) -> Vec<String> {
             }
         }
     }
-    let is_told = |path: &str| {
+    let is_reported = |path: &str| {
         let mut above = path.match_indices('.').map(|(end, _)| &path[..end]).chain([path]);
         above.any(|path| reported.contains(path))
     };
-    let left = known.iter().filter(|(path, field)| !field.has_fields && !is_told(path));
+    let left = known.iter().filter(|(path, field)| !field.has_fields && !is_reported(path));
     wrong.extend(left.map(|(path, _)| format!("`{path}` is missing")));
     wrong
 }

@@ -16,6 +16,11 @@ impl Table {
         self.head.iter().position(|head| head == name)
     }
 
+    /// How many columns it has.
+    pub fn width(&self) -> usize {
+        self.head.len()
+    }
+
     /// The names between backticks in a cell.
     pub fn names(cell: &str) -> impl Iterator<Item = &str> {
         cell.split('`').skip(1).step_by(2)

@@ -62,7 +62,7 @@ const WORDS: [&str; 52] = [
 ];
 
 /// The anchor of a heading.
-fn anchor(heading: &str) -> String {
+fn fragment(heading: &str) -> String {
     let kept = heading.to_lowercase().replace(' ', "-");
     kept.chars().filter(|one| one.is_alphanumeric() || ['-', '_'].contains(one)).collect()
 }
@@ -85,14 +85,14 @@ fn each_word_that_people_search_for_leads_to_a_recipe_or_a_page() {
             let text = page(&if path.is_empty() { "usage/cookbook.md".to_owned() } else { format!("usage/{path}") });
             let mut headings =
                 text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
-            assert!(wanted.is_empty() || headings.any(|heading| anchor(heading) == wanted), "no {target}: {row:?}");
+            assert!(wanted.is_empty() || headings.any(|heading| fragment(heading) == wanted), "no {target}: {row:?}");
             reached.insert(target.to_owned());
         }
     }
     let others: Vec<String> = recipes()
         .into_iter()
         .map(|one| one.title)
-        .filter(|title| !reached.contains(&format!("#{}", anchor(title))))
+        .filter(|title| !reached.contains(&format!("#{}", fragment(title))))
         .collect();
     assert!(others.is_empty(), "no word leads to {others:?}");
 }

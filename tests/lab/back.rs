@@ -161,7 +161,7 @@ fn a_failing_release_is_rolled_back_to_the_last_good_one_and_all_can_be_undone()
     );
     assert_eq!(state(host), good);
 
-    // and a role that is gone leaves the host as it was
+    // and a role that was removed leaves the host as it was
     world.release("summary = \"Nothing\"");
     host.run("kpull apply").ok();
     assert_eq!(state(host), untouched);

@@ -109,8 +109,8 @@ fn a_program_is_deployed_by_commit_over_ssh_and_https_updated_and_undone() {
     host.write("/root/.ssh/known_hosts", format!("git.example.org {known}\n"));
     git.run(&format!("install -d -o git -m 700 /home/git/.ssh && echo '{key}' > /home/git/.ssh/authorized_keys")).ok();
     world.converges();
-    let said = "for i in $(seq 50); do [ -e /run/app/said ] && break; sleep 0.1; done; cat /run/app/said";
-    assert_eq!(host.run(said).ok(), "one");
+    let answer = "for i in $(seq 50); do [ -e /run/app/said ] && break; sleep 0.1; done; cat /run/app/said";
+    assert_eq!(host.run(answer).ok(), "one");
     assert_eq!(
         host.run("cd /opt/app && find . -type f -printf '%P %m %u\\n' | sort; readlink bin/start").ok(),
         "bin/run 755 app\nshare/doc/README 644 app\nrun"
@@ -129,7 +129,7 @@ fn a_program_is_deployed_by_commit_over_ssh_and_https_updated_and_undone() {
     assert_eq!(plan.code(), 2, "{plan}");
     host.run("rm /run/app/said").ok();
     world.converges();
-    assert_eq!(host.run(said).ok(), "two");
+    assert_eq!(host.run(answer).ok(), "two");
     host.run("test ! -e /opt/app/share").ok();
 
     // without the server: nothing to do, drift, and the commit before
@@ -139,7 +139,7 @@ fn a_program_is_deployed_by_commit_over_ssh_and_https_updated_and_undone() {
     world.converges();
     assert_eq!(host.run("ls /opt/app/bin; grep -c drift /opt/app/bin/run; true").ok(), "run\nstart\n0");
     host.run("rm /run/app/said && kpull rollback").ok();
-    assert_eq!(host.run(said).ok(), "one");
+    assert_eq!(host.run(answer).ok(), "one");
     world.release("");
     host.run("kpull apply --retry").ok();
     assert_eq!(host.run("find /opt/app -type f -exec cat {} +; ls /opt/app").ok(), "theirs\ntheirs");

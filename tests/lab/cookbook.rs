@@ -230,7 +230,7 @@ fn recipes_work_on_a_real_host_and_are_removed_again() {
         INSTEAD.map(|(_, there)| host.run(&format!("echo \"{there}\"", there = there.replace('"', "\\\""))).ok());
     for recipe in &here {
         let texts = INSTEAD.iter().zip(&there);
-        let role = texts.fold(recipe.role.clone(), |role, ((said, _), there)| role.replace(said, there));
+        let role = texts.fold(recipe.role.clone(), |role, ((shown, _), there)| role.replace(shown, there));
         host.write(&format!("/srv/site/roles/{}/role.toml", name(recipe)), role);
     }
     let names: Vec<String> = here.iter().filter(|recipe| recipe.title != ALONE).map(|recipe| name(recipe)).collect();

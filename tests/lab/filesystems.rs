@@ -92,7 +92,7 @@ fn an_empty_device_gets_its_file_system_which_is_mounted_and_stays() {
 }
 
 #[test]
-fn a_device_that_has_anything_is_left_alone_and_what_it_has_is_told() {
+fn a_device_with_any_content_stays_unchanged_and_its_content_is_reported() {
     let world = World::new();
     let (host, device) = (world.host(), Loop::new(&world));
     let name = &device.device;

@@ -86,7 +86,7 @@ fn worsen(host: Host<'_>, settings: &Table) {
 }
 
 #[test]
-fn controls_of_the_baselines_hold_as_the_page_says_nobody_is_locked_out_and_all_is_restored() {
+fn the_controls_hold_as_listed_operators_can_log_in_and_all_is_restored() {
     let world = World::new();
     let host = world.host();
     let strict = PAGE.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();

@@ -54,7 +54,7 @@ fn lab(ending: &str) -> Lab {
 }
 
 /// Every path that could be a package's or kpull's, with type, mode, owner and where a link leads.
-fn traces(host: Host<'_>) -> BTreeSet<String> {
+fn paths_of(host: Host<'_>) -> BTreeSet<String> {
     let find = "find /etc /usr /opt /root /srv /var/lib -path /var/lib/dpkg -prune -o -path /var/lib/rpm -prune \
         -o -printf '%p %M %u:%g %l\\n'";
     host.run(find).ok().lines().map(str::to_owned).collect()
@@ -63,7 +63,7 @@ fn traces(host: Host<'_>) -> BTreeSet<String> {
 /// The host has what it had, and nothing else.
 #[track_caller]
 fn is_as(host: Host<'_>, before: &BTreeSet<String>) {
-    let now = traces(host);
+    let now = paths_of(host);
     let differ: Vec<_> = now.symmetric_difference(before).collect();
     assert!(differ.is_empty(), "left, or gone: {differ:#?}");
 }
@@ -83,8 +83,8 @@ fn timer(host: Host<'_>) -> String {
 /// Changes what the release says, and waits until the timer has made it so again.
 fn the_timer_converges(host: Host<'_>) {
     let wait = format!("timeout 60 sh -c 'until grep -qx made {MADE}; do sleep .2; done'");
-    let tell = "systemctl status kpull.timer; journalctl -u kpull.service; false";
-    host.run(&format!("echo drift > {MADE}; {wait} || {{ {tell}; }}")).ok();
+    let report = "systemctl status kpull.timer; journalctl -u kpull.service; false";
+    host.run(&format!("echo drift > {MADE}; {wait} || {{ {report}; }}")).ok();
 }
 
 /// Waits until no run is at work.
@@ -100,7 +100,7 @@ const STARTED: &str = "enabled active ";
 fn a_deb_starts_nothing_until_the_host_is_enrolled_and_leaves_nothing_after_a_purge() {
     let lab = lab("_amd64.deb");
     let host = lab.host("h1");
-    let before = traces(host);
+    let before = paths_of(host);
 
     host.run("dpkg -i /opt/kpull-1_amd64.deb").ok();
     assert_eq!(host.run("dpkg --verify kpull").ok(), "");
@@ -150,7 +150,7 @@ fn a_deb_starts_nothing_until_the_host_is_enrolled_and_leaves_nothing_after_a_pu
 fn an_rpm_starts_nothing_until_the_host_is_enrolled_and_keeps_its_state() {
     let lab = lab(".x86_64.rpm");
     let host = lab.host("h1");
-    let before = traces(host);
+    let before = paths_of(host);
 
     // the shell that the scripts need is Debian's, which is not in rpm's database
     host.run("rpm -i --nodeps /opt/kpull-1.x86_64.rpm").ok();

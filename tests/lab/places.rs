@@ -224,7 +224,7 @@ fn a_mounted_file_is_written_in_place_if_the_role_says_so_and_restored_likewise(
 }
 
 #[test]
-fn a_file_goes_to_its_path_even_if_the_same_run_moves_its_directory_or_mounts_something_there() {
+fn a_file_reaches_its_path_if_the_run_moves_its_directory_or_mounts_there() {
     let world = World::new();
     let host = world.host();
     host.run("mkdir /srv/app /srv/data && echo old | tee /srv/app/conf /srv/data/conf").ok();

@@ -288,7 +288,7 @@ fn the_service_of_kpull_pulls_images_and_ends_a_pull_that_hangs() {
 }
 
 #[test]
-fn a_file_names_the_image_of_a_container_and_a_drop_in_changes_the_container_of_a_package() {
+fn a_file_names_the_image_and_a_drop_in_changes_a_packaged_container() {
     let world = world();
     let host = world.host();
     let (one, two) = (push(host, "web", "one"), push(host, "web", "two"));

@@ -188,7 +188,7 @@ fn disabling_removes_every_link_and_enabling_leaves_those_of_the_install_section
     assert_eq!(enabled(host, "lab"), "static");
     let links = host.run("cd /etc/systemd/system && find . -lname '*lab.service'").ok();
     assert_eq!(links, "");
-    // a unit that has gone leaves a link to nowhere
+    // a unit that was removed leaves a link to nowhere
     host.run("ln -s /etc/systemd/system/gone.service /etc/systemd/system/multi-user.target.wants/gone.service").ok();
     world.release("[[unit]]\nname = \"gone.service\"\nenable = false\n");
     world.converges();

@@ -179,12 +179,12 @@ pub struct Entry {
     /// Permission bits.
     pub mode: u32,
     /// What it is.
-    pub what: What,
+    pub what: Content,
 }
 
 /// What a path leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum Content {
     /// A directory.
     Directory,
     /// A link to there.
@@ -206,7 +206,7 @@ impl Tree {
     #[track_caller]
     pub fn file(&self, path: &str) -> &str {
         match self.entries.get(path).map(|entry| &entry.what) {
-            Some(What::File(text)) => text,
+            Some(Content::File(text)) => text,
             other => panic!("{path} is {other:?}"),
         }
     }
@@ -214,7 +214,7 @@ impl Tree {
     /// Every file with its text.
     pub fn files(&self) -> impl Iterator<Item = (&str, &str)> {
         self.entries.iter().filter_map(|(path, entry)| match &entry.what {
-            What::File(text) => Some((path.as_str(), text.as_str())),
+            Content::File(text) => Some((path.as_str(), text.as_str())),
             _ => None,
         })
     }
@@ -237,12 +237,12 @@ fn read(dir: &Path, prefix: &str, entries: &mut BTreeMap<String, Entry>) {
         }
         let meta = entry.metadata().unwrap();
         let what = if meta.is_symlink() {
-            What::Link(fs::read_link(entry.path()).unwrap().to_str().unwrap().to_owned())
+            Content::Link(fs::read_link(entry.path()).unwrap().to_str().unwrap().to_owned())
         } else if meta.is_dir() {
             read(&entry.path(), &format!("{path}/"), entries);
-            What::Directory
+            Content::Directory
         } else {
-            What::File(fs::read_to_string(entry.path()).unwrap())
+            Content::File(fs::read_to_string(entry.path()).unwrap())
         };
         entries.insert(path, Entry { mode: meta.permissions().mode() & 0o7777, what });
     }

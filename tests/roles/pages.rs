@@ -156,7 +156,7 @@ fn page(name: &str) -> String {
     section(
         &mut page,
         "Certificates",
-        &["certificate", "authority", "subject", "usage", "names", "path"],
+        &["certificate", "authority: usage", "subject", "names", "path"],
         certificates(&doc),
     );
     section(&mut page, "Secrets", &["secret", ""], secrets(name, &doc));
@@ -325,7 +325,7 @@ fn certificates(doc: &DocumentMut) -> Vec<Vec<String>> {
         let subject = [organization, Some(format!("CN {common_name}"))].into_iter().flatten().collect();
         let usage = entry.get("usage").map_or_else(|| "`server`, `client`".to_owned(), list);
         let names = ["dns", "ip"].into_iter().filter_map(|field| entry.get(field)).map(list).collect();
-        vec![name, authority, join(subject), usage, join(names), field(entry, "cert")]
+        vec![name, format!("{authority}: {usage}"), join(subject), join(names), field(entry, "cert")]
     };
     entries(doc, "certificate").map(row).collect()
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use kpull::resolve::certificate_requests;
 
-use crate::roles::made::{Made, What, facts};
+use crate::roles::made::{Content, Made, facts};
 
 /// Snapshots by name.
 type Shots = BTreeMap<String, String>;
@@ -66,9 +66,9 @@ fn whole(made: &Made, host: &str) -> Shots {
     let mut list = String::new();
     for (path, entry) in &made.tree(host, "amd64").entries {
         let line = match &entry.what {
-            What::Directory => format!("{:04o} {path}/", entry.mode),
-            What::Link(to) => format!("     {path} -> {to}"),
-            What::File(text) => format!("{:04o} {path} {}", entry.mode, only(text).unwrap_or_default()),
+            Content::Directory => format!("{:04o} {path}/", entry.mode),
+            Content::Link(to) => format!("     {path} -> {to}"),
+            Content::File(text) => format!("{:04o} {path} {}", entry.mode, only(text).unwrap_or_default()),
         };
         writeln!(list, "{}", line.trim_end()).unwrap();
     }

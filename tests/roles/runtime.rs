@@ -16,11 +16,11 @@ fn refused(site: &Arc<Site>, host: &str, cgroup: &str) -> Vec<[String; 3]> {
     let facts = Facts { cgroup: cgroup.to_owned(), ..facts(site, host, "amd64") };
     let errors =
         resolve(site, host, &facts, &SecretStore::encrypted()).err().into_iter().flat_map(|error| error.each());
-    let tell = |error: kpull::error::Error| {
+    let parts = |error: kpull::error::Error| {
         let place = error.place().map(ToString::to_string).unwrap_or_default();
         [error.to_string(), place, error.advice().unwrap_or_default().to_owned()]
     };
-    errors.map(tell).collect()
+    errors.map(parts).collect()
 }
 
 /// The shipped site with other texts in its files.

@@ -6,7 +6,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::roles::made::{Entry, Made, What};
+use crate::roles::made::{Content, Entry, Made};
 
 /// What the site's hosts install, and artifacts.toml has no pin for arm64 of.
 const NOT_PINNED: [&str; 1] = ["etcd"];
@@ -109,7 +109,7 @@ fn workers_of_another_address_plan_have_their_labels_and_taints() {
 }
 
 #[test]
-fn hosts_of_the_shipped_cluster_can_have_the_role_hardening_and_keep_all_that_they_have() {
+fn hosts_of_the_shipped_cluster_keep_all_settings_with_the_role_hardening() {
     let made = Made::new(None, |site| {
         let file = site.join("site.toml");
         let text = fs::read_to_string(&file).unwrap();
@@ -127,7 +127,7 @@ fn hosts_of_the_shipped_cluster_can_have_the_role_hardening_and_keep_all_that_th
         });
         assert!(tree.left.is_empty(), "{host}: {:?}", tree.left);
         // each site has its own certificates
-        let is_own = |entry: &Entry| matches!(&entry.what, What::File(text) if text.contains("-----BEGIN "));
+        let is_own = |entry: &Entry| matches!(&entry.what, Content::File(text) if text.contains("-----BEGIN "));
         for (path, entry) in before.entries.iter().filter(|(_, entry)| !is_own(entry)) {
             assert_eq!(tree.entries.get(path).map(|entry| &entry.what), Some(&entry.what), "{host}: {path}");
         }

@@ -318,7 +318,7 @@ impl Cluster {
     fn report(&self) -> String {
         let mut message = String::new();
         for name in self.names() {
-            let output = self.host(&name).run(TELL);
+            let output = self.host(&name).run(REPORT);
             let _ = writeln!(message, "\n=== {name}\n{}{}", output.stdout, output.stderr);
         }
         message
@@ -405,7 +405,7 @@ impl Drop for Cluster {
 }
 
 /// What to show of a host of which something is expected in vain.
-const TELL: &str = r#"
+const REPORT: &str = r#"
 kpull status
 systemctl list-units --failed --plain --no-legend
 for unit in kpull.service $(systemctl list-units --failed --plain --no-legend | cut -d' ' -f1 | grep -v kpull.service); do

@@ -20,16 +20,16 @@ pub fn changing(old: &str, more: &str) -> (Site, Tree) {
 }
 
 /// Runs `kpull apply` on a tree with a file system of its own at `/srv` and a file `old` in it. Lines of a shell say how it is
-/// mounted, spoilt and mended; `$srv` is its path there. Once it is mended, one more run has to finish the work: nothing may be
+/// mounted, damaged and repaired; `$srv` is its path there. After the repair, one more run has to finish the work: nothing may be
 /// left to do after it.
 ///
 /// Returns the outcome of the run under the fault, and a list of the content of `/srv` after it, with the content of `old`.
-pub fn on_own_file_system(tree: &Tree, mount: &str, spoil: &str, mend: &str) -> (Output, String) {
+pub fn on_own_file_system(tree: &Tree, mount: &str, spoil: &str, repair: &str) -> (Output, String) {
     fs::create_dir_all(tree.at("srv")).unwrap();
     let script = format!(
         "root=$1 kpull=$2 srv=$1/srv\n{mount}\necho old > \"$srv/old\"\n{spoil}\n\
          code=0\n\"$kpull\" apply --json --root \"$root\" || code=$?\n\
-         {{ ls -A \"$srv\"; cat \"$srv/old\"; }} > \"$root/after\"\n{mend}\n\
+         {{ ls -A \"$srv\"; cat \"$srv/old\"; }} > \"$root/after\"\n{repair}\n\
          {{ \"$kpull\" apply --root \"$root\" && \"$kpull\" plan --root \"$root\" && echo converged; }} > \"$root/next\" 2>&1 || :\n\
          exit $code"
     );

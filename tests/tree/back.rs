@@ -67,7 +67,7 @@ fn orphans_return_to_their_prior_state() {
     let plan = tree.kpull("plan --json").exits(2);
     assert!(plan.changed().contains(&"unit:web.service".to_owned()), "{:?}", plan.changed());
     let planned = plan.events("planned");
-    assert!(planned.iter().all(|event| event["role"] == "(gone)"), "{planned:?}");
+    assert!(planned.iter().all(|event| event["role"] == "(orphan)"), "{planned:?}");
     let mut changed = tree.kpull("apply --json").exits(0).changed();
     let mut wanted = plan.changed();
     changed.sort();

@@ -62,12 +62,8 @@ fn refuse(files: &[(&str, &str)], at: &str, says: &str, help: &str) {
     let dir = site.path().to_str().unwrap();
     let checked = kpull(&["check", "--json", "--site", dir]).exits(1);
     let error = checked.error();
-    let help_said = error["help"].as_str().unwrap_or_default();
-    assert_eq!(
-        (place(&error).as_str(), error["error"].as_str().unwrap(), help_said),
-        (at, says, help),
-        "\n{checked:?}"
-    );
+    let advice = error["help"].as_str().unwrap_or_default();
+    assert_eq!((place(&error).as_str(), error["error"].as_str().unwrap(), advice), (at, says, help), "\n{checked:?}");
 
     let text = kpull(&["check", "--site", dir]).exits(1);
     assert!(text.stderr.contains(&format!("[{at}]")) || at.is_empty(), "{}", text.stderr);
@@ -508,7 +504,7 @@ fn a_threshold_of_zero_or_above_the_number_of_keys_is_refused() {
 fn unreadable_signers_are_reported_with_their_line() {
     let config = format!("{TRUST}[[source]]\ndir = \"/x\"\n");
     let help = "add a line like: alice namespaces=\"release@kpull\" ssh-ed25519 AAAA…";
-    misconfigured(&config, Some("# none\n"), "DIR/allowed_signers allows nobody to sign releases", None, help);
+    misconfigured(&config, Some("# none\n"), "DIR/allowed_signers names no key that can sign releases", None, help);
     let says =
         "DIR/allowed_signers:2: can't read this allowed signer: the key is cut short, or something else than a key";
     let help = "a line is `NAME [OPTIONS] KEYTYPE KEY`, as in ssh-keygen(1) under ALLOWED SIGNERS";

@@ -48,13 +48,8 @@ fn finds(files: &[(&str, &str)], at: &str, says: &str, help: &str) {
     let error = checked.error();
     let place = format!("{}:{}:{}", error["file"].as_str().unwrap_or_default(), error["line"], error["column"]);
     // which site it is goes with each command that is proposed
-    let help_said =
-        error["help"].as_str().unwrap_or_default().replace(&format!(" --site {}", site.path().display()), "");
-    assert_eq!(
-        (place.as_str(), error["error"].as_str().unwrap(), help_said.as_str()),
-        (at, says, help),
-        "\n{checked:?}"
-    );
+    let advice = error["help"].as_str().unwrap_or_default().replace(&format!(" --site {}", site.path().display()), "");
+    assert_eq!((place.as_str(), error["error"].as_str().unwrap(), advice.as_str()), (at, says, help), "\n{checked:?}");
 }
 
 macro_rules! found {
@@ -428,7 +423,7 @@ fn what_a_host_accepts_whatever_its_system_is_no_error() {
 }
 
 #[test]
-fn a_variable_outside_its_definition_is_reported_where_the_host_sets_it_and_explain_shows_the_definition() {
+fn a_value_that_its_type_refuses_is_reported_where_the_host_sets_it() {
     let site = Site::new("test");
     site.role("web", "[vars]\nlog_level = \"info\"\n[types.log_level]\ntype = \"string\"\ndescription = \"what is logged\"\none_of = [\"debug\", \"info\"]\n");
     site.host("h1", "address = \"10.0.0.1\"\nroles = [\"web\"]\n[vars.web]\nlog_level = \"inof\"\n");

@@ -148,7 +148,7 @@ fn a_lost_archive_of_a_commit_is_fetched_again_and_an_unused_one_is_deleted() {
 }
 
 #[test]
-fn an_exclusive_checkout_and_an_exclusive_artifact_have_nothing_else_in_their_directories() {
+fn exclusive_checkouts_and_artifacts_have_nothing_else_in_their_directories() {
     let (hub, first) = repository();
     let url = hub.path().join("app").display().to_string();
     let archive = artifacts::tar_gz(&[("tool/bin/tool", b"tool"), ("tool/share/x", b"x")]);
@@ -176,7 +176,7 @@ fn an_exclusive_checkout_and_an_exclusive_artifact_have_nothing_else_in_their_di
 }
 
 #[test]
-fn mistakes_in_a_checkout_are_found_with_their_place_and_the_command_that_prints_the_id() {
+fn mistakes_in_a_checkout_are_reported_with_place_and_the_command_for_the_id() {
     let commit = "0123456789abcdef0123456789abcdef01234567";
     let url = "https://git.example.org/app.git";
     for (role, place, why, help) in [

@@ -12,7 +12,7 @@ fn without_accounts(tree: &Tree) -> Snapshot {
 }
 
 #[test]
-fn each_recipe_is_checked_applied_once_and_removed_without_a_trace() {
+fn each_recipe_is_checked_applied_once_and_removed_completely() {
     let recipes = recipes();
     assert!(recipes.len() >= 40, "{} recipes", recipes.len());
     let mut wrong = Vec::new();

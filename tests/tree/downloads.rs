@@ -1,4 +1,4 @@
-//! A large artifact from a real web server: one request for it, and what a run that died has left behind is gone on with.
+//! A large artifact from a real web server: one request for it, and a run continues what a killed run has left.
 
 use std::fs;
 use std::path::Path;
@@ -29,7 +29,7 @@ fn serving(words: &str) -> Nginx {
 }
 
 /// Status and `Range` of what an nginx has answered, as soon as it has answered something like `last`: it writes its log when the client
-/// may have gone on already.
+/// may have continued already.
 fn answered(nginx: &Nginx, last: &str) -> Vec<String> {
     for _ in 0..3000 {
         let text = fs::read_to_string(nginx.file("access.log")).unwrap();

@@ -98,10 +98,10 @@ fn zones_services_and_sets_of_a_role_are_files_and_removed_with_it() {
     assert!(tree.read("etc/firewalld/zones/public.xml").contains("<zone>"));
     site.role("base", "").sign();
     let plan = tree.kpull("plan --json").exits(2).changed();
-    for gone in
+    for missing in
         ["firewall:zone k8s", "absent:/etc/firewalld/services/app.xml", "absent:/etc/firewalld/ipsets/nodes.xml"]
     {
-        assert!(plan.contains(&gone.to_owned()), "{plan:?}");
+        assert!(plan.contains(&missing.to_owned()), "{plan:?}");
     }
     tree.kpull("apply").exits(0);
     let sorted = |text: &str| {

@@ -36,7 +36,7 @@ fn events(tree: &Tree) -> Vec<String> {
     notices(tree).iter().map(|notices| notices["event"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Tells its input to a file, a line for each.
+/// Appends its input to a file, one line for each.
 const APPEND: &str = "command = [\"sh\", \"-c\", \"cat >> LOG; echo >> LOG\"]\n";
 
 #[test]

@@ -179,9 +179,9 @@ fn a_cluster_that_can_not_work_is_not_written() {
     let dir = tempfile::tempdir().unwrap();
     let site = dir.path().join("k8s");
     let new = |arguments: &[&str]| {
-        let said = refused(&[&["new", "cluster", site.to_str().unwrap(), "--masters"], arguments].concat());
+        let message = refused(&[&["new", "cluster", site.to_str().unwrap(), "--masters"], arguments].concat());
         assert!(!site.exists(), "{arguments:?}");
-        said
+        message
     };
     let cases: [(&[&str], &str); 6] = [
         (
@@ -198,8 +198,8 @@ fn a_cluster_that_can_not_work_is_not_written() {
         (&["m1=172.30.0.7"], "the host m1 has an address in `pod_network`, 172.30.0.7; "),
     ];
     for (arguments, says) in cases {
-        let said = new(arguments);
-        assert!(said.starts_with(says), "{said}");
+        let message = new(arguments);
+        assert!(message.starts_with(says), "{message}");
     }
     for (bad, says) in [
         ("m1", "write it as NAME=ADDRESS, like master1=10.0.0.1"),

@@ -1,4 +1,4 @@
-//! What earlier builds have left in state directories is gone on from: `tests/fixtures/state/N.tar` is a tree that the build which
+//! kpull continues from the state directories of earlier builds: `tests/fixtures/state/N.tar` is a tree that the build which
 //! began format N has made, with the site that it took its releases from.
 
 use std::collections::BTreeSet;
@@ -211,9 +211,9 @@ fn this_build_continues_from_the_state_of_every_format() {
         assert_eq!(tree.read("etc/was.conf"), "somebody's\n", "format {format}");
         assert_eq!(tree.read("etc/old.conf"), "old\n", "format {format}");
         assert_eq!(tree.read("etc/hosts"), "127.0.0.1 localhost\n", "format {format}");
-        for gone in ["etc/link", "srv/made", "etc/systemd/system/web.service"] {
-            let looked = std::fs::symlink_metadata(tree.at(gone)).map_err(|error| error.kind());
-            assert_eq!(looked.err(), Some(std::io::ErrorKind::NotFound), "format {format}: {gone}");
+        for missing in ["etc/link", "srv/made", "etc/systemd/system/web.service"] {
+            let looked = std::fs::symlink_metadata(tree.at(missing)).map_err(|error| error.kind());
+            assert_eq!(looked.err(), Some(std::io::ErrorKind::NotFound), "format {format}: {missing}");
         }
         tree.kpull("plan").exits(0);
     }

@@ -138,14 +138,14 @@ fn a_site_with_unsigned_changes_is_not_published() {
 fn a_publish_that_dies_before_the_pointer_leaves_the_old_release_intact() {
     let site = site("one");
     let (reached, pointer) = mpsc::channel();
-    let (go, gone) = mpsc::channel::<()>();
-    let (reached, gone) = (Mutex::new(reached), Mutex::new(gone));
+    let (go, missing) = mpsc::channel::<()>();
+    let (reached, missing) = (Mutex::new(reached), Mutex::new(missing));
     let halts = Arc::new(Mutex::new(false));
     let halting = halts.clone();
     let (server, kept) = bucket(move |request| {
         if request.path == "/current.toml" && *halting.lock().unwrap() {
             reached.lock().unwrap().send(()).unwrap();
-            gone.lock().unwrap().recv().unwrap();
+            missing.lock().unwrap().recv().unwrap();
             panic!("the client is gone before its pointer counts");
         }
     });

@@ -160,7 +160,7 @@ fn permissions_of_what_others_made_are_set_corrected_and_restored() {
 }
 
 #[test]
-fn a_commit_of_a_git_repository_is_installed_from_its_archive_and_the_next_replaces_it() {
+fn a_commit_is_installed_from_its_archive_and_the_next_one_replaces_it() {
     let repository = tempfile::tempdir().unwrap();
     let at = repository.path();
     git(at, &["init", "-q"]);

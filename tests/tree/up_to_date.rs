@@ -222,8 +222,8 @@ fn lose(tree: &Tree, path: &str, content: &[u8]) {
         match record["inputs"].as_object_mut().unwrap().iter_mut().find(|(input, _)| input.ends_with(path)) {
             Some((_, seen)) => forget(seen),
             None => {
-                let mut traces = record["traces"].as_array_mut().unwrap().iter_mut();
-                forget(&mut traces.find(|one| one[0]["path"] == format!("/{path}")).unwrap()[1]);
+                let mut inputs = record["traces"].as_array_mut().unwrap().iter_mut();
+                forget(&mut inputs.find(|one| one[0]["path"] == format!("/{path}")).unwrap()[1]);
             }
         }
     });

@@ -138,7 +138,7 @@ fn a_user_who_was_there_before_gets_its_keys_groups_and_expiry_back() {
 }
 
 #[test]
-fn a_user_whom_a_role_names_as_absent_goes_whatever_an_earlier_release_said() {
+fn a_user_that_a_role_defines_as_absent_is_removed_whatever_earlier_releases_had() {
     let (site, tree) = site("[[user]]\nname = 'ann'\non_removal = 'lock'\n");
     tree.kpull("apply").exits(0);
     site.role("base", "[[user]]\nname = 'ann'\nstate = 'absent'\nremove_home = true\n").sign();

@@ -221,7 +221,7 @@ fn shown<'a>(subject: &'a Subject<'a>, hosts: Vec<&'a Host<'a>>, port: u16) -> V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::author::lint::testing::{found, told};
+    use crate::author::lint::testing::{found, reported};
 
     const API: &str = r#"summary = "x"
 [[certificate]]
@@ -294,7 +294,7 @@ listens = [{ port = "6443/tcp", certificate = "api" }]
     }
 
     #[test]
-    fn an_address_that_a_certificate_lacks_is_told_at_the_certificate() {
+    fn an_address_that_a_certificate_lacks_is_reported_at_the_certificate() {
         let errors = site(
             &API.replace(", \"10.0.0.9\"", ""),
             &kubeconfig("clusters:\n- cluster:\n    server: https://10.0.0.9"),
@@ -302,11 +302,11 @@ listens = [{ port = "6443/tcp", certificate = "api" }]
         let what = "the certificate api of h1, h2 is not for 10.0.0.9, which file:/x on h3 connects to (port 443)";
         let help =
             "add it to `ip` of the certificate in the role api, or connect to another name: roles/client/role.toml:2:1";
-        assert_eq!(errors, [told(what, "roles/api/role.toml:6:1", help)]);
+        assert_eq!(errors, [reported(what, "roles/api/role.toml:6:1", help)]);
     }
 
     #[test]
-    fn a_name_that_a_certificate_lacks_is_told_however_it_is_dialled() {
+    fn a_name_that_a_certificate_lacks_is_reported_however_it_is_dialed() {
         let api = API.replace(", \"api.local\"", "").replace("\"h1\", ", "");
         for (client, name, id, port) in [
             (probe("https://h1:6443/healthz"), "h1", "probe:p", 6443),
@@ -321,7 +321,7 @@ listens = [{ port = "6443/tcp", certificate = "api" }]
             let what =
                 format!("the certificate api of {hosts} is not for {name}, which {id} on h3 connects to (port {port})");
             let help = "add it to `dns` of the certificate in the role api, or connect to another name: roles/client/role.toml:2:1";
-            assert_eq!(errors, [told(&what, "roles/api/role.toml:5:1", help)], "{client}");
+            assert_eq!(errors, [reported(&what, "roles/api/role.toml:5:1", help)], "{client}");
         }
     }
 
@@ -337,10 +337,10 @@ listens = [{ port = "6443/tcp", certificate = "api" }]
     }
 
     #[test]
-    fn a_certificate_that_a_unit_shows_and_nobody_has_is_told() {
+    fn a_certificate_that_a_unit_uses_and_no_role_defines_is_reported() {
         let errors = site(&API.replace("certificate = \"api\"", "certificate = \"apo\""), "");
         let wanted = |host: &str| {
-            told(
+            reported(
                 &format!("api.service presents the certificate apo, but {host} has no such certificate"),
                 "roles/api/role.toml:11:48",
                 "did you mean `api`?",
@@ -350,7 +350,7 @@ listens = [{ port = "6443/tcp", certificate = "api" }]
     }
 
     #[test]
-    fn two_certificates_of_one_subject_on_a_host_are_told() {
+    fn two_certificates_of_one_subject_on_a_host_are_reported() {
         let certificate = |name: &str, more: &str| {
             let files = format!("cert = '/etc/{name}.pem'\nkey = '/etc/{name}.key'\n");
             format!("[[certificate]]\nname = '{name}'\nauthority = 'ca'\n{files}{more}")
@@ -363,8 +363,8 @@ listens = [{ port = "6443/tcp", certificate = "api" }]
         let what =
             |subject: &str| format!("the certificate b has the same subject as another one of the host, \"{subject}\"");
         let same = "common_name = 'web'\n";
-        assert_eq!(two(same, same), [told(&what("web"), "roles/r/role.toml:8:1", help)]);
-        assert_eq!(two("", "common_name = 'a'\n"), [told(&what("a"), "roles/r/role.toml:7:1", help)]);
+        assert_eq!(two(same, same), [reported(&what("web"), "roles/r/role.toml:8:1", help)]);
+        assert_eq!(two("", "common_name = 'a'\n"), [reported(&what("a"), "roles/r/role.toml:7:1", help)]);
         assert_eq!(two("", ""), []);
         assert_eq!(two(same, &format!("{same}organization = ['x']\n")), []);
     }

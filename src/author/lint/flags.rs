@@ -43,9 +43,9 @@ impl<'a> Version<'a> {
 
 /// The table of a version or its minor version, with its key.
 fn table_of<'t>(tables: &'t Tables<'t>, version: &'t str) -> Option<(&'t Version<'t>, &'t Table<'t>)> {
-    let bare = version.trim_start_matches('v');
-    let minor = bare.match_indices('.').nth(1).and_then(|(at, _)| bare.get(..at));
-    [Some(version), Some(bare), minor].into_iter().flatten().find_map(|name| tables.get_key_value(&Version::of(name)))
+    let digits = version.trim_start_matches('v');
+    let minor = digits.match_indices('.').nth(1).and_then(|(at, _)| digits.get(..at));
+    [Some(version), Some(digits), minor].into_iter().flatten().find_map(|name| tables.get_key_value(&Version::of(name)))
 }
 
 pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
@@ -62,8 +62,8 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
 fn version_of(file: &str) -> Option<Version<'_>> {
     let version = file.strip_suffix(".txt")?;
     let is_plain = version.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+' | '_' | '~'));
-    let bare = version.strip_prefix('v').unwrap_or(version);
-    (is_plain && bare.starts_with(|c: char| c.is_ascii_digit())).then(|| Version::of(version))
+    let digits = version.strip_prefix('v').unwrap_or(version);
+    (is_plain && digits.starts_with(|c: char| c.is_ascii_digit())).then(|| Version::of(version))
 }
 
 /// The error for a table whose file name is not a version.
@@ -182,7 +182,7 @@ fn version_place(site: &Site, artifact: &str) -> Option<Place> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::author::lint::testing::{ARTIFACTS, found, told};
+    use crate::author::lint::testing::{ARTIFACTS, found, reported};
 
     const ROLE: &str = r#"summary = "x"
 [vars.flags]
@@ -221,9 +221,10 @@ template = "app.service"
     }
 
     #[test]
-    fn a_flag_that_is_misspelled_is_told_where_it_is_set_with_the_nearest_one() {
+    fn a_misspelled_flag_is_reported_where_it_is_set_with_the_nearest_one() {
         let role = ROLE.replace("data-dir", "data-dri");
-        let wanted = told("app 1.0 has no flag `--data-dri`", "roles/r/role.toml:4:1", "did you mean `--data-dir`?");
+        let wanted =
+            reported("app 1.0 has no flag `--data-dri`", "roles/r/role.toml:4:1", "did you mean `--data-dir`?");
         assert_eq!(site(&role, UNIT, &[V1]), [wanted]);
     }
 
@@ -234,15 +235,15 @@ template = "app.service"
     }
 
     #[test]
-    fn a_flag_of_another_version_is_told_with_that_version() {
+    fn a_flag_of_another_version_is_reported_with_that_version() {
         let unit = UNIT.replace("-v 2", "-v 2 -new-one=x");
-        let wanted = told("app 1.0 has no flag `--new-one`", "roles/r/templates/app.service:2:59", "2.0 has it");
+        let wanted = reported("app 1.0 has no flag `--new-one`", "roles/r/templates/app.service:2:59", "2.0 has it");
         assert_eq!(site(ROLE, &unit, &[V1, ("2.0", "name\nnew-one\n")]), [wanted]);
     }
 
     #[test]
-    fn a_version_without_a_table_is_told_where_it_is_pinned() {
-        let wanted = told(
+    fn a_version_without_a_table_is_reported_where_it_is_pinned() {
+        let wanted = reported(
             "there is no table of the flags of app 1.0: roles/r/flags/app has 0.9",
             "artifacts.toml:2:11",
             "write them to roles/r/flags/app/1.0.txt, one on each line, without dashes; `app --help` lists them, and the nearest known version is 0.9",
@@ -272,7 +273,7 @@ template = "app.service"
     }
 
     #[test]
-    fn a_table_of_a_minor_version_is_for_its_patches_and_one_of_the_published_reference_says_what_it_lacks() {
+    fn a_table_of_a_minor_version_applies_to_its_patches_and_says_what_it_lacks() {
         let minor = |version: &str| {
             let artifacts = ARTIFACTS.replace("1.0", version);
             let table = format!("{PUBLISHED}, and more\nname\nv\noffset\n");
@@ -284,7 +285,7 @@ template = "app.service"
             ])
         };
         let lacks = |version: &str| {
-            told(
+            reported(
                 &format!("app {version} has no flag `--data-dir`: its published reference does not list it"),
                 "roles/r/role.toml:4:1",
                 "roles/r/flags/app/1.35.txt lists its flags; the reference omits deprecated flags: add one that the program still accepts to the table",
@@ -296,7 +297,7 @@ template = "app.service"
     }
 
     #[test]
-    fn each_flag_that_a_version_lacks_is_told_with_its_own_place() {
+    fn each_flag_that_a_version_lacks_is_reported_with_its_own_place() {
         let role = ROLE.replace("name = \"a b\"", "nmae = 1\ndaat = 2");
         let unit = UNIT.replace(" -v 2", "").replace(" --offset -1", "");
         let artifacts = ARTIFACTS.replace("1.0", "1.35.0");
@@ -308,8 +309,8 @@ template = "app.service"
             ("artifacts.toml", artifacts.as_str()),
         ];
         let errors = crate::author::lint::testing::errors(&site);
-        let told = Error::all(errors).unwrap().grouped();
-        let places: BTreeSet<String> = told.iter().map(|error| error.place().unwrap().to_string()).collect();
+        let reported = Error::all(errors).unwrap().grouped();
+        let places: BTreeSet<String> = reported.iter().map(|error| error.place().unwrap().to_string()).collect();
         let all = ["3", "4", "5"].map(|line| format!("roles/r/role.toml:{line}:1"));
         assert_eq!(places, all.into());
     }
@@ -331,7 +332,7 @@ template = "app.service"
             "{}[unit.dropins]\n\"10-x.conf\" = '''\n[Service]\nExecStart=\nExecStart=/usr/local/bin/app --nmae=x\n'''\n[[symlink]]\npath = '/usr/local/bin/app'\ntarget = '../../../opt/bin/app'\n",
             ROLE
         );
-        let wanted = told("app 1.0 has no flag `--nmae`", "roles/r/role.toml:15:30", "did you mean `--name`?");
+        let wanted = reported("app 1.0 has no flag `--nmae`", "roles/r/role.toml:15:30", "did you mean `--name`?");
         assert_eq!(site(&role, UNIT, &[V1]), [wanted]);
     }
 }

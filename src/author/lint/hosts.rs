@@ -68,7 +68,7 @@ fn bad_name(name: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use crate::author::lint::testing::{found, told};
+    use crate::author::lint::testing::{found, reported};
 
     const ROLE: (&str, &str) = ("roles/r/role.toml", "summary = 'x'\n");
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEPQM1kio50Wt0JEdi5qBQQd3QLA5wL55VO4hQLBzIgo";
@@ -78,10 +78,10 @@ mod tests {
     }
 
     #[test]
-    fn two_hosts_with_one_address_or_one_key_are_told_at_the_second() {
+    fn two_hosts_with_one_address_or_one_key_are_reported_at_the_second() {
         let one = "roles = ['r']\naddress = '10.0.0.1'\n";
         let what = "h1 and h2 have the same address, 10.0.0.1";
-        assert_eq!(two(one, one), [told(what, "host_vars/h2.toml:2:11", "use a different one for each host")]);
+        assert_eq!(two(one, one), [reported(what, "host_vars/h2.toml:2:11", "use a different one for each host")]);
         assert_eq!(two(one, "roles = ['r']\naddress = '::ffff:10.0.0.2'\n"), []);
         let with_key = |last: u8| format!("roles = ['r']\naddress = '10.0.0.{last}'\nrecipient = '{KEY}'\n");
         let errors = two(&with_key(1), &with_key(2));
@@ -90,23 +90,23 @@ mod tests {
     }
 
     #[test]
-    fn a_host_without_a_role_is_told_also_when_its_group_has_none() {
-        let told_of = |text: &str| {
+    fn a_host_without_a_role_is_reported_also_when_its_group_has_none() {
+        let reported_of = |text: &str| {
             let site = ("site.toml", "name = 'x'\n[groups.empty]\nroles = []\n");
             found(&[ROLE, site, ("host_vars/h1.toml", text)])
         };
         let help = "add `groups` or `roles`, or remove the file";
         for more in ["", "roles = []\n", "groups = ['empty']\n"] {
-            let errors = told_of(&format!("address = '10.0.0.1'\n{more}"));
+            let errors = reported_of(&format!("address = '10.0.0.1'\n{more}"));
             assert_eq!(
                 errors,
-                [told("h1 has no role, so kpull would do nothing there", "host_vars/h1.toml:1:1", help)]
+                [reported("h1 has no role, so kpull would do nothing there", "host_vars/h1.toml:1:1", help)]
             );
         }
     }
 
     #[test]
-    fn a_name_that_no_host_may_have_is_told() {
+    fn a_name_that_no_host_can_have_is_reported() {
         let named = |name: &str| {
             let errors = found(&[ROLE, (&format!("host_vars/{name}.toml"), "address = '10.0.0.1'\nroles = ['r']\n")]);
             errors.into_iter().next().map(|(what, ..)| what)

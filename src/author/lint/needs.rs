@@ -73,7 +73,7 @@ fn misnamed(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
 
 #[cfg(test)]
 mod tests {
-    use crate::author::lint::testing::{found, told};
+    use crate::author::lint::testing::{found, reported};
 
     const KEY: &str = "[[etcd_key]]\nkey = '/k'\nvalue = 'v'\nendpoints = ['https://10.0.0.1:2379']\nca = '/ca'\n";
 
@@ -102,28 +102,28 @@ mod tests {
     }
 
     #[test]
-    fn what_no_host_makes_is_told_with_the_role_and_the_host_that_need_it() {
+    fn what_no_host_creates_is_reported_with_the_role_and_the_host_that_need_it() {
         let what = |id: &str| format!("no host creates `{id}`, but the role b of h2 needs it");
         let at = "roles/b/role.toml:4:1";
         let help = "add the role that creates it to a host, or remove it from `needs`";
-        assert_eq!(site("", &unit("etcd_key:/k")), [told(&what("etcd_key:/k"), at, help)]);
-        assert_eq!(site("", &unit("kube_object:Secret/x/y")), [told(&what("kube_object:Secret/x/y"), at, help)]);
+        assert_eq!(site("", &unit("etcd_key:/k")), [reported(&what("etcd_key:/k"), at, help)]);
+        assert_eq!(site("", &unit("kube_object:Secret/x/y")), [reported(&what("kube_object:Secret/x/y"), at, help)]);
         let near = "did you mean `etcd_key:/k`?";
-        assert_eq!(site(KEY, &unit("etcd_key:/l")), [told(&what("etcd_key:/l"), at, near)]);
+        assert_eq!(site(KEY, &unit("etcd_key:/l")), [reported(&what("etcd_key:/l"), at, near)]);
     }
 
     #[test]
-    fn a_key_that_everybody_waits_for_and_nobody_sets_is_told() {
+    fn a_key_that_hosts_wait_for_and_no_host_sets_is_reported() {
         let waiter = |writers: &str| format!("{KEY}writers = [{writers}]\n{}", unit("etcd_key:/k"));
         let what = "no host creates `etcd_key:/k`, but the role b of h2 needs it";
         let help = "`writers` at roles/b/role.toml:2:1 lists no host with this resource: list a host with the role b";
         for writers in ["", "'h1'"] {
-            assert_eq!(site("", &waiter(writers)), [told(what, "roles/b/role.toml:2:1", help)], "{writers}");
+            assert_eq!(site("", &waiter(writers)), [reported(what, "roles/b/role.toml:2:1", help)], "{writers}");
         }
         let errors = site("", &waiter("'h2', 'h3'"));
         assert_eq!(errors, [], "one that is there is enough, and it looks at no others");
         let errors = site(KEY, &waiter("'h1', 'h3'"));
         let wrong = "`writers` of `etcd_key:/k` names h3, which is not a host of the site";
-        assert_eq!(errors, [told(wrong, "roles/b/role.toml:7:1", "did you mean `h1`?")]);
+        assert_eq!(errors, [reported(wrong, "roles/b/role.toml:7:1", "did you mean `h1`?")]);
     }
 }

@@ -15,8 +15,8 @@ const TRUSTED: &str = "trusted";
 
 pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
     let of_host = |host| [shut(subject, host), open(subject, host), shared(subject, host)].concat();
-    let unsaid = subject.units().flat_map(|(host, unit)| unsaid(subject, host, unit));
-    subject.hosts.iter().flat_map(of_host).chain(unsaid).collect()
+    let unlisted = subject.units().flat_map(|(host, unit)| unlisted(subject, host, unit));
+    subject.hosts.iter().flat_map(of_host).chain(unlisted).collect()
 }
 
 /// Zones of a host that allow everything; `None` is the default zone.
@@ -74,7 +74,7 @@ fn shut(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
         let field = if matches!(at, Traffic::Ports(_)) { "port" } else { "protocol" };
         Some(
             error!(LINT_PORT, "{} listens at {shut}, but no [[firewall]] allows it", unit.unit.name)
-                .at(place_of(subject.site, unit.item, at, "listens"), "said here")
+                .at(place_of(subject.site, unit.item, at, "listens"), "listed here")
                 .help(format!(
                     "on {}: add `{{ {field} = \"{at}\", from = … }}` to the `allow` of a [[firewall]]",
                     host.name
@@ -131,8 +131,8 @@ fn place_of(site: &Site, item: &Item, traffic: &Traffic, field: &str) -> Place {
 }
 
 /// Addresses that the flags of a program listen at, but the unit's `listens` lacks.
-fn unsaid(subject: &Subject<'_>, host: &Host<'_>, unit: &HostUnit<'_>) -> Vec<Error> {
-    let said: Vec<&Traffic> = unit.unit.listens.iter().map(|listen| &listen.at).collect();
+fn unlisted(subject: &Subject<'_>, host: &Host<'_>, unit: &HostUnit<'_>) -> Vec<Error> {
+    let listed: Vec<&Traffic> = unit.unit.listens.iter().map(|listen| &listen.at).collect();
     let mut errors = Vec::new();
     for command in unit.text.commands("ExecStart") {
         if !has_tables(subject.site, &unit.item.role, &command.program) {
@@ -142,12 +142,12 @@ fn unsaid(subject: &Subject<'_>, host: &Host<'_>, unit: &HostUnit<'_>) -> Vec<Er
             let Some(value) = value.filter(|_| flag.starts_with("listen-")) else { continue };
             for port in value.split(',').filter_map(reachable_port) {
                 let Some(range) = PortRange::parse(&port.to_string(), "tcp") else { continue };
-                let Some(unsaid) = rest(&Traffic::Ports(range), &said) else { continue };
+                let Some(unlisted) = rest(&Traffic::Ports(range), &listed) else { continue };
                 let (program, name) = (name_of(&command.program), &unit.unit.name);
                 errors.push(
-                    error!(LINT_PORT, "{program} listens at {unsaid} by `--{flag}`, but {name} does not list it")
+                    error!(LINT_PORT, "{program} listens at {unlisted} by `--{flag}`, but {name} does not list it")
                         .at(place::of_flag(subject.site, host.name, unit.item, flag), "listens here")
-                        .help(format!("add \"{unsaid}\" to `listens` of the [[unit]] at {}", unit.item.place)),
+                        .help(format!("add \"{unlisted}\" to `listens` of the [[unit]] at {}", unit.item.place)),
                 );
             }
         }
@@ -173,7 +173,7 @@ fn reachable_port(address: &str) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::author::lint::testing::{found, told};
+    use crate::author::lint::testing::{found, reported};
 
     /// A role with a unit that says this, and a firewall.
     fn site(unit: &str, firewall: &str) -> Vec<(String, String, String)> {
@@ -228,27 +228,30 @@ mod tests {
     }
 
     #[test]
-    fn two_units_of_a_host_at_one_port_are_told_and_a_socket_with_its_service_is_not() {
+    fn two_units_at_one_port_are_reported_and_a_socket_with_its_service_is_not() {
         let unit = |name: &str, at: &str| format!("[[unit]]\nname = '{name}'\nlistens = ['{at}']\n");
         let two = |one: &str, other: &str| found(&[("roles/r/role.toml", &format!("summary = 'x'\n{one}{other}"))]);
         let help = "use another port for one of them; the other one is at roles/r/role.toml:2:1";
-        let told_of = |one: &str, other: &str| {
-            told(
+        let reported_of = |one: &str, other: &str| {
+            reported(
                 &format!("b.service and a.service of h1 both listen at {other}"),
                 &format!("roles/r/role.toml:7:{one}"),
                 help,
             )
         };
-        assert_eq!(two(&unit("a.service", "80/tcp"), &unit("b.service", "80/tcp")), [told_of("13", "80/tcp")]);
-        assert_eq!(two(&unit("a.service", "80-90/tcp"), &unit("b.service", "85/tcp")), [told_of("13", "85/tcp")]);
-        assert_eq!(two(&unit("a.service", "85/tcp"), &unit("b.service", "80-90/tcp")), [told_of("13", "80-90/tcp")]);
+        assert_eq!(two(&unit("a.service", "80/tcp"), &unit("b.service", "80/tcp")), [reported_of("13", "80/tcp")]);
+        assert_eq!(two(&unit("a.service", "80-90/tcp"), &unit("b.service", "85/tcp")), [reported_of("13", "85/tcp")]);
+        assert_eq!(
+            two(&unit("a.service", "85/tcp"), &unit("b.service", "80-90/tcp")),
+            [reported_of("13", "80-90/tcp")]
+        );
         assert_eq!(two(&unit("a.service", "80/tcp"), &unit("b.service", "80/udp")), []);
         assert_eq!(two(&unit("a.service", "80/tcp"), &unit("b.service", "81/tcp")), []);
         assert_eq!(two(&unit("a.socket", "80/tcp"), &unit("a.service", "80/tcp")), []);
     }
 
     #[test]
-    fn what_is_listened_at_and_shut_is_told() {
+    fn a_port_with_a_listener_that_the_firewall_closes_is_reported() {
         for (firewall, shut, field) in [
             ("services = ['ssh']", "6443/tcp", "port"),
             ("rich = ['rule port port=6443 protocol=tcp drop']", "6443/tcp", "port"),
@@ -261,14 +264,14 @@ mod tests {
             let what = format!("a.service listens at {shut}, but no [[firewall]] allows it");
             let help = format!("on h1: add `{{ {field} = \"{shut}\", from = … }}` to the `allow` of a [[firewall]]");
             let errors = site(&format!("listens = ['{shut}']"), firewall);
-            assert_eq!(errors, [told(&what, "roles/r/role.toml:4:13", &help)], "{firewall}");
+            assert_eq!(errors, [reported(&what, "roles/r/role.toml:4:13", &help)], "{firewall}");
         }
         let errors = site("listens = ['10-20/tcp']", "ports = ['12-18/tcp']");
         assert_eq!(errors[0].0, "a.service listens at 10-11/tcp, 19-20/tcp, but no [[firewall]] allows it");
     }
 
     #[test]
-    fn what_is_let_in_and_nobody_listens_at_is_told() {
+    fn an_open_port_without_a_listener_is_reported() {
         for (firewall, open, place) in [
             ("ports = ['80/tcp', '8080/tcp']", "8080/tcp", "6:21"),
             ("allow = [{ port = '9-10/udp', from = '10.0.0.2' }]", "9-10/udp", "6:20"),
@@ -280,13 +283,13 @@ mod tests {
             let firewall = format!("{firewall}\nservices = ['http']");
             assert_eq!(
                 site("listens = ['80/tcp']", &firewall),
-                [told(&what, &format!("roles/r/role.toml:{place}"), &help)]
+                [reported(&what, &format!("roles/r/role.toml:{place}"), &help)]
             );
         }
     }
 
     #[test]
-    fn an_address_that_a_flag_listens_at_has_to_be_said() {
+    fn an_address_that_a_flag_listens_at_must_be_listed() {
         let role = |listens: &str| {
             let role = format!(
                 "summary = 'x'\n[vars.flags]\nlisten-client-urls = 'https://{{{{ host.address }}}}:2379,https://127.0.0.1:2381'\nlisten-x = 'unix:///x'\n[[unit]]\nname = 'etcd.service'\ncontent = '''\n[Service]\nExecStart={{{{ flags | exec(program='/usr/bin/etcd') }}}}\n'''\n{listens}\n"
@@ -296,7 +299,7 @@ mod tests {
         assert_eq!(role("listens = ['2379/tcp']"), []);
         let help = "add \"2379/tcp\" to `listens` of the [[unit]] at roles/r/role.toml:5:1";
         let what = "etcd listens at 2379/tcp by `--listen-client-urls`, but etcd.service does not list it";
-        assert_eq!(role("listens = ['2380/tcp']"), [told(what, "roles/r/role.toml:3:1", help)]);
+        assert_eq!(role("listens = ['2380/tcp']"), [reported(what, "roles/r/role.toml:3:1", help)]);
     }
 
     #[test]

@@ -67,7 +67,7 @@ fn is_there(host: &Host<'_>, installed: &BTreeSet<String>, program: &str) -> boo
 
 #[cfg(test)]
 mod tests {
-    use crate::author::lint::testing::{ARTIFACTS, found, told};
+    use crate::author::lint::testing::{ARTIFACTS, found, reported};
 
     fn site(unit: &str, more: &str) -> Vec<(String, String, String)> {
         let role =
@@ -96,8 +96,8 @@ mod tests {
     }
 
     #[test]
-    fn a_program_in_a_directory_that_is_misspelled_is_told_with_the_right_one() {
-        let wanted = told(
+    fn a_program_in_a_misspelled_directory_is_reported_with_the_right_one() {
+        let wanted = reported(
             "a.service runs /user/k8s/bin/app, which no resource installs",
             "roles/r/role.toml:6:11",
             "did you mean `/usr/k8s/bin/app`?",
@@ -113,7 +113,7 @@ mod tests {
             let help = "install it with an [[artifact]], a [[file]] or a [[template]]; packages install programs below /usr. With the prefix `-`, a program can be missing";
             assert_eq!(
                 errors,
-                [told(
+                [reported(
                     "a.service runs /opt/bin/thing, which no resource installs",
                     &format!("roles/r/role.toml:7:{column}"),
                     help

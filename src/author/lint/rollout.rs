@@ -27,7 +27,7 @@ fn unseeing(host: &Host<'_>) -> Option<Error> {
 
 #[cfg(test)]
 mod tests {
-    use crate::author::lint::testing::{found, told};
+    use crate::author::lint::testing::{found, reported};
 
     const HOSTS: [(&str, &str); 2] = [
         ("host_vars/h1.toml", "address = '10.0.0.1'\nroles = ['r']\n"),
@@ -40,14 +40,14 @@ mod tests {
     }
 
     #[test]
-    fn a_role_that_takes_the_status_away_from_hosts_that_take_turns_is_told() {
+    fn a_role_that_removes_the_status_of_hosts_in_a_rollout_is_reported() {
         let file = |text: &str| format!("[[file]]\npath = '/etc/kpull/kpull.toml'\ncontent = \"\"\"{text}\"\"\"\n");
         let what = "the site has a [rollout], but a host with this kpull.toml can't determine its position in it, and would never apply a new release";
         let help =
             "add `[status]` with `dir`, `http` or `etcd`, or remove [rollout] from site.toml; the same on 1 more: h2";
-        let all = [told(what, "roles/r/role.toml:2:1", help)];
+        let all = [reported(what, "roles/r/role.toml:2:1", help)];
         assert_eq!(with("[rollout]\n", &file("host = 'x'\n")), all);
-        // what kpull would refuse to read tells nothing to anybody
+        // what kpull refuses to read reports nothing
         assert_eq!(with("[rollout]\n", &file("[status]\n")), all);
         assert_eq!(with("[rollout]\n", &file("[status]\ndir = '/srv/fleet'\n")), []);
         assert_eq!(with("", &file("host = 'x'\n")), []);

@@ -119,7 +119,7 @@ impl Host<'_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::author::lint::testing::{found, told};
+    use crate::author::lint::testing::{found, reported};
 
     fn found_in(role: &str) -> Vec<(String, String, String)> {
         let all = found(&[("roles/r/role.toml", &format!("summary = 'x'\n{role}"))]);
@@ -127,12 +127,12 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_in_a_file_that_everybody_reads_is_told_with_its_mode() {
+    fn a_secret_in_a_file_that_everyone_can_read_is_reported_with_its_mode() {
         let file =
             |mode: &str| format!("[[file]]\npath = '/etc/app'\ncontent = \"a = {{{{ secret('db') }}}}\"\n{mode}");
         assert_eq!(
             found_in(&file("mode = '0644'\n")),
-            [told(
+            [reported(
                 "the secret db is in `mode` of `file:/etc/app`, which every user of the host can read",
                 "roles/r/role.toml:5:1",
                 "omit `mode`, which defaults to 0600, or set it to 0640 with the `group` that needs it"
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_in_a_unit_a_command_line_or_an_account_is_told() {
+    fn a_secret_in_a_unit_a_command_line_or_an_account_is_reported() {
         let unit = |text: &str| format!("[[unit]]\nname = 'a.service'\n{text}");
         let command = |text: &str| format!("[[command]]\nname = 'x'\ncreates = '/x'\n{text}");
         let encoded = |filter: &str| command(&format!("run = ['x', \"{{{{ {filter} }}}}\"]"));

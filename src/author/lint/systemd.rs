@@ -83,21 +83,21 @@ fn command(words: Vec<String>) -> Option<Command> {
 fn split(line: &str) -> Vec<Vec<String>> {
     let (mut commands, mut words) = (Vec::new(), Vec::new());
     let mut word: Option<String> = None;
-    let (mut quote, mut is_bare) = (None, true);
+    let (mut quote, mut is_unquoted) = (None, true);
     let mut rest = line.chars();
-    let mut end = |word: Option<String>, is_bare: bool| match word {
-        Some(word) if is_bare && word == ";" => commands.push(std::mem::take(&mut words)),
+    let mut end = |word: Option<String>, is_unquoted: bool| match word {
+        Some(word) if is_unquoted && word == ";" => commands.push(std::mem::take(&mut words)),
         word => words.extend(word),
     };
     while let Some(c) = rest.next() {
         match (c, quote) {
             (c, Some(open)) if c == open => quote = None,
             ('"' | '\'', None) => {
-                (quote, is_bare) = (Some(c), false);
+                (quote, is_unquoted) = (Some(c), false);
                 word.get_or_insert_default();
             }
             ('\\', _) => {
-                is_bare = false;
+                is_unquoted = false;
                 let word = word.get_or_insert_default();
                 match rest.next() {
                     Some('n') => word.push('\n'),
@@ -109,13 +109,13 @@ fn split(line: &str) -> Vec<Vec<String>> {
                 }
             }
             (c, None) if c.is_whitespace() => {
-                end(word.take(), is_bare);
-                is_bare = true;
+                end(word.take(), is_unquoted);
+                is_unquoted = true;
             }
             (c, _) => word.get_or_insert_default().push(c),
         }
     }
-    end(word, is_bare);
+    end(word, is_unquoted);
     commands.push(words);
     commands
 }

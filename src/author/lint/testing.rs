@@ -18,7 +18,7 @@ arm64 = { url = "https://example.org/app.tar", sha256 = "00000000000000000000000
 
 /// What is found in a site with these files, each as message, place and help.
 pub fn found(files: &[(&str, &str)]) -> Vec<(String, String, String)> {
-    errors(files).iter().map(tell).collect()
+    errors(files).iter().map(parts).collect()
 }
 
 /// What is found in a site with these files. Without hosts of its own it has one, `h1` (10.0.0.1), with the role `r`.
@@ -40,7 +40,7 @@ pub fn errors(files: &[(&str, &str)]) -> Vec<Error> {
 }
 
 /// A finding as [`found`] gives it.
-pub fn told(what: &str, place: &str, help: &str) -> (String, String, String) {
+pub fn reported(what: &str, place: &str, help: &str) -> (String, String, String) {
     (what.to_owned(), place.to_owned(), help.to_owned())
 }
 
@@ -48,7 +48,7 @@ fn file(path: &str, text: &str) -> (String, Arc<[u8]>) {
     (path.to_owned(), text.as_bytes().into())
 }
 
-fn tell(error: &Error) -> (String, String, String) {
+fn parts(error: &Error) -> (String, String, String) {
     let place = error.place().map(ToString::to_string).unwrap_or_default();
     (error.to_string(), place, error.advice().unwrap_or_default().to_owned())
 }

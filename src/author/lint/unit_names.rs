@@ -108,7 +108,7 @@ fn is_systems(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::author::lint::testing::{found, told};
+    use crate::author::lint::testing::{found, reported};
 
     fn site(unit: &str, more: &str) -> Vec<(String, String, String)> {
         let role = format!("summary = \"x\"\n[[unit]]\nname = \"a.service\"\ntemplate = \"a.service\"\n{more}");
@@ -124,18 +124,21 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_names_nothing_is_told_with_the_nearest_one() {
+    fn an_unknown_name_is_reported_with_the_nearest_one() {
         let more = "[[unit]]\nname = 'kube-apiserver.service'\n";
         for key in ["After", "Before", "Wants", "Requires", "Requisite", "BindsTo", "PartOf", "Conflicts"] {
             let errors =
                 site(&format!("[Unit]\n{key}=network.target\n{key}=dbus.service kube-api-server.service\n"), more);
             let what = format!("a.service has {key}=kube-api-server.service, but there is no such unit");
             let place = format!("roles/r/templates/a.service:3:{}", key.len() + "=dbus.service ".len() + 1);
-            assert_eq!(errors, [told(&what, &place, "did you mean `kube-apiserver.service`?")]);
+            assert_eq!(errors, [reported(&what, &place, "did you mean `kube-apiserver.service`?")]);
         }
         let help = "add a [[unit]] for it; for a unit of a package, a `name` is enough";
-        let wanted =
-            told("a.service has Also=x@y.timer, but there is no such unit", "roles/r/templates/a.service:2:6", help);
+        let wanted = reported(
+            "a.service has Also=x@y.timer, but there is no such unit",
+            "roles/r/templates/a.service:2:6",
+            help,
+        );
         assert_eq!(site("[Install]\nAlso=x@y.timer\n", ""), [wanted]);
     }
 
@@ -155,7 +158,7 @@ mod tests {
             ])
         };
         assert_eq!(two("After"), []);
-        let wanted = told(
+        let wanted = reported(
             "a.service has Requires=store.service, but there is no such unit",
             "roles/a/role.toml:6:10",
             "add a [[unit]] for it; for a unit of a package, a `name` is enough",

@@ -47,7 +47,7 @@ fn why_not(unit: &HostUnit<'_>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use crate::author::lint::testing::{found, told};
+    use crate::author::lint::testing::{found, reported};
 
     #[test]
     fn a_unit_that_says_nothing_of_when_to_start_is_not_enabled() {
@@ -57,7 +57,7 @@ mod tests {
         };
         let what = "a.service can't be enabled: its file does not specify when to start it";
         let help = "add `WantedBy=multi-user.target` under `[Install]`, or omit `enable`";
-        let wanted = [told(what, "roles/r/role.toml:4:1", help)];
+        let wanted = [reported(what, "roles/r/role.toml:4:1", help)];
         let content = |install: &str| format!("content = \"[Service]\\nExecStart=/bin/a\\n[Install]\\n{install}\\n\"");
         assert_eq!(site("enable = true", &content("")), wanted);
         assert_eq!(site("enable = true", &content("WantedBy=a.target\\nWantedBy=")), wanted);
@@ -96,10 +96,10 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_that_can_t_be_reloaded_is_told_where_the_role_says_so() {
+    fn a_unit_that_can_t_be_reloaded_is_reported_where_the_role_reloads_it() {
         let wanted = |name: &str, why: &str| {
             let what = format!("`reload_when` restarts {name}: {why}");
-            told(&what, "roles/r/role.toml:7:17", "use `restart_when`, or add an ExecReload= to the unit")
+            reported(&what, "roles/r/role.toml:7:17", "use `restart_when`, or add an ExecReload= to the unit")
         };
         let service = "content = \"[Service]\\nExecStart=/bin/a\\nExecReload=/bin/b\\nExecReload=\\n\"";
         assert_eq!(site("a.service", service), [wanted("a.service", "it has no ExecReload=")]);

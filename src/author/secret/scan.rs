@@ -169,7 +169,7 @@ fn value_of(name: &str) -> String {
 
 /// Whether a value is a literal: no expression, no variable, no path to a file with the secret.
 fn is_literal(value: &str) -> bool {
-    let elsewhere = ["{{", "}}", "${", "$(", "{%", "<", "://"].iter().any(|mark| value.contains(mark))
+    let elsewhere = ["{{", "}}", "${", "$(", "{%", "<", "://"].iter().any(|sign| value.contains(sign))
         || value.starts_with(['/', '.', '~', '$', '%', '@', '&', '*']);
     let public =
         ["ssh-", "ecdsa-", "sk-ssh-", "age1", "sha256:", "SHA256:"].iter().any(|start| value.starts_with(start));

@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn another_mirror_does_when_the_publisher_is_gone() {
+    fn another_mirror_serves_the_file_if_the_publisher_is_missing() {
         let (upstream, one, two) =
             (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let pinned = artifacts(upstream.path(), &["a"], true);

@@ -90,11 +90,11 @@ impl Guess {
 
 /// `1.2.3` of `v1.2.3` or `1.2.3`; requires at least one dot.
 fn version_of(word: &str) -> Option<&str> {
-    let bare = word.strip_prefix('v').unwrap_or(word);
-    let plain = bare.starts_with(|c: char| c.is_ascii_digit())
-        && bare.contains('.')
-        && bare.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '~'));
-    plain.then_some(bare)
+    let digits = word.strip_prefix('v').unwrap_or(word);
+    let plain = digits.starts_with(|c: char| c.is_ascii_digit())
+        && digits.contains('.')
+        && digits.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '~'));
+    plain.then_some(digits)
 }
 
 /// Whether a word after a version marks a pre-release.
@@ -119,7 +119,7 @@ pub enum Checked {
 }
 
 /// Compares a file from `url` with published checksums: those in `sums` (an address or a file), or the usual ones beside it. Exit code 4
-/// if they differ; an error if `sums` lacks the file. With `alone`, no other file is pinned, so a bare digest in `sums` is that of
+/// if they differ; an error if `sums` lacks the file. With `alone`, no other file is pinned, so a digest alone in `sums` is that of
 /// this file.
 pub fn compare(options: &Options, url: &str, sha256: &str, sums: Option<&str>, alone: bool) -> Result<Checked> {
     let name = url.rsplit('/').next().unwrap_or(url);
@@ -150,7 +150,7 @@ pub fn compare(options: &Options, url: &str, sha256: &str, sums: Option<&str>, a
     let digest = found.of(name)?.or_else(|| found.only().filter(|_| alone));
     let digest = digest.ok_or_else(|| {
         error!(SUPPLY, "{place} has no SHA-256 of {name}")
-            .help("use the checksums of this version; a file with one bare digest works for one address only")
+            .help("use the checksums of this version; a file that contains only a digest works for one address only")
     })?;
     agree(name, sha256, digest, place.to_owned())
 }
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_a_file_tells_name_version_and_architecture() {
+    fn the_name_of_a_file_contains_name_version_and_architecture() {
         for (url, name, version, arch) in [
             ("https://h/etcd/releases/download/v3.2.9/etcd-v3.2.9-linux-amd64.tar.gz", "etcd", "3.2.9", "amd64"),
             ("https://dl.k8s.io/v1.9.2/kubernetes-server-linux-arm64.tar.gz", "kubernetes-server", "1.9.2", "arm64"),
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_name_does_not_tell_is_not_made_up() {
+    fn what_the_name_lacks_is_not_made_up() {
         assert_eq!(guess("https://h/tool"), [Some("tool".into()), None, None]);
         assert_eq!(guess("https://h.v1.example/1/linux-amd64.tar.gz"), [None, None, Some("amd64".into())]);
         assert_eq!(guess("https://h/"), [None, None, None]);
@@ -551,7 +551,7 @@ amd64 = { url = \"https://h/z\", sha256 = \"cccccccccccccccccccccccccccccccccccc
     }
 
     #[test]
-    fn a_file_that_is_broken_is_told_with_its_place_and_not_touched() {
+    fn a_broken_file_is_reported_with_its_place_and_not_changed() {
         let error = write("[etcd]\nverson = 1\n", &[pin("etcd", "1.0", "amd64", 'a')], false).unwrap_err();
         assert_eq!(error.place().unwrap().to_string(), "artifacts.toml:2:1");
     }

@@ -207,7 +207,7 @@ impl Dir {
                 rank < pruning.keep || *serial == current.serial || !is_older(replaced_at.as_ref(), pruning.grace);
             replaced_at = self.root.seen(path)?;
             if stays {
-                let bytes = self.read(path)?.ok_or_else(|| gone(path))?;
+                let bytes = self.read(path)?.ok_or_else(|| not_a_file(path))?;
                 self.use_of(&Pointer::parse(&path.display().to_string(), &bytes).map_err(not_pruned)?, &mut used)?;
             } else {
                 condemned.push(path);
@@ -232,7 +232,7 @@ impl Dir {
     /// Adds the blobs of a release to `used`.
     fn use_of(&self, pointer: &Pointer, used: &mut HashSet<String>) -> Result<()> {
         let path = self.path.join(layout::blob(&pointer.manifest));
-        let bytes = self.read(&path).and_then(|bytes| bytes.ok_or_else(|| gone(&path))).map_err(not_pruned)?;
+        let bytes = self.read(&path).and_then(|bytes| bytes.ok_or_else(|| not_a_file(&path))).map_err(not_pruned)?;
         let manifest = Manifest::parse(&bytes).map_err(not_pruned)?;
         used.extend(manifest.files.into_values().map(|listed| listed.sha256));
         used.extend([pointer.manifest.clone(), pointer.signatures.clone()]);
@@ -273,7 +273,7 @@ pub(super) fn open(path: &Path, directories: &[&str]) -> Result<(Root, PathBuf)>
     Ok((root, path))
 }
 
-fn gone(path: &Path) -> Error {
+fn not_a_file(path: &Path) -> Error {
     error!(SUPPLY, "can't read {}: it is not a file", path.display())
 }
 

@@ -1,4 +1,4 @@
-//! Published checksum files: `sha256sum` output, BSD style, or a bare digest.
+//! Published checksum files: `sha256sum` output, BSD style, or a digest alone.
 
 use crate::document::is_sha256;
 use crate::error::{Error, Result, code};
@@ -6,7 +6,7 @@ use crate::error::{Error, Result, code};
 /// The digests in a checksum file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
-    /// Names of files, without their directories, and digests; no name for a bare digest.
+    /// Names of files, without their directories, and digests; no name for a digest alone.
     entries: Vec<(Option<String>, String)>,
 }
 
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_digest_is_that_of_the_file_that_it_stands_beside() {
+    fn a_digest_alone_is_that_of_the_file_beside_it() {
         for text in [format!("{A}\n"), format!("{A}  -\n"), format!("{A}  another-name\n")] {
             assert_eq!(Sums::parse(&text).only(), Some(A), "{text:?}");
             assert_eq!(Sums::parse(&text).of("a.tgz").unwrap(), None);

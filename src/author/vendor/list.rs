@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_is_told_at_its_place() {
+    fn each_mistake_is_reported_at_its_place() {
         let long = "AB".repeat(20);
         for (from, to, what, place) in [
             (long.as_str(), "main", "`main` is not a commit", "3:10"),
@@ -214,7 +214,7 @@ mod tests {
                 "this allowed signer can't be read: the key is cut short, or something else than a key",
                 "4:12",
             ),
-            ("a ssh", "a namespaces=\\\"keys@kpull\\\" ssh", "vendor.toml allows nobody to sign releases", "4:11"),
+            ("a ssh", "a namespaces=\\\"keys@kpull\\\" ssh", "vendor.toml names no key that can sign releases", "4:11"),
             ("roles", "threshold = 2\nroles", "`threshold` is 2, but only 1 of these keys can sign releases", "5:13"),
             ("roles", "threshold = 0\nroles", "`threshold` is 0, but only 1 of these keys can sign releases", "5:13"),
             ("\"web\"", "\"../web\"", "`../web` is not a valid name for a role", "5:10"),

@@ -162,8 +162,8 @@ impl VendoredRole {
             content: content.map(<[u8]>::to_vec),
             is_there: has(path).is_some(),
         };
-        let gone = origin::of_role(files, own).filter(|(path, _)| !self.files.contains_key(*path));
-        let mut changes: Vec<Change> = gone.map(|(path, _)| change(path, None)).collect();
+        let removed = origin::of_role(files, own).filter(|(path, _)| !self.files.contains_key(*path));
+        let mut changes: Vec<Change> = removed.map(|(path, _)| change(path, None)).collect();
         let origin: Arc<[u8]> = self.origin.to_toml().into_bytes().into();
         let own_files = self.files.iter().map(|(path, content)| (path.as_str(), content));
         let all = own_files.chain([(ORIGIN, &origin)]);

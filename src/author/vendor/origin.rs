@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn each_file_that_is_not_what_was_taken_is_told_and_no_other() {
+    fn each_file_that_differs_from_the_vendored_one_is_reported_and_no_other() {
         let file = |path: &str, text: &str| (format!("roles/{path}"), text.as_bytes().into());
         let listed = |path: &str, text: &str| (path.to_owned(), Listed::of(text.as_bytes()));
         let origin = Origin {

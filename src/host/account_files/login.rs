@@ -19,7 +19,7 @@ pub struct Login {
 
 impl Login {
     /// The hash of the password, whether it is locked or not.
-    pub fn bare(&self) -> &str {
+    pub fn hash(&self) -> &str {
         self.password.trim_start_matches('!')
     }
 }
@@ -45,7 +45,7 @@ impl Tables {
     /// Sets the login of a user of `/etc/shadow`.
     pub fn set_login(&mut self, name: &str, login: &Login) {
         let today = super::today();
-        let is_new = self.login(name).is_none_or(|old| old.bare() != login.bare());
+        let is_new = self.login(name).is_none_or(|old| old.hash() != login.hash());
         let Some(mut line) =
             self.shadow.find(name).map(|line| line.into_iter().map(<[u8]>::to_vec).collect::<Vec<_>>())
         else {

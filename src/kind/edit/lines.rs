@@ -6,7 +6,7 @@ use crate::kind::prelude::*;
 
 /// Where a new line goes.
 #[derive(Debug)]
-pub enum Place {
+pub enum InsertAt {
     /// After the last match, or to the end.
     After(Regex),
     /// Before the first match, or to the end.
@@ -22,7 +22,7 @@ pub enum Place {
 pub struct LineEdit {
     pub(in crate::kind) line: Option<String>,
     pub(in crate::kind) regex: Option<Regex>,
-    pub(in crate::kind) place: Place,
+    pub(in crate::kind) insert_at: InsertAt,
     pub(in crate::kind) presence: Presence,
 }
 
@@ -46,11 +46,11 @@ impl LineEdit {
 
     fn position(&self, lines: &Lines) -> Result<usize, String> {
         let end = lines.all.len();
-        Ok(match &self.place {
-            Place::After(regex) => lines.matching(Some(regex), None)?.last().map_or(end, |at| at.saturating_add(1)),
-            Place::Before(regex) => lines.matching(Some(regex), None)?.first().copied().unwrap_or(end),
-            Place::Begin => 0,
-            Place::End => end,
+        Ok(match &self.insert_at {
+            InsertAt::After(regex) => lines.matching(Some(regex), None)?.last().map_or(end, |at| at.saturating_add(1)),
+            InsertAt::Before(regex) => lines.matching(Some(regex), None)?.first().copied().unwrap_or(end),
+            InsertAt::Begin => 0,
+            InsertAt::End => end,
         })
     }
 

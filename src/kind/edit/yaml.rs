@@ -23,10 +23,10 @@ struct Node {
     end: usize,
     /// Its column, from 0.
     column: usize,
-    what: What,
+    content: Content,
 }
 
-enum What {
+enum Content {
     /// A value; whether it is a literal or folded text.
     Scalar {
         text: String,
@@ -44,25 +44,25 @@ enum What {
 
 impl Node {
     fn is_empty(&self) -> bool {
-        self.start >= self.end && matches!(self.what, What::Scalar { .. })
+        self.start >= self.end && matches!(self.content, Content::Scalar { .. })
     }
 
     fn inner(&self, part: &str) -> Option<&Self> {
-        match &self.what {
-            What::Map { entries, .. } => entries.iter().find(|(key, _)| key.is_named(part)).map(|(_, value)| value),
-            What::List { items, .. } => items.get(part.parse::<usize>().ok()?),
-            What::Scalar { .. } => None,
+        match &self.content {
+            Content::Map { entries, .. } => entries.iter().find(|(key, _)| key.is_named(part)).map(|(_, value)| value),
+            Content::List { items, .. } => items.get(part.parse::<usize>().ok()?),
+            Content::Scalar { .. } => None,
         }
     }
 
     fn is_named(&self, name: &str) -> bool {
-        matches!(&self.what, What::Scalar { text, .. } if text == name)
+        matches!(&self.content, Content::Scalar { text, .. } if text == name)
     }
 
     fn is_flow_or_scalar(&self) -> bool {
-        match &self.what {
-            What::Scalar { is_block, .. } => !is_block,
-            What::List { is_flow, .. } | What::Map { is_flow, .. } => *is_flow,
+        match &self.content {
+            Content::Scalar { is_block, .. } => !is_block,
+            Content::List { is_flow, .. } | Content::Map { is_flow, .. } => *is_flow,
         }
     }
 }
@@ -90,12 +90,12 @@ impl<'a> Reader<'a> {
             is_flow = *flow == StructureStyle::Flow;
             end = if is_flow { close.end.byte_offset().unwrap_or(end) } else { inner.unwrap_or(end) };
         };
-        let what = match event {
+        let content = match event {
             Event::Scalar(text, style, ..) => {
                 let is_block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
-                What::Scalar { text: text.to_string(), is_block }
+                Content::Scalar { text: text.to_string(), is_block }
             }
-            Event::Alias(_) => What::Scalar { text: String::new(), is_block: false },
+            Event::Alias(_) => Content::Scalar { text: String::new(), is_block: false },
             Event::SequenceStart(style, ..) => {
                 let mut items = Vec::new();
                 let close = loop {
@@ -107,7 +107,7 @@ impl<'a> Reader<'a> {
                     }
                 };
                 last(style, items.last().map(|item: &Node| item.end), &close);
-                What::List { items, is_flow }
+                Content::List { items, is_flow }
             }
             Event::MappingStart(style, ..) => {
                 let (mut entries, mut key) = (Vec::new(), None);
@@ -122,11 +122,11 @@ impl<'a> Reader<'a> {
                 };
                 let inner = entries.last().map(|(key, value): &(Node, Node)| value.end.max(key.end));
                 last(style, inner, &close);
-                What::Map { entries, is_flow }
+                Content::Map { entries, is_flow }
             }
             _ => return Ok(None),
         };
-        Ok(Some(Node { start, end, column: span.start.col(), what }))
+        Ok(Some(Node { start, end, column: span.start.col(), content }))
     }
 }
 
@@ -172,32 +172,32 @@ pub(super) fn write(text: &str, key: &[String], value: Option<&Value>) -> Result
         (Some(value), None) => {
             set(text, above, name, node, &flow(value)).ok_or_else(|| "it can't be written at this place".to_owned())
         }
-        (Some(value), Some((part, deeper))) => match &node.what {
-            What::Map { entries, is_flow: true } => {
+        (Some(value), Some((part, deeper))) => match &node.content {
+            Content::Map { entries, is_flow: true } => {
                 let inner =
                     deeper.iter().rev().fold(flow(value), |value, part| format!("{{{}: {value}}}", scalar(part)));
                 let gap = if entries.is_empty() { "" } else { ", " };
                 let at = entries.last().map_or(node.end.saturating_sub(1), |(key, value)| value.end.max(key.end));
                 Ok(replaced(at, at, &format!("{gap}{}: {inner}", scalar(part))))
             }
-            What::Map { entries, .. } => {
+            Content::Map { entries, .. } => {
                 let column = entries.first().map_or(0, |(key, _)| key.column);
                 let at = line_end(node.end);
                 let gap = if text.get(..at).is_some_and(|head| head.ends_with('\n')) { "" } else { "\n" };
                 Ok(replaced(at, at, &format!("{gap}{}", nested(rest, value, column))))
             }
-            What::Scalar { .. } => {
+            Content::Scalar { .. } => {
                 let inner = rest.iter().rev().fold(flow(value), |value, part| format!("{{{}: {value}}}", scalar(part)));
                 set(text, above, name, node, &inner).ok_or_else(|| "it can't be written at this place".to_owned())
             }
-            What::List { .. } => Err(format!("the list has no element `{part}`")),
+            Content::List { .. } => Err(format!("the list has no element `{part}`")),
         },
-        (None, None) => match above.map(|above| &above.what) {
-            Some(What::Map { entries, .. }) if entries.len() == 1 && depth > 1 => {
+        (None, None) => match above.map(|above| &above.content) {
+            Some(Content::Map { entries, .. }) if entries.len() == 1 && depth > 1 => {
                 let parent = key.get(..depth.saturating_sub(1)).unwrap_or_default();
                 write(text, parent, Some(&Value::Object(serde_json::Map::new())))
             }
-            Some(What::Map { entries, is_flow }) => {
+            Some(Content::Map { entries, is_flow }) => {
                 let at = entries.iter().position(|(key, _)| key.is_named(name)).unwrap_or_default();
                 let spans: Vec<_> = entries.iter().map(|(key, value)| (key.start, value.end.max(key.end))).collect();
                 Ok(without(text, &spans, at, *is_flow, line_end))
@@ -213,8 +213,8 @@ fn set(text: &str, above: Option<&Node>, name: &str, node: &Node, new: &str) -> 
         return Some([text.get(..node.start)?, new, text.get(node.end..)?].concat());
     }
     // behind the colon of its key, or the dash of its element
-    let start = match &above?.what {
-        What::Map { entries, .. } => {
+    let start = match &above?.content {
+        Content::Map { entries, .. } => {
             let (key, _) = entries.iter().find(|(key, _)| key.is_named(name))?;
             text.get(key.end..)?.find(':')?.checked_add(key.end)?.checked_add(1)?
         }

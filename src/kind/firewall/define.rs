@@ -193,7 +193,7 @@ impl IpSetFields {
         if family == Some(Family::Ipv6) && parts != ["mac"] {
             options.insert("family".to_owned(), "inet6".to_owned());
         }
-        Ok(IpSet { sort: self.set_type.0, options, entries })
+        Ok(IpSet { set_type: self.set_type.0, options, entries })
     }
 }
 
@@ -203,7 +203,7 @@ fn normal_entry(entry: &str) -> String {
 }
 
 fn set_file(name: &str, set: &IpSet) -> String {
-    let mut text = format!("{HEAD}<ipset{}>\n  <short>{}</short>\n", attribute("type", &set.sort), escape(name));
+    let mut text = format!("{HEAD}<ipset{}>\n  <short>{}</short>\n", attribute("type", &set.set_type), escape(name));
     for (option, value) in &set.options {
         let _ = writeln!(text, "  <option{}{}/>", attribute("name", option), attribute("value", value));
     }
@@ -275,7 +275,7 @@ impl Definition {
         if have.options.get("family").is_some_and(|family| family == "inet") {
             have.options.remove("family");
         }
-        if (&have.sort, &have.options) != (&wanted.sort, &wanted.options) {
+        if (&have.set_type, &have.options) != (&wanted.set_type, &wanted.options) {
             return Ok(LiveEdits { is_unknown: true, ..LiveEdits::default() });
         }
         let written: BTreeMap<String, String> =

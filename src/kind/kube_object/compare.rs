@@ -377,8 +377,8 @@ mod tests {
                           "list": [{"name": "l", "a": 1, "b": 2, "c": 3}]});
         let wanted = json!({"metadata": {"name": "a"}, "data": {"x": "1"}, "list": [{"name": "l", "a": 1}]});
         let found = differences(&wanted, &live);
-        let gone = |path: &str, live: Value| Difference { path: path.into(), wanted: None, live: Some(live) };
-        assert_eq!(found, [gone("data.y", json!("2")), gone("list[l].b", json!(2))]);
+        let lost = |path: &str, live: Value| Difference { path: path.into(), wanted: None, live: Some(live) };
+        assert_eq!(found, [lost("data.y", json!("2")), lost("list[l].b", json!(2))]);
     }
 
     #[test]

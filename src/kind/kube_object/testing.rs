@@ -25,7 +25,7 @@ pub(super) fn file(dir: &std::path::Path, path: &str) -> PathBuf {
 
 fn answer(dir: &std::path::Path, seen: &Received) -> Answer {
     let json = |status, value: Value| Answer::new(status, value.to_string()).with("Content-Type", "application/json");
-    let sort = |name: &str, kind: &str, namespaced: bool| json!({"name": name, "kind": kind, "namespaced": namespaced, "verbs": ["get"]});
+    let api = |name: &str, kind: &str, namespaced: bool| json!({"name": name, "kind": kind, "namespaced": namespaced, "verbs": ["get"]});
     if let Ok(status) = std::fs::read_to_string(dir.join("status")) {
         return json(status.parse().unwrap(), json!({"kind": "Status", "message": "because the stand-in says so"}));
     }
@@ -34,12 +34,12 @@ fn answer(dir: &std::path::Path, seen: &Received) -> Answer {
         ("GET", "/api/v1") => json(
             200,
             json!({"kind": "APIResourceList", "resources": [
-            sort("namespaces", "Namespace", false), sort("configmaps", "ConfigMap", true), sort("secrets", "Secret", true)]}),
+            api("namespaces", "Namespace", false), api("configmaps", "ConfigMap", true), api("secrets", "Secret", true)]}),
         ),
         ("GET", "/apis/apps/v1") if dir.join("apps").exists() => json(
             200,
             json!({"kind": "APIResourceList", "resources": [
-            sort("deployments/scale", "Deployment", false), sort("deployments", "Deployment", true)]}),
+            api("deployments/scale", "Deployment", false), api("deployments", "Deployment", true)]}),
         ),
         ("GET", "/apis/apps/v1") => json(404, json!({"kind": "Status"})),
         ("GET", _) => match std::fs::read_to_string(path) {

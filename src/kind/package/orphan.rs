@@ -10,7 +10,7 @@ use crate::kind::prelude::*;
 
 /// The former hold of a package whose hold no role has any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FormerHold {
+pub struct PackageHold {
     pub(super) name: String,
     /// The package manager; the host's own if `None`.
     pub(super) manager: Option<Manager>,
@@ -18,13 +18,13 @@ pub struct FormerHold {
     pub(super) held: bool,
 }
 
-impl FormerHold {
+impl PackageHold {
     fn manager(&self, host: &Host) -> Result<Manager> {
         self.manager.map_or_else(|| host.package_manager(), Ok)
     }
 }
 
-impl Resource for FormerHold {
+impl Resource for PackageHold {
     fn about(&self) -> About {
         About::new(HOLD, &self.name, Phase::Packages)
     }

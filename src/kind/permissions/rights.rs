@@ -312,8 +312,8 @@ mod tests {
             ("cap_net_raw=e", "permits nothing"),
             ("cap_chown=p cap_kill=ep", "either all capabilities of a program are effective, or none"),
         ] {
-            let told = Capabilities::try_from(bad.to_owned()).unwrap_err();
-            assert!(told.contains(why), "{bad}: {told}");
+            let reported = Capabilities::try_from(bad.to_owned()).unwrap_err();
+            assert!(reported.contains(why), "{bad}: {reported}");
         }
     }
 }

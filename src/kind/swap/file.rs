@@ -223,14 +223,14 @@ mod tests {
     fn anything_else_at_its_path_is_left_alone() {
         let tree = Tree::new();
         let swap = &build("swap", FIELDS).unwrap()[0];
-        let told = || swap.observe(&tree.work()).unwrap_err().to_string();
+        let reported = || swap.observe(&tree.work()).unwrap_err().to_string();
         tree.put("/var/swap-1", "theirs");
-        assert_eq!(told(), "/var/swap-1 is a file with other content, so kpull does not turn it into a swap file");
+        assert_eq!(reported(), "/var/swap-1 is a file with other content, so kpull does not turn it into a swap file");
         swap.apply(&tree.work(), &Change::default()).unwrap_err();
         assert_eq!(tree.get("/var/swap-1"), "theirs");
         std::fs::remove_file(tree.path("/var/swap-1")).unwrap();
         std::fs::create_dir(tree.path("/var/swap-1")).unwrap();
-        assert_eq!(told(), "/var/swap-1 is not a file, so kpull does not turn it into a swap file");
+        assert_eq!(reported(), "/var/swap-1 is not a file, so kpull does not turn it into a swap file");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The SSH keys that log in as a user: `.ssh/authorized_keys` in its home, the place where sshd looks unless it is told otherwise.
+//! The SSH keys that log in as a user: `.ssh/authorized_keys` in its home, where sshd reads them by default.
 
 use crate::host::accounts::Login;
 use crate::kind::block;

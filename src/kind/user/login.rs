@@ -69,17 +69,17 @@ impl Login {
     }
 
     fn wanted(&self, old: &State) -> State {
-        let bare = old.bare();
+        let hash = old.hash();
         // without a password, there is nothing to unlock, and the empty one would need none
-        let has_password = !bare.is_empty() && !bare.starts_with('*');
+        let has_password = !hash.is_empty() && !hash.starts_with('*');
         let is_locked = old.password.starts_with('!');
         let locks = self.locked.unwrap_or(is_locked && has_password);
         let password = match (&self.hash, locks) {
             (Some(hash), true) => format!("!{}", hash.trim_start_matches('!')),
             (Some(hash), false) => hash.clone(),
             (None, true) if is_locked => old.password.clone(),
-            (None, true) => format!("!{bare}"),
-            (None, false) if has_password => bare.to_owned(),
+            (None, true) => format!("!{hash}"),
+            (None, false) if has_password => hash.to_owned(),
             (None, false) => old.password.clone(),
         };
         let expires = match (self.locked, self.expires) {
@@ -95,7 +95,7 @@ impl Login {
     fn differences(&self, old: &State) -> Vec<String> {
         let new = self.wanted(old);
         let mut parts = Vec::new();
-        if self.hash.is_some() && old.bare() != new.bare() {
+        if self.hash.is_some() && old.hash() != new.hash() {
             parts.push(if self.is_restored { "restore the password" } else { "set the password" }.to_owned());
         }
         let is_locked = |state: &State| state.password.starts_with('!');
@@ -178,8 +178,8 @@ impl Resource for Login {
         let mut is_new = false;
         if self.hash.is_some() && password.is_none() {
             // the lock of an earlier release is not what was there before
-            let is_ours = *locked == Some(false) && !known.bare().is_empty();
-            let former = if is_ours { known.bare() } else { &known.password };
+            let is_ours = *locked == Some(false) && !known.hash().is_empty();
+            let former = if is_ours { known.hash() } else { &known.password };
             *password = Some(work.store.save(former.as_bytes())?);
             is_new = true;
         }

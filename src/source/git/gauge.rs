@@ -124,6 +124,8 @@ mod tests {
         unpacked.inc_by(3000);
         gauge.check("git g").unwrap();
         unpacked.inc_by(1);
-        assert!(gauge.check("git g").is_err() && gauge.ended().load(Ordering::SeqCst));
+        let why = "git g sends a pack that unpacks to more than 200 times its size";
+        assert_eq!(gauge.check("git g").unwrap_err().to_string(), why);
+        assert!(gauge.ended().load(Ordering::SeqCst));
     }
 }

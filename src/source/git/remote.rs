@@ -510,7 +510,7 @@ mod tests {
     #[test]
     fn over_ssh_the_remote_command_is_gits_own() {
         let fixture = Fixture::new();
-        // In the place of the ssh client: runs what it was told to, here.
+        // A stand-in for the ssh client: runs its command here.
         let stand_in = fixture.dir.path().join("ssh");
         let log = fixture.dir.path().join("log");
         let script = format!(
@@ -522,11 +522,11 @@ mod tests {
         let Link::Ssh { command, .. } = &mut remote(&mut source).link else { panic!("not ssh") };
         let options = command.strip_prefix("ssh ").unwrap().to_owned();
         *command = format!("sh {} {options}", stand_in.display());
-        let (tree, mark) = news(&mut source, None);
+        let (tree, cursor) = news(&mut source, None);
         assert_eq!(release(&*tree), "first");
-        assert!(matches!(source.poll(Some(&mark)).unwrap(), Poll::Unchanged));
+        assert!(matches!(source.poll(Some(&cursor)).unwrap(), Poll::Unchanged));
         fixture.commit("release.toml", "second");
-        assert_eq!(release(&*news(&mut source, Some(&mark)).0), "second");
+        assert_eq!(release(&*news(&mut source, Some(&cursor)).0), "second");
         let log = fs::read_to_string(log).unwrap();
         assert_eq!(log.lines().count(), 3);
         assert!(log.contains("BatchMode=yes") && log.contains("git@localhost git-upload-pack"), "{log}");

@@ -58,9 +58,9 @@ impl Fixture {
     }
 }
 
-pub(super) fn news(source: &mut Git, mark: Option<&str>) -> (Box<dyn Tree>, String) {
-    match source.poll(mark).unwrap() {
-        Poll::News(tree, mark) => (tree, mark),
+pub(super) fn news(source: &mut Git, cursor: Option<&str>) -> (Box<dyn Tree>, String) {
+    match source.poll(cursor).unwrap() {
+        Poll::News(tree, cursor) => (tree, cursor),
         Poll::Unchanged => panic!("no news"),
     }
 }

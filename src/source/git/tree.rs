@@ -272,11 +272,11 @@ mod tests {
     fn a_repository_on_this_host_is_read_in_place() {
         let fixture = Fixture::new();
         let mut source = fixture.source(&format!("git = '{}'", fixture.site().display()));
-        let (tree, mark) = news(&mut source, None);
+        let (tree, cursor) = news(&mut source, None);
         assert_eq!(release(&*tree), "first");
-        assert!(matches!(source.poll(Some(&mark)).unwrap(), Poll::Unchanged));
+        assert!(matches!(source.poll(Some(&cursor)).unwrap(), Poll::Unchanged));
         fixture.commit("release.toml", "second");
-        assert_eq!(release(&*news(&mut source, Some(&mark)).0), "second");
+        assert_eq!(release(&*news(&mut source, Some(&cursor)).0), "second");
         assert!(!fixture.cache().exists());
     }
 
@@ -288,10 +288,10 @@ mod tests {
         let second = fixture.commit("release.toml", "second");
         fixture.git(&["gc", "-q"]);
         let beside = fixture.dir.path().join("beside").display().to_string();
-        let (tree, mark) = news(&mut fixture.source(&format!("git = '{beside}'")), None);
-        assert_eq!((release(&*tree).as_str(), mark), ("first", first));
-        let (tree, mark) = news(&mut fixture.source(&format!("git = '{beside}'\nbranch = 'main'")), None);
-        assert_eq!((release(&*tree).as_str(), mark), ("second", second));
+        let (tree, cursor) = news(&mut fixture.source(&format!("git = '{beside}'")), None);
+        assert_eq!((release(&*tree).as_str(), cursor), ("first", first));
+        let (tree, cursor) = news(&mut fixture.source(&format!("git = '{beside}'\nbranch = 'main'")), None);
+        assert_eq!((release(&*tree).as_str(), cursor), ("second", second));
         let error = problem(&mut fixture.source(&format!("git = '{beside}'\nbranch = 'production'")));
         assert_eq!(error.advice(), Some("it has main, other"));
     }

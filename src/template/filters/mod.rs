@@ -236,9 +236,9 @@ mod tests {
             ("'x'.ljust(9999999999)", "out of fuel"),
             ("'x'.nope()", "no method named nope"),
         ] {
-            let told = value_of(&env, expression).unwrap_err();
-            assert!(told.contains(why), "{expression}: {told}");
-            assert!(!told.contains("hunter2"), "{told}");
+            let reported = value_of(&env, expression).unwrap_err();
+            assert!(reported.contains(why), "{expression}: {reported}");
+            assert!(!reported.contains("hunter2"), "{reported}");
         }
         let at_the_end = value_of(&env, "'a\na\na' | regex_replace('$', ';')");
         assert_eq!(at_the_end, Ok("a\na\na;".into()), "lines have no end of their own unless that is asked for");

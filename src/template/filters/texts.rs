@@ -90,12 +90,12 @@ fn decode(call: &Call<'_>) -> Result<Value, Error> {
     Ok(Value::from(text))
 }
 
-fn digest(call: &Call<'_>, sort: &str) -> Result<Value, Error> {
+fn digest(call: &Call<'_>, algorithm: &str) -> Result<Value, Error> {
     fn of<D: Digest>(text: &str) -> String {
         hex::encode(D::digest(text))
     }
     let text = call.input()?;
-    Ok(Value::from(match sort {
+    Ok(Value::from(match algorithm {
         "md5" => of::<Md5>(&text),
         "sha1" => of::<Sha1>(&text),
         "sha224" => of::<Sha224>(&text),
