@@ -320,6 +320,7 @@ validate = ["sh", "-c", 'mkdir -p /run/sshd && sshd -t -f "$1"', "sh", "%s"]
 fn a_part_of_a_file_that_its_program_refuses_is_not_written() {
     let world = World::new();
     let host = world.host();
+    host.install("openssh-server");
     host.write("/srv/app.json", "{\n  \"host\": \"::1\", \"port\": 80\n}\n");
     let files = "/etc/sudoers /srv/app.json /etc/ssh/sshd_config";
     let original = host.run(&format!("sha256sum {files}; stat -c '%a %U:%G' {files}")).ok();
