@@ -272,7 +272,9 @@ impl Systemd {
 
     /// Stops a unit and waits until it is down.
     pub fn stop(&self, name: &str) -> Result<()> {
-        self.job(STOP, name)
+        self.job(STOP, name)?;
+        // a mount stays failed if an earlier attempt was refused because a process used it
+        if name.ends_with(".mount") { self.make_ready(name) } else { Ok(()) }
     }
 
     /// [`Systemd::start`] after [`Systemd::stop`], as one job.

@@ -170,9 +170,15 @@ fn a_mount_that_a_process_uses_stays_until_it_is_free_and_the_run_names_the_proc
             assert!(run.code() == code && run.to_string().contains(&words), "{command}: {run}");
         }
         host.run("findmnt /srv/mounted && test -e /etc/systemd/system/srv-mounted.mount").ok();
+        assert_eq!(host.run("kpull plan").code(), 2);
     }
     host.run("systemctl stop user").ok();
     host.run("systemctl daemon-reload; systemctl start kpull.service").ok();
     host.run("! findmnt /srv/mounted && test ! -e /etc/systemd/system/srv-mounted.mount").ok();
+    assert_eq!(
+        host.run("systemctl list-units --failed --no-legend").ok(),
+        "",
+        "nothing is left of the refused attempts"
+    );
     world.is_converged();
 }
