@@ -41,7 +41,7 @@ fn text_of_a_local_user_is_no_template_in_the_role_that_adopts_it() {
         let (tree, site) = home();
         let zone = format!("<?xml version=\"1.0\"?>\n<zone><service name=\"{mark}\"/></zone>\n");
         tree.write("etc/firewalld/zones/public.xml", zone);
-        adopt(&tree, &site, "mine firewall:public").exits(1);
+        adopt(&tree, &site, "mine firewall:public").fails(1, "looks like a template");
         assert!(!site.path().join("roles").exists());
     }
     // the content of a file is not evaluated

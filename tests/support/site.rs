@@ -232,6 +232,14 @@ impl Output {
         self
     }
 
+    /// [`Output::exits`] with a message that contains this text.
+    #[track_caller]
+    pub fn fails(self, code: i32, text: &str) -> Self {
+        let output = self.exits(code);
+        assert!(format!("{}{}", output.stdout, output.stderr).contains(text), "{text}: {output:?}");
+        output
+    }
+
     /// Standard output as JSON, one object a line, each of the format's version 1.
     #[track_caller]
     pub fn json(&self) -> Vec<Value> {

@@ -181,7 +181,7 @@ fn a_link_to_a_directory_outside_the_tree_leads_into_the_tree() {
     let outside = tempfile::tempdir().unwrap();
     let site = base("[[file]]\npath = \"/etc/motd\"\ncontent = \"x\"\n");
     let tree = site.sign().enroll();
-    tree.kpull("plan").exits(2);
+    tree.kpull("plan").fails(2, "file:/etc/motd");
     symlink(outside.path(), tree.at("srv")).unwrap();
     site.role("base", "[[file]]\npath = \"/srv/x\"\ncontent = \"x\"\n").sign();
     tree.kpull("apply");
@@ -404,7 +404,7 @@ fn status_shows_the_host_before_and_after_an_apply() {
     let quiet = tree.kpull("status --json").exits(0).json().remove(0);
     assert_eq!(quiet["generation"], after["generation"], "a run without a change is no generation");
     site.file("roles/base/templates/base.conf", "{{ prot }}").sign();
-    tree.kpull("apply").exits(1);
+    tree.kpull("apply").fails(1, "`prot` is not defined");
     let failed = tree.kpull("status --json").exits(0).json().remove(0);
     assert_eq!(
         (&failed["last_run"]["exit"], &failed["last_run"]["error"]),

@@ -150,7 +150,7 @@ fn a_disowned_resource_stays_when_its_role_is_removed() {
     tree.kpull("apply").exits(0);
     assert_eq!(tree.read("etc/was.conf"), "kpull's\n");
     assert!(!tree.at("srv/made/inside").exists());
-    tree.kpull("disown file:/etc/was.conf").exits(1);
+    tree.kpull("disown file:/etc/was.conf").fails(1, "this host has no resource `file:/etc/was.conf`");
 }
 
 #[test]
@@ -285,7 +285,7 @@ fn a_release_that_can_not_be_applied_whole_is_rolled_back_and_tried_at_most_twic
     assert_eq!(next.changed(), [""; 0]);
     assert!(tree.kpull("status").exits(0).stdout.contains("stays on    release 1, and not 2; tried again after"));
     // by hand, the last try
-    tree.kpull("apply --retry").exits(3);
+    tree.kpull("apply --retry").fails(3, "failed on this host, which rolled back to release ");
     assert_eq!(tree.read("etc/a"), "good\n");
     // and a newer release that is well
     site.role("base", &good.replace("good", "better")).sign();
@@ -303,13 +303,13 @@ fn a_failed_release_is_tried_once_more_automatically_when_its_retry_is_due() {
     site.role("base", &format!("{bad}[[file]]\npath = \"/dead/end/file\"\ncontent = \"x\"\n")).sign();
     symlink("/proc/self", tree.at("dead")).unwrap();
     tree.write("proc/self", "no directory");
-    tree.kpull("apply").exits(3);
+    tree.kpull("apply").fails(3, "failed on this host, which rolled back to release ");
     let hold = || -> serde_json::Value { serde_json::from_str(&tree.read("var/lib/kpull/hold.json")).unwrap() };
     let mut over = hold();
     assert_eq!(over["tries"], 1);
     over["again"] = over["since"].clone();
     tree.write("var/lib/kpull/hold.json", over.to_string());
-    tree.kpull("apply").exits(3);
+    tree.kpull("apply").fails(3, "failed on this host, which rolled back to release ");
     assert_eq!((&hold()["tries"], &hold()["again"]), (&2.into(), &serde_json::Value::Null), "and never again");
     assert_eq!(tree.kpull("apply --json").exits(0).changed(), [""; 0]);
 }
@@ -353,7 +353,7 @@ fn a_first_release_that_fails_stays_and_the_next_run_continues_it() {
     let tree = site.sign().enroll();
     symlink("/proc/self", tree.at("dead")).unwrap();
     tree.write("proc/self", "no directory");
-    tree.kpull("apply").exits(1);
+    tree.kpull("apply").fails(1, "/dead/end");
     assert_eq!(tree.read("etc/a"), "a\n");
     fs::remove_file(tree.at("proc/self")).unwrap();
     fs::create_dir(tree.at("proc/self")).unwrap();

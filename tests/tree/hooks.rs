@@ -79,7 +79,9 @@ fn a_rollback_is_reported_with_the_failed_release_and_ends_with_a_good_one() {
     let good = "[[file]]\npath = \"/etc/a\"\ncontent = \"y\\n\"\n";
     site.role("base", &format!("{good}[[file]]\npath = \"/dead/end/file\"\ncontent = \"x\"\n")).sign();
     symlink("/proc/self", tree.at("dead")).unwrap();
-    tree.write("proc/self", "no directory").kpull("apply").exits(3);
+    tree.write("proc/self", "no directory")
+        .kpull("apply")
+        .fails(3, "failed on this host, which rolled back to release ");
     let back = notices(&tree).remove(0);
     assert_eq!((&back["event"], &back["back"]["from"], &back["back"]["to"]), (&"back".into(), &2.into(), &1.into()));
     // well, and not over it

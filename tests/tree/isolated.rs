@@ -112,7 +112,7 @@ fn a_fifo_and_a_deleted_owner_are_faults_of_the_host_too() {
 
     // neither is a later release to blame
     site.file("README", "news").sign();
-    tree.kpull("apply").exits(1);
+    tree.kpull("apply").fails(1, "bob");
     assert_eq!(generation(&tree), (2, true));
 }
 

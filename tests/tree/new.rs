@@ -44,8 +44,13 @@ fn new_overwrites_no_existing_file() {
         let reported = at(&site, &[command, &["--json"][..]].concat()).exits(1).error();
         assert!(reported["error"].as_str().unwrap().ends_with(" already exists"), "{reported}");
     }
-    kpull(&["new", "site", site.path().to_str().unwrap()]).exits(1);
     assert_eq!(fs::read(site.path().join("site.toml")).unwrap(), before);
+    let dir = tempfile::tempdir().unwrap();
+    let there = dir.path().join("lab");
+    fs::create_dir(&there).unwrap();
+    fs::write(there.join("site.toml"), "name = \"mine\"\n").unwrap();
+    kpull(&["new", "site", there.to_str().unwrap()]).fails(1, " already exists");
+    assert_eq!(fs::read_to_string(there.join("site.toml")).unwrap(), "name = \"mine\"\n");
     assert!(!site.path().join("roles/web/templates").exists(), "half a role was written");
 }
 

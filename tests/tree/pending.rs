@@ -93,7 +93,7 @@ fn a_release_that_a_run_died_in_is_rolled_back_but_not_one_that_was_only_seen() 
         tree.kpull("apply").exits(0);
         tree.write("etc/d/theirs", "x");
         release(&site, "3", "[[file]]\npath = \"/etc/d\"\ncontent = \"x\"\n");
-        tree.kpull("apply").exits(3);
+        tree.kpull("apply").fails(3, "failed on this host, which rolled back to release ");
         fs::remove_file(tree.at("var/lib/kpull/hold.json")).unwrap();
         cut_off(&tree);
         let mut pending = json!({ "contact": "2000-01-01T00:00:00Z" });
@@ -152,7 +152,7 @@ fn a_failed_release_is_retried_as_often_as_configured_after_growing_pauses() {
     dead_end(&tree);
     release(&site, "2", DEAD);
     for tries in 1..=3 {
-        tree.kpull("apply").exits(3);
+        tree.kpull("apply").fails(3, "failed on this host, which rolled back to release ");
         let mut hold = state(&tree, "hold");
         assert_eq!(hold["tries"], tries);
         if tries == 3 {
@@ -167,7 +167,7 @@ fn a_failed_release_is_retried_as_often_as_configured_after_growing_pauses() {
     assert_eq!(tree.kpull("apply --json").exits(0).changed(), [""; 0]);
     // another release is tried as often
     release(&site, "3", DEAD);
-    tree.kpull("apply").exits(3);
+    tree.kpull("apply").fails(3, "failed on this host, which rolled back to release ");
     assert_eq!(state(&tree, "hold")["tries"], 1);
 }
 

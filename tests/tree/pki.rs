@@ -143,7 +143,8 @@ fn a_new_key_is_only_for_recipients_that_could_read_the_old_one() {
     assert_eq!(world.snapshot(), before);
     // once the operator has confirmed
     let (site, identity) = (world.site.path().display().to_string(), world.tree.key());
-    kpull(&["secret", "rekey", "--site", &site, "--identity", &identity]).exits(1);
+    kpull(&["secret", "rekey", "--site", &site, "--identity", &identity])
+        .fails(1, "would get new recipients, so nothing was written");
     kpull(&["secret", "rekey", "--yes", "--site", &site, "--identity", &identity]).exits(0);
     world.pki("renew web").exits(0);
     assert_ne!(world.snapshot(), before);
@@ -448,10 +449,10 @@ fn names_in_a_request_do_not_enter_the_certificate() {
 fn an_authority_is_replaced_while_hosts_trust_both() {
     let world = World::issued(WEB);
     let at = |path: &str| world.at(path).display().to_string();
-    world.pki("rotate lan --switch").exits(1);
-    world.pki("rotate lan --finish").exits(1);
+    world.pki("rotate lan --switch").fails(1, "the authority lan has no successor yet");
+    world.pki("rotate lan --finish").fails(1, "there is no old authority lan to remove");
     world.pki("rotate lan").exits(0);
-    world.pki("rotate lan").exits(1);
+    world.pki("rotate lan").fails(1, "the change of the authority lan is already in progress");
     world.check().exits(0);
     assert_eq!(fs::read_to_string(world.at("pki/lan.pem")).unwrap().matches("BEGIN CERTIFICATE").count(), 2);
     world.pki("rotate lan --switch").exits(0);
@@ -504,7 +505,7 @@ fn an_error_in_a_certificate_is_reported_with_its_field() {
     ] {
         let world = World::new(&WEB.replace(was, is));
         assert_eq!(world.check().exits(1).error()["error"], why);
-        world.pki("issue").exits(1);
+        world.pki("issue").fails(1, why);
     }
 }
 

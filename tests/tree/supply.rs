@@ -271,7 +271,7 @@ fn named_checksums_must_exist_and_contain_the_file() {
     let error = pin(&site, &named).exits(1).error();
     assert_eq!(error["error"], format!("{} has no SHA-256 of tool-1.0-amd64", sums.display()));
     fs::write(&sums, format!("{}  tool-1.0-amd64\n", Listed::of(b"x").sha256)).unwrap();
-    pin(&site, &named).exits(4);
+    pin(&site, &named).fails(4, "is not the file that was published");
     assert!(!site.path().join("artifacts.toml").exists());
     fs::write(&sums, Listed::of(b"good").sha256).unwrap();
     pin(&site, &named).exits(0);
@@ -384,7 +384,7 @@ fn an_interrupted_mirroring_continues_where_it_ended() {
     let server = cutting(content.clone());
     let site = artifacts::site(&[server.url("tool")], &content, "tool = \"/usr/bin/tool\"");
     let dir = tempfile::tempdir().unwrap();
-    mirror(&site, dir.path(), &["--arch", "amd64"]).exits(1);
+    mirror(&site, dir.path(), &["--arch", "amd64"]).fails(1, "the artifact tool can't be downloaded");
     let file = dir.path().join(layout::artifact(&Listed::of(&content).sha256));
     assert!(!file.exists());
     mirror(&site, dir.path(), &["--arch", "amd64"]).exits(0);
@@ -415,7 +415,7 @@ fn a_mirror_is_tried_first_and_skipped_with_a_note_if_it_lacks_a_file() {
     let apply = configured(&[&empty], false).kpull("apply --json").exits(0);
     let passed = apply.events("mirror_passed");
     assert_eq!((passed.len(), &passed[0]["mirror"]), (1, &empty.clone().into()));
-    configured(&[&empty], true).kpull("apply").exits(1);
+    configured(&[&empty], true).kpull("apply").fails(1, "the artifact tool can't be downloaded");
 
     drop(publisher);
     let tree = configured(&[&empty, &full], true);
@@ -452,7 +452,7 @@ fn check_reports_every_address_and_fails_if_none_of_a_pin_works() {
     assert!(errors[0]["error"].as_str().unwrap().contains("`tool-1.1/tool`"), "{output:?}");
     let dir = tempfile::tempdir().unwrap();
     mirror(&site, dir.path(), &[]).exits(0);
-    check(&["--mirror", dir.path().to_str().unwrap()]).exits(1);
+    check(&["--mirror", dir.path().to_str().unwrap()]).fails(1, "`tool-1.1/tool`");
 
     fs::write(publisher.path().join("tool.tar.gz"), "another size").unwrap();
     let errors = check(&[]).exits(1).events("error");
@@ -533,7 +533,7 @@ fn a_self_test_reads_and_changes_nothing() {
     tree.kpull("apply").exits(0);
     assert_eq!(tree.kpull("self-test").exits(0).stdout, "ok: release 1, 1 resources\n");
     tree.write("var/lib/kpull/release.tar", "damaged");
-    tree.kpull("self-test").exits(4);
+    tree.kpull("self-test").fails(4, "the source has no release.toml");
     let config = tree.read("etc/kpull/kpull.toml");
     tree.write("etc/kpull/kpull.toml", format!("future = 1\n{config}"));
     let error = tree.kpull("self-test --json").exits(1).error();
