@@ -181,9 +181,10 @@ step modules-after sh -c 'semodule -l | grep -x kpull'
 "#;
 
 #[test]
-fn booleans_ports_file_contexts_and_audit_rules_hold_are_corrected_and_are_restored() {
+fn booleans_ports_file_contexts_and_audit_rules_are_set_rolled_back_and_restored() {
     let dir = with_program();
     let role = ["summary = \"For a test\"", boolean("haproxy"), boolean("nginx"), SETTINGS].join("\n");
+    fs::write(dir.path().join("failing.toml"), format!("{role}{LOOK}")).unwrap();
     fs::write(dir.path().join("settings.toml"), role).unwrap();
     fs::write(dir.path().join("none.toml"), "summary = \"For a test\"\n").unwrap();
     let recipe = recipes().into_iter().find(|recipe| recipe.title == "Audit rules").expect("the recipe");
@@ -192,18 +193,29 @@ fn booleans_ports_file_contexts_and_audit_rules_hold_are_corrected_and_are_resto
     let results = boot(dir.path(), &steps, "security=selinux selinux=1 enforcing=1 systemd.mask=firewalld.service");
     assert_eq!(results.step("mode", 0), "Enforcing\n");
     results.step("enrolled", 0);
+    results.step("first", 0);
+    results.step("administrator", 0);
     let before = results.step("before", 0);
-    assert!(before.starts_with("httpd_can_network_connect --> off\n") && before.ends_with("var_t var_t\n"), "{before}");
+    assert_eq!(before, BEFORE);
 
     let plan = results.step("plan", 2);
     assert!(plan.contains("selinux:httpd_can_network_connect  off → on"), "{plan}");
+    assert!(plan.contains("selinux:8118/tcp  ssh_port_t → http_port_t"), "{plan}");
     assert!(!plan.contains("selinux:443/tcp"), "the policy has that itself: {plan}");
     assert!(!plan.contains("haproxy_connect_any"), "Debian's policy does not have it: {plan}");
-    results.step("killed", 1);
-    assert_eq!(results.step("contexts", 0), "var_t var_t\n");
+    // runs that die are finished by the next one, and so is the way back
+    for step in ["killed-commit", "killed-files", "killed-back"] {
+        let message = results.step(step, 1);
+        assert!(message.contains("status=9/KILL"), "{step}: {message}");
+    }
+    assert_eq!(results.read("contexts"), "var_log_t var_log_t var_t\n", "in the policy, but not of the files yet");
+    assert_eq!(results.read("during"), SET, "before the release failed");
+    assert_eq!(results.read("contexts-back"), "var_log_t var_log_t httpd_sys_content_t\n");
+    results.step("back", 0);
+    assert_eq!(results.step("state-back", 0), before);
+
     results.step("set", 0);
-    let set = results.step("state", 0);
-    assert_eq!(set, SET);
+    assert_eq!(results.step("state", 0), SET);
     results.step("idle", 0);
     results.step("drift", 2);
     results.step("corrected", 0);
@@ -226,8 +238,11 @@ fn booleans_ports_file_contexts_and_audit_rules_hold_are_corrected_and_are_resto
     assert_eq!(results.read("denied"), "", "denied");
 }
 
-/// A value that the policy does not have, one that it has itself, and one in place of the policy's.
+/// Values that the policy does not have, one that it has itself, and some in place of those of an administrator.
 const SETTINGS: &str = r#"
+[[selinux]]
+boolean = "httpd_can_network_relay"
+on = false
 [[selinux]]
 port = "443/tcp"
 type = "http_port_t"
@@ -240,33 +255,89 @@ type = "http_port_t"
 [[selinux]]
 fcontext = "/srv/pages(/.*)?"
 type = "httpd_sys_content_t"
+[[selinux]]
+fcontext = "/srv/own(/.*)?"
+type = "httpd_sys_content_t"
 "#;
 
-const SET: &str = "httpd_can_network_connect --> on\n8118 8500-8510 http_port_t tcp\n/srv/pages(/.*)? all files \
-system_u:object_r:httpd_sys_content_t:s0\nhttpd_sys_content_t httpd_sys_content_t\n";
+/// Keeps what a release has set, and fails.
+const LOOK: &str = r#"
+[[command]]
+name = "look"
+run = ["bash", "-c", ". /srv/state; state > /srv/during; false"]
+creates = "/srv/never"
+timeout = "600s"
+after = ["command:restorecon for *"]
+"#;
+
+const BEFORE: &str = "httpd_can_network_connect --> off\nhttpd_can_network_relay --> on\n8118 ssh_port_t tcp\n\
+/srv/pages(/.*)? all files system_u:object_r:var_log_t:s0\nvar_log_t var_log_t var_t\n";
+
+const SET: &str = "httpd_can_network_connect --> on\nhttpd_can_network_relay --> off\n8118 8500-8510 http_port_t tcp\n\
+/srv/own(/.*)? all files system_u:object_r:httpd_sys_content_t:s0\n\
+/srv/pages(/.*)? all files system_u:object_r:httpd_sys_content_t:s0\n\
+httpd_sys_content_t httpd_sys_content_t httpd_sys_content_t\n";
 
 const SETTING_STEPS: &str = r#"
 step mode getenforce
-mkdir -p /srv/pages/sub && echo x > /srv/pages/sub/index.html
+mkdir -p /srv/pages/sub /srv/own && echo x > /srv/pages/sub/index.html
+cat > /srv/state <<'END'
 state() {
-    getsebool httpd_can_network_connect
+    getsebool httpd_can_network_connect httpd_can_network_relay
     semanage port -l -C -n | tr -d , | xargs -n1 | sort | xargs
-    semanage fcontext -l -C -n | tr -s ' ' | sed 's/ $//'
+    semanage fcontext -l -C -n | tr -s ' ' | sed 's/ $//' | sort
     contexts
 }
-contexts() { stat -c %C /srv/pages /srv/pages/sub/index.html | cut -d: -f3 | xargs; }
+contexts() { stat -c %C /srv/pages /srv/pages/sub/index.html /srv/own | cut -d: -f3 | xargs; }
+END
+. /srv/state
 step enrolled enrolled
+step first converge
+administrator() {
+    semanage import <<'END' && restorecon -R /srv/pages
+boolean -m -1 httpd_can_network_relay
+port -m -t ssh_port_t -p tcp 8118
+fcontext -a -t var_log_t '/srv/pages(/.*)?'
+END
+}
+step administrator administrator
 step before state
 : > /var/log/audit/audit.log
-plan() { sign settings > /dev/null && kpull plan; }
-step plan plan
-# the run dies as soon as the expression is in the policy: files have their old contexts
-printf '#!/bin/sh\n# stand-in\n/usr/sbin/semanage "$@" || exit\ncase "$*" in "fcontext -a "*) kill -9 $PPID ;; esac\n' > /usr/local/sbin/semanage
-chmod +x /usr/local/sbin/semanage
-step killed converge
-rm /usr/local/sbin/semanage
-step contexts contexts
-step set converge
+plan() { sign "$1" > /dev/null && kpull plan; }
+step plan plan failing
+killing() { # MOMENT: the run and semanage die then
+    cat > /usr/local/sbin/semanage
+    chmod +x /usr/local/sbin/semanage
+    step "killed-$1" converge
+    rm /usr/local/sbin/semanage
+}
+killing commit <<'END'
+#!/bin/sh
+# stand-in
+[ "$1 $2" = "port -m" ] || exec /usr/sbin/semanage "$@"
+/usr/sbin/semanage "$@" &
+for _ in $(seq 3000); do [ ! -d /var/lib/selinux/default/tmp ] || break; sleep .1; done
+kill -9 $! $PPID
+END
+killing files <<'END'
+#!/bin/sh
+# stand-in
+/usr/sbin/semanage "$@" || exit
+case "$*" in "fcontext "*pages*) kill -9 $PPID ;; esac
+END
+contexts > /mnt/contexts
+# the release fails, and the run dies on its way back, when an expression is no longer in the policy and its files are as before
+killing back <<'END'
+#!/bin/sh
+# stand-in
+/usr/sbin/semanage "$@" || exit
+case "$*" in "fcontext -d "*) kill -9 $PPID ;; esac
+END
+cp /srv/during /mnt/
+contexts > /mnt/contexts-back
+step back converge
+step state-back state
+step set release settings
 step state state
 step idle kpull plan
 setsebool httpd_can_network_connect off
@@ -281,7 +352,7 @@ step misspelled misspelled
 policy() {
     local rule='(allow httpd_t unreserved_port_t (tcp_socket (name_connect)))'
     echo "(boolean haproxy_connect_any false) (booleanif haproxy_connect_any (true $rule))" > /root/haproxy.cil
-    semodule -i /root/haproxy.cil && sign settings > /dev/null && kpull plan
+    semodule -i /root/haproxy.cil && plan settings
 }
 step policy policy
 step policy-set converge
