@@ -17,6 +17,7 @@ fn empty_disks_get_their_file_systems_once_and_swap_is_turned_on_resized_and_off
         ("first", FIRST.to_owned()),
         ("larger", FIRST.replace("64M", "96M")),
         ("other", format!("{FIRST}{OTHER}")),
+        ("auto", format!("{FIRST}{AUTO}")),
         ("none", String::new()),
     ] {
         fs::write(dir.path().join(format!("{name}.toml")), format!("summary = \"For a test\"\n{role}")).unwrap();
@@ -50,6 +51,16 @@ fn empty_disks_get_their_file_systems_once_and_swap_is_turned_on_resized_and_off
     results.step("again", 0);
     assert_eq!(results.step("state-again", 0), STATE);
     assert_eq!(results.step("content", 0), "kept\n");
+
+    // an automount mounts when its directory is read, unmounts when it is idle, and neither is drift
+    results.step("auto", 0);
+    assert_eq!(results.step("waiting", 0), "autofs\n");
+    results.step("waiting-idle", 0);
+    assert_eq!(results.step("read", 0), "autofs tmpfs\n");
+    results.step("read-idle", 0);
+    assert_eq!(results.step("unused", 0), "autofs\n");
+    results.step("auto-gone", 0);
+    assert_eq!(results.step("gone", 1), "");
 }
 
 const FIRST: &str = r#"
@@ -77,6 +88,15 @@ type = "xfs"
 [[swap]]
 file = "/swapfile"
 size = "64M"
+"#;
+
+const AUTO: &str = r#"
+[[mount]]
+where = "/srv/auto"
+what = "tmpfs"
+type = "tmpfs"
+automount = true
+idle = "2s"
 "#;
 
 /// In place of vfat.
@@ -116,6 +136,18 @@ step state-none state
 step again release first
 step state-again state
 step content cat /srv/a/file
+# findmnt would use the directory
+automount() { awk '$2 == "/srv/auto" { print $3 }' /proc/self/mounts | xargs; }
+step auto release auto
+step waiting automount
+step waiting-idle kpull plan
+read_it() { ls /srv/auto && automount; }
+step read read_it
+step read-idle kpull plan
+for _ in $(seq 100); do [ "$(automount)" != autofs ] || break; sleep 1; done
+step unused automount
+step auto-gone release first
+step gone findmnt -rno FSTYPE /srv/auto
 "#;
 
 /// Types, with what shows on a disk that mkfs has begun: bytes, and where.
