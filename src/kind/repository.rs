@@ -154,28 +154,9 @@ impl RepositoryFields {
         let why = "this is not an OpenPGP public key: export one with `gpg --armor --export FINGERPRINT`";
         build.refuse_if(!is_armored(&key) && !is_binary, field, why)?;
         if let Some(pinned) = &self.fingerprints {
-            self.check_fingerprints(pinned, &key).map_err(|why| build.invalid("fingerprints", &why))?;
+            openpgp::check_fingerprints(pinned, &key).map_err(|why| build.invalid("fingerprints", &why))?;
         }
         Ok(key)
-    }
-
-    fn check_fingerprints(&self, pinned: &[String], key: &[u8]) -> Result<(), String> {
-        let plain = |text: &String| text.split_whitespace().collect::<String>().to_ascii_uppercase();
-        let pinned: BTreeSet<String> = pinned.iter().map(plain).collect();
-        let is_whole =
-            |text: &String| matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if let Some(other) = pinned.iter().find(|text| !is_whole(text)) {
-            return Err(format!("`{other}` is not a whole fingerprint, which has 40 or 64 hexadecimal digits"));
-        }
-        let found = openpgp::fingerprints(key).map_err(|why| format!("the key file can't be read: {why}"))?;
-        let found: BTreeSet<String> = found.into_iter().collect();
-        if let Some(other) = found.difference(&pinned).next() {
-            return Err(format!("the key file has the key {other}: compare it with what the publisher states"));
-        }
-        match pinned.difference(&found).next() {
-            Some(missing) => Err(format!("no key in the key file is {missing}: remove it, or add its key")),
-            None => Ok(()),
-        }
     }
 
     /// The file of apt, in the format of RFC 822 (sources.list(5)).

@@ -168,7 +168,7 @@ const ALLOWED: &[&str] = &[
     // sockets, once there are any
     "connect bind getsockname getpeername setsockopt getsockopt sendto recvfrom sendmsg recvmsg sendmmsg recvmmsg",
     "shutdown epoll_create1 epoll_ctl epoll_pwait epoll_pwait2 eventfd2 ppoll pselect6",
-    // memory, threads, signals to nobody; for clone3, see `UNKNOWN`
+    // memory, threads, signals to no process; for clone3, see `UNKNOWN`
     "munmap mremap madvise brk clone3 futex set_robust_list set_tid_address rseq membarrier sched_yield",
     "sched_getaffinity rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack restart_syscall exit exit_group",
     // what time it is, and who we are

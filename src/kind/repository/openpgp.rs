@@ -1,5 +1,7 @@
 //! The fingerprints of OpenPGP keys (RFC 9580).
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use sha2::{Digest as _, Sha256};
@@ -12,8 +14,27 @@ pub fn is_armored(key: &[u8]) -> bool {
     key.trim_ascii_start().starts_with(BEGIN.as_bytes())
 }
 
+/// Refuses a key file with other keys than those with these fingerprints, or without one of them.
+pub fn check_fingerprints(pinned: &[String], file: &[u8]) -> Result<(), String> {
+    let plain = |text: &String| text.split_whitespace().collect::<String>().to_ascii_uppercase();
+    let pinned: BTreeSet<String> = pinned.iter().map(plain).collect();
+    let is_whole = |text: &String| matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if let Some(other) = pinned.iter().find(|text| !is_whole(text)) {
+        return Err(format!("`{other}` is not a whole fingerprint, which has 40 or 64 hexadecimal digits"));
+    }
+    let found = fingerprints(file).map_err(|why| format!("the key file can't be read: {why}"))?;
+    let found: BTreeSet<String> = found.into_iter().collect();
+    if let Some(other) = found.difference(&pinned).next() {
+        return Err(format!("the key file has the key {other}: compare it with what the publisher states"));
+    }
+    match pinned.difference(&found).next() {
+        Some(missing) => Err(format!("no key in the key file is {missing}: remove it, or add its key")),
+        None => Ok(()),
+    }
+}
+
 /// The fingerprints of the primary keys in a file, as upper-case hexadecimal digits, in their order.
-pub fn fingerprints(file: &[u8]) -> Result<Vec<String>, String> {
+fn fingerprints(file: &[u8]) -> Result<Vec<String>, String> {
     if !is_armored(file) {
         return of_packets(file);
     }
