@@ -249,7 +249,7 @@ impl PriorStates {
             let about = &orphan.item.about;
             let is_started = about.kind != "unit" || !starts_others(&about.key);
             let reach = orphan.item.as_kind().map_or(0, Sysctl::reach);
-            (orphan.order, Reverse(about.phase), is_started, reach, Reverse(orphan.claim.as_str().len()))
+            (orphan.order, Reverse(about.phase), is_started, reach, Reverse(orphan.claim.to_string().len()))
         });
         (orphans, lost)
     }
@@ -286,7 +286,8 @@ impl PriorStates {
 
     /// Whether it, or a path above it, must be removed.
     fn is_below_obstacle(&self, claim: &Claim) -> bool {
-        Path::new(claim.as_str()).ancestors().filter_map(Path::to_str).any(|above| self.obstacles.contains_key(above))
+        let is_obstacle = |path| self.obstacles.contains_key(&Claim::path(path));
+        claim.whole_path().is_some_and(|path| path.ancestors().any(is_obstacle))
     }
 
     /// Whether an item waits for something of another type to go.
@@ -564,12 +565,12 @@ mod tests {
             work.catalog.iter().for_each(|item| assert!(before.close(item, work).is_ok()));
         });
         assert_eq!(restored(&mut before, ""), ["file:/etc/x", "file:/etc/y"]);
-        let content = |before: &PriorStates, claim: &str| match &before.known[claim].prior {
+        let content = |before: &PriorStates, claim: &str| match &before.known[&Claim::path(claim)].prior {
             PriorState::File { file, .. } => String::from_utf8(tree.store.saved(&file.saved).unwrap()).unwrap(),
             other => panic!("{other:?}"),
         };
-        assert_eq!(content(&before, "path:/etc/x"), "theirs", "what was changed since is not read again");
-        assert_eq!(content(&before, "path:/etc/y"), "shipped");
+        assert_eq!(content(&before, "/etc/x"), "theirs", "what was changed since is not read again");
+        assert_eq!(content(&before, "/etc/y"), "shipped");
     }
 
     #[test]
@@ -657,7 +658,7 @@ mod tests {
             let mut before = PriorStates::default();
             before.adopt(&work, None, |_| false);
             before.made(&items[0], &work).unwrap();
-            before.known["path:/etc/x"].made.is_some()
+            before.known[&Claim::path("/etc/x")].made.is_some()
         };
         assert!(is_remembered(X, false));
         assert!(!is_remembered(X, true));

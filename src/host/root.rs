@@ -302,14 +302,14 @@ impl Root {
 
     /// Identifies a path independently of links and mounts: the device and inode of the nearest existing directory above it, and the
     /// names below that. The path itself if that fails.
-    pub fn place_of(&self, path: &Path) -> String {
+    pub fn place_of(&self, path: &Path) -> PathBuf {
         let open = |above: &Path| self.directory(above).transpose().map(|dir| (above.to_owned(), dir));
         if let Some((above, Ok(dir))) = path.ancestors().skip(1).find_map(open)
             && let (Ok((device, inode)), Ok(below)) = (identity(&dir), path.strip_prefix(&above))
         {
-            return format!("{device:x}:{inode:x}/{}", below.display());
+            return Path::new(&format!("{device:x}:{inode:x}")).join(below);
         }
-        path.display().to_string()
+        path.to_owned()
     }
 
     /// An error if `path` is on a file system that is mounted read-only.

@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn a_block_claims_a_part_of_the_file() {
         assert_eq!(block("a").about().claims, [Claim::part("n", "/etc/hosts")]);
-        assert_eq!(Claim::part("n", "/etc/h@sts").whole(), Some(Claim::path("/etc/h@sts")));
+        assert_eq!(Claim::part("n", "/etc/h@sts").whole(), Some(&Claim::path("/etc/h@sts")));
     }
 
     #[test]

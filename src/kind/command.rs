@@ -153,7 +153,7 @@ impl Run {
 impl Resource for Run {
     fn about(&self) -> About {
         About {
-            after: self.fields.user.iter().map(|user| format!("user:{user}")).collect(),
+            after: self.fields.user.iter().map(|user| ResourceId::new("user", user)).collect(),
             watches: self.on_change_of.iter().flatten().map(|id| (id.clone(), Trigger::Run)).collect(),
             is_discreet: true,
             ..About::new(CommandFields::NAME, &self.name, Phase::Commands)

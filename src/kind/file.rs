@@ -244,8 +244,8 @@ impl Ownership {
     }
 
     /// Ids of the accounts that must exist first.
-    pub fn after(&self) -> Vec<String> {
-        vec![format!("user:{}", self.owner), format!("group:{}", self.group)]
+    pub fn after(&self) -> Vec<ResourceId> {
+        vec![ResourceId::new("user", &self.owner), ResourceId::new("group", &self.group)]
     }
 
     /// Checks that the host has the owners, or that the catalog can create them.

@@ -245,7 +245,7 @@ impl Firewall {
                 Ok(change_of(edits.words(), edits.all()))
             }
             // an earlier resource starts firewalld
-            None if catalog.iter().any(|item| FIREWALLD.contains(&item.id.as_str())) => {
+            None if catalog.iter().any(|item| starters().contains(&item.id)) => {
                 let edits = self.edits(&Settings::default(), &[]);
                 check_age(host, &edits)?;
                 Ok(change(&edits))
@@ -272,7 +272,9 @@ fn check_age(host: &Host, edits: &[Edit]) -> Result<()> {
 }
 
 /// The resources that start firewalld.
-const FIREWALLD: [&str; 2] = ["package:firewalld", "unit:firewalld.service"];
+fn starters() -> [ResourceId; 2] {
+    [ResourceId::new("package", "firewalld"), ResourceId::new("unit", "firewalld.service")]
+}
 
 /// Advice for an unknown name: the nearest one that firewalld has, and how to define a new one.
 fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a String>, define: &str) -> String {
@@ -329,7 +331,7 @@ impl Resource for Firewall {
         About {
             // only a part of the zone's file: two roles may open the same port
             claims: part_of_file(self.zone.as_deref(), &key).into_iter().collect(),
-            after: FIREWALLD.map(str::to_owned).to_vec(),
+            after: starters().to_vec(),
             cuts_off: true,
             ..About::new(FirewallFields::NAME, key, Phase::Firewall)
         }

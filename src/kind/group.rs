@@ -118,8 +118,8 @@ impl GroupMembers {
 
 impl Resource for GroupMembers {
     fn about(&self) -> About {
-        let users = self.members.iter().map(|user| format!("user:{user}"));
-        let after = users.chain([format!("group:{}", self.group)]).collect();
+        let users = self.members.iter().map(|user| ResourceId::new("user", user));
+        let after = users.chain([ResourceId::new("group", &self.group)]).collect();
         let watched = Some(accounts::watched());
         let parts = self.members.iter().map(|user| Claim::part_of(&self.group, &groups_of(user)));
         let claims = [members_of(&self.group)].into_iter().chain(parts);

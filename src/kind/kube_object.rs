@@ -222,7 +222,7 @@ impl Resource for KubeObject {
         let namespace = self.name.namespace.iter().filter(|_| !self.absent);
         About {
             claims: vec![Claim::thing(KubeObjectFields::NAME, self.path(Some("default")))],
-            after: namespace.map(|name| format!("{}:Namespace/{name}", KubeObjectFields::NAME)).collect(),
+            after: namespace.map(|name| ResourceId::new(KubeObjectFields::NAME, format!("Namespace/{name}"))).collect(),
             is_discreet: true,
             ..About::new(KubeObjectFields::NAME, self.path(None), Phase::Units)
         }

@@ -155,7 +155,7 @@ mod tests {
     fn made(fields: &str) -> (Tree, Vec<String>) {
         let tree = Tree::new();
         let made = build("mount", fields).unwrap();
-        let ids = made.iter().map(|one| one.about().id()).collect();
+        let ids = made.iter().map(|one| one.about().id().to_string()).collect();
         for resource in &made {
             if tree.summary(&**resource).is_some() {
                 tree.converge(&**resource);

@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn a_table_is_a_file_that_is_checked_and_a_unit_that_loads_it() {
         let resources = build("nftables", "name = 'site'\ncontent = 'chain in { }'").unwrap();
-        let ids: Vec<String> = resources.iter().map(|one| one.about().id()).collect();
+        let ids: Vec<String> = resources.iter().map(|one| one.about().id().to_string()).collect();
         let unit = "kpull-nftables-inet-site.service";
         assert_eq!(
             ids,

@@ -10,9 +10,9 @@ use crate::error::Context;
 use crate::host::os::Image;
 use crate::host::packages::{Installed, Manager, Requirement, check_changeable};
 use crate::host::root::Fingerprint;
+use crate::kind::Queries;
 use crate::kind::prelude::*;
 use crate::kind::repository::{KEYS, RepositoryFields};
-use crate::kind::{Queries, ResourceId};
 
 /// What the claim on a package's hold is called; it is longer than that on the package, and so restored before.
 const HOLD: &str = "package-hold";

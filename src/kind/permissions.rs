@@ -79,8 +79,8 @@ type Differences = Vec<(PathBuf, Vec<String>)>;
 impl Resource for PermissionsFields {
     fn about(&self) -> About {
         let owners = [
-            self.owner.as_ref().map(|name| format!("user:{name}")),
-            self.group.as_ref().map(|name| format!("group:{name}")),
+            self.owner.as_ref().map(|name| ResourceId::new("user", name)),
+            self.group.as_ref().map(|name| ResourceId::new("group", name)),
         ];
         let of_acl = self.acl.iter().flatten().filter_map(AclEntry::after);
         let claim = match self.managed() {

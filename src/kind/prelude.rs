@@ -18,6 +18,7 @@ pub(super) use crate::kind::diff::Diff;
 pub(super) use crate::kind::file::{File, Ownership};
 pub(super) use crate::kind::prior_state::PriorState;
 pub(super) use crate::kind::{
-    About, Build, Change, Claim, Fields, Item, Named, Phase, Presence, Resource, Trigger, WatchedInput, Work,
+    About, Build, Change, Claim, Fields, Item, Named, Phase, Presence, Resource, ResourceId, Trigger, WatchedInput,
+    Work,
 };
 pub(super) use crate::text::from_text;

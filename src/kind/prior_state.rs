@@ -293,7 +293,9 @@ impl PriorState {
             }
             Self::Unit { name, state } => Box::new(Unit::restored(name, *state)),
             // a release that was never good here does not manage a user that existed before it
-            Self::User { name, existed: true, .. } if !was_good(store, &format!("user:{name}"))? => return Ok(None),
+            Self::User { name, existed: true, .. } if !was_good(store, &ResourceId::new("user", name))? => {
+                return Ok(None);
+            }
             Self::User { name, lock: true, .. } => Box::new(Locked::new(name)),
             Self::User { name, remove_home, end_processes, .. } => {
                 let (user, remove_home, end_processes) = (name.clone(), *remove_home, *end_processes);
@@ -352,9 +354,9 @@ impl PriorState {
 }
 
 /// Whether a good release had a resource.
-fn was_good(store: &Store, id: &str) -> Result<bool> {
+fn was_good(store: &Store, id: &ResourceId) -> Result<bool> {
     let generations = store.generations()?;
-    Ok(generations.iter().any(|one| one.good && one.resources.iter().any(|known| *known == *id)))
+    Ok(generations.iter().any(|one| one.good && one.resources.contains(id)))
 }
 
 /// The file at `path` as its package now ships it, if dpkg or rpm put it beside the file because the file had been changed.

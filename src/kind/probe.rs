@@ -360,7 +360,7 @@ impl Web {
 impl Resource for Probe {
     fn about(&self) -> About {
         let after = match &self.what {
-            ProbeTarget::Unit(name) => vec![format!("unit:{name}")],
+            ProbeTarget::Unit(name) => vec![ResourceId::new("unit", name)],
             _ => Vec::new(),
         };
         // it only runs after a change

@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn each_setting_is_a_resource_and_files_have_a_command_too() {
         let ids = |fields: &str| -> Vec<String> {
-            build("selinux", fields).unwrap().iter().map(|one| one.about().id()).collect()
+            build("selinux", fields).unwrap().iter().map(|one| one.about().id().to_string()).collect()
         };
         assert_eq!(ids("boolean = 'httpd_can_network_connect'\non = true"), ["selinux:httpd_can_network_connect"]);
         assert_eq!(ids("port = '8000-8010/tcp'\ntype = 'http_port_t'"), ["selinux:8000-8010/tcp"]);

@@ -45,7 +45,7 @@ impl Fields for SysctlFields {
         let text = format!("{name} = {value}\n");
         let file = Some(File::new(Self::NAME, path, text.into_bytes(), build.is_secret()));
         let live = live(&parts);
-        let after = wider(&parts).into_iter().map(|name| format!("{}:{name}", Self::NAME)).collect();
+        let after = wider(&parts).into_iter().map(|name| ResourceId::new(Self::NAME, name)).collect();
         Ok(vec![Box::new(Sysctl { name, value, live, file, after, ignore_missing: self.ignore_missing })])
     }
 }
@@ -98,7 +98,7 @@ pub struct Sysctl {
     /// For the next boot.
     file: Option<File>,
     /// Ids of settings that set this one too.
-    after: Vec<String>,
+    after: Vec<ResourceId>,
     ignore_missing: bool,
 }
 
@@ -218,7 +218,7 @@ impl Resource for Sysctl {
             name if name.starts_with("net.netfilter.") || name.starts_with("net.nf_conntrack") => Some("nf_conntrack"),
             _ => None,
         };
-        let modules = module.map(|module| format!("module:{module}"));
+        let modules = module.map(|module| ResourceId::new("module", module));
         let file = self.file.iter().map(|file| Claim::path(&file.path));
         let about = About::new(SysctlFields::NAME, &self.name, Phase::Kernel).claiming(file).recorded();
         About { after: modules.into_iter().chain(self.after.iter().cloned()).collect(), ..about }

@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn a_tree_has_a_resource_for_each_file_and_renders_those_with_the_suffix() {
         let tree = Tree::new();
-        let ids: Vec<String> = built("render = ['.j2']").iter().map(|one| one.about().id()).collect();
+        let ids: Vec<String> = built("render = ['.j2']").iter().map(|one| one.about().id().to_string()).collect();
         assert_eq!(
             ids,
             ["bin/run", "bin/tool", "conf/app.conf", "index.html"].map(|name| format!("tree:/srv/site/{name}"))

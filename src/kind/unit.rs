@@ -41,7 +41,7 @@ pub struct Unit {
     state: ActiveState,
     /// Whether it is masked; unchanged if `None`, unless a mask prevents it from running.
     mask: Option<bool>,
-    after: Vec<String>,
+    after: Vec<ResourceId>,
     watches: Vec<(String, Trigger)>,
     /// Where other hosts reach it.
     pub listens: Vec<Listen>,
@@ -92,7 +92,6 @@ pub fn inherit(items: &mut [Item]) {
     for item in items.iter_mut().filter(|item| !templates.is_empty() && item.about.kind == UnitFields::NAME) {
         let inherited = unit_files::template_of(&item.about.key).and_then(|template| templates.get(&template));
         for (id, trigger) in inherited.into_iter().flatten() {
-            item.about.after.push(id.clone());
             item.about.watches.push((id.clone(), *trigger));
         }
     }
@@ -271,7 +270,7 @@ impl Resource for Unit {
     fn about(&self) -> About {
         let phase = if self.state == ActiveState::Stopped { Phase::Stops } else { Phase::Units };
         About {
-            after: self.after.iter().chain(self.watches.iter().map(|(id, _)| id)).cloned().collect(),
+            after: self.after.clone(),
             watches: self.watches.clone(),
             slot: self.slot.clone(),
             is_discreet: true,

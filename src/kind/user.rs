@@ -297,10 +297,10 @@ impl UserFields {
 impl Resource for UserFields {
     fn about(&self) -> About {
         // a package may create a group that no role has
-        let makers = |group: &AccountName| vec![format!("group:{group}"), format!("user:{group}")];
+        let makers = |group: &AccountName| ["group", "user"].map(|kind| ResourceId::new(kind, group)).to_vec();
         let phase_without = self.group.as_ref().map(|group| (makers(group), Phase::Members));
         About {
-            after: vec![format!("group:{}", self.group.as_ref().unwrap_or(&self.name))],
+            after: vec![ResourceId::new("group", self.group.as_ref().unwrap_or(&self.name))],
             phase_without,
             ..About::new(UserFields::NAME, &*self.name, Phase::Accounts).recorded()
         }
@@ -393,13 +393,11 @@ mod tests {
     #[test]
     fn it_comes_after_its_primary_group_and_is_added_to_others_after_the_packages() {
         let [user, members] = build("user", "name = 'a'\ngroup = 'b'\ngroups = ['c']").unwrap().try_into().unwrap();
-        assert_eq!(
-            (user.about().after, members.about().after),
-            (vec!["group:b".into()], vec!["group:c".into(), "user:a".into()])
-        );
+        assert_eq!(user.about().after, ["group:b"]);
+        assert_eq!(members.about().after, ["group:c", "user:a"]);
         assert!(members.about().phase > Phase::Packages && members.about().phase < Phase::Directories);
-        assert_eq!(user.about().turn(|id| id == "group:b"), Phase::Accounts);
-        assert_eq!(user.about().turn(|id| id == "user:b"), Phase::Accounts, "with a group of its own name");
+        assert_eq!(user.about().turn(|id| *id == "group:b"), Phase::Accounts);
+        assert_eq!(user.about().turn(|id| *id == "user:b"), Phase::Accounts, "with a group of its own name");
         assert_eq!(user.about().turn(|_| false), Phase::Members, "a package may make the group");
         assert_eq!(one("user", "name = 'a'").about().turn(|_| false), Phase::Accounts);
     }

@@ -76,7 +76,7 @@ impl Clash {
 }
 
 /// All clashes, where `place` identifies a path.
-pub fn clashes(items: &[Item], place: impl Fn(&Path) -> String) -> Vec<Clash> {
+pub fn clashes(items: &[Item], place: impl Fn(&Path) -> PathBuf) -> Vec<Clash> {
     let mut owners: HashMap<Claim, (usize, String)> = HashMap::new();
     let mut parts: HashMap<Claim, (usize, String)> = HashMap::new();
     let mut found = Vec::new();
@@ -84,12 +84,10 @@ pub fn clashes(items: &[Item], place: impl Fn(&Path) -> String) -> Vec<Clash> {
         for written in &item.about.claims {
             let (claim, name) = (written.with_place(&place), written.subject());
             let whole = claim.whole();
-            let other = owners
-                .get(whole.as_ref().unwrap_or(&claim))
-                .or_else(|| parts.get(&claim).filter(|_| whole.is_none()))
-                .cloned();
+            let other =
+                owners.get(whole.unwrap_or(&claim)).or_else(|| parts.get(&claim).filter(|_| whole.is_none())).cloned();
             if let Some(whole) = whole {
-                parts.entry(whole).or_insert((at, name.clone()));
+                parts.entry(whole.clone()).or_insert((at, name.clone()));
             }
             match other.or_else(|| owners.get(&claim).cloned()) {
                 Some((first, first_name)) => found.push(Clash { items: [first, at], names: [first_name, name] }),
@@ -103,7 +101,7 @@ pub fn clashes(items: &[Item], place: impl Fn(&Path) -> String) -> Vec<Clash> {
 /// An error for each clash, and for each path below a file.
 pub(super) fn errors(items: &[Item]) -> Vec<Error> {
     let links = Links::of(items);
-    let clashes = clashes(items, |path| links.straight(path).display().to_string());
+    let clashes = clashes(items, |path| links.straight(path));
     let mut errors: Vec<Error> = clashes.iter().map(|clash| explain(clash, items)).collect();
     errors.extend(below_files(items, &links));
     errors.extend(contradictions(items, &links));

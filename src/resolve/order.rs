@@ -5,7 +5,7 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, error};
-use crate::kind::{Item, Phase};
+use crate::kind::{Item, Phase, ResourceId};
 use crate::resolve::claims::Links;
 use crate::resolve::references::dangling;
 
@@ -14,9 +14,8 @@ use crate::resolve::references::dangling;
 /// gate. A circle is an error that shows it.
 pub fn sort(items: Vec<Item>) -> Result<Vec<Item>> {
     let before = predecessors(&items)?;
-    let known: HashSet<&str> = items.iter().map(|item| item.id.as_str()).collect();
-    let has = |id: &str| known.contains(id);
-    let mut turns: Vec<Phase> = items.iter().map(|item| item.about.turn(has)).collect();
+    let known: HashSet<&ResourceId> = items.iter().map(|item| &item.id).collect();
+    let mut turns: Vec<Phase> = items.iter().map(|item| item.about.turn(|id| known.contains(id))).collect();
     let mut of_sources: Vec<usize> = (0..items.len()).filter(|&at| items[at].about.is_of_source()).collect();
     // what a package source depends on, such as a package, comes with the sources
     while let Some(at) = of_sources.pop() {
@@ -50,8 +49,9 @@ pub fn predecessors(items: &[Item]) -> Result<Vec<Vec<usize>>> {
                 before[then].push(at);
             }
         }
-        let hints = item.needs.iter().chain(&item.about.after).chain(item.about.watches.iter().map(|(id, _)| id));
-        before[at].extend(hints.filter_map(|id| index.get(id.as_str())).filter(|&&first| first != at));
+        let written = item.needs.iter().chain(item.about.watches.iter().map(|(id, _)| id)).map(String::as_str);
+        let hints = item.about.after.iter().map(ResourceId::as_str).chain(written);
+        before[at].extend(hints.filter_map(|id| index.get(id)).filter(|&&first| first != at));
         if !item.about.covers.is_empty() {
             let covered = |&then: &usize| then != at && items[then].about.is_covered_by(&item.about);
             (0..items.len()).filter(covered).for_each(|then| before[then].push(at));

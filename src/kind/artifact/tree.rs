@@ -186,7 +186,7 @@ impl Trees {
             }
         }
         // another resource may use another name of the directory
-        let own: HashSet<String> = places.keys().map(|path| work.host.root.place_of(path)).collect();
+        let own: HashSet<PathBuf> = places.keys().map(|path| work.host.root.place_of(path)).collect();
         for item in work.catalog {
             for path in item.about.claims.iter().filter_map(Claim::any_path) {
                 let is_clash = own.contains(&work.host.root.place_of(path))

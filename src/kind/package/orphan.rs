@@ -5,7 +5,6 @@ use std::collections::HashSet;
 
 use super::{HOLD, PackageFields, is_held, set_hold, versions};
 use crate::host::packages::{Manager, is_named};
-use crate::kind::ResourceId;
 use crate::kind::prelude::*;
 
 /// The former hold of a package whose hold no role has any more.

@@ -168,10 +168,10 @@ from_text!(AclEntry, |text| {
 
 impl AclEntry {
     /// The account that must exist first.
-    pub(super) fn after(&self) -> Option<String> {
+    pub(super) fn after(&self) -> Option<ResourceId> {
         match &self.whom {
-            Whom::User(name) => Some(format!("user:{name}")),
-            Whom::Group(name) => Some(format!("group:{name}")),
+            Whom::User(name) => Some(ResourceId::new("user", name)),
+            Whom::Group(name) => Some(ResourceId::new("group", name)),
             Whom::Known(_) => None,
         }
     }

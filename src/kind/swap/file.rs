@@ -188,7 +188,7 @@ mod tests {
     fn a_swap_file_is_what_mkswap_makes_and_has_a_unit() {
         let tree = Tree::new();
         let made = build("swap", FIELDS).unwrap();
-        let ids: Vec<String> = made.iter().map(|one| one.about().id()).collect();
+        let ids: Vec<String> = made.iter().map(|one| one.about().id().to_string()).collect();
         let unit = "/etc/systemd/system/var-swap\\x2d1.swap";
         assert_eq!(ids, ["swap:/var/swap-1", &format!("unit-file:{unit}"), "unit:var-swap\\x2d1.swap"]);
         assert_eq!(tree.converge(&*made[0]).summary, "create, 2M");

@@ -14,7 +14,7 @@ use crate::kind::prelude::*;
 #[serde(deny_unknown_fields)]
 pub struct UnitFields {
     /// The name of the unit with its type: `etcd.service`, `backup@daily.timer`; or of a Quadlet file, `web.container`.
-    name: FileName,
+    name: UnitName,
     /// The whole text of the unit's file.
     content: Option<String>,
     /// The name of a template in the role's `templates/`.
@@ -58,53 +58,33 @@ pub struct UnitFields {
     keep_running: bool,
 }
 
-/// A unit's name: a valid one, of a type that has files.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+/// The name of a unit, or of a Quadlet file: a valid one, of a type that has files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 pub struct UnitName(pub(in crate::kind) String);
 
 from_text!(UnitName, |text| {
-    check_name(&text, &unit_files::TYPES)?;
-    Ok(Self(text))
-});
-
-/// The name of a unit, or of a Quadlet file.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(try_from = "String")]
-struct FileName(String);
-
-from_text!(FileName, |text| {
     if text.ends_with(".build") {
         let advice = "build the image elsewhere, push it to a registry, and name it with its digest";
         return Err(format!("`{text}` is not supported: {advice}"));
     }
-    if text.contains('/') {
-        let advice =
-            "write it without a directory; kpull manages units and containers of the system, and none of a user";
-        return Err(format!("`{text}` is not the name of a unit: {advice}"));
-    }
-    let types = unit_files::TYPES.into_iter().chain(quadlet::TYPES);
-    check_name(&text, &types.collect::<Vec<_>>())?;
-    Ok(Self(text))
-});
-
-/// Checks that a name is valid, and of one of these types.
-fn check_name(text: &str, types: &[&str]) -> Result<(), String> {
-    let (stem, kind) = text.rsplit_once('.').unwrap_or((text, ""));
-    if !types.contains(&kind) {
-        let near = nearest(kind, types.iter().copied()).filter(|_| !kind.is_empty());
-        let advice = match near {
+    let (stem, kind) = text.rsplit_once('.').unwrap_or((&text, ""));
+    let types: Vec<&str> = unit_files::TYPES.into_iter().chain(quadlet::TYPES).collect();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || ":_.\\-@".contains(c);
+    let advice = if text.contains('/') {
+        "write it without a directory; kpull manages units and containers of the system, and none of a user".to_owned()
+    } else if !types.contains(&kind) {
+        match nearest(kind, types.iter().copied()).filter(|_| !kind.is_empty()) {
             Some(near) => format!("did you mean `{stem}.{near}`?"),
             None => format!("it must end in one of .{}", types.join(", .")),
-        };
-        return Err(format!("`{text}` is not the name of a unit: {advice}"));
-    }
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || ":_.\\-@".contains(c);
-    if stem.is_empty() || stem.starts_with('@') || text.len() > 255 || !text.chars().all(is_plain) {
-        return Err(format!("`{text}` is not the name of a unit: it has at most 255 letters, digits and `:-_.\\@`"));
-    }
-    Ok(())
-}
+        }
+    } else if stem.is_empty() || stem.starts_with('@') || text.len() > 255 || !text.chars().all(is_plain) {
+        "it has at most 255 letters, digits and `:-_.\\@`".to_owned()
+    } else {
+        return Ok(Self(text));
+    };
+    Err(format!("`{text}` is not the name of a unit: {advice}"))
+});
 
 impl Fields for UnitFields {
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
@@ -128,8 +108,8 @@ impl Fields for UnitFields {
             }
             files.push(Box::new(file));
         }
-        let mut after: Vec<String> = files.iter().map(|file| file.about().id()).collect();
-        after.extend(starters_of(&name).map(|starter| format!("{}:{starter}", Self::NAME)));
+        let mut after: Vec<ResourceId> = files.iter().map(|file| file.about().id()).collect();
+        after.extend(starters_of(&name).map(|starter| ResourceId::new(Self::NAME, starter)));
         let image = quadlet.iter().filter_map(Quadlet::image_file);
         watches.extend(image.map(|file| (format!("unit-file:{QUADLETS}/{file}"), Trigger::Restart)));
         watches.extend(self.restart_when.into_iter().map(|id| (id, Trigger::Restart)));
@@ -176,7 +156,7 @@ impl UnitFields {
     /// A unit with this text, which another kind creates; without `enable`, something else starts it. The error says what is wrong with the
     /// name.
     pub(in crate::kind) fn of_text(name: String, text: String, enable: bool) -> Result<Self, String> {
-        let (name, enable) = (FileName::try_from(name)?, enable.then_some(true));
+        let (name, enable) = (UnitName::try_from(name)?, enable.then_some(true));
         Ok(Self { name, content: Some(text), enable, ..Self::default() })
     }
 
@@ -312,7 +292,7 @@ mod tests {
         let toml = "name = 'a.service'\ncontent = '[Service]'\ndropins = { '10-x.conf' = '[Unit]' }\n\
                     restart_when = ['file:/etc/a']\nreload_when = ['file:/etc/b']";
         let built = build_with::<UnitFields>(toml, &RoleFiles::default()).unwrap();
-        let ids: Vec<String> = built.iter().map(|made| made.about().id()).collect();
+        let ids: Vec<ResourceId> = built.iter().map(|made| made.about().id()).collect();
         let own = ["unit-file:/etc/systemd/system/a.service", "unit-file:/etc/systemd/system/a.service.d/10-x.conf"];
         assert_eq!(ids, [own[0], own[1], "unit:a.service"]);
         let watched = [
@@ -322,7 +302,6 @@ mod tests {
             ("file:/etc/b".to_owned(), Trigger::Reload),
         ];
         assert_eq!(unit(toml).about().watches, watched);
-        assert!(watched.iter().all(|(id, _)| unit(toml).about().after.contains(id)));
     }
 
     #[test]

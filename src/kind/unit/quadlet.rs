@@ -222,13 +222,13 @@ mod tests {
     #[test]
     fn a_container_is_checked_and_pulled_before_its_file_and_service() {
         let made = build("unit", &container(&format!("Image=example.org:5000/web:1@{DIGEST}"))).unwrap();
-        let ids: Vec<String> = made.iter().map(|one| one.about().id()).collect();
+        let ids: Vec<_> = made.iter().map(|one| one.about().id()).collect();
         assert_eq!(
             ids,
             ["quadlet:web.container", "unit-file:/etc/containers/systemd/web.container", "unit:web.service"]
         );
         assert!(made[1].about().is_covered_by(&made[0].about()), "the file comes after the image");
-        assert_eq!(made[2].about().watches[0].0, ids[1]);
+        assert_eq!(made[2].about().watches[0].0, ids[1].as_str());
     }
 
     #[test]

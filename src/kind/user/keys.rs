@@ -88,7 +88,7 @@ impl Resource for AuthorizedKeys {
         // a user that has another home owns the same paths there
         let paths = self.paths(None).into_iter().flatten().map(Claim::path);
         About {
-            after: vec![format!("user:{}", self.user)],
+            after: vec![ResourceId::new("user", &self.user)],
             is_discreet: true,
             is_sensitive: self.sensitive,
             ..About::new("authorized_keys", &*self.user, Phase::Files).claiming(paths)

@@ -23,7 +23,7 @@ impl Resource for Linger {
     fn about(&self) -> About {
         // a group that a package creates may delay the user
         let watched = Some(vec![WatchedInput::Path(file(&self.user))]);
-        let after = vec![format!("user:{}", self.user)];
+        let after = vec![ResourceId::new("user", &self.user)];
         About { after, watched, ..About::new("linger", &*self.user, Phase::Members).recorded() }
     }
 

@@ -134,7 +134,7 @@ fn date(day: u32) -> String {
 impl Resource for Login {
     fn about(&self) -> About {
         About {
-            after: vec![format!("user:{}", self.user)],
+            after: vec![ResourceId::new("user", &self.user)],
             is_discreet: true,
             is_sensitive: true,
             watched: Some(accounts::watched()),

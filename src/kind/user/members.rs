@@ -86,8 +86,8 @@ impl Members {
 
 impl Resource for Members {
     fn about(&self) -> About {
-        let groups = self.groups.iter().map(|group| format!("group:{group}"));
-        let after = groups.chain([format!("user:{}", self.user)]).collect();
+        let groups = self.groups.iter().map(|group| ResourceId::new("group", group));
+        let after = groups.chain([ResourceId::new("user", &self.user)]).collect();
         let watched = Some(accounts::watched());
         let claims = self.parts().map(|(_, part)| part).chain(self.exclusive.then(|| groups_of(&self.user)));
         About { after, watched, ..About::new("members", &*self.user, Phase::Members) }.claiming(claims)
