@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::fault::{copy, enrolled, role};
 use crate::support::disk::{changing, on_own_file_system};
+use crate::support::sample;
 use crate::support::site::{Output, Site, Tree};
 
 const FREE_SPACE: &str = "free some space or inodes there (`df -h` and `df -i` show which), then run again; nothing was \
@@ -88,9 +89,12 @@ fn first_release() -> (Site, Tree) {
 
 const FILES: usize = 3;
 
-/// Copies `from` again and again, and runs `kpull apply` on the copy with the first system call of this name failing with
-/// `errno`, the second, and so on. Each failure is reported with what to do, every file is old or new, and the next run
-/// finishes the work.
+/// What strace prints for the paths whose errors the tests read.
+const NAMED: [&str; 6] = ["/srv>", "/srv/.", "/srv/0", "/srv/1", "/srv/2", ".link.kpull-new"];
+
+/// Copies `from` again and again, and runs `kpull apply` on the copy with one system call of this name failing with `errno`: each
+/// at one of these paths, and each of the others or a sample of them. Each failure is reported with what to do, every file is old
+/// or new, and the next run finishes the work.
 fn each_failing(from: &Tree, call: &str, errno: &str) -> Vec<serde_json::Value> {
     each_with(from, call, &format!("error={errno}"))
 }
@@ -98,21 +102,20 @@ fn each_failing(from: &Tree, call: &str, errno: &str) -> Vec<serde_json::Value> 
 /// The same with the instruction for strace about the system call.
 fn each_with(from: &Tree, call: &str, fault: &str) -> Vec<serde_json::Value> {
     let whole = copy(from);
-    whole.kpull("apply").exits(0);
+    let (_, calls) = traced(&whole, call, &[]);
     let wanted = whole.snapshot();
-    let log = tempfile::NamedTempFile::new().unwrap();
+    let (named, others): (Vec<_>, Vec<_>) =
+        calls.lines().zip(1..).partition(|(line, _)| NAMED.iter().any(|name| line.contains(name)));
+    let numbers: Vec<usize> =
+        named.into_iter().chain(sample::of(others.into_iter())).map(|(_, number)| number).collect();
     let mut reported = Vec::new();
-    for number in 1.. {
+    let mut injected = 0;
+    for number in &numbers {
         let when = format!("{call} {number}");
         let tree = copy(from);
-        let mut strace = Command::new("strace");
-        strace.args(["-qq", "-e", &format!("trace={call}"), "-o"]).arg(log.path());
-        strace.args(["-e", &format!("inject={call}:{fault}:when={number}")]);
-        strace.arg(env!("CARGO_BIN_EXE_kpull")).args(["apply", "--json", "--root"]).arg(tree.path());
-        let output = Output::of(strace.stdin(Stdio::null()).output().expect("strace is there"));
-        if !fs::read_to_string(log.path()).unwrap().contains("(INJECTED)") {
-            break;
-        }
+        let (output, log) = traced(&tree, call, &["-e", &format!("inject={call}:{fault}:when={number}")]);
+        // runs differ by a few calls
+        injected += usize::from(log.contains("(INJECTED)"));
         for number in 0..FILES {
             let content = tree.read(&format!("srv/{number}"));
             assert!([format!("old {number}\n"), format!("new {number}\n")].contains(&content), "{when}: {content}");
@@ -128,7 +131,19 @@ fn each_with(from: &Tree, call: &str, fault: &str) -> Vec<serde_json::Value> {
         assert_eq!(tree.snapshot(), wanted, "{when}");
         tree.kpull("plan").exits(0);
     }
+    eprintln!("{call}: {injected} of {} failed", calls.lines().count());
+    assert!(2 * injected >= numbers.len(), "{call}: {injected} of {numbers:?}");
     reported
+}
+
+/// Runs `kpull apply` under strace, and returns strace's log of the calls of this name too, with the paths of their files.
+fn traced(tree: &Tree, call: &str, inject: &[&str]) -> (Output, String) {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut strace = Command::new("strace");
+    strace.args(["-qqy", "-e", &format!("trace={call}"), "-o"]).arg(log.path()).args(inject);
+    strace.arg(env!("CARGO_BIN_EXE_kpull")).args(["apply", "--json", "--root"]).arg(tree.path());
+    let output = Output::of(strace.stdin(Stdio::null()).output().expect("strace is there"));
+    (output, fs::read_to_string(log.path()).unwrap())
 }
 
 /// Requires that one of the errors names a file of the role, with its place there.
