@@ -29,10 +29,17 @@ pub enum PruneOrder {
 }
 
 impl Orphan {
-    /// The restart of a unit that ran before and still runs, when what it runs with is restored.
-    pub fn restart(&self, with_others: bool) -> Option<Change> {
-        let is_due = with_others && self.order == PruneOrder::Last && self.item.about.kind == "unit";
-        is_due.then(|| Change { trigger: Some(Trigger::Restart), ..Change::new("restart") })
+    /// The observed change, with the restart of a unit that ran before and still runs, when what it runs with is restored.
+    pub fn with_restart(&self, observed: Option<Change>, with_others: bool) -> Option<Change> {
+        if !(with_others && self.order == PruneOrder::Last && self.item.about.kind == "unit") {
+            return observed;
+        }
+        let change = match observed {
+            Some(change) if change.summary.contains("start") => change,
+            Some(change) => Change { summary: format!("{}, restart", change.summary), ..change },
+            None => Change::new("restart"),
+        };
+        Some(Change { trigger: Some(Trigger::Restart), ..change })
     }
 
     /// The path that it is about.
@@ -64,11 +71,15 @@ mod tests {
             Orphan { claim: Claim::thing("m", "x"), id: item.id.clone(), item, order, triggers: Vec::new() }
         };
         let unit = "[[unit]]\nname = 'x.service'\n";
-        let restart = orphan(unit, PruneOrder::Last).restart(true).unwrap();
+        let restart = orphan(unit, PruneOrder::Last).with_restart(None, true).unwrap();
         assert_eq!((restart.summary.as_str(), restart.trigger), ("restart", Some(Trigger::Restart)));
-        assert!(orphan(unit, PruneOrder::Last).restart(false).is_none());
-        assert!(orphan(unit, PruneOrder::First).restart(true).is_none());
-        assert!(orphan(FILE, PruneOrder::Last).restart(true).is_none());
+        for (observed, summary) in [("disable", "disable, restart"), ("start", "start")] {
+            let change = orphan(unit, PruneOrder::Last).with_restart(Some(Change::new(observed)), true).unwrap();
+            assert_eq!((change.summary.as_str(), change.trigger), (summary, Some(Trigger::Restart)));
+        }
+        assert!(orphan(unit, PruneOrder::Last).with_restart(None, false).is_none());
+        assert!(orphan(unit, PruneOrder::First).with_restart(None, true).is_none());
+        assert!(orphan(FILE, PruneOrder::Last).with_restart(None, true).is_none());
     }
 
     #[test]

@@ -188,7 +188,8 @@ impl Leftovers {
                 }
             };
             let others = leftovers.orphans.iter().any(|(_, change)| change.is_some());
-            let mut change = observed.map(|change| discreet(change, &orphan.item)).or_else(|| orphan.restart(others));
+            let observed = observed.map(|change| discreet(change, &orphan.item));
+            let mut change = orphan.with_restart(observed, others);
             if change.is_none() {
                 change = orphan.removal_once_empty(&removed, work.host)?;
             }

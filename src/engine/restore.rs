@@ -42,7 +42,7 @@ impl Run<'_> {
     fn restore(&mut self, orphan: &Orphan, others: &[(Orphan, Option<Change>)]) -> Result<()> {
         let item = &orphan.item;
         let observed = item.resource.observe(self.work)?;
-        let Some(change) = observed.or_else(|| orphan.restart(!self.changes.is_empty())) else { return Ok(()) };
+        let Some(change) = orphan.with_restart(observed, !self.changes.is_empty()) else { return Ok(()) };
         let ids = item.resource.along(self.work);
         // an orphan that can't be observed is reported in its own turn
         let observe = |orphan: &Orphan| orphan.item.resource.observe(self.work).ok();

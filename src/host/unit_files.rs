@@ -197,6 +197,15 @@ pub fn find(root: &Root, name: &str, own: &Own) -> Result<Found> {
     Ok(Found::File(file))
 }
 
+/// Whether a generator of systemd has made a unit, as from a line of `/etc/fstab`.
+pub fn is_generated(root: &Root, name: &str) -> Result<bool> {
+    let mut is_there = false;
+    for dir in ["generator", "generator.early", "generator.late"] {
+        is_there |= root.meta(&Path::new("/run/systemd").join(dir).join(name))?.is_some();
+    }
+    Ok(is_there)
+}
+
 /// Every path that can change the result of [`find`], [`masked`] or [`UnitFile::links`] for a unit.
 pub fn watched_paths(root: &Root, name: &str, own: &Own) -> Result<Vec<PathBuf>> {
     let mut names: BTreeSet<String> = std::iter::once(name.to_owned()).chain(template_of(name)).collect();

@@ -48,8 +48,8 @@ impl Unit {
         let host = work.host;
         let found = unit_files::find(&host.root, &self.name, &Own::default())?;
         // a unit that kpull creates neither ran nor was enabled
-        let is_ours = self.own.text.is_some() || (self.made_from.is_some() && !self.is_there(host, &found)?);
-        let is_new = matches!(found, Found::Missing) && is_ours;
+        let is_ours = self.own.text.is_some() || self.made_from.is_some();
+        let is_new = matches!(found, Found::Missing) && is_ours && !unit_files::is_generated(&host.root, &self.name)?;
         let is_enabled = || -> Result<bool> {
             let names = match &found {
                 Found::File(file) => vec![&*self.name, &file.name],
