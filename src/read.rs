@@ -104,6 +104,11 @@ pub fn unescaped(path: &str) -> String {
     path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }
 
+/// A field of a table of mounts, from which [`unescaped`] makes this text.
+pub fn escaped(text: &str) -> String {
+    text.replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011").replace('\n', "\\012")
+}
+
 /// Whether a map such as `/proc/self/uid_map` contains `number`. An empty map, of a kernel without namespaces, contains every number.
 pub fn has_number(map: &str, number: u32) -> bool {
     let within = |line: &str| {

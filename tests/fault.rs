@@ -266,6 +266,7 @@ fn enrolled(text: &str) -> (Site, Tree) {
         ),
         ("etc/group", "root:x:0:\nformer-old:x:800:\nformer-new:x:801:\n"),
         ("etc/hostname", "before\n"),
+        ("etc/fstab", "# ours\ntmpfs /srv/mounted tmpfs noatime 0 0\nnone /srv/other tmpfs noauto\n"),
         ("etc/timezone", "Etc/before\n"),
         ("etc/locale.conf", "LC_TIME=C\nLANG=before\n"),
         ("etc/vconsole.conf", "FONT=ours\n"),

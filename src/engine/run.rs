@@ -37,10 +37,10 @@ impl From<Error> for Stop {
     }
 }
 
-/// The paths that only a resource manages, and those of its files.
+/// The paths that a resource manages, whole or in part, and those of its files.
 fn paths(item: &Item, work: &Work<'_>) -> BTreeSet<PathBuf> {
     let owned = item.resource.owned(work).unwrap_or_default();
-    item.about.paths().chain(owned.iter().filter_map(Claim::whole_path)).map(Path::to_owned).collect()
+    item.about.claims.iter().chain(&owned).filter_map(Claim::any_path).map(Path::to_owned).collect()
 }
 
 /// The state of a walk.

@@ -443,7 +443,9 @@ fn kept<T>(cell: &OnceCell<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
 
 /// Whether systemd reads `path` as (part of) a unit, or generates a unit from it.
 pub fn is_unit_file(path: &Path) -> bool {
-    unit_files::DIRS.iter().chain(&["/etc/init.d", unit_files::QUADLETS]).any(|dir| path.starts_with(dir))
+    // generators make units of these
+    let others = ["/etc/fstab", "/etc/init.d", unit_files::QUADLETS];
+    unit_files::DIRS.iter().chain(&others).any(|dir| path.starts_with(dir))
 }
 
 /// Whether firewalld reads `path`: as a zone, a service, a set, …

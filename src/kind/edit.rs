@@ -40,7 +40,7 @@ pub enum Undo {
 }
 
 /// A file that others own, as an edit of one part of it has it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct EditedFile {
     /// The file.
     pub(crate) path: AbsolutePath,

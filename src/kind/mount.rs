@@ -1,13 +1,14 @@
-//! `[[mount]]`: a file system that is mounted, now and at each boot: a mount unit of systemd, with an automount unit if asked for.
+//! `[[mount]]`: a file system that is mounted, now and at each boot: a mount unit of systemd, with an automount unit if asked for. A line
+//! of `/etc/fstab` for the same directory is kept in step.
+
+mod fstab;
 
 use std::fmt::Write as _;
 
+use self::fstab::FstabLine;
 use crate::host::unit_files;
 use crate::kind::prelude::*;
 use crate::kind::unit::UnitFields;
-use crate::read::unescaped;
-
-const FSTAB: &str = "/etc/fstab";
 
 /// Types of file systems that need the network.
 const REMOTE: [&str; 8] = ["9p", "ceph", "cifs", "fuse.sshfs", "glusterfs", "nfs", "nfs4", "smb3"];
@@ -48,7 +49,7 @@ impl Fields for MountFields {
         if self.automount {
             units.push((format!("{stem}.automount"), self.automount(), true));
         }
-        let mut resources: Vec<Box<dyn Resource>> = vec![Box::new(Mount { place: self.place })];
+        let mut resources: Vec<Box<dyn Resource>> = vec![Box::new(FstabLine::of(self, build)?)];
         for (name, text, enable) in units {
             let unit = UnitFields::of_text(name, text, enable).map_err(|why| build.invalid("where", &why))?;
             resources.extend(unit.build(build)?);
@@ -109,45 +110,6 @@ fn device(what: &str) -> String {
     what.to_owned()
 }
 
-/// A check that nothing else mounts a file system at this path. The units do the rest.
-#[derive(Debug)]
-pub struct Mount {
-    place: AbsolutePath,
-}
-
-impl Resource for Mount {
-    fn about(&self) -> About {
-        About::new(MountFields::NAME, self.place.to_string(), Phase::Kernel)
-    }
-
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        Ok(Some(vec![WatchedInput::Path(FSTAB.into())]))
-    }
-
-    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
-        let content = work.host.root.read(Path::new(FSTAB))?.map(|(_, content)| content).unwrap_or_default();
-        let place = self.place.to_string();
-        let is_same = |line: &&str| {
-            let line = line.trim_start();
-            let at = line.split_whitespace().nth(1).filter(|_| !line.starts_with('#'));
-            at.is_some_and(|at| unescaped(at).trim_end_matches('/') == place)
-        };
-        match String::from_utf8_lossy(&content).lines().position(|line| is_same(&line)) {
-            None => Ok(None),
-            Some(at) => {
-                let what = format!("line {} of {FSTAB} also mounts a file system at {place}", at.saturating_add(1));
-                Err(Error::new(code::FILE, what)
-                    .because("the role's mount unit would override it for systemd, but not for `mount -a`")
-                    .help("remove the line if the role defines the same file system, or exclude the [[mount]] on this host with `when`"))
-            }
-        }
-    }
-
-    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
-        self.observe(work).map(drop)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use crate::kind::testing::{Tree, build, refusal};
@@ -189,20 +151,6 @@ mod tests {
         );
         assert!(tree.path("/etc/systemd/system/remote-fs.target.wants/net.automount").is_symlink());
         assert!(!tree.path("/etc/systemd/system/remote-fs.target.wants/net.mount").is_symlink());
-    }
-
-    #[test]
-    fn a_line_of_fstab_for_the_same_place_is_an_error_that_names_it() {
-        let tree = Tree::new();
-        let made = build("mount", "where = '/srv/a b'\nwhat = 'tmpfs'\ntype = 'tmpfs'").unwrap();
-        tree.put("/etc/fstab", "# /dev/x /srv/a\\040b ext4\n/dev/y /srv/a ext4\n");
-        assert_eq!(tree.summary(&*made[0]), None);
-        tree.put("/etc/fstab", "/dev/y / ext4\n/dev/x /srv/a\\040b/ ext4 password=x\n");
-        let error = made[0].observe(&tree.work()).unwrap_err();
-        assert!(
-            error.to_string().starts_with("line 2 of /etc/fstab also mounts a file system at /srv/a b: "),
-            "{error}"
-        );
     }
 
     #[test]

@@ -111,7 +111,8 @@ pub struct Tree {
     pub dir: tempfile::TempDir,
     /// The same, as a host.
     pub host: Host,
-    store: Store,
+    /// Its state directory.
+    pub store: Store,
 }
 
 impl Tree {

@@ -43,7 +43,7 @@ fn the_settings_of_a_system_hold_at_once_drift_is_corrected_and_they_are_restore
 const MOUNT: &str = "[[mount]]\nwhere = \"/srv/my-data\"\nwhat = \"tmpfs\"\ntype = \"tmpfs\"\n";
 
 #[test]
-fn a_mount_is_made_corrected_changed_and_removed_and_a_line_of_fstab_is_an_error() {
+fn a_mount_is_made_corrected_changed_and_removed() {
     let world = World::new();
     let host = world.host();
     let mounted = || {
@@ -72,16 +72,50 @@ fn a_mount_is_made_corrected_changed_and_removed_and_a_line_of_fstab_is_an_error
     world.converges();
     host.run("! mountpoint /srv/copy && test -e /srv/original/new").ok();
 
-    // a line of fstab is no second owner
-    host.run("cp /etc/fstab /srv/fstab 2>/dev/null; echo '/dev/x /srv/my-data ext4 defaults 0 0' >> /etc/fstab").ok();
-    let plan = host.run("kpull plan");
-    assert!(
-        plan.code() == 1 && plan.to_string().contains("of /etc/fstab also mounts a file system at /srv/my-data"),
-        "{plan}"
-    );
-    host.run("sed -i '/my-data/d' /etc/fstab").ok();
-
     world.release("");
     world.converges();
     host.run("! findmnt /srv/my-data && test ! -e '/etc/systemd/system/srv-my\\x2ddata.mount'").ok();
+}
+
+#[test]
+fn a_line_of_fstab_agrees_with_its_mount_and_comes_back_with_what_it_mounts() {
+    let world = World::new();
+    let host = world.host();
+    let fstab =
+        |line: &str| format!("# theirs\nnone /srv/other tmpfs noauto 0 0\n{line}\nLABEL=x none swap noauto 0 0");
+    let theirs = fstab("tmpfs\t/srv/my-data tmpfs size=2048k,x-theirs 0 0");
+    host.write("/etc/fstab", &theirs);
+    host.run("systemctl daemon-reload && systemctl start 'srv-my\\x2ddata.mount'").ok();
+    let mounted = || {
+        host.run(
+            "findmnt -no FSTYPE,OPTIONS /srv/my-data | grep -o 'tmpfs\\|size=[0-9]*k' | tr '\\n' ' '
+            systemctl show -p FragmentPath --value 'srv-my\\x2ddata.mount'; systemctl show -p Requires --value local-fs.target | grep -c my",
+        )
+        .stdout
+    };
+    let before = "tmpfs size=2048k /run/systemd/generator/srv-my\\x2ddata.mount\n1\n";
+    assert_eq!(mounted(), before);
+
+    world.release(&format!("{MOUNT}options = [\"size=1024k\"]\n"));
+    let plan = host.run("kpull plan");
+    assert!(plan.code() == 2 && plan.stdout.contains("mount:/srv/my-data  change line 3 of /etc/fstab"), "{plan}");
+    world.converges();
+    let after = "tmpfs size=1024k /etc/systemd/system/srv-my\\x2ddata.mount\n0\n";
+    let ours = fstab("tmpfs\t/srv/my-data tmpfs size=1024k,nofail,x-theirs 0 0");
+    assert_eq!((mounted(), host.run("cat /etc/fstab").stdout), (after.to_owned(), ours.clone()));
+    host.run("findmnt --verify && mount -a && test \"$(findmnt -no TARGET /srv/my-data | wc -l)\" = 1").ok();
+    // what only fstab says: the next boot and `mount -a` would do something else
+    host.run("sed -i 's/1024k/512k/' /etc/fstab").ok();
+    assert_eq!(host.run("kpull plan").code(), 2);
+    world.converges();
+    assert_eq!((mounted(), host.run("cat /etc/fstab").stdout), (after.to_owned(), ours));
+
+    world.release("");
+    world.converges();
+    assert_eq!((mounted(), host.run("cat /etc/fstab").stdout), (before.to_owned(), theirs));
+
+    host.run("line=$(grep my-data /etc/fstab) && printf '\\n%s\\n' \"$line\" >> /etc/fstab").ok();
+    world.release(MOUNT);
+    let plan = host.run("kpull plan").fails(1);
+    assert!(plan.contains("lines 3 and 5 of /etc/fstab both mount a file system at /srv/my-data"), "{plan}");
 }

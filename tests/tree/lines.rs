@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::site::{Tree, kpull};
+use crate::support::site::{Site, Tree, kpull};
 use crate::tree::apply::base;
 
 /// Files as packages ship them.
@@ -189,4 +189,35 @@ fn a_file_that_cannot_be_changed_stays_and_stops_no_other_resource() {
         assert_eq!(tree.read("etc/other"), "x", "{path}");
     }
     assert!(tree.read("etc/ssh/sshd_config").contains("\nPermitRootLogin no\n"));
+}
+
+#[test]
+fn the_line_of_fstab_for_a_mount_follows_the_role_and_comes_back() {
+    let site = Site::new("test");
+    let mount = |options: &str| format!("[[mount]]\nwhere = \"/srv/a\"\nwhat = \"LABEL=a\"\noptions = [{options}]\n");
+    site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n").role("base", &mount(""));
+    let tree = site.sign().enroll();
+    let fstab = |line: &str| format!("UUID=1 / ext4 defaults 0 1 # root\n{line}\n\n#/dev/y /srv/a xfs\n");
+    let theirs = fstab("/dev/x /srv/a ext4 ro 0 2");
+    tree.write("etc/fstab", &theirs);
+    let plan = tree.kpull("plan").exits(2).stdout;
+    let diff = "-/dev/x /srv/a ext4 ro 0 2\n+LABEL=a /srv/a auto defaults,nofail 0 2\n";
+    let shown: String = plan.lines().map(|line| format!("{}\n", line.trim_start())).collect();
+    assert!(shown.contains("change line 2 of /etc/fstab") && shown.contains(diff), "{plan}");
+    tree.kpull("apply").exits(0);
+    assert_eq!(tree.read("etc/fstab"), fstab("LABEL=a /srv/a auto defaults,nofail 0 2"));
+    site.role("base", &mount("\"noatime\"")).sign();
+    tree.kpull("apply").exits(0);
+    assert_eq!(tree.read("etc/fstab"), fstab("LABEL=a /srv/a auto noatime,nofail 0 2"));
+    // somebody changes another line, and removes this one
+    let others = "UUID=1 / ext4 noatime 0 1\n";
+    tree.write("etc/fstab", others);
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), [""; 0], "kpull adds no line");
+    tree.write("etc/fstab", format!("{others}/dev/z /srv/a auto\n"));
+    tree.kpull("apply").exits(0);
+    assert_eq!(tree.read("etc/fstab"), format!("{others}LABEL=a /srv/a auto noatime,nofail\n"));
+    site.role("base", "").sign();
+    tree.kpull("apply").exits(0);
+    assert_eq!(tree.read("etc/fstab"), format!("{others}/dev/x /srv/a ext4 ro 0 2\n"));
+    assert!(!tree.at("etc/systemd/system/srv-a.mount").exists());
 }
