@@ -102,18 +102,27 @@ struct GroupMembers {
 }
 
 impl GroupMembers {
-    /// Who is missing, and who is too many.
-    fn differences(&self, tables: &Tables) -> (Vec<&AccountName>, Vec<String>) {
+    /// Who is missing, and who is too many. A user that only a package or command of the running host creates is not missing in a tree.
+    fn differences(&self, tables: &Tables, work: &Work<'_>) -> Result<(Vec<&AccountName>, Vec<String>)> {
         let known = tables.members_of(&self.group).unwrap_or_default();
-        let missing = self.members.iter().filter(|one| !known.iter().any(|other| **other == ***one)).collect();
+        let mut missing = Vec::new();
+        for user in self.members.iter().filter(|one| !known.iter().any(|other| **other == ***one)) {
+            if !work.comes_later(&Missing::User(user.to_string())) || is_known(user, work)? {
+                missing.push(user);
+            }
+        }
         let surplus = known.iter().filter(|one| !self.members.iter().any(|other| **other == ***one)).cloned();
-        (missing, surplus.collect())
+        Ok((missing, surplus.collect()))
     }
 
     /// The part of the group that each member is.
     fn parts(&self) -> impl Iterator<Item = (&AccountName, Claim)> {
         self.members.iter().map(|user| (user, Claim::part_of(user, &members_of(&self.group))))
     }
+}
+
+fn is_known(user: &AccountName, work: &Work<'_>) -> Result<bool> {
+    Ok(work.host.with_accounts(|accounts| accounts.login(user))?.is_some())
 }
 
 impl Resource for GroupMembers {
@@ -128,10 +137,9 @@ impl Resource for GroupMembers {
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let tables = Tables::read(&work.host.root)?;
-        let (missing, surplus) = self.differences(&tables);
+        let (missing, surplus) = self.differences(&tables, work)?;
         for user in &missing {
-            let is_known = work.host.with_accounts(|accounts| accounts.login(user))?.is_some();
-            if !is_known && !work.may_make(&Missing::User(user.to_string())) {
+            if !is_known(user, work)? && !work.may_make(&Missing::User(user.to_string())) {
                 return Err(error!(ACCOUNT, "{user} can't be in the group {}: there is no such user", self.group)
                 .help(format!(
                     "add a [[user]] to the role, or remove the name from `members`; `getent passwd {user}` must show the user"
@@ -149,7 +157,7 @@ impl Resource for GroupMembers {
                 .because(format!("it is not in {GROUP}: another service (LDAP, systemd-homed, …) manages it"))
                 .help("change them there, or omit `members`"));
         }
-        let (missing, surplus) = self.differences(&tables);
+        let (missing, surplus) = self.differences(&tables, work)?;
         let added = missing.iter().map(|user| (&***user, &*self.group, true));
         members::change(added.chain(surplus.iter().map(|user| (&**user, &*self.group, false))), tables, work)
     }

@@ -306,6 +306,10 @@ name = "nginx"
 [[user]]
 name = "ann"
 groups = ["sudo"]
+[[group]]
+name = "web"
+gid = 700
+members = ["ann", "www-data"]
 [[file]]
 path = "/srv/page"
 content = "x"
@@ -341,6 +345,7 @@ fn in_a_tree_without_the_accounts_of_packages_root_stands_for_them() {
     };
     tree.kpull("apply").exits(0);
     assert_eq!(owners(), [(0, 0, 0o600), (0, 0, 0o640), (0, 0, 0o755)]);
+    assert!(tree.read("etc/group").contains("web:x:700:ann\n"));
     assert_eq!(tree.kpull("apply --json").exits(0).changed(), [""; 0]);
 
     // as soon as it has them
@@ -350,6 +355,7 @@ fn in_a_tree_without_the_accounts_of_packages_root_stands_for_them() {
     tree.kpull("apply").exits(0);
     assert_eq!(owners(), [(0, 42, 0o640), (33, 33, 0o640), (0, 4, 0o755)]);
     assert!(tree.read("etc/group").contains("sudo:x:27:ann\n"));
+    assert!(tree.read("etc/group").contains("web:x:700:ann,www-data\n"));
     assert_eq!(tree.kpull("apply --json").exits(0).changed(), [""; 0]);
 
     // no file becomes setuid root, and a name that nothing can create is a mistake
@@ -362,4 +368,7 @@ fn in_a_tree_without_the_accounts_of_packages_root_stands_for_them() {
         assert!(run.stderr.contains("/srv/x can't belong to user ghost, which does not exist"), "{}", run.stderr);
         assert!(!tree.at("srv/x").exists());
     }
+    site.role("base", "[[group]]\nname = \"web\"\nmembers = [\"ghost\"]\n").sign();
+    let run = tree.kpull("apply").exits(3);
+    assert!(run.stderr.contains("ghost can't be in the group web: there is no such user"), "{}", run.stderr);
 }
