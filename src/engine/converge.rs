@@ -81,7 +81,7 @@ pub fn converge(agent: &Agent<'_>, options: RunOptions<'_>) -> Result<Summary> {
         }
         // without time, what a release lacks is not its fault
         Err(stop) if matches!(stop, Stop::Waits(_)) || deadline::is_over() => {
-            let errors = deadline::check().err().into_iter().chain([stop.into_error()]).chain(fault);
+            let errors = deadline::check().err().into_iter().chain([stop.into_error()]).chain(fault).chain(trouble);
             return Error::distinct(errors.collect()).map_or(Ok(applied.summary), Err);
         }
         Err(stop) if !options.only.is_empty() => {

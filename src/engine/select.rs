@@ -7,6 +7,7 @@ use crate::engine::prelude::*;
 use crate::engine::trust::HostTrust;
 use crate::engine::{ReleaseStamp, rollout};
 use crate::error::one_line;
+use crate::host::deadline::{self, OnlyDownloads};
 use crate::host::fleetlock::FleetLock;
 use crate::resolve::resolve;
 use crate::secret::SecretStore;
@@ -67,8 +68,11 @@ impl Agent<'_> {
         let mut answered = false;
         let mut newest: Option<(Resolved, String)> = None;
         let order = self.order(matches!(&cached, Some(Ok(cached)) if cached.expired.is_none()));
+        let share = OnlyDownloads::begin();
         for &index in &order.sources {
-            if !order.all && (answered || newest.is_some()) {
+            // the next run begins with those that are left
+            let is_late = deadline::is_over() && !trouble.is_empty();
+            if is_late || (!order.all && (answered || newest.is_some())) {
                 break;
             }
             let mut source = self.open_source(index)?;
@@ -111,9 +115,10 @@ impl Agent<'_> {
                 }
             }
         }
-        if order.all {
+        if order.all && !deadline::is_over() {
             self.store.note_all_asked()?;
         }
+        drop(share);
         if let Some((release, source)) = newest {
             self.report.event(&Event::News(&source, release.catalog.manifest()));
             let VerifiedManifest { bytes, signatures, .. } = &release.manifest;

@@ -5,6 +5,7 @@
 //! after the others for a while.
 
 use crate::engine::prelude::*;
+use crate::host::deadline::OnlyDownloads;
 use crate::sandbox;
 use crate::source::{self, Poll, Source};
 
@@ -59,6 +60,7 @@ impl Agent<'_> {
 
     /// Whether none of the sources that are due has news.
     pub fn sources_are_quiet(&self) -> bool {
+        let _share = OnlyDownloads::begin();
         let cursors = self.store.cursors();
         let order = self.order(true);
         let due = if order.all { order.sources.len() } else { 1 };

@@ -10,7 +10,8 @@ use jiff::SignedDuration;
 use crate::error::{Result, error};
 use crate::host::bus::{Bus, get, monotonic};
 
-/// How much of its time a run may use, in percent: until no download goes on, so that one that hangs leaves time for everything else…
+/// How much of its time a run may use, in percent: until no download and no poll of a source goes on, so that one that hangs leaves time
+/// for everything else…
 const DOWNLOADS: u32 = 50;
 /// …until nothing goes on but reports…
 const CHANGES: u32 = 90;
@@ -60,9 +61,10 @@ fn used_up(share: u32) -> Option<&'static Limit> {
 }
 
 /// An error if this share of the limit is used up.
-fn check_share(share: u32, what: &str) -> Result<()> {
+fn check_share(share: u32) -> Result<()> {
     let Some(Limit { unit, whole, .. }) = used_up(share) else { return Ok(()) };
     let whole = SignedDuration::try_from(*whole).unwrap_or(SignedDuration::MAX);
+    let what = if share == DOWNLOADS { "this run downloads nothing more" } else { "this run ends early" };
     let error = error!(LIMIT, "{what}: {unit} has used {share} % of its {whole:#}");
     Err(error.passing().help(format!(
         "the next run continues; `journalctl -u {unit}` shows what takes long; if it needs the time, raise TimeoutStartSec= with \
@@ -82,7 +84,7 @@ pub fn is_over() -> bool {
 
 /// An error if this run has to end.
 pub fn check() -> Result<()> {
-    check_share(SHARE.load(Ordering::Relaxed), "this run ends early")
+    check_share(SHARE.load(Ordering::Relaxed))
 }
 
 /// How long downloads may take.
@@ -92,7 +94,23 @@ pub fn left_for_downloads() -> Duration {
 
 /// An error if downloads have used all of their time.
 pub fn check_downloads() -> Result<()> {
-    check_share(DOWNLOADS, "this run downloads nothing more")
+    check_share(DOWNLOADS)
+}
+
+/// While this exists, whatever waits has only the time of downloads.
+pub struct OnlyDownloads(u32);
+
+impl OnlyDownloads {
+    /// Begins now.
+    pub fn begin() -> Self {
+        Self(SHARE.swap(DOWNLOADS, Ordering::Relaxed))
+    }
+}
+
+impl Drop for OnlyDownloads {
+    fn drop(&mut self) {
+        SHARE.store(self.0, Ordering::Relaxed);
+    }
 }
 
 /// Leaves the rest of the time to reports.

@@ -167,7 +167,8 @@ impl Worker {
         self.end();
         if why.kind() == io::ErrorKind::TimedOut {
             if let Err(over) = deadline::check() {
-                return over.wrapped(code::SANDBOX, format!("{name}: the fetch was ended")).passing();
+                let advice = "check that its server runs, and that this host can reach it";
+                return over.wrapped(code::SANDBOX, format!("{name} did not answer")).help_more(advice).passing();
             }
             return error!(SANDBOX, "{name}: the fetch did not end within {:?}", self.limit)
                 .help("the server may be stalling, or the connection may be too slow");

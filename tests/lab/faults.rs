@@ -322,6 +322,19 @@ fn a_run_ends_before_systemd_ends_it_whatever_it_waits_for_and_the_next_continue
     ends_early(&["the artifact tool can't be downloaded", "has used"]);
     world.release(&role);
     world.converges();
+
+    // no source answers: the message names them, and what is known of the release is corrected in the other half of the time
+    let hung = "http://127.0.0.1:5001/";
+    let config = host.run("cat /etc/kpull/kpull.toml").stdout;
+    host.write("/etc/kpull/kpull.toml", config.replace("dir = \"/srv/site\"", &format!("http = \"{hung}\"")));
+    host.run("systemctl stop app").ok();
+    ends_early(&[
+        &format!("{hung} did not answer"),
+        "this run downloads nothing more: kpull.service has used 50 % of its 20s",
+        "check that its server runs",
+        "the host stays converged on release",
+    ]);
+    assert_eq!(state(host, "app"), "active");
 }
 
 #[test]
