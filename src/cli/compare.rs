@@ -1,13 +1,10 @@
 //! `kpull compare`.
 
-use std::io::{Seek as _, Write as _};
-use std::path::Component;
-use std::process::Stdio;
-
 use crate::author::compare::{SiteState, compare};
 use crate::cli::prelude::*;
 use crate::document::PARTS;
 use crate::host::process::at_terminal;
+use crate::source::{self, Config};
 
 /// Arguments of `compare`.
 #[derive(Args, Debug)]
@@ -68,38 +65,17 @@ impl Compare {
         read(unpacked.path()).map_err(|error| error.help_more(&format!("this is the state at `{name}`")))
     }
 
-    /// Writes the files of the site in a revision to `dir`, as git stores them. `git archive` and `git checkout` would run commands from
+    /// Writes the files of the site in a revision to `dir`, read as from a repository that is a source: git itself would run commands from
     /// the configuration of the repository, which may not be trustworthy.
     fn unpack(&self, revision: &str, dir: &Path) -> Result<()> {
-        let listed = self.git(&["ls-tree", "-r", "-z", revision], Stdio::null())?;
-        let listed = String::from_utf8(listed).context(code::EDIT, || "a name in it is not UTF-8")?;
-        let (mut paths, mut wanted) = (Vec::new(), tempfile::tempfile().context(code::EDIT, || "no temporary file")?);
-        for entry in listed.split_terminator('\0') {
-            let (about, path) = entry.split_once('\t').unwrap_or_default();
-            if !PARTS.iter().chain(&["facts"]).any(|part| path.split('/').next() == Some(part)) {
-                continue;
-            }
-            let is_plain = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
-            let mut about = about.split(' ');
-            let (Some("100644" | "100755"), Some("blob"), Some(id), true) =
-                (about.next(), about.next(), about.next(), is_plain)
-            else {
-                return Err(error!(EDIT, "{path} is not a regular file in it"));
-            };
-            writeln!(wanted, "{id}").context(code::EDIT, || "can't write a temporary file")?;
-            paths.push(path);
-        }
-        wanted.rewind().context(code::EDIT, || "can't read a temporary file")?;
-        let stored = self.git(&["cat-file", "--batch"], wanted.into())?;
-        let mut rest = stored.as_slice();
-        for path in paths {
-            let cut = || error!(EDIT, "git has no content of {path}");
-            let end = rest.iter().position(|byte| *byte == b'\n').ok_or_else(cut)?;
-            let (head, behind) = rest.split_at_checked(end + 1).ok_or_else(cut)?;
-            let size = std::str::from_utf8(head).ok().and_then(|head| head.trim_end().rsplit_once(" blob "));
-            let size = size.and_then(|(_, size)| size.parse().ok()).ok_or_else(cut)?;
-            let (content, behind) = behind.split_at_checked(size).ok_or_else(cut)?;
-            rest = behind.strip_prefix(b"\n").ok_or_else(cut)?;
+        let named = self.rev_parse(&["--show-toplevel", "--show-prefix", &format!("{revision}^{{commit}}"), "--"])?;
+        let mut lines = named.lines().map(str::to_owned);
+        let (git, prefix, commit) = (lines.next(), lines.next().unwrap_or_default(), lines.next());
+        let path = prefix.strip_suffix('/').map(str::to_owned);
+        let tree = source::state(&mut *source::open(&Config { git, commit, path, ..Config::default() }, dir)?)?;
+        let is_part = |path: &&String| PARTS.iter().chain(&["facts"]).any(|part| path.split('/').next() == Some(part));
+        for path in tree.list()?.unwrap_or_default().iter().filter(is_part) {
+            let content = tree.read(path, u64::MAX)?.unwrap_or_default();
             let path = dir.join(path);
             let above = path.parent().map_or(Ok(()), std::fs::create_dir_all);
             above
@@ -109,18 +85,16 @@ impl Compare {
         Ok(())
     }
 
-    /// The output of git, which reads only the repository and fetches no missing objects.
-    fn git(&self, arguments: &[&str], input: Stdio) -> Result<Vec<u8>> {
+    /// The output of `git rev-parse`, which fetches no missing objects.
+    fn rev_parse(&self, arguments: &[&str]) -> Result<String> {
         let mut git = at_terminal("git");
-        git.arg("-C").arg(&self.options.site).args(arguments).stdin(input);
+        git.arg("-C").arg(&self.options.site).arg("rev-parse").args(arguments);
         git.env("GIT_NO_LAZY_FETCH", "1").env("GIT_ALLOW_PROTOCOL", "none");
         let output = git.output().context(code::EDIT, || "can't run git")?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match output.status.success() {
-            true => Ok(output.stdout),
-            false => Err(Error::new(
-                code::EDIT,
-                String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("fatal: "),
-            )),
+            true => Ok(text(&output.stdout)),
+            false => Err(Error::new(code::EDIT, text(&output.stderr).trim().trim_start_matches("fatal: "))),
         }
     }
 }
