@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::cli::prelude::*;
+use crate::cli::rollback::find;
 use crate::error::one_line;
 
 /// Arguments of `history`.
@@ -32,12 +33,8 @@ impl Run for History {
         }
         let mut all = agent.store.generations()?;
         if let Some(number) = self.generation {
-            let oldest = all.first().map_or(0, |one| one.number);
+            find(&all, number)?;
             all.retain(|one| one.number == number);
-            if all.is_empty() {
-                return Err(error!(GENERATION, "there is no generation {number}")
-                    .help(format!("the oldest kept generation is {oldest}; `kpull history` lists them")));
-            }
         }
         for one in &all {
             match self.host.json {

@@ -254,7 +254,7 @@ struct SiteArgs {
 }
 
 /// How to connect to a TLS server.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 struct TlsArgs {
     /// Trust only the authorities in this PEM file
     #[arg(long, value_name = "FILE")]
@@ -269,12 +269,8 @@ struct TlsArgs {
 
 impl TlsArgs {
     fn options(&self) -> net::Options {
-        net::Options {
-            ca: self.ca.clone(),
-            client_cert: self.client_cert.clone(),
-            client_key: self.client_key.clone(),
-            ..net::Options::default()
-        }
+        let Self { ca, client_cert, client_key } = self.clone();
+        net::Options { ca, client_cert, client_key, ..net::Options::default() }
     }
 }
 

@@ -81,15 +81,9 @@ impl Hook {
 
     /// How to connect to its server.
     pub fn net(&self) -> net::Options {
-        net::Options {
-            ca: self.ca.clone(),
-            client_cert: self.client_cert.clone(),
-            client_key: self.client_key.clone(),
-            bearer: self.bearer.clone(),
-            basic: self.basic.clone(),
-            timeout: Some(self.limit().as_secs()),
-            retries: Some(self.retries.unwrap_or(RETRIES)),
-        }
+        let Self { ca, client_cert, client_key, bearer, basic, .. } = self.clone();
+        let (timeout, retries) = (Some(self.limit().as_secs()), Some(self.retries.unwrap_or(RETRIES)));
+        net::Options { ca, client_cert, client_key, bearer, basic, timeout, retries }
     }
 
     /// Refuses options that contradict each other.

@@ -108,14 +108,8 @@ pub struct Artifacts {
 impl Artifacts {
     /// The options for connecting to mirrors and to the addresses in `artifacts.toml`.
     pub fn net(&self) -> net::Options {
-        net::Options {
-            ca: self.ca.clone(),
-            client_cert: self.client_cert.clone(),
-            client_key: self.client_key.clone(),
-            timeout: self.timeout,
-            retries: self.retries,
-            ..net::Options::default()
-        }
+        let Self { ca, client_cert, client_key, timeout, retries, .. } = self.clone();
+        net::Options { ca, client_cert, client_key, timeout, retries, ..net::Options::default() }
     }
 
     /// Refuses options that contradict each other; `doc` is the file that this was read from.

@@ -243,22 +243,14 @@ impl Report for Text {
                 self.line(&signed("31", "↶"));
                 self.line(&format!("  {}", self.paint("2", &stay.why)));
             }
-            Event::Passed(..)
-            | Event::PassedMirror(..)
-            | Event::NoFact(..)
-            | Event::Unlabelled(_)
-            | Event::NotReported(_)
-            | Event::Exposed(_)
-            | Event::Saved(_)
-            | Event::Lost(..)
-            | Event::Overruled(..)
-            | Event::LockNotReturned(_) => self.line(&signed("33", "!")),
             Event::Ended(summary) if summary.changed.is_empty() => {}
             Event::Ended(_) => self.hint("`kpull verify` runs every probe; `kpull rollback` rolls back"),
             Event::Done(summary) => {
                 self.show();
                 self.summary(summary);
             }
+            // a warning
+            _ => self.line(&signed("33", "!")),
         }
     }
 }

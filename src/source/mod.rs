@@ -83,15 +83,8 @@ pub struct Config {
 impl Config {
     /// The options for connections, for `git` over HTTP and for `http`.
     pub fn net(&self) -> net::Options {
-        net::Options {
-            ca: self.ca.clone(),
-            client_cert: self.client_cert.clone(),
-            client_key: self.client_key.clone(),
-            bearer: self.bearer.clone(),
-            basic: self.basic.clone(),
-            timeout: self.timeout,
-            retries: self.retries,
-        }
+        let Self { ca, client_cert, client_key, bearer, basic, timeout, retries, .. } = self.clone();
+        net::Options { ca, client_cert, client_key, bearer, basic, timeout, retries }
     }
 
     /// All paths, so that relative ones can be resolved.

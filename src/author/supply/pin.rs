@@ -123,36 +123,34 @@ pub enum Checked {
 /// this file.
 pub fn compare(options: &Options, url: &str, sha256: &str, sums: Option<&str>, alone: bool) -> Result<Checked> {
     let name = url.rsplit('/').next().unwrap_or(url);
-    let Some(place) = sums else {
-        let mut unread = None;
-        for (place, is_own) in beside(url) {
-            // an address that can't be read counts as not published
-            let found = match fetch(options, &place) {
-                Ok(Some(found)) => found,
-                Ok(None) => continue,
-                Err(why) => {
-                    unread.get_or_insert(why.to_string());
-                    continue;
-                }
-            };
-            let found = Sums::parse(&found);
-            let digest = found.of(name)?.or_else(|| found.only().filter(|_| is_own));
-            if let Some(digest) = digest {
-                return agree(name, sha256, digest, place);
+    let places = sums.map_or_else(|| beside(url), |sums| vec![(sums.to_owned(), alone)]);
+    let mut unread = None;
+    for (place, is_own) in places {
+        let found = match fetch(options, &place) {
+            Ok(Some(text)) => Sums::parse(&text),
+            Ok(None) if sums.is_some() => {
+                return Err(error!(SUPPLY, "there is no {place}")
+                    .help("`--sums` is the address or path of the publisher's checksums"));
             }
+            Ok(None) => continue,
+            // an address that can't be read counts as not published
+            Err(why) if sums.is_none() => {
+                unread.get_or_insert(why.to_string());
+                continue;
+            }
+            Err(why) => return Err(why),
+        };
+        match found.of(name)?.or_else(|| found.only().filter(|_| is_own)) {
+            Some(digest) => return agree(name, sha256, digest, place),
+            None if sums.is_some() => {
+                return Err(error!(SUPPLY, "{place} has no SHA-256 of {name}").help(
+                    "use the checksums of this version; a file that contains only a digest works for one address only",
+                ));
+            }
+            None => {}
         }
-        return Ok(Checked::Nowhere(unread));
-    };
-    let text = fetch(options, place)?.ok_or_else(|| {
-        error!(SUPPLY, "there is no {place}").help("`--sums` is the address or path of the publisher's checksums")
-    })?;
-    let found = Sums::parse(&text);
-    let digest = found.of(name)?.or_else(|| found.only().filter(|_| alone));
-    let digest = digest.ok_or_else(|| {
-        error!(SUPPLY, "{place} has no SHA-256 of {name}")
-            .help("use the checksums of this version; a file that contains only a digest works for one address only")
-    })?;
-    agree(name, sha256, digest, place.to_owned())
+    }
+    Ok(Checked::Nowhere(unread))
 }
 
 fn agree(name: &str, sha256: &str, published: &str, place: String) -> Result<Checked> {

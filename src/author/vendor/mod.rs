@@ -47,14 +47,9 @@ pub struct Change {
 /// Fetches the listed roles of `upstream`. Nothing is parsed before its signatures are verified.
 pub fn fetch(upstream: &Upstream, net: &net::Options) -> Result<Vec<VendoredRole>> {
     let cache = tempfile::tempdir().context(code::VENDOR, || "can't create a temporary directory")?;
-    let config = Config {
-        git: Some(upstream.git.clone()),
-        commit: Some(upstream.commit.clone()),
-        ca: net.ca.clone(),
-        client_cert: net.client_cert.clone(),
-        client_key: net.client_key.clone(),
-        ..Config::default()
-    };
+    let net::Options { ca, client_cert, client_key, .. } = net.clone();
+    let (git, commit) = (Some(upstream.git.clone()), Some(upstream.commit.clone()));
+    let config = Config { git, commit, ca, client_cert, client_key, ..Config::default() };
     let tree = source::state(&mut *sandbox::open(&config, &cache.path().join("source"), &[])?)?;
     let keys = KeySet::start(&upstream.site, upstream.signers.clone(), upstream.threshold, 1);
     let announced = VerifiedManifest::by(&keys, &*tree, Timestamp::now())?;
@@ -104,20 +99,15 @@ impl VendoredRole {
             .help("nothing was written; no role needs such a file: inform the other site's signers"));
         }
         let here = files.iter().map(|(path, content)| (format!("roles/{own}/{path}"), content.clone())).collect();
-        let role = Role::load(&here, own)?;
+        let requires = Role::load(&here, own)?.requires;
         let manifest = announced.manifest();
         let listed =
             manifest.files.iter().filter_map(|(path, listed)| Some((wanted.path(path)?.to_owned(), listed.clone())));
-        let origin = Origin {
-            site: upstream.site.clone(),
-            git: upstream.git.clone(),
-            commit: upstream.commit.clone(),
-            role: wanted.name.clone(),
-            serial: manifest.serial,
-            signers: announced.signers.clone(),
-            files: listed.collect(),
-        };
-        Ok(Self { own: own.clone(), origin, files, requires: role.requires, place: wanted.place.clone() })
+        let Upstream { site, git, commit, .. } = upstream;
+        let (site, git, commit, role) = (site.clone(), git.clone(), commit.clone(), wanted.name.clone());
+        let (serial, signers) = (manifest.serial, announced.signers.clone());
+        let origin = Origin { site, git, commit, role, serial, signers, files: listed.collect() };
+        Ok(Self { own: own.clone(), origin, files, requires, place: wanted.place.clone() })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Texts: quotes, paths, digests, encodings.
 
+use std::path::PathBuf;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use md5::Md5;
@@ -55,17 +57,8 @@ fn split_extension(call: &Call<'_>) -> Result<Value, Error> {
 
 fn join_path(call: &Call<'_>) -> Result<Value, Error> {
     let parts = if call.value.as_str().is_some() { vec![call.value.clone()] } else { list(&call.value)? };
-    let mut path = String::new();
-    for part in parts.iter().map(text) {
-        let part = part?;
-        if part.starts_with('/') {
-            path.clear();
-        } else if !path.is_empty() && !path.ends_with('/') {
-            path.push('/');
-        }
-        path.push_str(&part);
-    }
-    Ok(Value::from(path))
+    let path = parts.iter().map(text).collect::<Result<PathBuf, Error>>()?;
+    Ok(Value::from(path.to_string_lossy()))
 }
 
 /// A text as a comment.
