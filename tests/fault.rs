@@ -194,7 +194,20 @@ name = "suse"
 format = "zypper"
 urls = ["https://{text}.example.org/"]
 key_text = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n{text}\n"
+[[line]]
+path = "/etc/{parts}"
+regex = "^a="
+line = "a={text}"
+[[permissions]]
+path = "/etc/{parts}"
+mode = "0600"
+[[file]]
+path = "/etc/{whole}"
+content = "a={text}\nwhole\n"
 "#,
+        // one file changes from parts to a whole, and another one the other way
+        parts = if text == "new" { "parted" } else { "united" },
+        whole = if text == "new" { "united" } else { "parted" },
         size = if text == "new" { 2 } else { 1 },
         is_new = text == "new",
         port = if text == "new" { 443 } else { 80 },
@@ -267,6 +280,8 @@ fn enrolled(text: &str) -> (Site, Tree) {
         ("etc/group", "root:x:0:\nformer-old:x:800:\nformer-new:x:801:\n"),
         ("etc/hostname", "before\n"),
         ("etc/fstab", "# ours\ntmpfs /srv/mounted tmpfs noatime 0 0\nnone /srv/other tmpfs noauto\n"),
+        ("etc/parted", "a=before\nb\n"),
+        ("etc/united", "a=before\nb\n"),
         ("etc/timezone", "Etc/before\n"),
         ("etc/locale.conf", "LC_TIME=C\nLANG=before\n"),
         ("etc/vconsole.conf", "FONT=ours\n"),
@@ -425,9 +440,9 @@ fn each_path_that_a_release_changes_is_corrected_if_it_becomes_as_it_was() {
     let mut paths = 0;
     for (path, now) in wanted.iter().filter(|(path, _)| !is_account(path)) {
         let before = old.get(path);
-        // a port and a value of others beside those of the release are no drift, and neither is a former path that is none of it
+        // a port, a value and a line of others beside those of the release are no drift, and neither is a former path that is none of it
         if before == Some(now)
-            || ["etc/firewalld/zones/public.xml", "etc/made.toml", "etc/absent.old"].contains(&&**path)
+            || ["etc/firewalld/zones/public.xml", "etc/made.toml", "etc/parted", "etc/absent.old"].contains(&&**path)
         {
             continue;
         }

@@ -1,6 +1,8 @@
 //! The prior state of this host: recorded before the first change, and restored when no role claims its place any more. A rollback to
 //! another release rests on it too: what only the newer release has is restored in the same way.
 
+mod divided;
+
 use std::cell::OnceCell;
 use std::cmp::Reverse;
 
@@ -67,6 +69,8 @@ pub struct PriorStates {
     is_changed: bool,
     /// What must go before something of another type can take its place, by [`PriorStates::orphans`]; with the id of that.
     obstacles: BTreeMap<Claim, ResourceId>,
+    /// Paths that orphans and the catalog share.
+    divided: HashSet<PathBuf>,
 }
 
 impl PriorStates {
@@ -125,6 +129,7 @@ impl PriorStates {
             if self.obstacles.contains_key(&claim) {
                 continue;
             }
+            let open = open || self.is_divided(item, &claim);
             if let Some(known) = self.known.get_mut(&claim) {
                 self.is_changed |= known.id != item.id || known.triggers != triggers || known.open;
                 (known.id, known.triggers) = (item.id.clone(), triggers.to_vec());
@@ -209,7 +214,9 @@ impl PriorStates {
 
     /// What the catalog no longer has, in the order in which it is restored; and ids of what can't be, and why.
     pub fn orphans(&mut self, work: &Work<'_>) -> (Vec<Orphan>, Vec<(ResourceId, Error)>) {
-        let mut wanted = self.wanted(work);
+        let own = self.own(work);
+        let mut wanted = with_directories(own.clone());
+        self.divided = self.find_divided(&own, work);
         self.obstacles = self.find_obstacles(&wanted, work);
         wanted.retain(|claim| !self.obstacles.contains_key(claim));
         let (mut orphans, mut lost) = (Vec::new(), Vec::new());
@@ -238,7 +245,8 @@ impl PriorStates {
                     PruneOrder::Last
                 }
                 (PriorState::Unit { .. }, _) => PruneOrder::First,
-                _ if self.is_below_obstacle(claim) => PruneOrder::First,
+                (PriorState::Permissions { .. }, _) => PruneOrder::First,
+                _ if self.is_below_obstacle(claim) || self.has_divided(claim) => PruneOrder::First,
                 _ => PruneOrder::Middle,
             };
             let (claim, id, triggers) = (claim.clone(), known.id.clone(), known.triggers.clone());
@@ -295,8 +303,8 @@ impl PriorStates {
         self.obstacles.values().any(|id| *id == item.id)
     }
 
-    /// Everything that the catalog owns, with the directories above its paths. Where a resource can't say what it owns, the record does.
-    fn wanted(&self, work: &Work<'_>) -> HashSet<Claim> {
+    /// Everything that the catalog owns. Where a resource can't say what it owns, the record does.
+    fn own(&self, work: &Work<'_>) -> HashSet<Claim> {
         let mut claims = HashSet::new();
         for item in work.catalog {
             match item.resource.owned(work) {
@@ -307,20 +315,12 @@ impl PriorStates {
                 }
             }
         }
-        let paths: Vec<PathBuf> = claims.iter().filter_map(Claim::any_path).map(Path::to_owned).collect();
-        for path in paths {
-            for dir in path.ancestors().skip(1) {
-                if !claims.insert(Claim::path(dir)) {
-                    break;
-                }
-            }
-        }
         claims
     }
 
     /// Drops the records of what the catalog no longer owns and of what stays unchanged.
     pub fn settle(&mut self, work: &Work<'_>) {
-        let wanted = self.wanted(work);
+        let wanted = with_directories(self.own(work));
         let count = self.known.len();
         self.known.retain(|claim, known| wanted.contains(claim) || known.prior.comes_back() && !known.open);
         self.is_changed |= self.known.len() != count;
@@ -413,6 +413,19 @@ pub fn watchers(items: &[Item]) -> BTreeMap<&str, Vec<(&ResourceId, Trigger)>> {
         }
     }
     watchers
+}
+
+/// The claims, and those on the directories above their paths.
+fn with_directories(mut claims: HashSet<Claim>) -> HashSet<Claim> {
+    let paths: Vec<PathBuf> = claims.iter().filter_map(Claim::any_path).map(Path::to_owned).collect();
+    for path in paths {
+        for dir in path.ancestors().skip(1) {
+            if !claims.insert(Claim::path(dir)) {
+                break;
+            }
+        }
+    }
+    claims
 }
 
 /// The claim with its path resolved on this host: one place has one name, whatever its directories are called.

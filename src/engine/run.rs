@@ -207,6 +207,9 @@ impl<'a> Run<'a> {
         let gates = gates(items);
         let mut changed: HashSet<&str> = HashSet::new();
         self.restore_all(orphans, PruneOrder::First)?;
+        if self.prior.is_any_divided() {
+            self.close_from(0)?;
+        }
         let middle = items.iter().position(|item| item.about.phase >= Phase::Stops).unwrap_or(items.len());
         for (at, item) in items.iter().enumerate() {
             if at == middle {
@@ -294,6 +297,11 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         self.packages.retain(|&package| package > at);
+        self.close_from(at)
+    }
+
+    /// Reads the open prior states of the items from `at` up to the next package again.
+    fn close_from(&mut self, at: usize) -> Result<(), Stop> {
         let items = self.work.catalog;
         let until = self.packages.first().copied().unwrap_or(items.len());
         for (at, item) in items.iter().enumerate().take(until).skip(at) {

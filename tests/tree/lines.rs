@@ -122,6 +122,38 @@ fn changes_of_two_roles_in_one_file_compose_and_are_undone_to_the_last_byte() {
 }
 
 #[test]
+fn a_file_changes_between_parts_and_a_whole_in_one_run_and_is_undone() {
+    let parts = "[[line]]\npath = '/etc/ssh/sshd_config'\nregex = '^Port '\nline = 'Port 23'\n[[block]]\npath = '/etc/ssh/sshd_config'\n\
+        name = 'bob'\ncontent = 'Match User bob'\n[[permissions]]\npath = '/etc/ssh/sshd_config'\nmode = '0600'\n[[line]]\npath = '/etc/new'\n\
+        line = 'a'\ncreate = true\n";
+    let whole = "[[file]]\npath = '/etc/ssh/sshd_config'\ncontent = \"Port 23\\nPermitRootLogin no\\n\"\nmode = '0640'\n\
+        [[file]]\npath = '/etc/new'\ncontent = \"a\\n\"\n";
+    let site = base("");
+    let tree = site.sign().enroll();
+    shipped(&tree);
+    tree.kpull("apply").exits(0);
+    let before = tree.snapshot();
+    let shipped = tree.read("etc/ssh/sshd_config");
+    for release in [parts, whole, parts, whole, "", parts, ""] {
+        site.role("base", release).sign();
+        tree.kpull("apply").exits(0);
+        tree.kpull("plan").exits(0);
+        let (content, mode, new) = match release {
+            "" => (shipped.clone(), 0o644, None),
+            _ if release == whole => ("Port 23\nPermitRootLogin no\n".to_owned(), 0o640, Some("a\n")),
+            _ => {
+                let block = "# BEGIN kpull bob\nMatch User bob\n# END kpull bob\n";
+                (shipped.replace("Port 22", "Port 23") + block, 0o600, Some("a\n"))
+            }
+        };
+        assert_eq!(tree.read("etc/ssh/sshd_config"), content, "{release}");
+        assert_eq!(tree.mode("etc/ssh/sshd_config"), mode, "{release}");
+        assert_eq!(fs::read_to_string(tree.at("etc/new")).ok().as_deref(), new, "{release}");
+    }
+    assert_eq!(tree.snapshot(), before);
+}
+
+#[test]
 fn drift_of_a_line_or_value_is_corrected_and_other_changes_stay() {
     let site = base(ONE);
     let tree = site.sign().enroll();
