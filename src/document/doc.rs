@@ -163,7 +163,12 @@ impl Doc {
                     None => error,
                 }
             }
-            None => error!(SYNTAX, "`{name}` can't be read").because(message).at(self.place(&path), "this value"),
+            None => {
+                let is_number = message.starts_with("invalid type: integer") && message.ends_with("expected a string");
+                let error =
+                    error!(SYNTAX, "`{name}` can't be read").because(message).at(self.place(&path), "this value");
+                if is_number { error.help("write it in quotes; an expression as `{{ NAME | string }}`") } else { error }
+            }
         }
     }
 

@@ -131,10 +131,10 @@ refused! {
         "host_vars/h1.toml:2:10", "`groups` can't be read: invalid type: string \"web\", expected a sequence", "";
 
     a_value_of_the_wrong_type_in_a_resource: [("roles/base/role.toml", &role("[[file]]\npath = \"/x\"\ncontent = 5"))],
-        "roles/base/role.toml:14:11", "`file[1].content` can't be read: invalid type: integer `5`, expected a string", "";
+        "roles/base/role.toml:14:11", "`file[1].content` can't be read: invalid type: integer `5`, expected a string", "write it in quotes; an expression as `{{ NAME | string }}`";
 
     a_variable_of_the_wrong_type_in_a_resource: [("roles/base/role.toml", &role("[[file]]\npath = \"/x\"\ncontent = \"{{ port }}\""))],
-        "roles/base/role.toml:14:11", "`file[1].content` can't be read: invalid type: integer `80`, expected a string", "";
+        "roles/base/role.toml:14:11", "`file[1].content` can't be read: invalid type: integer `80`, expected a string", "write it in quotes; an expression as `{{ NAME | string }}`";
 
     invalid_toml: [("host_vars/h1.toml", "address = 10.0.0.1\n")],
         "host_vars/h1.toml:1:15", "host_vars/h1.toml is not TOML: invalid float, expected nothing", "write text in double quotes, lists in brackets, and each key on its own line";
