@@ -215,6 +215,9 @@ fn recipes_work_on_a_real_host_and_are_removed_again() {
     let world = World::on(Lab::for_containers(&[H1], "2"));
     let host = world.host();
     host.offer("cookbook", &PACKAGES);
+    // as on a new Debian
+    host.offer("timesyncd", &["systemd-timesyncd"]);
+    host.run("apt-get -qq -y install systemd-timesyncd").ok();
     host.run(REPOSITORIES).ok();
     host.run(PREPARE).ok();
     roles(host, &["app".to_owned()]);
