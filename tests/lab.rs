@@ -33,6 +33,7 @@ mod share;
 mod software;
 mod status;
 mod system;
+mod translated;
 mod tutorial;
 mod units;
 mod up_to_date;

@@ -14,4 +14,5 @@ mod platforms;
 mod roles;
 mod soak;
 mod support;
+mod translated;
 mod tree;

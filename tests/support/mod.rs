@@ -19,6 +19,7 @@ pub mod sample;
 pub mod shipped;
 pub mod site;
 pub mod traced;
+pub mod translated;
 pub mod web;
 
 // of git.rs, which unit tests of src/net have too

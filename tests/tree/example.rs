@@ -30,6 +30,16 @@ fn the_shipped_roles_match_their_examples() {
 }
 
 #[test]
+fn the_translated_roles_resolve_on_other_systems_too() {
+    let site = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/translated/site");
+    kpull(&["check", "--site", site]).exits(0);
+    let output = kpull(&["test", "--site", site]).exits(0);
+    for path in ["roles/security/tests/rhel-7.toml", "roles/ssh-hardening/tests/rhel-9.toml"] {
+        assert!(output.stdout.contains(&format!("✓ {path}")), "{output:?}");
+    }
+}
+
+#[test]
 fn an_example_sets_variables_facts_and_other_hosts() {
     let site = site(
         "host = \"b\"\n[vars.web]\ndomain = \"example.org\"\nport = 8080\n[facts.os]\nfamily = \"rhel\"\n[hosts.a]\naddress = \"10.0.0.1\"\n[hosts.b]\naddress = \"10.0.0.2\"\nroles = [\"web\"]\n\
