@@ -1,6 +1,6 @@
 //! Applies a plan.
 
-use crate::engine::orphan::Orphan;
+use crate::engine::orphan::Restoration;
 use crate::engine::plan::{Leftovers, Plan};
 use crate::engine::prelude::*;
 use crate::engine::prior::PriorStates;
@@ -125,12 +125,7 @@ pub fn apply(
 
 impl Run<'_> {
     /// Changes the resources at these positions, after their prior states are recorded, and prunes orphans.
-    fn change(
-        &mut self,
-        changes: &[usize],
-        mut prior: PriorStates,
-        orphans: &[(Orphan, Option<Change>)],
-    ) -> Result<(), Stop> {
+    fn change(&mut self, changes: &[usize], mut prior: PriorStates, orphans: &[Restoration]) -> Result<(), Stop> {
         let items = self.work.catalog;
         self.packages = changes.iter().copied().filter(|&at| items[at].about.phase == Phase::Packages).collect();
         let first_package = self.packages.first().copied();

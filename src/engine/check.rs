@@ -12,10 +12,7 @@ fn decides(item: &Item) -> bool {
 
 /// SHA-256 of its fields in the role; empty when they have a secret, whose digest would reveal something.
 fn digest(item: &Item) -> String {
-    if item.is_secret {
-        return String::new();
-    }
-    hex::encode(Sha256::digest(item.fields.to_string()))
+    if item.is_secret { String::new() } else { hex::encode(Sha256::digest(item.fields.to_string())) }
 }
 
 /// Everything that decides, by id, with a digest of its fields.

@@ -108,8 +108,9 @@ pub fn converge(agent: &Agent<'_>, options: RunOptions<'_>) -> Result<Summary> {
         if let Some(fault) = fault {
             return Err(fault);
         }
-        let is_settled =
-            !agent.store.pending()?.orphans && Pause::now(&agent.store)?.is_empty() && !lock::has_any(&agent.store)?;
+        let is_settled = !agent.store.pending()?.orphans
+            && Pause::now(&agent.store)?.is_empty()
+            && lock::held(&agent.store)?.is_empty();
         if changed == 0 && !is_back && is_settled {
             record(agent, start, &applied.manifest, &applied.catalog)?;
         }

@@ -5,7 +5,8 @@ use crate::host::fleetlock::{Answer, FleetLock};
 
 const FILE: &str = "locks.json";
 
-fn held(store: &Store) -> Result<Vec<FleetLock>> {
+/// The locks that this host holds, or may hold.
+pub fn held(store: &Store) -> Result<Vec<FleetLock>> {
     Ok(store.read(FILE)?.unwrap_or_default())
 }
 
@@ -54,9 +55,4 @@ pub fn release(host: &Host, store: &Store, name: &str, which: impl Fn(&FleetLock
         record(store, &left)?;
     }
     Ok(reasons)
-}
-
-/// Whether this host holds a lock, or may hold one.
-pub fn has_any(store: &Store) -> Result<bool> {
-    Ok(!held(store)?.is_empty())
 }

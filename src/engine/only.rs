@@ -12,19 +12,15 @@ pub fn selected(items: &[Item], patterns: &[String]) -> Result<Option<HashSet<us
         return Ok(None);
     }
     let unknown = patterns.iter().filter(|pattern| !items.iter().any(|item| is_named(item, pattern)));
-    let errors: Vec<Error> = unknown
-        .map(|pattern| {
-            let what = if pattern.contains(':') { "resource" } else { "role with resources" };
-            let roles: BTreeSet<&str> = items.iter().flat_map(Item::roles).collect();
-            let known = roles.into_iter().chain(items.iter().map(|item| item.id.as_str()));
-            error!(UNKNOWN, "`--only` names `{pattern}`, but this host has no such {what}").help_nearest(
-                pattern,
-                known,
-                "`kpull plan --only ROLE` takes the name of a role, or an id such as `file:/etc/motd`; `kpull graph HOST` lists both",
-            )
-        })
-        .collect();
-    Error::check(errors)?;
+    let explain = |pattern: &String| {
+        let what = if pattern.contains(':') { "resource" } else { "role with resources" };
+        let roles: BTreeSet<&str> = items.iter().flat_map(Item::roles).collect();
+        let known = roles.into_iter().chain(items.iter().map(|item| item.id.as_str()));
+        let advice = "`kpull plan --only ROLE` takes the name of a role, or an id such as `file:/etc/motd`; `kpull graph HOST` lists both";
+        error!(UNKNOWN, "`--only` names `{pattern}`, but this host has no such {what}")
+            .help_nearest(pattern, known, advice)
+    };
+    Error::check(unknown.map(explain).collect())?;
     needed(items, |item| patterns.iter().any(|pattern| is_named(item, pattern))).map(Some)
 }
 

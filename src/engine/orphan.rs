@@ -28,6 +28,9 @@ pub enum PruneOrder {
     Last,
 }
 
+/// An orphan, and the change that restores what was there before; `None` if nothing differs.
+pub type Restoration = (Orphan, Option<Change>);
+
 impl Orphan {
     /// The observed change, with the restart of a unit that ran before and still runs, when what it runs with is restored.
     pub fn with_restart(&self, observed: Option<Change>, with_others: bool) -> Option<Change> {

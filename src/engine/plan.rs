@@ -5,7 +5,7 @@ use std::any::Any;
 use crate::engine::check;
 use crate::engine::fault::LeftOut;
 use crate::engine::only::selected;
-use crate::engine::orphan::Orphan;
+use crate::engine::orphan::Restoration;
 use crate::engine::prelude::*;
 use crate::engine::prior::PriorStates;
 use crate::error::mask;
@@ -86,12 +86,11 @@ pub fn plan_part(host: &Host, store: &Store, catalog: Catalog, digest: &str, pat
     let mut new_checks = HashSet::new();
     let mut uncompared = Vec::new();
     // a tree has no probes
-    let known_checks = match is_new && host.is_live() {
-        true => {
-            Some(store.generations()?.into_iter().rev().find(|one| one.good).map(|one| one.checks).unwrap_or_default())
-        }
-        false => None,
-    };
+    let mut known_checks = None;
+    if is_new && host.is_live() {
+        let last_good = store.generations()?.into_iter().rev().find(|one| one.good);
+        known_checks = Some(last_good.map(|one| one.checks).unwrap_or_default());
+    }
     for clash in clashes(&catalog.items, |path| host.root.place_of(path)) {
         for at in clash.items.into_iter().filter(|at| !is_out(*at)) {
             left_out.add(at, clash.on_host(&catalog.items), &catalog.items)?;
@@ -159,7 +158,7 @@ fn writable(item: &Item, host: &Host) -> Result<()> {
 #[derive(Debug, Default)]
 pub struct Leftovers {
     /// In the order in which they are restored, each with its change if known.
-    pub orphans: Vec<(Orphan, Option<Change>)>,
+    pub orphans: Vec<Restoration>,
     /// Whether something stays for now: it is paused, or it can't be restored.
     pub stays: bool,
     /// What can't be restored, by the id of the resource that owned it, and why.

@@ -405,8 +405,11 @@ impl PriorStates {
 }
 
 /// What the change of each resource triggers, by its id.
-pub fn watchers(items: &[Item]) -> BTreeMap<&str, Vec<(&ResourceId, Trigger)>> {
-    let mut watchers: BTreeMap<&str, Vec<(&ResourceId, Trigger)>> = BTreeMap::new();
+pub type Watchers<'a> = BTreeMap<&'a str, Vec<(&'a ResourceId, Trigger)>>;
+
+/// What the change of each resource triggers.
+pub fn watchers(items: &[Item]) -> Watchers<'_> {
+    let mut watchers = Watchers::new();
     for item in items {
         for (watched, trigger) in &item.about.watches {
             watchers.entry(watched).or_default().push((&item.id, *trigger));

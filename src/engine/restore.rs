@@ -1,6 +1,6 @@
 //! Restores what no role defines any more.
 
-use crate::engine::orphan::{Orphan, PruneOrder};
+use crate::engine::orphan::{Orphan, PruneOrder, Restoration};
 use crate::engine::prelude::*;
 use crate::engine::run::Run;
 use crate::host::is_unit_file;
@@ -8,7 +8,7 @@ use crate::kind::Effect;
 
 impl Run<'_> {
     /// Restores the orphans whose turn it is. A failure is reported, and tried again by the next run.
-    pub(super) fn restore_all(&mut self, orphans: &[(Orphan, Option<Change>)], order: PruneOrder) -> Result<()> {
+    pub(super) fn restore_all(&mut self, orphans: &[Restoration], order: PruneOrder) -> Result<()> {
         for (at, (orphan, _)) in orphans.iter().enumerate().filter(|(_, (orphan, _))| orphan.order == order) {
             if self.is_in_use(orphan) {
                 continue;
@@ -39,7 +39,7 @@ impl Run<'_> {
     }
 
     /// Restores one orphan, and with it those of the `others` that change along with it.
-    fn restore(&mut self, orphan: &Orphan, others: &[(Orphan, Option<Change>)]) -> Result<()> {
+    fn restore(&mut self, orphan: &Orphan, others: &[Restoration]) -> Result<()> {
         let item = &orphan.item;
         let observed = item.resource.observe(self.work)?;
         let Some(change) = orphan.with_restart(observed, !self.changes.is_empty()) else { return Ok(()) };

@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 
 use crate::engine::fault::{LeftOut, needed};
-use crate::engine::orphan::{Orphan, PruneOrder};
+use crate::engine::orphan::{PruneOrder, Restoration};
 use crate::engine::plan::{difference, locate};
 use crate::engine::prelude::*;
-use crate::engine::prior::{PriorStates, watchers};
+use crate::engine::prior::{PriorStates, Watchers, watchers};
 use crate::engine::slot::Slots;
 use crate::host::{deadline, is_firewall_file, is_unit_file};
 use crate::kind::Effect;
@@ -62,6 +62,8 @@ pub(super) struct Run<'a> {
     pub release: Option<String>,
     /// The deadline for reaching a source again, should this run change what can cut the host off.
     pub confirm_by: Option<Timestamp>,
+    /// Ids of the resources that have changed.
+    pub changed: HashSet<&'a str>,
     /// Ids and summaries, in the order of the changes.
     pub changes: Vec<(ResourceId, String)>,
     /// Ids of units that were restarted or reloaded.
@@ -97,6 +99,7 @@ impl<'a> Run<'a> {
             paused: HashSet::new(),
             release: None,
             confirm_by: None,
+            changed: HashSet::new(),
             changes: Vec::new(),
             restarted: Vec::new(),
             probed: RefCell::default(),
@@ -167,7 +170,7 @@ impl<'a> Run<'a> {
     }
 
     /// Makes all changes, and restores the orphans.
-    pub fn all(&mut self, orphans: &[(Orphan, Option<Change>)]) -> Result<(), Stop> {
+    pub fn all(&mut self, orphans: &[Restoration]) -> Result<(), Stop> {
         let orphans = if self.basics.is_some() { &[] } else { orphans };
         let ended = self.each(orphans);
         // also what was written before a failure
@@ -187,7 +190,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn each(&mut self, orphans: &[(Orphan, Option<Change>)]) -> Result<(), Stop> {
+    fn each(&mut self, orphans: &[Restoration]) -> Result<(), Stop> {
         let (host, items) = (self.work.host, self.work.catalog);
         if self.pending.unit_files {
             host.unit_files_changed();
@@ -195,17 +198,15 @@ impl<'a> Run<'a> {
         if self.pending.firewall_files {
             host.firewall_files_changed();
         }
-        let labels = host.root.labels();
+        let labels = &host.root.labels;
         if labels.is_on() {
             labels.expect(items.iter().flat_map(|item| paths(item, self.work)).collect());
         }
         let watchers = watchers(items);
-        let is_removed = |(_, change): &&(Orphan, Option<Change>)| {
-            change.as_ref().is_some_and(|change| change.what == Effect::Removed)
-        };
+        let is_removed =
+            |(_, change): &&Restoration| change.as_ref().is_some_and(|change| change.what == Effect::Removed);
         host.expect_removal(orphans.iter().filter(is_removed).filter_map(|(orphan, _)| orphan.path()).collect());
         let gates = gates(items);
-        let mut changed: HashSet<&str> = HashSet::new();
         self.restore_all(orphans, PruneOrder::First)?;
         if self.prior.is_any_divided() {
             self.close_from(0)?;
@@ -223,60 +224,64 @@ impl<'a> Run<'a> {
             if self.skips(at) {
                 continue;
             }
-            deadline::check()?;
-            let can_wait = item.about.is_self_contained && !gates.contains_key(item.id.as_str());
-            let is_after = |first: usize| item.after.iter().any(|id| items[first].id == **id);
-            if !can_wait || (!item.after.is_empty() && self.unsynced.iter().any(|(first, _)| is_after(*first))) {
-                self.sync()?;
-            }
-            // a sync may have failed, and this item depend on it
-            if self.is_left_out(at) {
-                continue;
-            }
-            let change = match difference(item, self.work, &changed, &self.pending.triggers) {
-                Ok(Some(change)) => change,
-                Ok(None) => continue,
-                Err(error) => {
-                    self.fail(at, error)?;
-                    continue;
-                }
-            };
-            for gate in gates.get(item.id.as_str()).into_iter().flatten() {
-                self.pass(gate, item).map_err(Stop::Waits)?;
-            }
-            let slot = self.slots.before(item, &change).map_err(|error| Stop::Waits(locate(error, item)))?;
-            let along = self.along(at);
-            let all = std::iter::once(at).chain(along.iter().map(|(other, _)| *other));
-            let triggers: Vec<_> =
-                all.filter_map(|at| watchers.get(items[at].id.as_str())).flatten().copied().collect();
-            let pending = self.pending.triggers.clone();
-            self.expect(item, &triggers)?;
-            if can_wait {
-                host.root.gather();
-            }
-            if let Err(error) = self.make(item, None, &change) {
-                // what a program refuses is not written: nothing has to restart
-                if error.code() == code::VALIDATE {
-                    self.pending.triggers = pending;
-                    self.record_pending()?;
-                }
-                self.fail(at, error)?;
-                continue;
-            }
-            for (at, change) in std::iter::once((at, change)).chain(along) {
-                changed.insert(items[at].id.as_str());
-                self.unsynced.push((at, change));
-            }
-            if !can_wait || host.root.has_gathered_enough() {
-                self.sync()?;
-            }
-            if let Some(slot) = slot {
-                self.slots.after(item, slot)?;
-            }
+            let gates = gates.get(item.id.as_str()).map_or(&[][..], Vec::as_slice);
+            self.one(at, gates, &watchers)?;
         }
         if middle == items.len() {
             self.sync()?;
             self.restore_all(orphans, PruneOrder::Middle)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the change of one item, once its gates have passed.
+    fn one(&mut self, at: usize, gates: &[&Item], watchers: &Watchers<'_>) -> Result<(), Stop> {
+        let (host, items) = (self.work.host, self.work.catalog);
+        let item = &items[at];
+        deadline::check()?;
+        let can_wait = item.about.is_self_contained && gates.is_empty();
+        let is_after = |first: usize| item.after.iter().any(|id| items[first].id == **id);
+        if !can_wait || (!item.after.is_empty() && self.unsynced.iter().any(|(first, _)| is_after(*first))) {
+            self.sync()?;
+        }
+        // a sync may have failed, and this item depend on it
+        if self.is_left_out(at) {
+            return Ok(());
+        }
+        let change = match difference(item, self.work, &self.changed, &self.pending.triggers) {
+            Ok(Some(change)) => change,
+            Ok(None) => return Ok(()),
+            Err(error) => return self.fail(at, error),
+        };
+        for gate in gates {
+            self.pass(gate, item).map_err(Stop::Waits)?;
+        }
+        let slot = self.slots.before(item, &change).map_err(|error| Stop::Waits(locate(error, item)))?;
+        let along = self.along(at);
+        let all = std::iter::once(at).chain(along.iter().map(|(other, _)| *other));
+        let triggers: Vec<_> = all.filter_map(|at| watchers.get(items[at].id.as_str())).flatten().copied().collect();
+        let pending = self.pending.triggers.clone();
+        self.expect(item, &triggers)?;
+        if can_wait {
+            host.root.gather();
+        }
+        if let Err(error) = self.make(item, None, &change) {
+            // what a program refuses is not written: nothing has to restart
+            if error.code() == code::VALIDATE {
+                self.pending.triggers = pending;
+                self.record_pending()?;
+            }
+            return self.fail(at, error);
+        }
+        for (at, change) in std::iter::once((at, change)).chain(along) {
+            self.changed.insert(items[at].id.as_str());
+            self.unsynced.push((at, change));
+        }
+        if !can_wait || host.root.has_gathered_enough() {
+            self.sync()?;
+        }
+        if let Some(slot) = slot {
+            self.slots.after(item, slot)?;
         }
         Ok(())
     }
@@ -376,7 +381,7 @@ impl<'a> Run<'a> {
         if !item.about.is_self_contained {
             self.work.host.root.forget_directories();
         }
-        if let Some(error) = self.work.host.root.labels().take_trouble() {
+        if let Some(error) = self.work.host.root.labels.take_trouble() {
             self.report.event(&Event::Unlabelled(&error));
         }
         made
@@ -434,6 +439,7 @@ fn gates(items: &[Item]) -> BTreeMap<&str, Vec<&Item>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::orphan::Orphan;
     use crate::engine::testing::{Machine, ids};
     use crate::host::Host;
     use crate::resolve::testing::catalog;

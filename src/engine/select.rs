@@ -6,7 +6,7 @@ use crate::document::{Files, Tree};
 use crate::engine::prelude::*;
 use crate::engine::trust::HostTrust;
 use crate::engine::{ReleaseStamp, rollout};
-use crate::error::one_line;
+use crate::error::{one_line, refused};
 use crate::host::deadline::{self, OnlyDownloads};
 use crate::host::fleetlock::FleetLock;
 use crate::resolve::resolve;
@@ -48,14 +48,14 @@ impl Resolved {
 }
 
 fn withdrawn(what: &str) -> Error {
-    Error::refused(code::TRUST_STATE, format!("{what} no longer counts"))
+    refused!(TRUST_STATE, "{what} no longer counts")
         .help("the site's keys were changed after it was signed: sign a newer release")
 }
 
 impl Agent<'_> {
-    /// Polls the sources and selects the newest release, if it is good and has reached this host, or `ignores_rollout`; else the last good
+    /// Polls the sources and selects the newest release, if it is good and has reached this host, or `at_once`; else the last good
     /// release.
-    pub fn select(&self, ignores_rollout: bool) -> Result<Selection> {
+    pub fn select(&self, at_once: bool) -> Result<Selection> {
         let mut trust = self.trust()?;
         if let Some(state) = &trust.to_restore {
             state.save(self.store.root(), &self.host.root)?;
@@ -124,7 +124,7 @@ impl Agent<'_> {
             let VerifiedManifest { bytes, signatures, .. } = &release.manifest;
             self.store.set_release(bytes, signatures, &release.site.files)?;
             self.store.set_cursors(&cursors)?;
-            return self.follow(release, None, true, ignores_rollout);
+            return self.follow(release, None, true, at_once);
         }
         if answered && order.all {
             // of the sources that have the same release
@@ -142,17 +142,11 @@ impl Agent<'_> {
         let cached = cached.unwrap_or_else(|| Err(error!(TRUST_STATE, "there is no release to apply yet")));
         let mut release = cached.map_err(|error| trouble.clone().unwrap_or(error))?;
         let trouble = trouble.or(release.expired.take());
-        self.follow(release, trouble, answered, ignores_rollout)
+        self.follow(release, trouble, answered, at_once)
     }
 
     /// The newest release, or the one that this host stays on.
-    fn follow(
-        &self,
-        release: Resolved,
-        trouble: Option<Error>,
-        answered: bool,
-        ignores_rollout: bool,
-    ) -> Result<Selection> {
+    fn follow(&self, release: Resolved, trouble: Option<Error>, answered: bool, at_once: bool) -> Result<Selection> {
         let mut selection = match self.store.stay_on()? {
             Some(stay) if release.seen.serial <= stay.not && !stay.is_over(Timestamp::now()) => {
                 let known = self.store.generations()?.into_iter().rev().find(|one| one.release == stay.release);
@@ -167,7 +161,7 @@ impl Agent<'_> {
                 if stay.is_some_and(|stay| release.seen.serial > stay.not) {
                     self.store.set_stay_on(None)?;
                 }
-                self.select_in_turn(release, trouble, ignores_rollout)?
+                self.select_in_turn(release, trouble, at_once)?
             }
         };
         if answered && self.host.is_live() {
@@ -177,11 +171,11 @@ impl Agent<'_> {
     }
 
     /// The newest release, or the one that this host has until the newest has reached it.
-    fn select_in_turn(&self, release: Resolved, trouble: Option<Error>, ignores_rollout: bool) -> Result<Selection> {
+    fn select_in_turn(&self, release: Resolved, trouble: Option<Error>, at_once: bool) -> Result<Selection> {
         let (serial, digest) = (release.seen.serial, &release.seen.digest);
         let mut lock = None;
         if let (Some(rollout), Some(current)) = (&release.site.rollout, self.store.generation()?)
-            && !ignores_rollout
+            && !at_once
             && current.release != *digest
             && (current.serial < serial || !self.trust()?.accepts(&self.store, current.serial, current.keys)?)
             && self.store.pending()?.release.as_ref() != Some(digest)
@@ -258,9 +252,7 @@ impl Agent<'_> {
     /// signed: a key that has expired or was replaced since has signed it all the same.
     fn verify_cached(&self, trust: &HostTrust, cached: &dyn Tree) -> Result<VerifiedManifest> {
         let Some(seen) = &trust.state.release else {
-            return Err(
-                Error::refused(code::TRUST_STATE, "there is no record that the stored release was good").help(ENROLL)
-            );
+            return Err(refused!(TRUST_STATE, "there is no record that the stored release was good").help(ENROLL));
         };
         let manifest = self.verify_as_of(trust, cached, seen.keys, seen.created)?;
         let serial = manifest.manifest().serial;
@@ -283,10 +275,7 @@ impl Agent<'_> {
         if !trust.accepts(&self.store, serial, to.keys)? {
             return Err(withdrawn(&format!("release {serial} of generation {}", to.number)));
         }
-        if LastSeen::of(&manifest).digest != to.release {
-            return Err(lost());
-        }
-        Ok((cached, manifest))
+        if LastSeen::of(&manifest).digest != to.release { Err(lost()) } else { Ok((cached, manifest)) }
     }
 
     /// Verifies a cached release by a key set, less what was revoked since, as of a time.

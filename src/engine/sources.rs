@@ -87,11 +87,9 @@ impl Agent<'_> {
             let config = &self.config.sources[index];
             let timeout = config.net().patience().as_secs().min(part).max(1);
             let config = source::Config { timeout: Some(timeout), retries: Some(0), ..config.clone() };
-            let polled = self
-                .open_with(index, &config)
-                .and_then(|mut source| source.poll(cursors.get(&source.name()).map(String::as_str)).map(drop));
-            match polled {
-                Ok(()) => return Ok(()),
+            let poll = |mut source: Box<dyn Source>| source.poll(cursors.get(&source.name()).map(String::as_str));
+            match self.open_with(index, &config).and_then(poll) {
+                Ok(_) => return Ok(()),
                 Err(error) => last = error,
             }
         }

@@ -2,6 +2,7 @@
 
 use crate::document::Tree;
 use crate::engine::prelude::*;
+use crate::error::refused;
 use crate::store::ENROLL;
 use crate::trust::{KeySet, LastSeen, Policy, Signed, TrustState};
 
@@ -43,11 +44,8 @@ impl Agent<'_> {
         let state = &mut trust.state;
         for (what, enrolled, now) in [("site", &known.site, &state.site), ("host", &known.host, &state.host)] {
             if enrolled != now {
-                return Err(Error::refused(
-                    code::TRUST_STATE,
-                    format!("this host is enrolled as the {what} `{enrolled}`, not as `{now}`"),
-                )
-                .help(format!("check `{what}` in kpull.toml; {ENROLL}")));
+                return Err(refused!(TRUST_STATE, "this host is enrolled as the {what} `{enrolled}`, not as `{now}`")
+                    .help(format!("check `{what}` in kpull.toml; {ENROLL}")));
             }
         }
         if known.keys <= state.keys {
@@ -56,14 +54,9 @@ impl Agent<'_> {
             return Ok(trust);
         }
         if known.start != state.start {
-            return Err(Error::refused(
-                code::TRUST_STATE,
-                format!(
-                    "this host was enrolled with other keys than those in kpull.toml, and now follows key set {}",
-                    known.keys
-                ),
-            )
-            .help(format!("restore them, or, to start from other keys, {ENROLL}")));
+            let other = "this host was enrolled with other keys than those in kpull.toml";
+            return Err(refused!(TRUST_STATE, "{other}, and now follows key set {}", known.keys)
+                .help(format!("restore them, or, to start from other keys, {ENROLL}")));
         }
         trust.policy.keys = KeySet::kept(&self.store, known.keys)?;
         trust.state = known;
@@ -73,13 +66,8 @@ impl Agent<'_> {
     /// The trust of a host that starts from these keys.
     pub fn first_trust(&self, start: KeySet) -> HostTrust {
         let site = self.config.trust.site.clone();
-        let state = TrustState {
-            site: site.clone(),
-            host: self.name.clone(),
-            start: start.digest(),
-            keys: start.number,
-            release: None,
-        };
+        let (host, keys) = (self.name.clone(), start.number);
+        let state = TrustState { site: site.clone(), host, start: start.digest(), keys, release: None };
         HostTrust { policy: Policy { site, keys: start.clone() }, state, start, to_restore: None, is_rotated: false }
     }
 

@@ -213,16 +213,12 @@ impl Tables {
             parts.push(format!("primary group → {group}"));
         }
         if is_foreign && !parts.is_empty() {
-            return Err(failed(format!("the user {} can't be changed here: {}", wanted.name, parts.join(", ")))
+            let name = wanted.name;
+            return Err(failed(format!("the user {name} can't be changed here: {}", parts.join(", ")))
                 .because("it is not in /etc/passwd: another service (LDAP, systemd-homed, …) manages it")
-                .help(format!(
-                    "change it there, or omit these fields; `getent passwd {}` shows the user",
-                    wanted.name
-                )));
+                .help(format!("change it there, or omit these fields; `getent passwd {name}` shows the user")));
         }
-        if self.has_no_shadow(wanted.name) {
-            parts.push("add a locked password to /etc/shadow".to_owned());
-        }
+        parts.extend(self.has_no_shadow(wanted.name).then(|| "add a locked password to /etc/shadow".to_owned()));
         Ok(parts)
     }
 
@@ -335,16 +331,11 @@ impl Tables {
     }
 }
 
-fn refuse_used<'a>(
-    mut numbers: impl Iterator<Item = (&'a [u8], u32)>,
-    what: &str,
-    name: &str,
-    number: u32,
-) -> Result<()> {
-    match numbers.find(|(_, taken)| *taken == number) {
+fn refuse_used<'a>(mut numbers: impl Iterator<Item = (&'a [u8], u32)>, what: &str, name: &str, id: u32) -> Result<()> {
+    match numbers.find(|(_, taken)| *taken == id) {
         Some((owner, _)) => {
             let owner = String::from_utf8_lossy(owner);
-            Err(failed(format!("the {what} {name} can't have the number {number}: {owner} has it"))
+            Err(failed(format!("the {what} {name} can't have the number {id}: {owner} has it"))
                 .help("choose another number, or omit it to use a free one"))
         }
         None => Ok(()),

@@ -23,6 +23,14 @@ const ANSWER: Duration = Duration::from_secs(120);
 /// How long PID 1 may take to reconnect to a bus that was restarted.
 const RETURN: Duration = Duration::from_secs(10);
 
+/// What can be sent over the bus.
+pub trait Sent: serde::Serialize + DynamicType {}
+impl<T: serde::Serialize + DynamicType> Sent for T {}
+
+/// What can be received over it.
+pub trait Received: for<'d> DynamicDeserialize<'d> {}
+impl<T: for<'d> DynamicDeserialize<'d>> Received for T {}
+
 /// A connection to the system bus, shared by its clones. It is replaced when the bus is restarted.
 #[derive(Clone)]
 pub struct Bus {
@@ -69,11 +77,7 @@ impl Bus {
 
     /// Calls a method and waits for its answer. This does not start a service that isn't running. When the bus goes away in the
     /// meantime, the method is called once more: it may have been executed, but every method that kpull calls can be repeated safely.
-    pub fn call<B, R>(&self, object: Object<'_>, method: &str, arguments: &B) -> zbus::Result<R>
-    where
-        B: serde::Serialize + DynamicType,
-        R: for<'d> DynamicDeserialize<'d>,
-    {
+    pub fn call<B: Sent, R: Received>(&self, object: Object<'_>, method: &str, arguments: &B) -> zbus::Result<R> {
         let flags = MethodFlags::NO_AUTO_START;
         self.with_connection(|connection| zbus::block_on(ask(connection, object, method, flags, arguments)))
     }
@@ -92,11 +96,12 @@ impl Bus {
     }
 
     /// [`Bus::call`] for a service that the bus starts when it is needed.
-    pub fn call_started<B, R>(&self, object: Object<'_>, method: &str, arguments: &B) -> zbus::Result<R>
-    where
-        B: serde::Serialize + DynamicType,
-        R: for<'d> DynamicDeserialize<'d>,
-    {
+    pub fn call_started<B: Sent, R: Received>(
+        &self,
+        object: Object<'_>,
+        method: &str,
+        arguments: &B,
+    ) -> zbus::Result<R> {
         let flags = MethodFlags::empty();
         self.with_connection(|connection| zbus::block_on(ask(connection, object, method, flags, arguments)))
     }
@@ -118,7 +123,7 @@ impl Bus {
 
     /// Calls a method whose outcome a later signal of the same object reports. `outcome` gets the answer and each signal, and
     /// returns the outcome if the signal has it; `None` if none came within `limit`.
-    pub fn call_and_wait<B, R, S, T>(
+    pub fn call_and_wait<B: Sent, R: Received, S: Received, T>(
         &self,
         object: Object<'_>,
         method: &str,
@@ -126,12 +131,7 @@ impl Bus {
         signal: &str,
         limit: Duration,
         outcome: impl Fn(&R, S) -> Option<T>,
-    ) -> zbus::Result<Option<T>>
-    where
-        B: serde::Serialize + DynamicType,
-        R: for<'d> DynamicDeserialize<'d>,
-        S: for<'d> DynamicDeserialize<'d>,
-    {
+    ) -> zbus::Result<Option<T>> {
         // a reload of all units sends a signal for each: a full queue would block the answer behind them
         const QUEUE: std::num::NonZeroUsize = std::num::NonZeroUsize::new(4096).expect("not zero");
         let wait = async |connection: &Connection| {
@@ -180,17 +180,13 @@ fn check_threads() -> io::Result<()> {
     Ok(())
 }
 
-async fn ask<B, R>(
+async fn ask<B: Sent, R: Received>(
     connection: &Connection,
     object: Object<'_>,
     method: &str,
     flags: MethodFlags,
     arguments: &B,
-) -> zbus::Result<R>
-where
-    B: serde::Serialize + DynamicType,
-    R: for<'d> DynamicDeserialize<'d>,
-{
+) -> zbus::Result<R> {
     let proxy = Proxy::new(connection, object.service, object.path, object.interface).await?;
     let answer = within(ANSWER, proxy.call_with_flags(method, flags, arguments)).await;
     answer?.unwrap_or_else(|| Err(timed_out()))?.ok_or(zbus::Error::InvalidReply)

@@ -47,6 +47,18 @@ impl Limit {
     }
 }
 
+/// Makes attempts with a pause between them, until one succeeds, the next one would begin later than `within`, or the time of the run is
+/// over.
+pub fn retry<T, E>(within: Duration, pause: Duration, attempt: impl Fn() -> Result<T, E>) -> Result<T, E> {
+    let started = Instant::now();
+    loop {
+        match attempt() {
+            Err(_) if started.elapsed().saturating_add(pause) <= within && !is_over() => std::thread::sleep(pause),
+            ended => return ended,
+        }
+    }
+}
+
 /// The limit, which is asked for once.
 fn limit() -> Option<&'static Limit> {
     static LIMIT: OnceLock<Option<Limit>> = OnceLock::new();

@@ -25,16 +25,13 @@ pub const NAMES: [&str; 9] =
 
 /// The way to other networks.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Route {
     /// The interface; empty if there is no default route.
-    #[serde(default)]
     pub interface: String,
     /// The interface's first address of this kind.
-    #[serde(default)]
     pub address: String,
     /// The address of the router.
-    #[serde(default)]
     pub gateway: String,
 }
 
@@ -65,13 +62,11 @@ pub struct Mount {
     pub options: Vec<String>,
 }
 
+/// The addresses of a host, by interface.
+type Addresses = BTreeMap<String, Vec<IpAddr>>;
+
 /// A detail of the running machine, by its name.
-pub fn of_machine(
-    root: &Root,
-    name: &str,
-    hostname: &str,
-    addresses: &BTreeMap<String, Vec<IpAddr>>,
-) -> Result<Option<Value>> {
+pub fn of_machine(root: &Root, name: &str, hostname: &str, addresses: &Addresses) -> Result<Option<Value>> {
     let text = |path: &str| root.text(Path::new(path));
     Ok(Some(match name {
         "fqdn" => Value::from(fqdn(hostname, &text("/etc/hosts")?)),
@@ -104,11 +99,7 @@ fn fqdn(hostname: &str, hosts: &str) -> String {
     long.unwrap_or_else(|| hostname.to_owned())
 }
 
-fn with_address(
-    route: Option<Route>,
-    addresses: &BTreeMap<String, Vec<IpAddr>>,
-    is_wanted: impl Fn(&IpAddr) -> bool,
-) -> Route {
+fn with_address(route: Option<Route>, addresses: &Addresses, is_wanted: fn(&IpAddr) -> bool) -> Route {
     let Some(route) = route else { return Route::default() };
     let own = addresses.get(&route.interface).into_iter().flatten().find(|address| is_wanted(address));
     Route { address: own.map(ToString::to_string).unwrap_or_default(), ..route }

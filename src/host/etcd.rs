@@ -231,9 +231,8 @@ impl Client {
     /// Grants a lease that ends after `ttl`, unless it is kept alive.
     pub fn grant(&self, ttl: Duration) -> Result<Lease, Failure> {
         let answer = self.v3("lease/grant", &json!({ "TTL": ttl.as_secs().max(1).to_string() }), CHANGE)?;
-        number(&answer["ID"])
-            .map(|id| Lease(id.to_string()))
-            .ok_or_else(|| Failure::Unable("a lease without ID".into()))
+        let lease = number(&answer["ID"]).map(|id| Lease(id.to_string()));
+        lease.ok_or_else(|| Failure::Unable("a lease without ID".into()))
     }
 
     /// Renews a lease.

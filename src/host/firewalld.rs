@@ -10,7 +10,7 @@ use zbus::{OwnedObjectPath, OwnedVariant, Variant};
 
 use crate::error::{Error, Result, error};
 use crate::host::address;
-use crate::host::bus::{self, Bus, Object, Properties};
+use crate::host::bus::{self, Bus, Object, Properties, Sent};
 use crate::host::firewalld_age::Age;
 use crate::host::port_range::PortRange;
 use crate::host::rich_rule::newest_word;
@@ -20,11 +20,8 @@ const SERVICE: &str = "org.fedoraproject.FirewallD1";
 const MAIN: Object<'static> = Object::of(SERVICE, "/org/fedoraproject/FirewallD1");
 const ZONE: Object<'static> = Object { interface: "org.fedoraproject.FirewallD1.zone", ..MAIN };
 const IPSET: Object<'static> = Object { interface: "org.fedoraproject.FirewallD1.ipset", ..MAIN };
-const CONFIG: Object<'static> = Object {
-    service: SERVICE,
-    path: "/org/fedoraproject/FirewallD1/config",
-    interface: "org.fedoraproject.FirewallD1.config",
-};
+const CONFIG: Object<'static> =
+    Object { path: "/org/fedoraproject/FirewallD1/config", interface: "org.fedoraproject.FirewallD1.config", ..MAIN };
 const BUS: Object<'static> = Object::of("org.freedesktop.DBus", "/org/freedesktop/DBus");
 
 /// firewalld's daemon.
@@ -117,12 +114,7 @@ impl Firewalld {
     }
 
     /// Gets settings by name, or as a tuple from a firewalld before 0.9.
-    fn settings<B: serde::Serialize + zbus::DynamicType>(
-        &self,
-        object: Object<'_>,
-        method: &str,
-        arguments: &B,
-    ) -> zbus::Result<Settings> {
+    fn settings<B: Sent>(&self, object: Object<'_>, method: &str, arguments: &B) -> zbus::Result<Settings> {
         let reply = self.bus.call::<_, Properties>(object, &format!("{method}2"), arguments);
         self.is_old.set(reply.as_ref().is_err_and(bus::is_unknown_method));
         match reply {
@@ -321,24 +313,11 @@ fn settings(reply: &Properties) -> Settings {
 
 /// A zone's settings before firewalld 0.9: version, short, description, (nothing), target, services, ports, ICMP blocks, masquerade,
 /// forward ports, interfaces, sources, rich rules, protocols, source ports, ICMP block inversion.
-type OldSettings = (
-    String,
-    String,
-    String,
-    bool,
-    String,
-    Vec<String>,
-    Vec<(String, String)>,
-    Vec<String>,
-    bool,
-    Vec<(String, String, String, String)>,
-    Vec<String>,
-    Vec<String>,
-    Vec<String>,
-    Vec<String>,
-    Vec<(String, String)>,
-    bool,
-);
+type OldSettings =
+    (String, String, String, bool, String, Texts, Pairs, Texts, bool, Quads, Texts, Texts, Texts, Texts, Pairs, bool);
+type Texts = Vec<String>;
+type Pairs = Vec<(String, String)>;
+type Quads = Vec<(String, String, String, String)>;
 
 fn settings_of_old(reply: OldSettings) -> Settings {
     let (_, _, _, _, target, services, ports, _, masquerade, _, interfaces, sources, rules, ..) = reply;

@@ -110,7 +110,7 @@ pub struct Kube {
     /// Why it did not answer last, so that not every query has to wait for a timeout.
     silence: RefCell<Option<String>>,
     /// Whether to send requests although it did not answer last.
-    insists: Cell<bool>,
+    pub insists: Cell<bool>,
 }
 
 /// Why the address of an object is unknown.
@@ -151,11 +151,6 @@ impl Kube {
             silence: RefCell::default(),
             insists: Cell::new(false),
         }))
-    }
-
-    /// From now on, sends requests even if it did not answer before.
-    pub fn insist(&self) {
-        self.insists.set(true);
     }
 
     /// Gets an object.

@@ -222,8 +222,11 @@ impl Host {
         *self.cache.accounts.borrow_mut() = None;
     }
 
-    /// The package manager of this host, as [`packages::Manager::detect`] finds it.
-    pub fn package_manager(&self) -> Result<packages::Manager> {
+    /// The package manager that a role names, or the one of this host as [`packages::Manager::detect`] finds it.
+    pub fn package_manager(&self, named: Option<packages::Manager>) -> Result<packages::Manager> {
+        if let Some(named) = named {
+            return Ok(named);
+        }
         let manager = self.cache.manager.get().map_or_else(|| packages::Manager::detect(&self.root), Ok)?;
         self.cache.manager.set(Some(manager));
         Ok(manager)
@@ -247,7 +250,7 @@ impl Host {
     pub fn forget_packages(&self) {
         self.cache.packages.borrow_mut().clear();
         self.cache.manager.set(None);
-        self.root.labels().forget();
+        self.root.labels.forget();
         self.forget_accounts();
     }
 

@@ -59,10 +59,8 @@ impl Os {
 
     /// The known ids and families; there are others.
     pub fn known() -> impl Iterator<Item = &'static str> {
-        FAMILIES
-            .iter()
-            .flat_map(|(family, ids)| ids.iter().copied().chain([*family]))
-            .chain(["flatcar", "sle", "alpine", "arch"])
+        let ids = FAMILIES.iter().flat_map(|(family, ids)| ids.iter().copied().chain([*family]));
+        ids.chain(["flatcar", "sle", "alpine", "arch"])
     }
 
     /// Parses an os-release file.

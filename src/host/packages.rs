@@ -71,6 +71,9 @@ impl Installed {
     }
 }
 
+/// The name of a package, and the version that it must have.
+pub type Wanted<'a> = (&'a str, Option<&'a Requirement>);
+
 /// The installed versions by the names that were queried.
 pub type InstalledPackages = HashMap<String, Vec<Installed>>;
 
@@ -246,14 +249,8 @@ impl Manager {
     ///
     /// They are downloaded before they are installed, so that an unreachable source isn't reported as a failing package: the error is
     /// then a [passing](Error::passing) one.
-    pub fn install(
-        self,
-        root: &Root,
-        packages: &[(&str, Option<&Requirement>)],
-        start: bool,
-        is_fresh: bool,
-    ) -> Result<()> {
-        let spec = |(name, version): &(&str, Option<&Requirement>)| {
+    pub fn install(self, root: &Root, packages: &[Wanted<'_>], start: bool, is_fresh: bool) -> Result<()> {
+        let spec = |(name, version): &Wanted<'_>| {
             version.map_or_else(|| (*name).to_owned(), |version| version.spec(name, self))
         };
         let specs: Vec<String> = packages.iter().map(spec).collect();
@@ -282,7 +279,7 @@ impl Manager {
             // if apt can resolve the packages, only the download failed
             let is_unreachable = match self {
                 Self::Apt => with(Some("--simulate"))?.is_success(),
-                _ => NOT_FETCHED.iter().any(|words| says(&fetched, words)),
+                _ => says(&fetched, NOT_FETCHED),
             };
             return Err(match is_unreachable && may_be_stale(&fetched) && !is_mistaken(&fetched) {
                 true => error.passing().help("the source of a package can't be reached; the next run tries again"),

@@ -91,11 +91,9 @@ impl RichRule {
             return Err(format!("`{family}` is not a family: write `ipv4` or `ipv6`"));
         }
         if let Some(text) = priority {
-            rule.priority = text
-                .parse()
-                .ok()
-                .filter(|number| (-32768..=32767).contains(number))
-                .ok_or_else(|| format!("`{text}` is not a priority: it is a number from -32768 to 32767"))?;
+            let number = text.parse().ok().filter(|number| (-32768..=32767).contains(number));
+            let why = || format!("`{text}` is not a priority: it is a number from -32768 to 32767");
+            rule.priority = number.ok_or_else(why)?;
         }
         for part in parts {
             let (place, part) = normal(part)?;

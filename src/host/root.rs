@@ -157,9 +157,8 @@ impl Access {
 
     /// Whether `meta` matches it.
     pub fn holds(&self, meta: &Meta) -> bool {
-        self.mode == meta.mode
-            && self.uid.is_none_or(|uid| uid == meta.uid)
-            && self.gid.is_none_or(|gid| gid == meta.gid)
+        let is = |own: Option<u32>, now: u32| own.is_none_or(|own| own == now);
+        self.mode == meta.mode && is(self.uid, meta.uid) && is(self.gid, meta.gid)
     }
 }
 
@@ -171,10 +170,14 @@ pub struct Root {
     shown: PathBuf,
     top: Rc<OwnedFd>,
     parents: RefCell<HashMap<PathBuf, Rc<OwnedFd>>>,
-    labels: Labels,
+    /// The SELinux contexts of new paths of the live `/`.
+    pub labels: Labels,
     /// The files that wait for [`Root::settle`], between [`Root::gather`] and that.
     batch: RefCell<Option<Batch>>,
 }
+
+/// A directory, and a name in it.
+type At<'a> = (&'a OwnedFd, &'a Path);
 
 /// Size below which a file is read as a whole for its digest.
 const SMALL: u64 = 256 << 10;
@@ -261,18 +264,13 @@ impl Root {
     }
 
     /// Opens the name in a directory of the root as it is. `doing` and `path` are for the error.
-    fn open_at(&self, (parent, name): (&OwnedFd, &Path), flags: OFlag, doing: &str, path: &Path) -> Result<OwnedFd> {
+    fn open_at(&self, (parent, name): At<'_>, flags: OFlag, doing: &str, path: &Path) -> Result<OwnedFd> {
         let opened = nix::fcntl::openat(parent, name, flags | AS_IT_IS, Mode::S_IRUSR | Mode::S_IWUSR);
         opened.map_err(|errno| self.failed(doing, path, errno))
     }
 
     fn failed_io(&self, doing: &str, path: &Path, error: std::io::Error) -> Error {
         failed_io(doing, &self.shown(path), error)
-    }
-
-    /// The SELinux contexts of new paths of the live `/`.
-    pub fn labels(&self) -> &Labels {
-        &self.labels
     }
 
     /// The directory itself.

@@ -146,7 +146,7 @@ impl Setting {
                 if own.is_some() {
                     return Ok(Current { value: own.clone(), own, is_named: true });
                 }
-                let found = listed_port(&root.labels().ports(list_ports)?, ports);
+                let found = listed_port(&root.labels.ports(list_ports)?, ports);
                 let (value, is_named) = found.map_or((None, false), |(value, is_named)| (Some(value), is_named));
                 Ok(Current { value, own, is_named })
             }
@@ -193,11 +193,8 @@ fn current_boolean(root: &Root, name: &str) -> Result<Current> {
     let Some((_, content)) = root.read(&Path::new(BOOLEANS).join(name))? else {
         let known = root.names(Path::new(BOOLEANS))?;
         let error = error!(KERNEL, "SELinux's policy has no boolean {name}");
-        return Err(error.help_nearest(
-            name,
-            known.iter().map(String::as_str),
-            "`getsebool -a` lists them; if some hosts may lack it, set `ignore_missing = true`",
-        ));
+        let advice = "`getsebool -a` lists them; if some hosts may lack it, set `ignore_missing = true`";
+        return Err(error.help_nearest(name, known.iter().map(String::as_str), advice));
     };
     let shown = |is_on: bool| Some(if is_on { "on" } else { "off" }.to_owned());
     let own = root.text(&own_file(root, "booleans.local")?)?;

@@ -151,13 +151,9 @@ impl Systemd {
         let properties = self.properties(name)?;
         let text = |key: &str| get::<String>(&properties, key);
         let job = properties.get("Job").and_then(|value| <(u32, OwnedObjectPath)>::try_from(value.clone()).ok());
+        let has_job = job.is_some_and(|(number, _)| number != 0);
         Ok(Details {
-            unit: Unit {
-                load: text("LoadState"),
-                active: text("ActiveState"),
-                sub: text("SubState"),
-                has_job: job.is_some_and(|(number, _)| number != 0),
-            },
+            unit: Unit { load: text("LoadState"), active: text("ActiveState"), sub: text("SubState"), has_job },
             service: text("Type"),
             result: text("Result"),
             ended: get(&properties, "ExecMainExitTimestamp"),

@@ -131,9 +131,8 @@ impl TryFrom<String> for Traffic {
         if text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(is_plain) {
             return Ok(Self::Protocol(text.to_ascii_lowercase()));
         }
-        PortRange::try_from(text)
-            .map(Self::Ports)
-            .map_err(|why| format!("{why}; or the name of an IP protocol, like \"vrrp\""))
+        let range = PortRange::try_from(text).map(Self::Ports);
+        range.map_err(|why| format!("{why}; or the name of an IP protocol, like \"vrrp\""))
     }
 }
 

@@ -48,8 +48,7 @@ impl Resource for AbsentFields {
                 false if self.recursive => Some(Change::removal("remove the directory and everything in it")),
                 false if self.or_full => None,
                 false => {
-                    let what = format!("{} must be absent, but it is a directory that is not empty", self.path);
-                    return Err(Error::new(code::FILE, what)
+                    return Err(error!(FILE, "{} must be absent, but it is a directory that is not empty", self.path)
                         .help("check its contents; to remove it with its contents, set `recursive = true`"));
                 }
             },

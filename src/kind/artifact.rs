@@ -10,7 +10,7 @@ use crate::kind::artifact::tree::{Trees, installed, is_safe};
 use crate::kind::prelude::*;
 use crate::kind::tree::Exclusive;
 use crate::store::tree::prefix_problem;
-use crate::store::{Extracted, OPEN_FILES, Progress};
+use crate::store::{OPEN_FILES, Progress, Unpacked};
 
 /// Fields of `[[artifact]]`. Either `install`, or `members` with `into`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -73,11 +73,8 @@ impl Fields for ArtifactFields {
         }
         let why = "it names no program: name it first, and list the same program in `install`";
         build.refuse_if(self.self_test.is_some() && install.is_empty(), "self_test", why)?;
-        build.refuse_if(
-            self.self_test.as_ref().is_some_and(Vec::is_empty),
-            "self_test",
-            "name at least one argument",
-        )?;
+        let why = "name at least one argument";
+        build.refuse_if(self.self_test.as_ref().is_some_and(Vec::is_empty), "self_test", why)?;
         let pin = build.artifact(&self.name)?;
         let has_members = install.len() > 1 || !trees.is_empty();
         let why = "according to its name, the artifact is a single file; to change this, set `format` in its pin";
@@ -88,13 +85,16 @@ impl Fields for ArtifactFields {
         for path in trees.values().filter(|_| self.exclusive) {
             resources.push(Box::new(Exclusive::new(path, BTreeSet::new(), build)?));
         }
-        let wanted = Ownership::with_default(0o755, self.mode, self.owner, self.group);
+        let wanted = Ownership::new(0o755, self.mode, self.owner, self.group);
         let trees = Trees::new(trees, &wanted);
         let staged = Mutex::default();
         resources.insert(0, Box::new(Artifact { pin, install, trees, wanted, self_test: self.self_test, staged }));
         Ok(resources)
     }
 }
+
+/// Members, and where they are installed.
+type Places<'a> = BTreeMap<&'a String, &'a AbsolutePath>;
 
 /// The resource.
 #[derive(Debug)]
@@ -108,7 +108,7 @@ pub(crate) struct Artifact {
     wanted: Ownership,
     self_test: Option<Vec<String>>,
     /// Extracted members that are not in their places yet.
-    staged: Mutex<BTreeMap<String, Extracted>>,
+    staged: Mutex<Unpacked>,
 }
 
 impl Resource for Artifact {
@@ -161,9 +161,7 @@ impl Resource for Artifact {
                 }
                 Some((meta, installed)) => {
                     is_new = false;
-                    if members.get(member) != Some(&installed) {
-                        parts.push(format!("replace {name}"));
-                    }
+                    parts.extend((members.get(member) != Some(&installed)).then(|| format!("replace {name}")));
                     let differences = self.wanted.differences(work, path, &meta)?;
                     parts.extend(differences.into_iter().map(|part| format!("{name}: {part}")));
                 }
@@ -190,7 +188,7 @@ impl Resource for Artifact {
             for (member, path) in members {
                 let Some(file) = staged.remove(*member).and_then(|extracted| extracted.file) else { continue };
                 let access = self.wanted.access(work, path)?;
-                work.host.root.place(path, file, access, |new| match tested {
+                work.host.root.place(path, file, access, &|new| match tested {
                     Some((name, arguments)) if name == *member => self_test(path, new, arguments),
                     _ => Ok(()),
                 })?;
@@ -229,13 +227,13 @@ impl Artifact {
         (&self.pin, self.install.keys().chain(self.trees.into.keys()))
     }
 
-    fn staged(&self) -> MutexGuard<'_, BTreeMap<String, Extracted>> {
+    fn staged(&self) -> MutexGuard<'_, Unpacked> {
         self.staged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The members that are missing or differ from their `known` digests. A file that others can have open for writing
     /// counts as missing.
-    fn stale(&self, work: &Work<'_>, known: &BTreeMap<String, String>) -> Result<BTreeMap<&String, &AbsolutePath>> {
+    fn stale(&self, work: &Work<'_>, known: &BTreeMap<String, String>) -> Result<Places<'_>> {
         let mut stale = BTreeMap::new();
         for (member, path) in &self.install {
             let stays = match installed(work, path)? {
@@ -250,23 +248,15 @@ impl Artifact {
     }
 
     /// Extracts `members`, into files beside their places if `keep`.
-    fn unpack(
-        &self,
-        work: &Work<'_>,
-        members: &BTreeMap<&String, &AbsolutePath>,
-        keep: bool,
-        progress: Progress<'_>,
-    ) -> Result<BTreeMap<String, Extracted>> {
+    fn unpack(&self, work: &Work<'_>, members: &Places<'_>, keep: bool, progress: Progress<'_>) -> Result<Unpacked> {
         let file = |path: &Path| match work.host.root.nameless(path)? {
             Some(file) => Ok(file),
             None => work.store.blank(),
         };
-        let blank = || {
-            let files = members
-                .iter()
-                .map(|(member, path)| Ok(((*member).clone(), if keep { Some(file(path)?) } else { None })));
-            files.collect()
+        let staged = |(member, path): (&&String, &&AbsolutePath)| {
+            Ok(((*member).clone(), if keep { Some(file(path)?) } else { None }))
         };
+        let blank = || members.iter().map(staged).collect();
         work.store.unpack(&self.pin, &blank, progress)
     }
 }

@@ -31,18 +31,12 @@ pub struct BlockFields {
 
 impl Fields for BlockFields {
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        build.refuse_if(
-            !is_plain(&self.name),
-            "name",
-            "a block's name consists of letters, digits, `.`, `_` and `-`",
-        )?;
+        let why = "a block's name consists of letters, digits, `.`, `_` and `-`";
+        build.refuse_if(!is_plain(&self.name), "name", why)?;
         let comment = self.comment.unwrap_or_else(|| "#".to_owned());
         let is_bad = comment.trim().is_empty() || comment.contains(['\n', '\r', '\0']);
-        build.refuse_if(
-            is_bad,
-            "comment",
-            "write the characters that start a comment in this file, like `#` or `//`",
-        )?;
+        let why = "write the characters that start a comment in this file, like `#` or `//`";
+        build.refuse_if(is_bad, "comment", why)?;
         let markers = ["BEGIN", "END"].map(|word| format!("{comment} {word} kpull "));
         let has_marker = self.content.lines().any(|line| markers.iter().any(|marker| line.starts_with(marker)));
         build.refuse_if(has_marker, "content", "a block can't contain the markers of a block")?;

@@ -65,11 +65,8 @@ impl CertificateFields {
         }
         build.refuse_if(self.organization.len() > 1, "organization", "one at most")?;
         let bad_dns = |name: &&String| {
-            let is_part = |part: &str| {
-                !part.is_empty()
-                    && part.len() <= 63
-                    && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
-            };
+            let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            let is_part = |part: &str| (1..=63).contains(&part.len()) && part.chars().all(is_of_name);
             !name.strip_prefix("*.").unwrap_or(name).split('.').all(is_part) || name.len() > 253
         };
         if let Some(name) = self.dns.iter().find(bad_dns) {
@@ -87,11 +84,8 @@ impl CertificateFields {
         let fields = build.authority(&authority)?;
         let lifetime = self.lifetime.map_or(LIFETIME, |lifetime| lifetime.0);
         let renew_before = self.renew_before.map_or(RENEW_BEFORE.min(lifetime / 3), |before| before.0);
-        build.refuse_if(
-            renew_before >= lifetime,
-            "renew_before",
-            "it is longer than the `lifetime` of the certificate",
-        )?;
+        let why = "it is longer than the `lifetime` of the certificate";
+        build.refuse_if(renew_before >= lifetime, "renew_before", why)?;
         Ok(CertificateRequest {
             name: self.name.clone(),
             key_type: self.key_type.unwrap_or(fields.key_type),
@@ -117,7 +111,7 @@ impl Fields for CertificateFields {
             None if build.may_lack() => Ok(None),
             None => Err(build.invalid("name", &format!("the site has no {path}")).help(format!("run `{advice}`"))),
         };
-        let ownership = |mode| Ownership::with_default(mode, None, self.owner.clone(), self.group.clone());
+        let ownership = |mode| Ownership::new(mode, None, self.owner.clone(), self.group.clone());
         let file = |path: &AbsolutePath, content: Arc<[u8]>, mode, sensitive| File {
             wanted: ownership(mode),
             ..File::new(Self::NAME, path.clone(), content, sensitive)

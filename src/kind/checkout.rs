@@ -43,7 +43,7 @@ impl Fields for CheckoutFields {
         let prefix = format!("{}/", self.from.as_deref().unwrap_or_default());
         let why = "a directory of the repository is written like `dir/sub`";
         build.refuse_if(self.from.is_some() && (prefix == "/" || prefix_problem(&prefix).is_some()), "from", why)?;
-        let wanted = Ownership::with_default(0o755, self.mode, self.owner, self.group);
+        let wanted = Ownership::new(0o755, self.mode, self.owner, self.group);
         let mut resources: Vec<Box<dyn Resource>> = Vec::new();
         if self.exclusive {
             resources.push(Box::new(Exclusive::new(&self.path, BTreeSet::new(), build)?));

@@ -205,7 +205,7 @@ impl Resource for Run {
         }
         let output = run(&self.command(&self.fields.run, self.identity(work)?))?;
         // it may have changed the SELinux policy, or created accounts
-        work.host.root.labels().forget();
+        work.host.root.labels.forget();
         work.host.forget_accounts();
         if !output.is_success() {
             return Err(self.failure(&output, format!("`{}` failed", self.name)));

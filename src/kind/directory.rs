@@ -19,7 +19,7 @@ pub struct DirectoryFields {
 
 impl Fields for DirectoryFields {
     fn build(self, _: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        let wanted = Ownership::with_default(0o755, self.mode, self.owner, self.group);
+        let wanted = Ownership::new(0o755, self.mode, self.owner, self.group);
         Ok(vec![Box::new(Directory { path: self.path, wanted })])
     }
 }

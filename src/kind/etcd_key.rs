@@ -36,13 +36,11 @@ pub struct EtcdKeyFields {
     writers: Option<Vec<String>>,
 }
 
+/// A client certificate, and its key.
+type Identity = (Option<AbsolutePath>, Option<AbsolutePath>);
+
 /// The cluster that the fields of a kind describe.
-pub(super) fn cluster(
-    build: &dyn Build,
-    endpoints: &[String],
-    ca: &AbsolutePath,
-    client: (Option<AbsolutePath>, Option<AbsolutePath>),
-) -> Result<Cluster> {
+pub(super) fn cluster(build: &dyn Build, endpoints: &[String], ca: &AbsolutePath, client: Identity) -> Result<Cluster> {
     let client = client_pair(build, client)?.map(|(cert, key)| (cert.to_path_buf(), key.to_path_buf()));
     let endpoint = |text: &String| {
         let url = net::parse(text).map_err(|error| build.invalid("endpoints", &error.to_string()))?;
@@ -55,10 +53,7 @@ pub(super) fn cluster(
 }
 
 /// A client certificate with its key, if both fields are set; an error if only one is.
-pub(super) fn client_pair(
-    build: &dyn Build,
-    (cert, key): (Option<AbsolutePath>, Option<AbsolutePath>),
-) -> Result<Option<(AbsolutePath, AbsolutePath)>> {
+pub(super) fn client_pair(build: &dyn Build, (cert, key): Identity) -> Result<Option<(AbsolutePath, AbsolutePath)>> {
     build.refuse_if(cert.is_some() && key.is_none(), "client_cert", "set `client_key` too")?;
     build.refuse_if(key.is_some() && cert.is_none(), "client_key", "set `client_cert` too")?;
     Ok(cert.zip(key))
@@ -129,20 +124,15 @@ impl Resource for EtcdKey {
     }
 
     fn wait(&self, work: &Work<'_>) -> Result<(), String> {
-        let started = Instant::now();
-        loop {
-            let asked = work.host.etcd(&self.cluster).map_err(Failure::from);
-            let why = match asked.and_then(|client| client.peek(self.api, &self.key)) {
-                Ok(Some(_)) => return Ok(()),
-                Ok(None) => "etcd does not have it yet".to_owned(),
-                Err(Failure::Refused(why) | Failure::Silent(why) | Failure::Unable(why)) => why,
-            };
-            if started.elapsed() >= self.within || deadline::is_over() {
-                let writers = self.writers.iter().flatten().map(String::as_str).collect::<Vec<_>>().join(", ");
-                return Err(format!("{why}; {writers} must set it"));
-            }
-            std::thread::sleep(PAUSE);
-        }
+        let ask = || {
+            let client = work.host.etcd(&self.cluster).map_err(Failure::from)?;
+            let found = client.peek(self.api, &self.key)?;
+            found.map(drop).ok_or_else(|| Failure::Unable("etcd does not have it yet".to_owned()))
+        };
+        deadline::retry(self.within, PAUSE, ask).map_err(|why| {
+            let writers = self.writers.iter().flatten().map(String::as_str).collect::<Vec<_>>().join(", ");
+            format!("{why}; {writers} must set it")
+        })
     }
 
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {

@@ -165,15 +165,13 @@ enum Operation {
     Wait(String),
 }
 
+/// What the cluster answers when it is asked for its members.
+type Answer = Result<Vec<Member>, Failure>;
+
 impl EtcdMember {
     /// The next step, by its data, its file and the answer of the other members, who are asked only if that
     /// matters.
-    fn operation(
-        &self,
-        has_data: bool,
-        env: &str,
-        ask: impl FnOnce() -> Result<Vec<Member>, Failure>,
-    ) -> Result<Operation> {
+    fn operation(&self, has_data: bool, env: &str, ask: impl FnOnce() -> Answer) -> Result<Operation> {
         if has_data && self.is_known_here(env) {
             return Ok(Operation::Nothing);
         }
@@ -202,12 +200,9 @@ impl EtcdMember {
     }
 
     /// For a member that was started before: the cluster must know its peer URL.
-    fn operation_with_data(&self, known_as: Option<&str>, answer: Result<Vec<Member>, Failure>) -> Result<Operation> {
-        let certain = Env {
-            exists: true,
-            members: self.members.clone().into_iter().collect(),
-            known_as: Some(self.peer_url.clone()),
-        };
+    fn operation_with_data(&self, known_as: Option<&str>, answer: Answer) -> Result<Operation> {
+        let (members, known_here) = (self.members.clone().into_iter().collect(), Some(self.peer_url.clone()));
+        let certain = Env { exists: true, members, known_as: known_here };
         let list = match answer {
             Ok(list) => list,
             // it can't start at a peer URL that the cluster does not know
@@ -223,24 +218,20 @@ impl EtcdMember {
             Some(member) => Ok(Operation::Move(member.clone())),
             // it has started, but has not reported its name yet
             None if list.iter().any(|member| is_here(&member)) => Ok(Operation::Write(certain)),
-            None => Err(error!(
-                ETCD,
-                "the cluster has no member {}, but {} contains data of a member", self.name, self.data
-            )
-            .because("it was removed from the cluster, or the data belongs to another cluster")
-            .help(format!(
-                "run `etcdctl member list`; if you don't need the data, move {} away, and the member joins again",
-                self.data
-            ))),
+            None => {
+                let Self { name, data, .. } = self;
+                Err(error!(ETCD, "the cluster has no member {name}, but {data} contains data of a member")
+                    .because("it was removed from the cluster, or the data belongs to another cluster")
+                    .help(format!(
+                        "run `etcdctl member list`; if you don't need the data, move {data} away, and the member joins again"
+                    )))
+            }
         }
     }
 
     /// For a member without data, in a cluster that answers.
     fn operation_without_data(&self, list: &[Member]) -> Operation {
-        let ours: Vec<&Member> = list
-            .iter()
-            .filter(|member| member.name == self.name || member.peer_urls.contains(&self.peer_url))
-            .collect();
+        let ours: Vec<&Member> = list.iter().filter(|member| self.is(member)).collect();
         if let Some(lost) = ours.iter().find(|member| member.has_started()) {
             return self.unless_others_wait(list, Operation::Remove((*lost).clone()));
         }
@@ -263,10 +254,14 @@ impl EtcdMember {
         }
     }
 
+    /// Whether a member of the cluster is this one, by its name or its peer URL.
+    fn is(&self, member: &Member) -> bool {
+        member.name == self.name || member.peer_urls.contains(&self.peer_url)
+    }
+
     /// Members change one at a time.
     fn unless_others_wait(&self, list: &[Member], operation: Operation) -> Operation {
-        let is_ours = |member: &Member| member.name == self.name || member.peer_urls.contains(&self.peer_url);
-        match list.iter().find(|member| !is_ours(member) && !member.has_started()) {
+        match list.iter().find(|member| !self.is(member) && !member.has_started()) {
             None => operation,
             Some(other) => {
                 let name = if other.name.is_empty() { "a member that was added" } else { &other.name };
@@ -319,9 +314,8 @@ impl EtcdMember {
 
     /// Observes the host, and asks the other members if necessary.
     fn next_operation(&self, work: &Work<'_>) -> Result<Operation> {
-        self.operation(self.has_data(work)?, &work.host.root.text(&self.env)?, || {
-            work.host.etcd(&self.cluster)?.members()
-        })
+        let members = || work.host.etcd(&self.cluster)?.members();
+        self.operation(self.has_data(work)?, &work.host.root.text(&self.env)?, members)
     }
 
     /// The step in a few words.

@@ -202,13 +202,8 @@ pub struct Ownership {
 
 impl Ownership {
     /// The ownership of a file; what a role leaves out is 0644 root:root, or 0600 if the file contains a secret.
-    pub fn of_file(
-        is_secret: bool,
-        mode: Option<Mode>,
-        owner: Option<AccountName>,
-        group: Option<AccountName>,
-    ) -> Self {
-        Self::with_default(if is_secret { 0o600 } else { 0o644 }, mode, owner, group)
+    pub fn of_file(secret: bool, mode: Option<Mode>, owner: Option<AccountName>, group: Option<AccountName>) -> Self {
+        Self::new(if secret { 0o600 } else { 0o644 }, mode, owner, group)
     }
 
     /// Whether every user can read it.
@@ -222,12 +217,7 @@ impl Ownership {
     }
 
     /// [`Ownership::of_file`] with another default mode.
-    pub fn with_default(
-        default: u32,
-        mode: Option<Mode>,
-        owner: Option<AccountName>,
-        group: Option<AccountName>,
-    ) -> Self {
+    pub fn new(default: u32, mode: Option<Mode>, owner: Option<AccountName>, group: Option<AccountName>) -> Self {
         let name = |name: Option<AccountName>| name.map_or_else(|| "root".to_owned(), |name| name.to_string());
         Self { mode: mode.map_or(default, |mode| mode.0), owner: name(owner), group: name(group) }
     }
@@ -251,9 +241,8 @@ impl Ownership {
     /// Checks that the host has the owners, or that the catalog can create them.
     pub fn check(&self, work: &Work<'_>, path: &Path) -> Result<()> {
         match self.resolve(work, self.mode) {
-            Err(NoAccess::Missing(account)) if !work.may_make(&account) => Err(no_such_account(path, &account)),
-            Err(NoAccess::Failed(error)) => Err(error),
-            _ => Ok(()),
+            Err(NoAccess::Missing(account)) if work.may_make(&account) => Ok(()),
+            found => found.map(drop).map_err(|why| refused(path, why)),
         }
     }
 
@@ -261,9 +250,7 @@ impl Ownership {
     pub fn differences(&self, work: &Work<'_>, path: &Path, meta: &Meta) -> Result<Vec<String>> {
         self.check(work, path)?;
         let mut parts = Vec::from_iter(mode_change(meta.mode, self.mode));
-        if !self.is_owned(work, meta)? {
-            parts.push(format!("owner → {}:{}", self.owner, self.group));
-        }
+        parts.extend((!self.is_owned(work, meta)?).then(|| format!("owner → {}:{}", self.owner, self.group)));
         Ok(parts)
     }
 
@@ -278,10 +265,7 @@ impl Ownership {
 
     /// Numeric owners; an error if there is no such user or group.
     pub fn access(&self, work: &Work<'_>, path: &Path) -> Result<Access> {
-        self.resolve(work, self.mode).map_err(|why| match why {
-            NoAccess::Missing(account) => no_such_account(path, &account),
-            NoAccess::Failed(error) => error,
-        })
+        self.resolve(work, self.mode).map_err(|why| refused(path, why))
     }
 
     /// Numeric owners. In a tree, root stands for an account that is created on the running host, but never as the owner of a setuid or setgid
@@ -299,8 +283,12 @@ impl Ownership {
 }
 
 /// The error for an owner that the host does not have.
-pub(super) fn no_such_account(path: &Path, account: &Missing) -> Error {
-    let (database, name) = match account {
+pub(super) fn refused(path: &Path, why: NoAccess) -> Error {
+    let account = match why {
+        NoAccess::Failed(error) => return error,
+        NoAccess::Missing(account) => account,
+    };
+    let (database, name) = match &account {
         Missing::User(name) => ("passwd", name),
         Missing::Group(name) => ("group", name),
     };

@@ -174,8 +174,7 @@ impl Filesystem {
 
     fn refused(&self, device: &Path, found: &str) -> Error {
         let (named, device) = (&self.fields.device, device.display());
-        let what = format!("can't create {} on {named}: it is not empty", self.fields.kind);
-        Error::new(code::FILE, what).because(format!("it has {found}")).help(format!(
+        error!(FILE, "can't create {} on {named}: it is not empty", self.fields.kind).because(format!("it has {found}")).help(format!(
             "kpull never overwrites data on a device: name another device, or describe the existing content; if you don't need the content, clear the device by hand (`wipefs -a {device} && dd if=/dev/zero of={device} bs=1M count=1`), and run again"
         ))
     }

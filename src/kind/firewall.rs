@@ -164,8 +164,7 @@ impl Firewall {
             let mine = self.listed.elements();
             if let Some(element) = mine.iter().find(|element| is_bound(element) && other.listed.find(element).is_some())
             {
-                let what = format!("the {element} belongs to two zones: {zone} and {other_zone}");
-                return Err(Error::new(code::FIREWALL, what).help(
+                return Err(error!(FIREWALL, "the {element} belongs to two zones: {zone} and {other_zone}").help(
                     "an interface or source can belong to only one zone: remove it from the other [[firewall]]",
                 ));
             }

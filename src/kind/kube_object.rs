@@ -207,11 +207,8 @@ impl KubeObject {
             false => format!("{path}: {} in the role, {} in the cluster", text(wanted), text(live)),
         };
         let mut lines: Vec<String> = found.iter().take(SHOWN).map(line).collect();
-        if found.len() > SHOWN {
-            lines.push(format!("and {} more", found.len() - SHOWN));
-        }
-        let what = format!("the API server stores {} differently from the role", self.path(None));
-        Error::new(code::KUBE, what).because(lines.join("\n")).help(
+        lines.extend((found.len() > SHOWN).then(|| format!("and {} more", found.len() - SHOWN)));
+        error!(KUBE, "the API server stores {} differently from the role", self.path(None)).because(lines.join("\n")).help(
             "write the fields in the role as they are in the cluster, and omit fields that the cluster does not have; or find out whether something else changes the object",
         )
     }
@@ -269,7 +266,7 @@ impl Resource for KubeObject {
             let kube = work.host.kube(&self.access);
             let state = match &kube {
                 Ok(kube) => {
-                    kube.insist();
+                    kube.insists.set(true);
                     self.check(kube)?
                 }
                 Err(why) => ObjectState::Later(Later::Answer(why.clone())),

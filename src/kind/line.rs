@@ -79,11 +79,8 @@ impl Fields for LineFields {
         let places = [self.insert_after.is_some(), self.insert_before.is_some(), self.insert_at.is_some()];
         let is_one = places.iter().filter(|is_set| **is_set).count() < 2;
         build.refuse_if(!is_one, "path", "set one of `insert_after`, `insert_before` and `insert_at`")?;
-        build.refuse_if(
-            !is_present && places.contains(&true),
-            "state",
-            "only a present line has an insertion place: remove it",
-        )?;
+        let why = "only a present line has an insertion place: remove it";
+        build.refuse_if(!is_present && places.contains(&true), "state", why)?;
         let insert_at =
             match (compiled("insert_after", &self.insert_after)?, compiled("insert_before", &self.insert_before)?) {
                 (Some(regex), _) => InsertAt::After(regex),

@@ -61,10 +61,8 @@ impl Module {
 impl Resource for Module {
     fn about(&self) -> About {
         let module = Claim::thing(ModuleFields::NAME, self.name.replace('-', "_"));
-        About {
-            claims: vec![module, Claim::path(&self.file.path)],
-            ..About::new(ModuleFields::NAME, &self.name, Phase::Kernel)
-        }
+        let claims = vec![module, Claim::path(&self.file.path)];
+        About { claims, ..About::new(ModuleFields::NAME, &self.name, Phase::Kernel) }
     }
 
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
@@ -94,8 +92,7 @@ impl Resource for Module {
             )
         })?;
         if !self.is_loaded(work.host)? {
-            let what = format!("modprobe found {}, but no module of this name is loaded", self.name);
-            return Err(Error::new(code::KERNEL, what)
+            return Err(error!(KERNEL, "modprobe found {}, but no module of this name is loaded", self.name)
                 .help("it is an alias: write the name that `modprobe --resolve-alias` shows"));
         }
         Ok(())

@@ -46,9 +46,7 @@ impl Fields for MountFields {
         build.refuse_if(self.idle.is_some() && !self.automount, "idle", "set `automount` too")?;
         let stem = unit_files::escaped(&self.place.to_string());
         let mut units = vec![(format!("{stem}.mount"), self.mount(), !self.automount)];
-        if self.automount {
-            units.push((format!("{stem}.automount"), self.automount(), true));
-        }
+        units.extend(self.automount.then(|| (format!("{stem}.automount"), self.automount(), true)));
         let mut resources: Vec<Box<dyn Resource>> = vec![Box::new(FstabLine::of(self, build)?)];
         for (name, text, enable) in units {
             let unit = UnitFields::of_text(name, text, enable).map_err(|why| build.invalid("where", &why))?;

@@ -43,11 +43,8 @@ impl Fields for NftablesFields {
         let is_name = self.name.starts_with(|c: char| c.is_ascii_alphabetic())
             && self.name.len() <= 64
             && self.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-        build.refuse_if(
-            !is_name,
-            "name",
-            "a table's name has at most 64 letters, digits and `_`, and starts with a letter",
-        )?;
+        let why = "a table's name has at most 64 letters, digits and `_`, and starts with a letter";
+        build.refuse_if(!is_name, "name", why)?;
         build.refuse_if(self.name == "firewalld", "name", "this table belongs to firewalld: write a [[firewall]]")?;
         let content = match (self.content, &self.template) {
             (Some(text), None) => text,

@@ -169,17 +169,13 @@ impl std::fmt::Debug for Answers {
 }
 
 impl Set {
-    fn manager(&self, host: &Host) -> Result<Manager> {
-        self.manager.map_or_else(|| host.package_manager(), Ok)
-    }
-
     /// The change of one of the packages, with its hold.
     fn difference(&self, host: &Host, name: &str) -> Result<Option<Change>> {
         let change = self.package_difference(host, name)?;
         // a hold is ended for a change, and set again
         let hold = match self.hold {
             Some(wanted) if change.is_some() => wanted.then_some("hold"),
-            Some(wanted) if is_held(host, self.manager(host)?, name)? != wanted => {
+            Some(wanted) if is_held(host, self.manager, name)? != wanted => {
                 Some(if wanted { "hold" } else { "release the hold" })
             }
             _ => None,
@@ -193,8 +189,9 @@ impl Set {
 
     /// The change of one of the packages, but for its hold.
     fn package_difference(&self, host: &Host, name: &str) -> Result<Option<Change>> {
-        let manager =
-            self.manager(host).or_else(|none| check_changeable(Image::of(&host.root)?, name).and(Err(none)))?;
+        let manager = host
+            .package_manager(self.manager)
+            .or_else(|none| check_changeable(Image::of(&host.root)?, name).and(Err(none)))?;
         let mut installed = host.package(manager, name)?;
         if self.state == Presence::Present {
             installed.retain(|one| one.is_whole);
@@ -233,7 +230,7 @@ impl Set {
             return Ok(());
         }
         for name in due {
-            if self.hold.is_some() && is_held(host, manager, name)? {
+            if self.hold.is_some() && is_held(host, self.manager, name)? {
                 manager.hold(name, &[], false)?;
             }
         }
@@ -244,15 +241,17 @@ impl Set {
     }
 }
 
-fn is_held(host: &Host, manager: Manager, name: &str) -> Result<bool> {
+fn is_held(host: &Host, manager: Option<Manager>, name: &str) -> Result<bool> {
+    let manager = host.package_manager(manager)?;
     manager.is_held(&host.root, name, &host.package(manager, name)?)
 }
 
 /// Holds a package or ends that, if it isn't so already.
-fn set_hold(host: &Host, manager: Manager, name: &str, wanted: bool) -> Result<()> {
+fn set_hold(host: &Host, manager: Option<Manager>, name: &str, wanted: bool) -> Result<()> {
     if is_held(host, manager, name)? == wanted {
         return Ok(());
     }
+    let manager = host.package_manager(manager)?;
     let done = manager.hold(name, &host.package(manager, name)?, wanted);
     host.forget_packages();
     done
@@ -290,7 +289,7 @@ impl Resource for Package {
 
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         let Some(host) = work.live() else { return Ok(Some(Vec::new())) };
-        let manager = self.set.manager(host)?;
+        let manager = host.package_manager(self.set.manager)?;
         let hold_file = manager.hold_file().filter(|_| self.set.hold.is_some());
         let files = manager.database().iter().copied().chain(hold_file);
         Ok(Some(files.map(|path| WatchedInput::Path(path.into())).collect()))
@@ -320,7 +319,7 @@ impl Resource for Package {
                 due.push(name.as_str());
             }
         }
-        let manager = set.manager(host)?;
+        let manager = host.package_manager(set.manager)?;
         let done = match set.state {
             Presence::Present => set.install(work, manager, &due),
             Presence::Absent => match manager.needed_by(&due)? {
@@ -336,11 +335,10 @@ impl Resource for Package {
         done?;
         for name in &set.names {
             if let Some(wanted) = set.hold {
-                set_hold(host, manager, name, wanted)?;
+                set_hold(host, set.manager, name, wanted)?;
             }
             if let Some(left) = set.difference(host, name)? {
-                let what = format!("the package manager succeeded, but {name} still differs: {}", left.summary);
-                return Err(Error::new(code::PACKAGE, what).help(
+                return Err(error!(PACKAGE, "the package manager succeeded, but {name} still differs: {}", left.summary).help(
                     "write the package's own name, not a name that it provides; a source of this host must have the version; to lower a version with yum or microdnf, run `downgrade` by hand",
                 ));
             }
@@ -353,14 +351,11 @@ impl Resource for Package {
     }
 
     fn prior_state(&self, owned: &Claim, work: &Work<'_>) -> Result<PriorState> {
-        let (host, manager) = (work.host, self.set.manager(work.host)?);
+        let (host, manager) = (work.host, work.host.package_manager(self.set.manager)?);
         if *owned == Claim::thing(HOLD, &self.name) {
-            let held = is_held(host, manager, &self.name)?;
-            return Ok(PriorState::PackageHold(PackageHold {
-                name: self.name.clone(),
-                manager: self.set.manager,
-                held,
-            }));
+            let held = is_held(host, self.set.manager, &self.name)?;
+            let (name, manager) = (self.name.clone(), self.set.manager);
+            return Ok(PriorState::PackageHold(PackageHold { name, manager, held }));
         }
         if !host.package(manager, &self.name)?.is_empty() {
             return Ok(PriorState::Same);

@@ -12,7 +12,7 @@ use crate::error::{LISTED, counted};
 use crate::host::NoAccess;
 use crate::host::root::acl::{AccessList, Who};
 use crate::host::root::permissions::Permissions as State;
-use crate::kind::file::{mode_change, no_such_account};
+use crate::kind::file::{mode_change, refused};
 use crate::kind::prelude::*;
 
 /// Fields of `[[permissions]]`. At least one field besides `path` is set. kpull does not change what is omitted.
@@ -76,6 +76,13 @@ struct Numbers<'a> {
 /// Paths that differ, and how, in words.
 type Differences = Vec<(PathBuf, Vec<String>)>;
 
+/// What is at the path, if anything is; and what differs there and below.
+type Adjusted = (Option<FileType>, Differences);
+
+/// The permissions that a path is to have, and the difference in words; `None` if it is left out. The arguments are the path, whether it is
+/// a directory, and its permissions now.
+type Decide<'a> = &'a dyn Fn(&Path, bool, &State) -> Option<(State, Vec<String>)>;
+
 impl Resource for PermissionsFields {
     fn about(&self) -> About {
         let owners = [
@@ -106,9 +113,7 @@ impl Resource for PermissionsFields {
             });
             Ok(None)
         })?;
-        if found.is_none() {
-            inputs.push(WatchedInput::Path(self.path.to_path_buf()));
-        }
+        inputs.extend(found.is_none().then(|| WatchedInput::Path(self.path.to_path_buf())));
         Ok(Some(inputs))
     }
 
@@ -123,7 +128,7 @@ impl Resource for PermissionsFields {
             }
             // whatever creates the path on the running host creates the account too
             Err(NoAccess::Missing(_)) if !work.host.is_live() => return Ok(None),
-            Err(why) => return Err(self.refused(why)),
+            Err(why) => return Err(refused(&self.path, why)),
         };
         match found {
             Some(FileType::File | FileType::Directory) => Ok(summary(&differences, self.recursive)),
@@ -142,7 +147,7 @@ impl Resource for PermissionsFields {
         if self.is_skipped(work)? {
             return Ok(());
         }
-        let numbers = self.numbers(work).map_err(|why| self.refused(why))?;
+        let numbers = self.numbers(work).map_err(|why| refused(&self.path, why))?;
         let (found, _) = self.adjust(work, &numbers, true)?;
         found.map(drop).ok_or_else(|| self.missing())
     }
@@ -210,13 +215,6 @@ impl PermissionsFields {
         Ok(states)
     }
 
-    fn refused(&self, why: NoAccess) -> Error {
-        match why {
-            NoAccess::Missing(account) => no_such_account(&self.path, &account),
-            NoAccess::Failed(error) => error,
-        }
-    }
-
     /// The numbers of the accounts.
     fn numbers(&self, work: &Work<'_>) -> Result<Numbers<'_>, NoAccess> {
         let name = |name: &Option<AccountName>| name.as_ref().map_or_else(|| "0".to_owned(), ToString::to_string);
@@ -228,14 +226,9 @@ impl PermissionsFields {
     }
 
     /// Lists what differs, and changes it if `is_applied`. Returns what is at the path.
-    fn adjust(
-        &self,
-        work: &Work<'_>,
-        numbers: &Numbers<'_>,
-        is_applied: bool,
-    ) -> Result<(Option<FileType>, Differences)> {
+    fn adjust(&self, work: &Work<'_>, numbers: &Numbers<'_>, is_applied: bool) -> Result<Adjusted> {
         let is_of_others = self.is_of_others(work);
-        adjust(work, &self.path, self.recursive, is_applied, |path, is_directory, now| {
+        adjust(work, &self.path, self.recursive, is_applied, &|path, is_directory, now| {
             let wanted = self.wanted(numbers, is_directory, now);
             let words = self.words(now, &wanted);
             (!is_of_others(path)).then_some((wanted, words))
@@ -276,19 +269,13 @@ impl PermissionsFields {
 
     fn words(&self, now: &State, wanted: &State) -> Vec<String> {
         let mut words = Vec::from_iter(mode_change(now.mode, wanted.mode));
-        if let Some(owner) = self.owner.as_ref().filter(|_| wanted.uid != now.uid) {
-            words.push(format!("owner → {owner}"));
-        }
-        if let Some(group) = self.group.as_ref().filter(|_| wanted.gid != now.gid) {
-            words.push(format!("group → {group}"));
-        }
+        words.extend(self.owner.as_ref().filter(|_| wanted.uid != now.uid).map(|owner| format!("owner → {owner}")));
+        words.extend(self.group.as_ref().filter(|_| wanted.gid != now.gid).map(|group| format!("group → {group}")));
         let has_other_list = (&wanted.acl, &wanted.default_acl) != (&now.acl, &now.default_acl);
         if let Some(acl) = self.acl.as_ref().filter(|_| has_other_list) {
             let entries: Vec<&str> = acl.iter().map(|entry| entry.text.as_str()).collect();
-            words.push(format!(
-                "access list → {}",
-                if entries.is_empty() { "none".to_owned() } else { entries.join(",") }
-            ));
+            let entries = if entries.is_empty() { "none".to_owned() } else { entries.join(",") };
+            words.push(format!("access list → {entries}"));
         }
         if let Some(capabilities) = self.capabilities.as_ref().filter(|_| wanted.capabilities != now.capabilities) {
             words.push(format!("capabilities → {capabilities}"));
@@ -318,13 +305,7 @@ impl PermissionsFields {
 
 /// Lists what differs at a path, or also below it, and changes it if `is_applied`. `wanted` returns what a file or directory is to have
 /// in place of its permissions, and the differences in words. Returns what is at the path.
-fn adjust(
-    work: &Work<'_>,
-    path: &Path,
-    is_recursive: bool,
-    is_applied: bool,
-    wanted: impl Fn(&Path, bool, &State) -> Option<(State, Vec<String>)>,
-) -> Result<(Option<FileType>, Differences)> {
+fn adjust(work: &Work<'_>, path: &Path, is_recursive: bool, is_applied: bool, wanted: Decide<'_>) -> Result<Adjusted> {
     let mut differences = Vec::new();
     let found = work.host.root.each_permissions(path, is_recursive, &mut |path, is_directory, now| {
         let Some((new, words)) = wanted(path, is_directory, now).filter(|(new, _)| new != now) else { return Ok(None) };

@@ -1,7 +1,5 @@
 //! `[[probe]]`: a health check. It changes nothing; when it fails for too long, the run ends with exit code 3.
 
-use std::time::Instant;
-
 use minijinja::value::{Serde, Value};
 use reqwest::Url;
 
@@ -87,7 +85,7 @@ enum Statuses {
 }
 
 impl Fields for ProbeFields {
-    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+    fn build(mut self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let given = [
             ("tcp", self.tcp.is_some()),
             ("http", self.http.is_some()),
@@ -119,54 +117,7 @@ impl Fields for ProbeFields {
             (Some(_), _) => return Err(build.invalid("expect", "only for `http`, `https` and `command`")),
         };
         let expect = expect.transpose().map_err(|why| build.invalid("expect", &why))?;
-        let client = client_pair(build, (self.client_cert, self.client_key))?;
-        let (target, what) = match field {
-            "tcp" => {
-                let target = self.tcp.unwrap_or_default();
-                let port =
-                    target.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
-                if !matches!(port, Some(Ok(1..))) {
-                    return Err(build.invalid("tcp", "write it like `127.0.0.1:2379` or `[::1]:2379`"));
-                }
-                (target.clone(), ProbeTarget::Tcp(target))
-            }
-            "unit" => {
-                let unit = self.unit.unwrap_or_default();
-                build.refuse_if(!unit.contains('.'), "unit", "write the full name, like `etcd.service`")?;
-                let why = "a template unit does not run: name an instance, like `name@instance.service`";
-                build.refuse_if(is_template(&unit), "unit", why)?;
-                (unit.clone(), ProbeTarget::Unit(unit))
-            }
-            "command" => {
-                let argv = self.command.unwrap_or_default();
-                build.refuse_if(!is_argv(&argv), "command", "write a program and its arguments")?;
-                (argv.join(" "), ProbeTarget::Command(argv))
-            }
-            _ => {
-                let text = self.http.or(self.https).unwrap_or_default();
-                let url = Url::parse(&text).map_err(|error| build.invalid(field, &error.to_string()))?;
-                if url.scheme() != field {
-                    return Err(build.invalid(field, &format!("it must start with `{field}://`")));
-                }
-                let has_password = !url.username().is_empty() || url.password().is_some();
-                build.refuse_if(
-                    has_password,
-                    field,
-                    "it must not contain a password, because plans and reports show the address",
-                )?;
-                let statuses = match self.expect_status {
-                    None => Vec::new(),
-                    Some(Statuses::One(status)) => vec![status],
-                    Some(Statuses::Some(statuses)) => statuses,
-                };
-                let shown = match build.is_secret() {
-                    true => format!("{}/…", url.origin().ascii_serialization()),
-                    false => url.to_string(),
-                };
-                let web = Web { shown, url, ca: self.ca, client, statuses, body: self.expect_body };
-                (text, ProbeTarget::Web(Box::new(web)))
-            }
-        };
+        let (target, what) = self.target(field, build)?;
         Ok(vec![Box::new(Probe {
             name: self.name.unwrap_or(target),
             sensitive: build.is_secret(),
@@ -177,6 +128,56 @@ impl Fields for ProbeFields {
             within: self.within.map_or(Duration::from_secs(30), |duration| duration.0),
             every: self.every.map_or(Duration::from_secs(1), |duration| duration.0),
         })])
+    }
+}
+
+impl ProbeFields {
+    /// What `field` names, as a name for the probe and to ask it.
+    fn target(&mut self, field: &str, build: &dyn Build) -> Result<(String, ProbeTarget)> {
+        Ok(match field {
+            "tcp" => {
+                let target = self.tcp.take().unwrap_or_default();
+                let port =
+                    target.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+                if !matches!(port, Some(Ok(1..))) {
+                    return Err(build.invalid("tcp", "write it like `127.0.0.1:2379` or `[::1]:2379`"));
+                }
+                (target.clone(), ProbeTarget::Tcp(target))
+            }
+            "unit" => {
+                let unit = self.unit.take().unwrap_or_default();
+                build.refuse_if(!unit.contains('.'), "unit", "write the full name, like `etcd.service`")?;
+                let why = "a template unit does not run: name an instance, like `name@instance.service`";
+                build.refuse_if(is_template(&unit), "unit", why)?;
+                (unit.clone(), ProbeTarget::Unit(unit))
+            }
+            "command" => {
+                let argv = self.command.take().unwrap_or_default();
+                build.refuse_if(!is_argv(&argv), "command", "write a program and its arguments")?;
+                (argv.join(" "), ProbeTarget::Command(argv))
+            }
+            _ => {
+                let text = self.http.take().or(self.https.take()).unwrap_or_default();
+                let url = Url::parse(&text).map_err(|error| build.invalid(field, &error.to_string()))?;
+                build.refuse_if(url.scheme() != field, field, &format!("it must start with `{field}://`"))?;
+                let has_password = !url.username().is_empty() || url.password().is_some();
+                let why = "it must not contain a password, because plans and reports show the address";
+                build.refuse_if(has_password, field, why)?;
+                let statuses = match self.expect_status.take() {
+                    None => Vec::new(),
+                    Some(Statuses::One(status)) => vec![status],
+                    Some(Statuses::Some(statuses)) => statuses,
+                };
+                let shown = match build.is_secret() {
+                    true => format!("{}/…", url.origin().ascii_serialization()),
+                    false => url.to_string(),
+                };
+                let (ca, body) = (self.ca.take(), self.expect_body.take());
+                let client = client_pair(build, (self.client_cert.take(), self.client_key.take()))?;
+                let web = Web { shown, url, ca, client, statuses, body };
+                (text, ProbeTarget::Web(Box::new(web)))
+            }
+        })
     }
 }
 
@@ -299,9 +300,8 @@ impl Probe {
         let text = String::from_utf8_lossy(&output.stdout);
         let lines: Vec<Value> = text.lines().map(Value::from).collect();
         let values = [("code", Value::from(code)), ("output", Value::from(&*text)), ("lines", Value::from(lines))];
-        self.hold(values, || {
-            format!("{} ended with {}; its output: {}", argv[0], output.verdict(), first_line(&text))
-        })?;
+        let answer = || format!("{} ended with {}; its output: {}", argv[0], output.verdict(), first_line(&text));
+        self.hold(values, answer)?;
         Ok(self.shown(&text))
     }
 
@@ -369,16 +369,7 @@ impl Resource for Probe {
     }
 
     fn wait(&self, work: &Work<'_>) -> Result<(), String> {
-        let started = Instant::now();
-        loop {
-            match self.ask(work.host) {
-                Ok(_) => return Ok(()),
-                Err(why) if started.elapsed().saturating_add(self.every) > self.within || deadline::is_over() => {
-                    return Err(why);
-                }
-                Err(_) => std::thread::sleep(self.every),
-            }
-        }
+        deadline::retry(self.within, self.every, || self.ask(work.host).map(drop))
     }
 
     fn observe(&self, _: &Work<'_>) -> Result<Option<Change>> {

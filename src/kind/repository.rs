@@ -124,11 +124,8 @@ impl RepositoryFields {
             let why = "only repositories of apt have this: remove it";
             return of_apt.into_iter().try_for_each(|(field, is_set)| build.refuse_if(is_set, field, why));
         }
-        build.refuse_if(
-            self.description.is_some(),
-            "description",
-            "repositories of apt do not have this: remove it",
-        )?;
+        let why = "repositories of apt do not have this: remove it";
+        build.refuse_if(self.description.is_some(), "description", why)?;
         let flat = self.suites.iter().filter(|suite| suite.ends_with('/')).count();
         let is_bad = self.suites.is_empty() || (flat != 0 && flat != self.suites.len());
         let why = "name at least one suite; write a separate [[repository]] for suites that end in `/`";
@@ -208,9 +205,8 @@ fn host_of(url: &str) -> &str {
     if let Some((address, _)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         return address;
     }
-    host.rsplit_once(':')
-        .filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
-        .map_or(host, |(host, _)| host)
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    host.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(host, |(host, _)| host)
 }
 
 #[cfg(test)]

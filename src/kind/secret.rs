@@ -42,7 +42,7 @@ impl Fields for SecretFields {
         match (self.path, self.credential, self.unit) {
             (Some(path), None, None) => {
                 let secret = build.secret(&self.name)?;
-                let wanted = Ownership::with_default(0o600, self.mode, self.owner, self.group);
+                let wanted = Ownership::new(0o600, self.mode, self.owner, self.group);
                 let file = File::new(Self::NAME, path, secret.plain.as_slice(), true);
                 Ok(vec![Box::new(File { wanted, ..file })])
             }
@@ -50,11 +50,8 @@ impl Fields for SecretFields {
                 let given =
                     [("mode", self.mode.is_some()), ("owner", self.owner.is_some()), ("group", self.group.is_some())];
                 for (field, given) in given {
-                    build.refuse_if(
-                        given,
-                        field,
-                        "only root can read a credential, and the unit while it runs: remove this",
-                    )?;
+                    let why = "only root can read a credential, and the unit while it runs: remove this";
+                    build.refuse_if(given, field, why)?;
                 }
                 let is_name = is_plain(&credential) && !credential.starts_with('.') && credential.len() <= 64;
                 let why = "it has at most 64 letters, digits, `.`, `_` and `-`";
@@ -225,9 +222,7 @@ impl Resource for Credential {
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let mut parts = Vec::new();
         let stored = self.stored(work)?;
-        if stored.is_none() {
-            parts.push("store the credential".to_owned());
-        }
+        parts.extend(stored.is_none().then(|| "store the credential".to_owned()));
         // the form is known once it is stored
         let dropin = self.dropin(stored.unwrap_or(Form::Plain))?;
         if stored.is_some() || work.host.root.meta(&dropin.path)?.is_none() {

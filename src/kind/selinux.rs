@@ -91,7 +91,7 @@ pub struct Selinux {
 impl Selinux {
     /// Whether SELinux is on: only then it has settings.
     fn is_on(work: &Work<'_>) -> bool {
-        work.host.is_live() && work.host.root.labels().is_on()
+        work.host.is_live() && work.host.root.labels.is_on()
     }
 
     /// Whether there is nothing to set: SELinux is off, or its policy may lack the boolean and does.
@@ -174,7 +174,7 @@ impl Resource for Selinux {
         }
         let set = self.setting.set(&work.host.root, self.value.as_deref());
         // files that this run still makes get the new ones
-        work.host.root.labels().forget();
+        work.host.root.labels.forget();
         set?;
         self.former_files().map_or(Ok(()), |path| selinux::restore(&path))
     }
@@ -236,7 +236,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (host, store) = (Host::open("/".as_ref()).unwrap(), Store::open(dir.path()).unwrap());
         let work = Work { host: &host, store: &store, catalog: &[] };
-        assert!(!host.root.labels().is_on(), "this test needs a machine without SELinux");
+        assert!(!host.root.labels.is_on(), "this test needs a machine without SELinux");
         let resource = one("selinux", "port = '1/tcp'\ntype = 'a_t'");
         assert!(resource.observe(&work).unwrap().is_none());
         resource.apply(&work, &Change::default()).unwrap();

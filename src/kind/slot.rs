@@ -44,20 +44,13 @@ impl Fields for SlotFields {
                 server.check().map_err(|why| build.invalid("fleetlock", &why))?;
                 At::Server(server)
             }
-            (Some(_), ..) => {
-                return Err(build.invalid("fleetlock", "with `fleetlock`, remove `endpoints` and `ca`"));
-            }
+            (Some(_), ..) => return Err(build.invalid("fleetlock", "with `fleetlock`, remove `endpoints` and `ca`")),
             (None, Some(ca), false) => At::Etcd(cluster(build, &self.endpoints, ca, client)?),
             (None, None, false) => return Err(build.invalid("endpoints", "`endpoints` need `ca`")),
             (None, _, true) => return Err(build.invalid("endpoints", "name at least one, or set `fleetlock`")),
         };
-        Ok(vec![Box::new(Slot {
-            at,
-            name: self.name,
-            ttl,
-            within: self.within.map_or(Duration::from_secs(300), |duration| duration.0),
-            until: self.until,
-        })])
+        let within = self.within.map_or(Duration::from_secs(300), |duration| duration.0);
+        Ok(vec![Box::new(Slot { at, name: self.name, ttl, within, until: self.until })])
     }
 }
 

@@ -105,15 +105,8 @@ pub struct Sysctl {
 impl Sysctl {
     /// For the running kernel only, if it has it; `None` for what is no setting's name.
     pub(super) fn for_now(name: &str, value: &str) -> Option<Self> {
-        let live = live(&parts(name)?);
-        Some(Self {
-            name: name.to_owned(),
-            value: value.to_owned(),
-            live,
-            file: None,
-            after: Vec::new(),
-            ignore_missing: true,
-        })
+        let (live, name, value) = (live(&parts(name)?), name.to_owned(), value.to_owned());
+        Some(Self { name, value, live, file: None, after: Vec::new(), ignore_missing: true })
     }
 
     /// How little it reaches, see [`reach`].
@@ -123,11 +116,8 @@ impl Sysctl {
 
     /// The value that the kernel has; `None` when it has no such setting.
     fn current(&self, work: &Work<'_>) -> Result<Option<String>> {
-        let content = work.host.root.read(&self.live).map_err(|error| {
-            error.or_help(
-                "some settings can't be read, and some are not visible in a container: set these with a [[command]]",
-            )
-        })?;
+        let help = "some settings can't be read, and some are not visible in a container: set these with a [[command]]";
+        let content = work.host.root.read(&self.live).map_err(|error| error.or_help(help))?;
         Ok(content.map(|(_, bytes)| String::from_utf8_lossy(&bytes).into_owned()))
     }
 
@@ -242,8 +232,7 @@ impl Resource for Sysctl {
             true => String::new(),
             false => format!(", through the link {}", later.listed.display()),
         };
-        let what = format!("the next boot sets it to `{}`, not `{}`", folded(&later.value), self.value);
-        let error = Error::new(code::KERNEL, what)
+        let error = error!(KERNEL, "the next boot sets it to `{}`, not `{}`", folded(&later.value), self.value)
             .because(format!("line {line} of {file} is read after {}{through}", own.path))
             .help(format!("remove the line: `sed -i {line}d {file}`"));
         Ok(Some(error))

@@ -40,11 +40,8 @@ impl Fields for SystemFields {
             build.refuse_if(!is_valid(setting, &value), &setting.to_string(), why_not(setting))?;
             resources.push(Box::new(System { setting, value: Some(value) }));
         }
-        build.refuse_if(
-            resources.is_empty(),
-            "hostname",
-            "set at least one of `hostname`, `timezone`, `locale` and `keymap`",
-        )?;
+        let why = "set at least one of `hostname`, `timezone`, `locale` and `keymap`";
+        build.refuse_if(resources.is_empty(), "hostname", why)?;
         Ok(resources)
     }
 }
@@ -142,7 +139,7 @@ impl Resource for System {
             Setting::Timezone => vec![Claim::path("/etc/localtime"), Claim::path(ZONE_NAME)],
             // which of them it is, depends on the system
             Setting::Locale => {
-                vec![Claim::part("LANG", "/etc/locale.conf"), Claim::part("LANG", "/etc/default/locale")]
+                ["/etc/locale.conf", "/etc/default/locale"].map(|path| Claim::part("LANG", path)).to_vec()
             }
             Setting::Keymap => vec![Claim::part("KEYMAP", "/etc/vconsole.conf")],
         };
@@ -161,9 +158,7 @@ impl Resource for System {
         let old = self.setting.read(&work.host.root)?;
         let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
         let mut parts = Vec::new();
-        if old != self.value {
-            parts.push(format!("{} → {}", shown(&old), shown(&self.value)));
-        }
+        parts.extend((old != self.value).then(|| format!("{} → {}", shown(&old), shown(&self.value))));
         let named = self.named(work.host)?;
         if old == self.value && named.is_some() && named != self.value {
             parts.push(format!("{ZONE_NAME}: {} → {}", shown(&named), shown(&self.value)));

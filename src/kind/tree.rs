@@ -69,7 +69,7 @@ impl Fields for TreeFields {
         let mut resources: Vec<Box<dyn Resource>> = Vec::new();
         let below = directories(files.keys());
         if self.directory_mode.is_some() || self.owner.is_some() || self.group.is_some() {
-            let wanted = Ownership::with_default(0o755, self.directory_mode, self.owner.clone(), self.group.clone());
+            let wanted = Ownership::new(0o755, self.directory_mode, self.owner.clone(), self.group.clone());
             let paths = below.iter().map(|below| AbsolutePath::try_from(format!("{}/{below}", self.path)));
             for path in std::iter::once(Ok(self.path.clone())).chain(paths) {
                 let path = path.map_err(|why| build.invalid("source", &why))?;

@@ -207,11 +207,8 @@ impl Unit {
             ));
         }
         let names = unit_files::names(&host.root)?;
-        Ok(error.help_nearest(
-            &self.name,
-            names.iter().map(String::as_str),
-            "set its `content` or `template`, or add the [[package]] that provides it",
-        ))
+        let advice = "set its `content` or `template`, or add the [[package]] that provides it";
+        Ok(error.help_nearest(&self.name, names.iter().map(String::as_str), advice))
     }
 
     /// Whether a package may install the file: in a tree, packages and their units are not installed.
@@ -440,8 +437,7 @@ impl Resource for Unit {
             }
             if self.enable == Some(true) && !has_script {
                 let source = host.systemd()?.details(&self.name)?.source;
-                let what = format!("{} can't be enabled: it has no unit file", self.name);
-                return Err(Error::new(code::UNIT, what)
+                return Err(error!(UNIT, "{} can't be enabled: it has no unit file", self.name)
                     .because(format!("systemd generates it from {source}"))
                     .help("change it there, or omit `enable` and set `state = \"running\"`"));
             }

@@ -129,11 +129,8 @@ impl UserFields {
         let has_no_home = self.authorized_keys.is_some() && self.system && self.home.is_none();
         build.refuse_if(has_no_home, "authorized_keys", "keys are stored in the user's home: set `home`")?;
         let is_bad = self.exclusive_keys && self.authorized_keys.is_none();
-        build.refuse_if(
-            is_bad,
-            "exclusive_keys",
-            "list the keys in `authorized_keys`; an empty list removes all keys",
-        )?;
+        let why = "list the keys in `authorized_keys`; an empty list removes all keys";
+        build.refuse_if(is_bad, "exclusive_keys", why)?;
         let is_bad = self.locked == Some(true) && self.expires.is_some();
         build.refuse_if(is_bad, "expires", "a locked account is expired: remove `expires` or `locked`")?;
         let unused = [("remove_home", self.remove_home), ("end_processes", self.end_processes)];
@@ -193,7 +190,7 @@ impl UserFields {
         let text: String = rules.iter().map(|rule| format!("{name} {rule}\n")).collect();
         let sensitive = build.is_secret();
         let validate = Validation::of(Some(argv(["visudo", "-cf", "%s"])), sensitive, build)?;
-        let wanted = Ownership::with_default(0o440, None, None, None);
+        let wanted = Ownership::new(0o440, None, None, None);
         Ok(File { wanted, validate, ..File::new(Self::NAME, path, text.into_bytes(), sensitive) })
     }
 
@@ -314,9 +311,7 @@ impl Resource for UserFields {
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let tables = self.tables(work)?;
         let mut parts = tables.user_differences(&self.wanted())?;
-        if let Some(home) = self.missing_home(work, &tables)? {
-            parts.push(format!("add the home {home}"));
-        }
+        parts.extend(self.missing_home(work, &tables)?.map(|home| format!("add the home {home}")));
         let is_new = tables.user(&self.name)?.is_none();
         Ok(Change::of(parts).map(|change| change.added_if(is_new)))
     }

@@ -31,7 +31,7 @@ impl Validation {
     /// program fails: don't write the file then. In a tree, no program runs.
     pub fn check(&self, work: &Work<'_>, path: &Path, content: &[u8], access: Access) -> Result<()> {
         let Some(host) = work.live() else { return Ok(()) };
-        host.root.beside(path, content, access, |temporary| {
+        host.root.beside(path, content, access, &|temporary| {
             let temporary = temporary.to_string_lossy();
             let argv: Vec<String> = self.argv.iter().map(|word| word.replace(NEW, &temporary)).collect();
             let output = run(&Command::new(&argv, PATIENCE))?;

@@ -111,11 +111,8 @@ fn circle(items: &[Item], before: &[Vec<usize>], waiting: &[usize], mut at: usiz
 
 fn unknown(item: &Item, wanted: &str, index: &HashMap<&str, usize>) -> Error {
     let what = format!("`{}` must come after `{wanted}`, but this host has no such resource", item.id);
-    dangling(item, what).help_nearest(
-        wanted,
-        index.keys().copied(),
-        "the id of a resource is KIND:KEY, like `template:/etc/etcd/etcd.env`; `kpull graph` lists them",
-    )
+    let advice = "the id of a resource is KIND:KEY, like `template:/etc/etcd/etcd.env`; `kpull graph` lists them";
+    dangling(item, what).help_nearest(wanted, index.keys().copied(), advice)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::net::download::{DownloadRequest, Listener, Piece, Progress, download_
 use crate::net::server_of;
 use crate::store::Store;
 use crate::store::archive::Archive;
-use crate::store::unpack::{Extracted, Unpacking};
+use crate::store::unpack::{Targets, Unpacked, Unpacking};
 
 /// How long a file has to be unchanged before its times can detect another change.
 const SETTLED: SignedDuration = SignedDuration::from_secs(2);
@@ -87,12 +87,7 @@ impl Store {
     /// inflated and written at the same time. `blank` makes an empty file for each member that is wanted, or none for one of
     /// which only the digest is; it is called again when another address has to be tried. Nothing is returned
     /// unless the pinned file has its digest and is a complete archive; until then, no file has a name.
-    pub fn unpack(
-        &self,
-        pin: &Pin,
-        blank: &dyn Fn() -> Result<BTreeMap<String, Option<File>>>,
-        progress: Progress<'_>,
-    ) -> Result<BTreeMap<String, Extracted>> {
+    pub fn unpack(&self, pin: &Pin, blank: &dyn Fn() -> Result<Targets>, progress: Progress<'_>) -> Result<Unpacked> {
         let archive = Archive::new(&pin.name, pin.format);
         std::thread::scope(|scope| {
             let mut unpacking = None;
@@ -228,7 +223,7 @@ mod tests {
         (archive.into_inner().unwrap().finish().unwrap(), content)
     }
 
-    fn unpack(served: Vec<u8>, pinned: &[u8]) -> (tempfile::TempDir, Result<BTreeMap<String, Extracted>>) {
+    fn unpack(served: Vec<u8>, pinned: &[u8]) -> (tempfile::TempDir, Result<Unpacked>) {
         let dir = tempfile::tempdir().unwrap();
         let mut store = Store::open(dir.path()).unwrap();
         store.net = Box::new(Looking { content: served, dir: dir.path().join("artifacts") });

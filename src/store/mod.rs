@@ -20,7 +20,7 @@ pub use generation::{Generation, Keep, StayOn};
 pub use pause::Pause;
 pub use release::CachedRelease;
 pub use saved::Saved;
-pub use unpack::Extracted;
+pub use unpack::{Extracted, Unpacked};
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -69,27 +69,26 @@ pub struct Lock(#[allow(dead_code, reason = "the lock is the open file")] File);
 /// Actions that are due because something was changed. They are recorded before the change and removed when they are done, so that a
 /// run that dies in between doesn't lose them.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(default)]
 pub struct PendingActions {
     /// Pending restarts and reloads by the ids of unit resources.
-    #[serde(default, rename = "kicks")]
+    #[serde(rename = "kicks")]
     pub triggers: BTreeMap<ResourceId, Trigger>,
     /// Whether systemd has to reload its unit files.
-    #[serde(default)]
     pub unit_files: bool,
     /// Whether firewalld has to reload its files.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub firewall_files: bool,
     /// Whether the probes have not all passed since the last change.
-    #[serde(default)]
     pub probes: bool,
     /// The release that a run has started to apply and not completed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub release: Option<String>,
     /// Whether an orphan is paused or could not be restored, and has to be checked again.
-    #[serde(default, rename = "gone", skip_serializing_if = "std::ops::Not::not")]
+    #[serde(rename = "gone", skip_serializing_if = "std::ops::Not::not")]
     pub orphans: bool,
     /// Until when a source has to be reached, after a change that can disconnect this host.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub contact: Option<jiff::Timestamp>,
 }
 

@@ -140,11 +140,7 @@ impl Store {
             let path = Path::new("/artifacts").join(&name);
             match pins.contains(commit) {
                 // the digest of its tar
-                true => {
-                    pins += &String::from_utf8_lossy(
-                        &self.root().read(&path)?.map(|(_, record)| record).unwrap_or_default(),
-                    )
-                }
+                true => pins += &self.root().text(&path)?,
                 false => self.root().remove(&path)?,
             }
         }

@@ -42,6 +42,9 @@ pub enum Entry {
 /// What is below one directory of an archive, by path from there.
 pub type Listing = BTreeMap<String, Entry>;
 
+/// Listings by the directories of the archive.
+pub type Listings = BTreeMap<String, Listing>;
+
 /// Why a directory of an archive can't be named like this; each ends with `/`, and `/` is the whole archive.
 pub fn prefix_problem(prefix: &str) -> Option<&'static str> {
     let parts = prefix.strip_suffix('/').unwrap_or(prefix);
@@ -54,14 +57,9 @@ pub fn prefix_problem(prefix: &str) -> Option<&'static str> {
 /// # Errors
 /// As for [`Archive::walk`]. When there is nothing below one; and when there is something that can't be extracted: a device, a link
 /// that leads out of the directory, a path twice or below a file or link, a name that no file can have.
-pub fn list(
-    archive: &Archive<'_>,
-    input: impl Read + Seek,
-    prefixes: &BTreeSet<String>,
-) -> Result<BTreeMap<String, Listing>> {
+pub fn list(archive: &Archive<'_>, input: impl Read + Seek, prefixes: &BTreeSet<String>) -> Result<Listings> {
     let name = archive.name;
-    let mut listings: BTreeMap<String, Listing> =
-        prefixes.iter().map(|prefix| (prefix.clone(), Listing::new())).collect();
+    let mut listings: Listings = prefixes.iter().map(|prefix| (prefix.clone(), Listing::new())).collect();
     let mut tops = BTreeSet::new();
     archive.walk(input, &mut |member, content| {
         let refuse = |why: &str| refuse(name, &format!("member `{}` {why}", short(&member.name)));
@@ -137,20 +135,18 @@ fn entry(member: &Member, path: &str, prefix: &str, others: &Listing, digest: Op
         Kind::Directory => Ok(Entry::Directory),
         Kind::Symlink(target) => {
             let target = target.as_deref().unwrap_or_default();
-            match leads_out(path, target) {
-                false => Ok(Entry::Link(target.to_owned())),
-                true => Err(format!(
-                    "is a symbolic link to `{}`, which can point out of the directory that it is extracted to",
-                    short(target)
-                )),
+            if !leads_out(path, target) {
+                return Ok(Entry::Link(target.to_owned()));
             }
+            let (target, why) = (short(target), "which can point out of the directory that it is extracted to");
+            Err(format!("is a symbolic link to `{target}`, {why}"))
         }
         Kind::HardLink(target) => match below(&plain(target), prefix).and_then(|target| others.get(target)) {
             Some(file @ Entry::File { .. }) => Ok(file.clone()),
-            _ => Err(format!(
-                "is a hard link to `{}`, which is not an earlier file in the extracted directory",
-                short(target)
-            )),
+            _ => {
+                let target = short(target);
+                Err(format!("is a hard link to `{target}`, which is not an earlier file in the extracted directory"))
+            }
         },
         other => Err(other.problem().map_or_else(String::new, |(why, _)| why)),
     }
@@ -202,7 +198,7 @@ fn file(pin: &Pin) -> String {
 
 impl Store {
     /// What is known of what an artifact has below directories of it.
-    pub fn listings(&self, pin: &Pin) -> Result<BTreeMap<String, Listing>> {
+    pub fn listings(&self, pin: &Pin) -> Result<Listings> {
         Ok(self.read(&file(pin))?.unwrap_or_default())
     }
 

@@ -34,8 +34,11 @@ pub struct Extracted {
     pub sha256: String,
 }
 
+/// Extracted members by their names.
+pub type Unpacked = BTreeMap<String, Extracted>;
+
 /// An empty file for each wanted member, or none if only its digest is wanted.
-pub(super) type Targets = BTreeMap<String, Option<File>>;
+pub type Targets = BTreeMap<String, Option<File>>;
 
 /// Bytes of a member by its name; none at its end.
 type Chunk = (String, Vec<u8>);
@@ -48,7 +51,7 @@ pub(super) struct Unpacking<'scope> {
     /// Where its bytes go, while they are read there.
     to: Option<PipeWriter>,
     reader: Thread<'scope, ()>,
-    writer: Thread<'scope, BTreeMap<String, Extracted>>,
+    writer: Thread<'scope, Unpacked>,
 }
 
 impl<'scope> Unpacking<'scope> {
@@ -87,7 +90,7 @@ impl<'scope> Unpacking<'scope> {
     }
 
     /// The members, once the archive is complete; an error of the archive, or of writing.
-    pub fn finish(self) -> Result<BTreeMap<String, Extracted>> {
+    pub fn finish(self) -> Result<Unpacked> {
         drop(self.to);
         let (read, written) = (join(self.reader), join(self.writer));
         // when writing fails, reading does too: the first is the cause
@@ -120,7 +123,7 @@ fn send(to: &SyncSender<Chunk>, name: &str, content: &mut dyn Read) -> Result<()
 }
 
 /// Writes members into their files and syncs them. They are valid only if the whole archive could be read.
-fn write(chunks: &Receiver<Chunk>, targets: Targets) -> Result<BTreeMap<String, Extracted>> {
+fn write(chunks: &Receiver<Chunk>, targets: Targets) -> Result<Unpacked> {
     let mut members: BTreeMap<_, _> = targets.into_iter().map(|(name, file)| (name, (file, Sha256::new()))).collect();
     let mut writeback = Writeback::default();
     for (name, bytes) in chunks {

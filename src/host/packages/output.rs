@@ -14,25 +14,11 @@ pub(super) const INTERRUPTED: &str = "dpkg was interrupted";
 const HELD: &str = "Held packages were changed";
 const FULL: &str = "No space left on device";
 /// Messages of all but apt when a download fails.
-pub(super) const NOT_FETCHED: [&str; 7] = [
-    "rror downloading packages",
-    "Failed to download",
-    "Cannot download",
-    "Cannot retrieve",
-    "Curl error",
-    // zypper
-    "Download (curl) error",
-    "not found on medium",
-];
+pub(super) const NOT_FETCHED: &str = "rror downloading packages|Failed to download|Cannot download|Cannot retrieve|Curl error|\
+    Download (curl) error|not found on medium";
 /// Messages about a package that no source has; yum writes it to its standard output.
-const NO_SUCH: [&str; 6] = [
-    "Unable to locate package",
-    "Unable to find a match",
-    "No match for argument",
-    "No package ",
-    "No provider of '",
-    "' not found.",
-];
+const NO_SUCH: &str = "Unable to locate package|Unable to find a match|No match for argument|No package |No provider of '|\
+    ' not found.";
 
 impl Manager {
     /// The error for a failure of the program, with advice from its messages.
@@ -53,7 +39,7 @@ impl Manager {
             )
         } else if says("but remove is disabled") {
             error.help("an installed package conflicts with it: remove that package with `state = \"absent\"`")
-        } else if NO_SUCH.iter().any(|words| says(words) || prints(output, words)) {
+        } else if says(NO_SUCH) || prints(output, NO_SUCH) {
             error.help("check the name, and that its repository is configured on this host")
         } else if let Some(name) = not_there(output).filter(|_| self == Self::Apt) {
             error.help(format!(
@@ -67,23 +53,26 @@ impl Manager {
     }
 }
 
-pub(super) fn says(output: &Output, words: &str) -> bool {
-    String::from_utf8_lossy(&output.stderr).contains(words)
+/// Whether the error output has one of these texts, which `|` separates.
+pub(super) fn says(output: &Output, texts: &str) -> bool {
+    has_one_of(&output.stderr, texts)
 }
 
-pub(super) fn prints(output: &Output, words: &str) -> bool {
-    String::from_utf8_lossy(&output.stdout).contains(words)
+/// The same for the standard output.
+pub(super) fn prints(output: &Output, texts: &str) -> bool {
+    has_one_of(&output.stdout, texts)
+}
+
+fn has_one_of(output: &[u8], texts: &str) -> bool {
+    let output = String::from_utf8_lossy(output);
+    texts.split('|').any(|text| output.contains(text))
 }
 
 /// The process that holds the lock that apt could not get: `process 4711 (apt-get)`. apt itself does not always name it.
 pub(super) fn lock_holder(output: &Output) -> Option<String> {
-    const LOCKS: [&str; 4] = [
-        "/var/lib/dpkg/lock-frontend",
-        "/var/lib/dpkg/lock",
-        "/var/lib/apt/lists/lock",
-        "/var/cache/apt/archives/lock",
-    ];
-    let file = read::open_named(Path::new(LOCKS.into_iter().find(|path| says(output, path))?)).ok()?;
+    const LOCKS: &str =
+        "/var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock /var/cache/apt/archives/lock";
+    let file = read::open_named(Path::new(LOCKS.split(' ').find(|path| says(output, path))?)).ok()?;
     let (l_type, unlocked) = (i16::try_from(libc::F_WRLCK).ok()?, i16::try_from(libc::F_UNLCK).ok()?);
     let mut lock = libc::flock { l_type, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
     fcntl(&file, FcntlArg::F_GETLK(&mut lock)).ok()?;
@@ -94,14 +83,9 @@ pub(super) fn lock_holder(output: &Output) -> Option<String> {
 
 /// Whether another program holds the package manager's lock.
 pub(super) fn is_locked(output: &Output) -> bool {
-    [
-        "Could not get lock",
-        "is another process using it",
-        "Another app is currently holding",
-        "System management is locked",
-    ]
-    .iter()
-    .any(|words| says(output, words))
+    const LOCKED: &str = "Could not get lock|is another process using it|Another app is currently holding|\
+        System management is locked";
+    says(output, LOCKED)
 }
 
 /// The packages on hold among those that apt was to change.
@@ -122,31 +106,17 @@ pub(super) fn not_there(output: &Output) -> Option<String> {
 
 /// Whether updating the lists of packages may help.
 pub(super) fn may_be_stale(output: &Output) -> bool {
-    !is_locked(output) && ![HELD, FULL, "but remove is disabled"].iter().any(|words| says(output, words))
+    !is_locked(output) && !says(output, HELD) && !says(output, FULL) && !says(output, "but remove is disabled")
 }
 
 /// Whether this host refuses a source, or its configuration is invalid: a later run won't change that.
 pub(super) fn is_mistaken(output: &Output) -> bool {
-    [
-        "GPG",
-        "NO_PUBKEY",
-        "is not signed",
-        "unauthenticated packages",
-        "could not be read",
-        "could not be parsed",
-        "Malformed",
-        "is not known on line",
-        "Conflicting values set",
-        "onfig error",
-        "Parsing file",
-        // zypper
-        "Signature verification failed",
-        "contains garbage",
-        // dnf5
-        "OpenPGP",
-    ]
-    .iter()
-    .any(|words| says(output, words))
+    // apt, dnf and yum; zypper; dnf5
+    const MISTAKES: &str = "GPG|NO_PUBKEY|is not signed|unauthenticated packages|could not be read|could not be parsed|Malformed|\
+        is not known on line|Conflicting values set|onfig error|Parsing file|\
+        Signature verification failed|contains garbage|\
+        OpenPGP";
+    says(output, MISTAKES)
 }
 
 #[cfg(test)]
@@ -162,10 +132,7 @@ mod tests {
             let output = exited(code, stdout, stderr);
             assert!(!manager.has_succeeded(&output));
             let error = manager.failure(&output, "can't install x".into());
-            (
-                error.advice().unwrap().to_owned(),
-                may_be_stale(&output) && NOT_FETCHED.iter().any(|words| says(&output, words)),
-            )
+            (error.advice().unwrap().to_owned(), may_be_stale(&output) && says(&output, NOT_FETCHED))
         };
         let name = "check the name, and that its repository is configured on this host";
         for (manager, code, stdout, stderr) in [

@@ -105,10 +105,9 @@ impl Root {
     pub(super) fn own(&self, fd: &OwnedFd, parent: &OwnedFd, path: &Path) -> Result<FileStat> {
         let own = self.stat_of(fd, path)?;
         if own.st_nlink > 1 && Meta::from(own).what == FileType::File && self.others_write_in(parent, path, 0)? {
+            let why = "other users who can write to its directory may have created a hard link to another user's file";
             return Err(error!(FILE, "{} is the same file as another path", path.display())
-                .because(
-                    "other users who can write to its directory may have created a hard link to another user's file",
-                )
+                .because(why)
                 .help("remove it: the next run creates it again"));
         }
         Ok(own)

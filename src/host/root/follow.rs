@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::Mode;
 
-use super::{Access, FileType, Meta, PLACE, Root, split};
+use super::{Access, At, FileType, Meta, PLACE, Root, split};
 use crate::error::{Error, Result, error};
 
 /// Links that are followed for one path at most, as by the kernel.
@@ -55,7 +55,7 @@ impl Root {
         let inner = path.strip_prefix("/").unwrap_or(path);
         let inner = if inner.as_os_str().is_empty() { Path::new(".") } else { inner };
         let plain = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS;
-        let opened = match open_within(&self.top, inner, PLACE, plain) {
+        let opened = match open_within((&self.top, inner), PLACE, plain) {
             // there are links, or the kernel has no such call
             None | Some(Err(Errno::ELOOP)) => self.follow(path),
             Some(opened) => opened.map_err(Unopened::System),
@@ -156,12 +156,7 @@ impl Root {
 }
 
 /// Opens `path` from `at` with `openat2`; `None` if the kernel has no such call (Linux before 5.6), or a filter forbids it.
-pub(super) fn open_within(
-    at: &OwnedFd,
-    path: &Path,
-    flags: OFlag,
-    resolve: ResolveFlag,
-) -> Option<nix::Result<OwnedFd>> {
+pub(super) fn open_within((at, path): At<'_>, flags: OFlag, resolve: ResolveFlag) -> Option<nix::Result<OwnedFd>> {
     static IS_ABSENT: AtomicBool = AtomicBool::new(false);
     if IS_ABSENT.load(Ordering::Relaxed) {
         return None;

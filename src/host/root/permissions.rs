@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::access::{ACL, ATTRIBUTE_MAX, CAPABILITY, DEFAULT_ACL};
 use super::follow::open_within;
-use super::{AS_IT_IS, Access, FileType, Meta, Root, entries};
+use super::{AS_IT_IS, Access, At, FileType, Meta, Root, entries};
 use crate::error::{Result, error};
 
 /// How many directories below the first are visited: each of them is an open file meanwhile.
@@ -40,34 +40,22 @@ pub struct Permissions {
 
 /// Returns the permissions that a file or directory is to have; `None` if they stay. The arguments are its path, whether it is a
 /// directory, and its permissions now.
-pub type Wanted<'a> = dyn FnMut(&Path, bool, &Permissions) -> Result<Option<Permissions>> + 'a;
+pub type Wanted<'a> = &'a mut dyn FnMut(&Path, bool, &Permissions) -> Result<Option<Permissions>>;
 
 impl Root {
     /// Calls `wanted` for the file or directory at `path`; before that for everything below, if `is_recursive`: a directory that is
     /// given to others comes after what is in it. Links, devices and other file systems below are left out. Returns what is at
     /// `path`; `None` if nothing is.
-    pub fn each_permissions(
-        &self,
-        path: &Path,
-        is_recursive: bool,
-        wanted: &mut Wanted<'_>,
-    ) -> Result<Option<FileType>> {
+    pub fn each_permissions(&self, path: &Path, is_recursive: bool, wanted: Wanted<'_>) -> Result<Option<FileType>> {
         let Some((parent, name)) = self.parent(path)? else { return Ok(None) };
         let what = self.meta(path)?.map(|meta| meta.what);
         if let Some(FileType::File | FileType::Directory) = what {
-            self.visit(&parent, &name, path, is_recursive.then_some(0), wanted)?;
+            self.visit((&parent, &name), path, is_recursive.then_some(0), wanted)?;
         }
         Ok(what)
     }
 
-    fn visit(
-        &self,
-        parent: &OwnedFd,
-        name: &Path,
-        path: &Path,
-        depth: Option<usize>,
-        wanted: &mut Wanted<'_>,
-    ) -> Result<()> {
+    fn visit(&self, (parent, name): At<'_>, path: &Path, depth: Option<usize>, wanted: Wanted<'_>) -> Result<()> {
         let is_top = depth.is_none_or(|depth| depth == 0);
         let found = match nix::sys::stat::fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(stat) => Meta::from(stat).what,
@@ -80,7 +68,7 @@ impl Root {
         }
         let flags = OFlag::O_RDONLY | AS_IT_IS;
         let within = if is_top { ResolveFlag::empty() } else { ResolveFlag::RESOLVE_NO_XDEV };
-        let opened = open_within(parent, name, flags, within)
+        let opened = open_within((parent, name), flags, within)
             .unwrap_or_else(|| nix::fcntl::openat(parent, name, flags, Mode::empty()));
         let fd = match opened {
             Ok(fd) => fd,
@@ -105,7 +93,7 @@ impl Root {
                     .of_path());
             }
             for name in entries(&fd).map_err(|errno| self.failed("list", path, errno))? {
-                self.visit(&fd, Path::new(&name), &path.join(&name), Some(depth + 1), wanted)?;
+                self.visit((&fd, Path::new(&name)), &path.join(&name), Some(depth + 1), wanted)?;
             }
         }
         let now = self.permissions(&fd, &stat, path)?;
@@ -152,11 +140,8 @@ impl Root {
     ) -> Result<()> {
         let own = self.own(fd, parent, path)?;
         let is_given = new.uid != old.uid || new.gid != old.gid;
-        let access = Access {
-            mode: new.mode,
-            uid: (new.uid != old.uid).then_some(new.uid),
-            gid: (new.gid != old.gid).then_some(new.gid),
-        };
+        let other = |new: u32, old: u32| (new != old).then_some(new);
+        let access = Access { mode: new.mode, uid: other(new.uid, old.uid), gid: other(new.gid, old.gid) };
         // an access list can let anyone in
         let widest = Access { mode: if new.acl == old.acl { new.mode } else { new.mode | 0o077 }, ..access };
         if own.st_mode & 0o004 == 0 && self.exposes(fd, &own, parent, path, widest)? {

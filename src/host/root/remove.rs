@@ -73,7 +73,7 @@ struct Level {
 fn empty(parent: &OwnedFd, name: &Path, path: &Path) -> Result<()> {
     let mut path = path.to_owned();
     let enter = |above: &OwnedFd, name: &Path, path: &Path| -> Result<(OwnedFd, Level)> {
-        let dir = open_within(above, name, DIRECTORY, ResolveFlag::RESOLVE_NO_XDEV)
+        let dir = open_within((above, name), DIRECTORY, ResolveFlag::RESOLVE_NO_XDEV)
             .unwrap_or_else(|| nix::fcntl::openat(above, name, DIRECTORY, Mode::empty()));
         let dir = dir.map_err(|errno| match errno {
             // since a moment ago

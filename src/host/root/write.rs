@@ -13,8 +13,11 @@ use rustix::fs::XattrFlags;
 
 use super::access::WITHOUT_MODES;
 use super::gather::give_name;
-use super::{AS_IT_IS, Access, DIRECTORY, FileType, Meta, Root, label, split, through};
+use super::{AS_IT_IS, Access, At, DIRECTORY, FileType, Meta, Root, label, split, through};
 use crate::error::{Context as _, Result, code, error};
+
+/// Decides whether a file with a temporary name, which has the new content, moves to its place.
+type Check<'a> = &'a dyn Fn(&Path) -> Result<()>;
 
 impl Root {
     /// Writes a file atomically: a temporary file beside it, its access, fsync, rename, fsync of the directory. It keeps the extended
@@ -23,9 +26,8 @@ impl Root {
         if self.batch.borrow().is_some() && self.stage(path, content, access)? {
             return Ok(());
         }
-        self.write_with(path, access, |file| {
-            file.write_all(content).map_err(|error| self.failed_io("write", path, error))
-        })
+        let fill = |file: &mut File| file.write_all(content).map_err(|error| self.failed_io("write", path, error));
+        self.write_with(path, access, fill)
     }
 
     /// Writes a file atomically like [`Root::write`], in a directory that has to exist and may belong to another user. It is not synced,
@@ -52,12 +54,8 @@ impl Root {
 
     /// Calls `make` with a temporary name beside `path`, and moves the result to its place in one step. If that fails, `path` is unchanged
     /// and the temporary name is removed.
-    pub(super) fn replace(
-        &self,
-        (parent, name): (&OwnedFd, &Path),
-        path: &Path,
-        make: impl FnOnce(&Path) -> Result<()>,
-    ) -> Result<()> {
+    pub(super) fn replace(&self, at: At<'_>, path: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        let (parent, name) = at;
         let temporary = temporary_name(path);
         clear(parent, &temporary);
         let replaced = make(&temporary).and_then(|()| {
@@ -94,8 +92,7 @@ impl Root {
 
     /// [`Root::write`] with content that `fill` writes into the file.
     pub fn write_with(&self, path: &Path, access: Access, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
-        let check = |_: &Path| Ok(());
-        self.put(path, access, check, |parent, temporary| {
+        self.put(path, access, &|_| Ok(()), |parent, temporary| {
             let mut file = self.create(parent, temporary, path)?;
             fill(&mut file)?;
             Ok(file)
@@ -104,13 +101,7 @@ impl Root {
 
     /// Calls `check` with the path of a temporary file beside `path`, which has the content and all that [`Root::write`] sets. Then removes
     /// it: `path` is unchanged.
-    pub fn beside(
-        &self,
-        path: &Path,
-        content: &[u8],
-        access: Access,
-        check: impl FnOnce(&Path) -> Result<()>,
-    ) -> Result<()> {
+    pub fn beside(&self, path: &Path, content: &[u8], access: Access, check: Check<'_>) -> Result<()> {
         let (parent, name) = self.writable_parent(path)?;
         let temporary = temporary_name(path);
         clear(&parent, &temporary);
@@ -139,22 +130,15 @@ impl Root {
     /// Puts a file [without a name](Root::nameless) at `path` like [`Root::write`]; one of another file system is copied. `check` gets a
     /// temporary path of the new file, which only this process and its children can use, before it takes its place. If `check` fails,
     /// the old file stays.
-    pub fn place(
-        &self,
-        path: &Path,
-        mut file: File,
-        access: Access,
-        check: impl FnOnce(&Path) -> Result<()>,
-    ) -> Result<()> {
+    pub fn place(&self, path: &Path, mut file: File, access: Access, check: Check<'_>) -> Result<()> {
         self.put(path, access, check, |parent, temporary| {
             if give_name(&file, parent, temporary).is_ok() {
                 return Ok(file);
             }
             let mut copy = self.create(parent, temporary, path)?;
             // shares the blocks if the file system supports that
-            file.rewind()
-                .and_then(|()| std::io::copy(&mut file, &mut copy))
-                .map_err(|error| self.failed_io("write", path, error))?;
+            let copied = file.rewind().and_then(|()| std::io::copy(&mut file, &mut copy));
+            copied.map_err(|error| self.failed_io("write", path, error))?;
             Ok(copy)
         })
     }
@@ -164,7 +148,7 @@ impl Root {
         &self,
         path: &Path,
         access: Access,
-        check: impl FnOnce(&Path) -> Result<()>,
+        check: Check<'_>,
         make: impl FnOnce(&OwnedFd, &Path) -> Result<File>,
     ) -> Result<()> {
         let (parent, name) = self.writable_parent(path)?;
@@ -180,13 +164,7 @@ impl Root {
     }
 
     /// Sets owner, attributes and mode of a new file for a name in a directory.
-    pub(super) fn furnish(
-        &self,
-        file: &File,
-        (parent, name): (&OwnedFd, &Path),
-        path: &Path,
-        access: Access,
-    ) -> Result<()> {
+    pub(super) fn furnish(&self, file: &File, (parent, name): At<'_>, path: &Path, access: Access) -> Result<()> {
         self.give_owner(file, path, access)?;
         // after the content and the owner: a change of either clears capabilities
         let mut kept = self.kept(path, access);
@@ -286,10 +264,9 @@ impl Root {
         // before the content, which may be more private than the old one
         self.give(&fd, own, path, access)?;
         let mut file = File::from(fd);
-        file.write_all(content)
-            .and_then(|()| file.set_len(content.len() as u64))
-            .and_then(|()| file.sync_all())
-            .map_err(|error| self.failed_io("write", path, error))?;
+        let written = file.write_all(content).and_then(|()| file.set_len(content.len() as u64));
+        let written = written.and_then(|()| file.sync_all());
+        written.map_err(|error| self.failed_io("write", path, error))?;
         Ok(true)
     }
 
@@ -357,7 +334,7 @@ mod tests {
         let mut file = root.nameless(path).unwrap().unwrap();
         file.write_all(b"x").unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
-        root.place(path, file, PLAIN, |_| Ok(())).unwrap();
+        root.place(path, file, PLAIN, &|_| Ok(())).unwrap();
         let (meta, content) = root.read(path).unwrap().unwrap();
         assert_eq!((meta.mode, content.as_slice()), (0o640, b"x".as_slice()));
         assert_eq!(std::fs::read_dir(dir.path().join("opt/bin")).unwrap().count(), 1);
@@ -369,7 +346,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"copied").unwrap();
         root.write(Path::new("/f"), b"old", PLAIN).unwrap();
-        root.place(Path::new("/f"), file, PLAIN, |_| Ok(())).unwrap();
+        root.place(Path::new("/f"), file, PLAIN, &|_| Ok(())).unwrap();
         assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"copied");
     }
 
@@ -378,7 +355,7 @@ mod tests {
         let (dir, root) = tree();
         root.write(Path::new("/f"), b"old", PLAIN).unwrap();
         let file = root.nameless(Path::new("/f")).unwrap().unwrap();
-        root.place(Path::new("/f"), file, PLAIN, |_| Err(error!(FILE, "no"))).unwrap_err();
+        root.place(Path::new("/f"), file, PLAIN, &|_| Err(error!(FILE, "no"))).unwrap_err();
         assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"old");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }

@@ -77,11 +77,7 @@ impl Trees {
     }
 
     /// The inputs that change with a path.
-    pub(in crate::kind) fn watched_inputs(
-        &self,
-        pin: &Pin,
-        work: &Work<'_>,
-    ) -> Result<Option<impl Iterator<Item = WatchedInput>>> {
+    pub fn watched_inputs(&self, pin: &Pin, work: &Work<'_>) -> Result<Option<impl Iterator<Item = WatchedInput>>> {
         let Some(places) = self.places(pin, work)? else { return Ok(None) };
         Ok(Some(places.iter().map(|(path, entry)| match entry {
             Entry::Directory => WatchedInput::Place(path.clone()),
@@ -120,12 +116,8 @@ impl Trees {
             }
         }
         let mut parts = Vec::new();
-        if missing > 0 {
-            parts.push(format!("extract {}", counted(missing, "file")));
-        }
-        if !others.is_empty() {
-            parts.push(format!("replace {}", listed(&others, "file")));
-        }
+        parts.extend((missing > 0).then(|| format!("extract {}", counted(missing, "file"))));
+        parts.extend((!others.is_empty()).then(|| format!("replace {}", listed(&others, "file"))));
         match accesses.len() {
             0..=LISTED => parts.append(&mut accesses),
             many => parts.push(format!("mode or owner of {}", counted(many, "file"))),
@@ -187,17 +179,14 @@ impl Trees {
         }
         // another resource may use another name of the directory
         let own: HashSet<PathBuf> = places.keys().map(|path| work.host.root.place_of(path)).collect();
+        let is_no_directory = |above| places.get(above).is_some_and(|entry| *entry != Entry::Directory);
         for item in work.catalog {
             for path in item.about.claims.iter().filter_map(Claim::any_path) {
                 let is_clash = own.contains(&work.host.root.place_of(path))
                     || directories.contains(path) && item.about.kind != "directory"
-                    || path
-                        .ancestors()
-                        .skip(1)
-                        .any(|above| places.get(above).is_some_and(|entry| *entry != Entry::Directory));
+                    || path.ancestors().skip(1).any(is_no_directory);
                 if is_clash {
-                    let what = format!("two resources manage `{}`", path.display());
-                    return Err(Error::new(code::CLASH, what)
+                    return Err(error!(CLASH, "two resources manage `{}`", path.display())
                         .because(format!("it is in {name}, and {} contains it too, at {}", item.id, item.place))
                         .help("remove it from one of them; from an archive, you can install single members by their names"));
                 }

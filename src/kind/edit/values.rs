@@ -27,17 +27,15 @@ pub enum Format {
 impl Format {
     /// How a file with this path is written, if its name indicates this.
     pub(in crate::kind) fn of(path: &str) -> Option<Self> {
-        let is_below = |dirs: &[&str]| dirs.iter().any(|dir| path.starts_with(dir));
+        let is_below = |dirs: &str| dirs.split(' ').any(|dir| path.starts_with(dir));
         let extension = path.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map(|(_, extension)| extension);
         match extension {
             Some("json" | "jsonc") => Some(Self::Json),
             Some("yaml" | "yml") => Some(Self::Yaml),
             Some("toml") => Some(Self::Toml),
             Some("ini") => Some(Self::Ini),
-            _ if is_below(&["/etc/systemd/", "/usr/lib/systemd/"]) => Some(Self::Ini),
-            _ if is_below(&["/etc/default/", "/etc/sysconfig/", "/etc/os-release", "/etc/environment"]) => {
-                Some(Self::Env)
-            }
+            _ if is_below("/etc/systemd/ /usr/lib/systemd/") => Some(Self::Ini),
+            _ if is_below("/etc/default/ /etc/sysconfig/ /etc/os-release /etc/environment") => Some(Self::Env),
             _ => None,
         }
     }

@@ -226,16 +226,9 @@ fn set(text: &str, above: Option<&Node>, name: &str, node: &Node, new: &str) -> 
 }
 
 /// The text without one entry of a table.
-fn without(
-    text: &str,
-    spans: &[(usize, usize)],
-    at: usize,
-    is_flow: bool,
-    line_end: impl Fn(usize) -> usize,
-) -> String {
+fn without(text: &str, spans: &[(usize, usize)], at: usize, flow: bool, line_end: impl Fn(usize) -> usize) -> String {
     let Some((start, end)) = spans.get(at).copied() else { return text.to_owned() };
-    let (start, end) = match (is_flow, spans.get(at.saturating_add(1)), at.checked_sub(1).and_then(|at| spans.get(at)))
-    {
+    let (start, end) = match (flow, spans.get(at.saturating_add(1)), at.checked_sub(1).and_then(|at| spans.get(at))) {
         (true, Some((next, _)), _) => (start, *next),
         (true, None, Some((_, last))) => (*last, end),
         (true, None, None) => (start, end),

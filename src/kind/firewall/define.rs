@@ -16,25 +16,20 @@ use crate::host::zone::Traffic;
 use crate::kind::prelude::*;
 
 /// A custom service: what a zone allows that lists its name.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct ServiceFields {
     /// A description, in one line.
     description: Option<String>,
     /// Ports: `"8080/tcp"`, `"9000-9010/udp"`.
-    #[serde(default)]
     ports: Vec<PortRange>,
     /// IP protocols by name or number.
-    #[serde(default)]
     protocols: Vec<ProtocolName>,
     /// Ports that clients send from.
-    #[serde(default)]
     source_ports: Vec<PortRange>,
     /// Other services that this one includes.
-    #[serde(default)]
     includes: Vec<ServiceName>,
     /// Connection tracking helpers, such as `ftp`.
-    #[serde(default)]
     helpers: Vec<HelperName>,
 }
 
@@ -161,9 +156,8 @@ impl IpSetFields {
                             }
                             let own = if matches!(net, IpNet::V4(_)) { Family::Ipv4 } else { Family::Ipv6 };
                             if *family.get_or_insert(own) != own {
-                                return Err(why(
-                                    "is of the other family, but a set has only one: define another set for it",
-                                ));
+                                let two = "is of the other family, but a set has only one: define another set for it";
+                                return Err(why(two));
                             }
                         }
                     }
@@ -245,14 +239,8 @@ impl Definition {
     fn new(folder: &str, name: &str, text: &str, sensitive: bool) -> Result<Self, String> {
         let path = AbsolutePath::try_from(format!("/etc/firewalld/{folder}s/{name}.xml"))?;
         let file = File::new(FirewallFields::NAME, path, text.as_bytes(), sensitive);
-        Ok(Self {
-            key: format!("{folder} {name}"),
-            file,
-            name: name.to_owned(),
-            lets_in: Vec::new(),
-            newest: None,
-            set: None,
-        })
+        let (key, name) = (format!("{folder} {name}"), name.to_owned());
+        Ok(Self { key, file, name, lets_in: Vec::new(), newest: None, set: None })
     }
 
     /// The service's name and what it allows; `None` for a set.

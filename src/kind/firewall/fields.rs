@@ -14,8 +14,8 @@ use crate::host::zone::{Element, Target, Traffic};
 use crate::kind::prelude::*;
 
 /// Fields of `[[firewall]]`. Without `exclusive`, kpull adds the listed entries and keeps all others.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct FirewallFields {
     /// The zone. If firewalld does not have it, one with `target`, `forward`, `sources` or `interfaces` is created. Default: firewalld's
     /// default zone.
@@ -25,33 +25,24 @@ pub struct FirewallFields {
     /// Whether the zone forwards traffic between its interfaces or sources. Default: unchanged.
     forward: Option<bool>,
     /// Services open to all addresses, by firewalld's names.
-    #[serde(default)]
     services: Vec<ServiceName>,
     /// Ports open to all addresses: `"443/tcp"`, `"30000-32767/tcp"`.
-    #[serde(default)]
     ports: Vec<PortRange>,
     /// Ports, services and protocols that are open only to some addresses.
-    #[serde(default)]
     allow: Vec<Allow>,
     /// Rich rules, in the syntax of firewalld's manual.
-    #[serde(default)]
     rich: Vec<String>,
     /// Whether traffic that leaves through the zone gets the zone's address. Default: unchanged.
     masquerade: Option<bool>,
     /// Sources that belong to the zone: addresses, networks, hardware addresses, `"ipset:NAME"`.
-    #[serde(default)]
     sources: Vec<Source>,
     /// Network interfaces that belong to the zone.
-    #[serde(default)]
     interfaces: Vec<InterfaceName>,
     /// Whether to remove services, ports and rich rules that no [[firewall]] of this host lists for the zone.
-    #[serde(default)]
     exclusive: bool,
     /// Services to define, by name. They open nothing until a zone lists the name.
-    #[serde(default)]
     define_services: BTreeMap<ServiceName, ServiceFields>,
     /// Sets of addresses to define, by name, for `sources` and `from` as `"ipset:NAME"`.
-    #[serde(default)]
     define_ipsets: BTreeMap<SetName, IpSetFields>,
 }
 

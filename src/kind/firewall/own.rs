@@ -89,9 +89,7 @@ impl Resource for OwnZone {
         let mut parts = Vec::new();
         let is_first = Self::all(host, work.catalog, &zone)?.first().is_none_or(|first| std::ptr::eq(*first, self));
         let is_new = is_first && kept_zone(&host.root, &zone)?.is_none();
-        if is_new {
-            parts.push("create the zone".to_owned());
-        }
+        parts.extend(is_new.then(|| "create the zone".to_owned()));
         let differs = |have: Target| self.target.filter(|target| *target != have);
         let have = zone_file(host, &zone)?.settings().target;
         parts.extend(differs(have).map(|target| format!("target {have} → {target}")));

@@ -119,11 +119,8 @@ fn edit_live(host: &Host, catalog: &[Item], zone: &str, edits: &dyn Fn(&Settings
         firewalld.edit_permanent(&other, &Edit::Remove(element))?;
     }
     // additions come before removals, so that no user is locked out in between
-    let made = edits
-        .permanent
-        .iter()
-        .try_for_each(|edit| firewalld.edit_permanent(zone, edit))
-        .and_then(|()| edits.runtime.iter().try_for_each(|edit| firewalld.edit_runtime(zone, edit)));
+    let made = edits.permanent.iter().try_for_each(|edit| firewalld.edit_permanent(zone, edit));
+    let made = made.and_then(|()| edits.runtime.iter().try_for_each(|edit| firewalld.edit_runtime(zone, edit)));
     host.forget_zones();
     made
 }
@@ -209,8 +206,7 @@ fn blank(zone: &str, root: &Root) -> Result<String> {
         "public" => ("", "  <short>Public</short>\n  <service name=\"ssh\"/>\n  <service name=\"dhcpv6-client\"/>\n"),
         "trusted" => (" target=\"ACCEPT\"", "  <short>Trusted</short>\n"),
         _ if PACKAGED.contains(&zone) => {
-            let what = format!("the tree has no firewalld, so the content of its zone {zone} is not known");
-            return Err(Error::new(code::FIREWALL, what)
+            return Err(error!(FIREWALL, "the tree has no firewalld, so the content of its zone {zone} is not known")
                 .help("install firewalld into the tree first, or use `public`, `trusted` or a zone that you define"));
         }
         _ => ("", ""),

@@ -101,11 +101,8 @@ fn compare(wanted: &Value, live: Option<&Value>, path: &FieldPath, found: &mut V
                     Some(other) => compare(value, Some(other), &path.entry(&name), found),
                     // with other names, the whole list says more than one entry
                     None => {
-                        found.push(Difference {
-                            path: path.text.clone(),
-                            wanted: Some(Value::Array(wanted.clone())),
-                            live: Some(Value::Array(live.clone())),
-                        });
+                        let [wanted, live] = [wanted, live].map(|list| Some(Value::Array(list.clone())));
+                        found.push(Difference { path: path.text.clone(), wanted, live });
                         return;
                     }
                 }

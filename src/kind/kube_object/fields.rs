@@ -52,12 +52,8 @@ impl Fields for KubeObjectFields {
         let is_secret = build.is_secret();
         let manifests =
             manifest::read(&text, is_secret).map_err(|why| build.invalid(field, &format!("{what}{why}")))?;
-        let access = Access {
-            server,
-            ca: self.ca.to_path_buf(),
-            cert: self.client_cert.to_path_buf(),
-            key: self.client_key.to_path_buf(),
-        };
+        let [ca, cert, key] = [self.ca, self.client_cert, self.client_key].map(|path| path.to_path_buf());
+        let access = Access { server, ca, cert, key };
         let object = |manifest: Manifest| KubeObject {
             sensitive: is_secret || manifest.name.kind == "Secret",
             name: manifest.name,

@@ -17,26 +17,20 @@ pub struct PackageHold {
     pub(super) held: bool,
 }
 
-impl PackageHold {
-    fn manager(&self, host: &Host) -> Result<Manager> {
-        self.manager.map_or_else(|| host.package_manager(), Ok)
-    }
-}
-
 impl Resource for PackageHold {
     fn about(&self) -> About {
         About::new(HOLD, &self.name, Phase::Packages)
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
-        if !work.host.is_live() || is_held(work.host, self.manager(work.host)?, &self.name)? == self.held {
+        if !work.host.is_live() || is_held(work.host, self.manager, &self.name)? == self.held {
             return Ok(None);
         }
         Ok(Some(Change::new(if self.held { "hold" } else { "release the hold" })))
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
-        set_hold(work.host, self.manager(work.host)?, &self.name, self.held)
+        set_hold(work.host, self.manager, &self.name, self.held)
     }
 }
 
@@ -90,12 +84,8 @@ impl OrphanPackage {
         Self { package: Arc::new(PriorPackage { name: name.to_owned(), manager, beside, purge }), others: Vec::new() }
     }
 
-    fn manager(&self, host: &Host) -> Result<Manager> {
-        self.package.manager.map_or_else(|| host.package_manager(), Ok)
-    }
-
     fn removal(&self, host: &Host) -> Result<Removal<'_>> {
-        let manager = self.manager(host)?;
+        let manager = host.package_manager(self.package.manager)?;
         if host.package(manager, &self.package.name)?.is_empty() {
             return Ok(Removal::NotInstalled);
         }
@@ -144,7 +134,7 @@ impl Resource for OrphanPackage {
             Removal::Needed(by) => return Ok(Some(Change::new(format!("kept because {} needs it", by.join(", "))))),
             Removal::Remove { needing, unneeded } => (needing, unneeded),
         };
-        let manager = self.manager(host)?;
+        let manager = host.package_manager(self.package.manager)?;
         let installed = host.package(manager, &self.package.name)?;
         let verb = if self.package.purge && manager == Manager::Apt { "purge" } else { "remove" };
         let mut summary = format!("{verb} {}", versions(&installed));
@@ -167,7 +157,7 @@ impl Resource for OrphanPackage {
         let names: Vec<&str> = going().map(|one| one.name.as_str()).chain(unneeded.clone()).collect();
         let purged = going().filter(|one| one.purge).map(|one| one.name.as_str());
         let purged: Vec<&str> = purged.chain(unneeded.filter(|_| self.package.purge)).collect();
-        let manager = self.manager(host)?;
+        let manager = host.package_manager(self.package.manager)?;
         let done = manager.remove(&names, &purged);
         host.forget_packages();
         host.unit_files_changed();

@@ -1,6 +1,7 @@
 //! What was before a `[[permissions]]`, and comes back when no role has it any more.
 
 use super::{Differences, adjust, summary};
+use crate::error::Context as _;
 use crate::host::root::permissions::Permissions as State;
 use crate::kind::file::mode_change;
 use crate::kind::prelude::*;
@@ -55,14 +56,12 @@ impl Managed {
 
 /// A record of permissions as the store has it.
 pub(super) fn encode(states: &States) -> Result<Vec<u8>> {
-    serde_json::to_vec(states)
-        .map_err(|error| error!(STORE, "the permissions of a path can't be recorded").because(error))
+    serde_json::to_vec(states).context(code::STORE, || "the permissions of a path can't be recorded")
 }
 
 /// Reads a record.
 pub(super) fn decode(record: &[u8]) -> Result<States> {
-    serde_json::from_slice(record)
-        .map_err(|error| error!(STORE, "the recorded permissions can't be read").because(error))
+    serde_json::from_slice(record).context(code::STORE, || "the recorded permissions can't be read")
 }
 
 /// Permissions that come back.
@@ -87,7 +86,7 @@ impl Former {
             let words = mode_change(now.mode, wanted.mode).unwrap_or_else(|| "restore the permissions".to_owned());
             Some((wanted, vec![words]))
         };
-        Ok(adjust(work, &self.path, is_recursive, is_applied, wanted)?.1)
+        Ok(adjust(work, &self.path, is_recursive, is_applied, &wanted)?.1)
     }
 }
 

@@ -76,8 +76,8 @@ impl SwapFile {
     fn present(&self, work: &Work<'_>) -> Result<Option<Meta>> {
         let root = &work.host.root;
         let refused = |what: &str| {
-            let what = format!("{} is {what}, so kpull does not turn it into a swap file", self.path);
-            Err(Error::new(code::KERNEL, what).help("name another path, or remove it by hand"))
+            Err(error!(KERNEL, "{} is {what}, so kpull does not turn it into a swap file", self.path)
+                .help("name another path, or remove it by hand"))
         };
         match (root.meta(&self.path)?.map(|meta| meta.what), root.file(&self.path)?) {
             (None, _) => Ok(None),
@@ -140,13 +140,9 @@ impl Resource for SwapFile {
             return Ok(Some(Change::addition(format!("create, {}", self.size))));
         };
         let mut parts = Vec::new();
-        if meta.size != self.size.0 {
-            parts.push(format!("size {} → {}", shown(meta.size), self.size));
-        }
+        parts.extend((meta.size != self.size.0).then(|| format!("size {} → {}", shown(meta.size), self.size)));
         parts.extend(mode_change(meta.mode, MODE));
-        if work.host.is_live() && (meta.uid, meta.gid) != (0, 0) {
-            parts.push("owner → root".to_owned());
-        }
+        parts.extend((work.host.is_live() && (meta.uid, meta.gid) != (0, 0)).then(|| "owner → root".to_owned()));
         Ok(Change::of(parts))
     }
 

@@ -20,11 +20,8 @@ impl Exclusive {
     /// A directory with the files that are `known` already; those of other resources are looked up on the host.
     pub(in crate::kind) fn new(path: &AbsolutePath, known: BTreeSet<PathBuf>, build: &dyn Build) -> Result<Self> {
         let is_at_top = path.components().count() <= 2;
-        build.refuse_if(
-            is_at_top,
-            "exclusive",
-            "kpull does not remove anything from a directory directly below `/`",
-        )?;
+        let why = "kpull does not remove anything from a directory directly below `/`";
+        build.refuse_if(is_at_top, "exclusive", why)?;
         Ok(Self { path: path.clone(), known })
     }
 
@@ -114,8 +111,7 @@ impl Resource for Exclusive {
                 FileType::Link | FileType::Special => {}
             }
             if states.len() == PATHS_MAX || bytes > BYTES_MAX {
-                let what = format!("{} contains more than kpull can save before it removes it", self.path);
-                return Err(Error::new(code::FILE, what)
+                return Err(error!(FILE, "{} contains more than kpull can save before it removes it", self.path)
                     .because(format!("the limits are {} and {} MiB", counted(PATHS_MAX, "path"), BYTES_MAX >> 20))
                     .help("move away the files that are not in the tree, or set `exclusive = false`"));
             }

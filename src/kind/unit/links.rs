@@ -63,10 +63,8 @@ impl Unit {
         if host.is_live() {
             host.systemd()?.mask(&self.name)?;
         } else if root.file(&self.link())?.is_some() {
-            let what = format!("{} can't be masked: its file is at the path of the mask", self.name);
-            return Err(
-                Error::new(code::UNIT, what).help(format!("remove {} with an [[absent]]", self.link().display()))
-            );
+            return Err(error!(UNIT, "{} can't be masked: its file is at the path of the mask", self.name)
+                .help(format!("remove {} with an [[absent]]", self.link().display())));
         } else {
             root.make_link(&self.link(), Path::new("/dev/null"))?;
         }

@@ -124,8 +124,7 @@ impl Quadlet {
     /// Lets podman check the new file beside those that the catalog and the host have: they can refer to one another.
     fn check(&self, work: &Work<'_>) -> Result<()> {
         if work.host.root.meta(Path::new(GENERATOR))?.is_none() {
-            let what = format!("{} needs podman 4.4 or newer, which this host does not have", self.name);
-            return Err(Error::new(code::UNIT, what)
+            return Err(error!(UNIT, "{} needs podman 4.4 or newer, which this host does not have", self.name)
                 .because(format!("there is no {GENERATOR}"))
                 .help("add a [[package]] with `name = \"podman\"`; Debian 12 and Ubuntu 22.04 have an older one"));
         }

@@ -57,12 +57,7 @@ impl Login {
     }
 
     /// A login to restore; `expires` is a day, or a negative number for none.
-    pub(in crate::kind) fn restored(
-        user: &str,
-        password: Option<Vec<u8>>,
-        locked: Option<bool>,
-        expires: Option<i64>,
-    ) -> Self {
+    pub fn restored(user: &str, password: Option<Vec<u8>>, locked: Option<bool>, expires: Option<i64>) -> Self {
         let expires = expires.map(|day| Expiry(u32::try_from(day).ok()));
         let hash = password.map(|password| String::from_utf8_lossy(&password).into_owned());
         Self { user: user.to_owned(), hash, locked, expires, is_restored: true }

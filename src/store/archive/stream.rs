@@ -17,25 +17,16 @@ pub(super) struct Meter<'a> {
     archive: &'a Archive<'a>,
     packed: Cell<u64>,
     unpacked: Cell<u64>,
-    /// Unpacked bytes that a parser may read until [`Meter::allow`] is called again.
-    allowed: Cell<u64>,
-    has_ended: Cell<bool>,
+    /// Unpacked bytes that a parser may read until this is set again: it keeps the headers that it reads in memory.
+    pub allowed: Cell<u64>,
+    /// Whether the end of the unpacked stream was reached.
+    pub has_ended: Cell<bool>,
 }
 
 impl<'a> Meter<'a> {
     pub fn new(archive: &'a Archive<'a>) -> Self {
         let (packed, unpacked, allowed) = (Cell::new(0), Cell::new(0), Cell::new(u64::MAX));
         Self { archive, packed, unpacked, allowed, has_ended: Cell::new(false) }
-    }
-
-    /// Lets a parser read this many bytes, and no more until this is called again: it keeps the headers that it reads in memory.
-    pub fn allow(&self, bytes: u64) {
-        self.allowed.set(bytes);
-    }
-
-    /// Whether the end of the unpacked stream was reached.
-    pub fn has_ended(&self) -> bool {
-        self.has_ended.get()
     }
 
     /// Counts packed bytes that were read.

@@ -20,7 +20,7 @@ impl Pass<'_> {
         let mut entries = archive.entries().map_err(damaged)?;
         let mut unread = 0;
         loop {
-            meter.allow(HEADERS.saturating_add(unread));
+            meter.allowed.set(HEADERS.saturating_add(unread));
             let Some(entry) = entries.next() else { break };
             let mut entry = entry.map_err(damaged)?;
             let kind = entry.header().entry_type();
@@ -38,12 +38,12 @@ impl Pass<'_> {
             };
             if let Some(name) = self.admit(&name, &kind)? {
                 let executable = entry.header().mode().map_err(damaged)? & 0o111 != 0;
-                meter.allow(u64::MAX);
+                meter.allowed.set(u64::MAX);
                 self.hand(&Member { name, size: Some(unread), executable, kind }, &mut entry)?;
             }
         }
-        meter.allow(u64::MAX);
-        if meter.has_ended() {
+        meter.allowed.set(u64::MAX);
+        if meter.has_ended.get() {
             return Err(source.wrong("is truncated: the end of the archive is missing").help(PUBLISHER));
         }
         io::copy(&mut archive.into_inner(), &mut io::sink()).map(drop).map_err(damaged)
