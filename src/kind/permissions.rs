@@ -46,8 +46,7 @@ impl Fields for PermissionsFields {
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let has_access = self.mode.is_some() || self.owner.is_some() || self.group.is_some() || self.acl.is_some();
         let is_empty = !has_access && self.directory_mode.is_none() && self.capabilities.is_none();
-        let why = "set at least one of `mode`, `owner`, `group`, `acl` and `capabilities`";
-        build.refuse_if(is_empty, "path", why)?;
+        build.refuse_if(is_empty, "path", "set at least one of `mode`, `owner`, `group`, `acl` and `capabilities`")?;
         let why = "only with `recursive = true`: set `mode` to the mode of this path";
         build.refuse_if(self.directory_mode.is_some() && !self.recursive, "directory_mode", why)?;
         let why = "capabilities need the path of a program: remove `recursive`";

@@ -54,8 +54,7 @@ impl Fields for SecretFields {
                     build.refuse_if(given, field, why)?;
                 }
                 let is_name = is_plain(&credential) && !credential.starts_with('.') && credential.len() <= 64;
-                let why = "it has at most 64 letters, digits, `.`, `_` and `-`";
-                build.refuse_if(!is_name, "credential", why)?;
+                build.refuse_if(!is_name, "credential", "it has at most 64 letters, digits, `.`, `_` and `-`")?;
                 let (_, kind) = unit.0.rsplit_once('.').unwrap_or_default();
                 let section = match kind {
                     "service" => "Service",

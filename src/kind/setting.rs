@@ -39,8 +39,7 @@ pub struct SettingFields {
 impl Fields for SettingFields {
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let Some(format) = self.format.or_else(|| self.path.to_str().and_then(Format::of)) else {
-            let why = "the file name does not indicate the format: set `format`";
-            return Err(build.invalid("path", why));
+            return Err(build.invalid("path", "the file name does not indicate the format: set `format`"));
         };
         let why = "a key is written as in TOML, like `log-opts.max-size` or `\"a.b\".c`";
         let parsed = toml_edit::Key::parse(&self.key).map_err(|_| build.invalid("key", why))?;

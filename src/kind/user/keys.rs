@@ -220,9 +220,7 @@ impl Resource for FormerKeys {
         let Some((_, new)) = self.content(work)? else { return Ok(()) };
         match (root.meta(&self.path)?, &self.file) {
             (Some(_), None) if new.is_empty() => root.remove(&self.path)?,
-            (Some(meta), None) => {
-                root.write(&self.path, &new, meta.access())?;
-            }
+            (Some(meta), None) => root.write(&self.path, &new, meta.access())?,
             (Some(_), Some((_, access))) => root.write(&self.path, &new, *access)?,
             (None, _) => {}
         }
