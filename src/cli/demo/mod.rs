@@ -35,7 +35,7 @@ impl Run for Demo {
         let steps = Steps::default();
         print(&format!(
             "A site, its signer, a server and {} hosts, all in {}. Nothing outside it changes.",
-            if shown.hosts.len() == 2 { "two" } else { "three" },
+            shown.hosts.len(),
             self.dir.display()
         ));
 
@@ -58,7 +58,7 @@ impl Run for Demo {
             print(&format!("   issued    {} certificates for {} hosts", issued.len(), hosts(&issued)));
         }
         setup.make_secrets()?;
-        let has_artifacts = setup.pin_stand_ins()?;
+        setup.pin_stand_ins()?;
         print(&format!("   secrets   {}", shown.secrets.join(", ")));
         steps.next(
             "Signed",
@@ -72,11 +72,7 @@ impl Run for Demo {
         print(&format!("   {}", setup.address()));
         steps.next(
             "Applied",
-            if has_artifacts {
-                "each host fetches, verifies, resolves and compares the release, downloads pinned artifacts, and changes what differs."
-            } else {
-                "each host fetches, verifies, resolves and compares the release, and changes what differs."
-            },
+            "each host fetches, verifies, resolves and compares the release, downloads pinned artifacts if it has any, and changes what differs.",
         );
         for host in shown.hosts {
             setup.apply(host, &BRIEF)?;

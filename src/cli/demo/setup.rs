@@ -1,10 +1,7 @@
 //! What the demo needs around the hosts: the site, keys, an authority, a web server.
 
-use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -60,7 +57,7 @@ impl DemoSetup {
             let source = format!("http = {:?}\nca = {:?}\nretries = 0", setup.server.url("site"), file("ca.pem"));
             setup.enroll(host, &format!("{source}\n\n[artifacts]\nca = {:?}", file("ca.pem")))?;
         }
-        for host in shown.recipients {
+        for host in load_site(&setup.site())?.hosts.keys() {
             setup.make_host_key(host)?;
         }
         Ok(setup)
@@ -143,12 +140,12 @@ impl DemoSetup {
         SecretAdmin::open(&self.site())?.rekey(&|| Keyring::load(&[self.dir.join("operator")], None)).map(drop)
     }
 
-    /// Serves stand-ins for the artifacts that roles install, and pins them in artifacts.toml; returns whether there are any.
-    pub(super) fn pin_stand_ins(&self) -> Result<bool> {
+    /// Serves stand-ins for the artifacts that roles install, and pins them in artifacts.toml.
+    pub(super) fn pin_stand_ins(&self) -> Result<()> {
         let site = load_site(&self.site())?;
         let members = installed(&site, None);
         if members.is_empty() {
-            return Ok(false);
+            return Ok(());
         }
         let what = || "artifacts.toml can't be read";
         let mut artifacts: toml::Table = self.read("site/artifacts.toml")?.parse().context(code::OTHER, what)?;
@@ -156,7 +153,7 @@ impl DemoSetup {
             let (Some(members), name) = (members.get(&pin.sha256), &pin.name) else { continue };
             let bytes = stand_in(members, &pin.version)
                 .context(code::OTHER, || format!("can't create the stand-in for {name}"))?;
-            let file = format!("stand-in/{name}-{arch}.tar.gz");
+            let file = format!("stand-in/{name}-{arch}.tar");
             let stand_in = toml::Table::from_iter([
                 ("url".to_owned(), self.server.url(&file).into()),
                 ("sha256".to_owned(), hex::encode(Sha256::digest(&bytes)).into()),
@@ -167,8 +164,7 @@ impl DemoSetup {
             }
             self.write(&file, &bytes)?;
         }
-        self.write("site/artifacts.toml", artifacts.to_string().as_bytes())?;
-        Ok(true)
+        self.write("site/artifacts.toml", artifacts.to_string().as_bytes())
     }
 
     /// Writes a private key that only its owner can read.
@@ -258,7 +254,7 @@ fn answer(dir: &Path, request: &Received, tampered: Option<&str>) -> Answer {
 
 /// A tarball with scripts in place of an upstream release's programs.
 fn stand_in(members: &BTreeSet<String>, version: &str) -> std::io::Result<Vec<u8>> {
-    let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
+    let mut tar = tar::Builder::new(Vec::new());
     for member in members {
         let name = member.rsplit('/').next().unwrap_or(member);
         let text = format!(
@@ -269,7 +265,5 @@ fn stand_in(members: &BTreeSet<String>, version: &str) -> std::io::Result<Vec<u8
         header.set_mode(0o755);
         tar.append_data(&mut header, member, text.as_bytes())?;
     }
-    let mut gzip = tar.into_inner()?;
-    gzip.flush()?;
-    gzip.finish()
+    tar.into_inner()
 }

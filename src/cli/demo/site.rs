@@ -28,8 +28,6 @@ pub(super) struct Shown {
     /// What the site is, for step 1.
     pub about: &'static str,
     pub hosts: &'static [&'static str],
-    /// All hosts of the site that have certificates or secrets.
-    pub recipients: &'static [&'static str],
     /// The secrets that the roles need.
     pub secrets: &'static [&'static str],
     /// A host with a file that someone edits by hand.
@@ -54,7 +52,6 @@ static CLUSTER: Shown = Shown {
     files: starts::cluster,
     about: "the shipped roles and host_vars. Upstream releases are replaced by stand-ins with the same names, since the demo runs offline; they are pinned by digest like the real ones.",
     hosts: &["master1", "master2", "master3"],
-    recipients: &["master1", "master2", "master3", "node1"],
     secrets: &["bootstrap-token", "haproxy-stats", "keepalived"],
     drift: ("master2", Edit { file: "/etc/kubernetes/audit-policy.yaml", from: "level: Metadata", to: "level: None" }),
     change: (
@@ -73,7 +70,6 @@ static WEB: Shown = Shown {
     files: starts::web,
     about: "two plain hosts, a web server and its database, in some hundred lines. Packages, running services and probes need a real system; in the demo, kpull writes the files, the links of units and the firewall's zones.",
     hosts: &["web1", "db1"],
-    recipients: &["web1", "db1"],
     secrets: &["db-password"],
     drift: (
         "web1",
