@@ -150,6 +150,85 @@ step auto-gone release first
 step gone findmnt -rno FSTYPE /srv/auto
 "#;
 
+#[test]
+fn a_run_that_is_killed_while_swapon_or_swapoff_runs_is_finished_by_the_next() {
+    let dir = with_program();
+    for (name, size) in [("none", ""), ("first", "256M"), ("larger", "288M")] {
+        let role = if size.is_empty() {
+            String::new()
+        } else {
+            format!("[[swap]]\nfile = \"/swapfile\"\nsize = \"{size}\"\n")
+        };
+        fs::write(dir.path().join(format!("{name}.toml")), format!("summary = \"For a test\"\n{role}")).unwrap();
+    }
+    let results = boot(dir.path(), &format!("{SITE}{KILL_STEPS}"), KERNEL);
+    results.step("enrolled", 0);
+    for (name, during) in [("written", "none"), ("swapon", "on"), ("swapoff", "off")] {
+        let message = results.step(&format!("killed-{name}"), 1);
+        assert!(message.contains("status=9/KILL"), "{name}: {message}");
+        results.step(&format!("during-{name}"), 0);
+        assert_eq!(
+            results.read(&format!("state-{name}")),
+            format!("{during}\n"),
+            "what had begun when kpull was killed"
+        );
+        results.step(&format!("finished-{name}"), 0);
+        results.step(&format!("idle-{name}"), 0);
+    }
+    assert_eq!(results.step("size-written", 0), "/swapfile 268431360\n");
+    assert_eq!(results.step("size-swapon", 0), "/swapfile 268431360\n");
+    assert_eq!(results.step("size-swapoff", 0), "/swapfile 301985792\n");
+    assert_eq!(results.step("files", 0), "/swapfile\n", "no temporary file stays");
+}
+
+/// The real programs, which kill kpull once before they begin.
+const KILL_STEPS: &str = r#"
+kill_kpull() { kill -KILL "$(systemctl show -p MainPID --value kpull.service)"; }
+for program in swapon swapoff; do
+    mv "/usr/sbin/$program" "/usr/sbin/$program.real"
+    cat > "/usr/sbin/$program" <<END
+#!/bin/bash
+if [ -e /srv/kill-$program ]; then
+    rm /srv/kill-$program
+    echo ${program#swap} > /mnt/state-$program
+    kill -KILL "\$(systemctl show -p MainPID --value kpull.service)"
+    sleep 2
+fi
+exec /usr/sbin/$program.real "\$@"
+END
+    chmod 755 "/usr/sbin/$program"
+done
+large() { find / -xdev -maxdepth 1 -type f -size "+$1" -newer /srv/begun; }
+size() { swapon --show=NAME,SIZE --bytes --noheadings | tr -s ' '; }
+killed() { # NAME RELEASE: kpull can't say so itself
+    release "$2" && return
+    journalctl --no-pager -q -o cat -u kpull.service -n 20
+    return 1
+}
+after() { # NAME
+    step "finished-$1" converge
+    step "size-$1" size
+    step "idle-$1" kpull plan
+}
+step enrolled enrolled
+touch /srv/begun
+(until [ -n "$(large 8M)" ]; do :; done; kill_kpull) &
+step killed-written killed written first
+wait
+step during-written sh -c 'test ! -e /swapfile && echo none > /mnt/state-written'
+after written
+step gone release none
+touch /srv/kill-swapon
+step killed-swapon killed swapon first
+step during-swapon test ! -e /srv/kill-swapon
+after swapon
+touch /srv/kill-swapoff
+step killed-swapoff killed swapoff larger
+step during-swapoff test ! -e /srv/kill-swapoff
+after swapoff
+step files large 1M
+"#;
+
 /// Types, with what shows on a disk that mkfs has begun: bytes, and where.
 const BEGUN: [(&str, u64, &[u8]); 2] = [("xfs", 0, b"XFSB"), ("vfat", 510, &[0x55, 0xaa])];
 
