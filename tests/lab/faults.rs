@@ -277,9 +277,8 @@ fn a_run_ends_before_systemd_ends_it_whatever_it_waits_for_and_the_next_continue
     };
     let role = format!("{}{}{}", hangs("one"), hangs("two"), unit("app.service", ""));
     let ends_early = |parts: &[&str]| {
-        let run = host.run(
-            "systemctl start kpull.service || { journalctl --sync; journalctl -u kpull.service -o cat -n 40; exit 1; }",
-        );
+        let run = host
+            .run("systemctl start kpull.service || { journalctl --sync; journalctl -t kpull -o cat -n 40; exit 1; }");
         assert_ne!(run.code(), 0, "{run}");
         assert_eq!(host.run("systemctl show -p Result -p ExecMainStatus --value kpull.service").ok(), "exit-code\n1");
         for part in parts {
