@@ -15,8 +15,8 @@ const GENERATOR: &str = "/usr/lib/systemd/system-generators/podman-system-genera
 /// Succeeds if the generator `$0` makes a service with the heading `$1`: older ones exit with 0 whatever they find.
 const SCRIPT: &str = r#""$0" -dryrun | grep -xF -e "$1" > /dev/null"#;
 
-/// Where the new files are while the generator checks them.
-const STAGE: &str = "/run/kpull/quadlets";
+/// Where the new files are while the generator checks them: SELinux lets it read what is below systemd's own directory.
+const STAGE: &str = "/run/systemd/kpull-quadlets";
 
 /// The lists of images that podman has, by storage driver.
 const IMAGES: [&str; 2] =
