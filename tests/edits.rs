@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::support::sample;
-use crate::support::site::{Snapshot, kpull, sign, snapshot};
+use crate::support::site::{Output, Snapshot, kpull, sign, snapshot};
 use ssh_key::PrivateKey;
 
 /// In all, over the hosts, without a sample.
@@ -102,7 +102,7 @@ impl<'a> Edited<'a> {
         self.demo.join("hosts").join(self.host)
     }
 
-    fn kpull(&self, command: &str) -> crate::support::site::Output {
+    fn kpull(&self, command: &str) -> Output {
         let root = self.root();
         let words = command.split(' ').chain(["--root", root.to_str().unwrap(), "--json"]);
         kpull(&words.collect::<Vec<_>>())
@@ -149,9 +149,16 @@ impl<'a> Edited<'a> {
                 assert!(checked.stderr.contains("error["), "check gives no reason after\n{reported}{checked:?}");
                 continue;
             }
+            self.sign(next());
+            let first = self.kpull("apply");
+            // only the archive shows that a role names a file that is not in it
+            if first.code == 1 && first.error()["error"].as_str().unwrap().contains("has no member `") {
+                assert!(first.error()["file"].as_str().unwrap().ends_with("role.toml"), "{}", first.stdout);
+                same(&self.snapshot(), &whole, &reported);
+                continue;
+            }
             passed += 1;
-            let applies = |what: &str| {
-                let run = self.kpull("apply");
+            let ends = |what: &str, run: Output| {
                 assert_eq!(
                     run.code, 0,
                     "{what} {} ends like this after\n{reported}{}{}",
@@ -159,8 +166,8 @@ impl<'a> Edited<'a> {
                 );
                 run.changed()
             };
-            self.sign(next());
-            applies("the first run on");
+            let applies = |what| ends(what, self.kpull("apply"));
+            ends("the first run on", first);
             let again = applies("the second run on");
             assert_eq!(again, [""; 0], "the second run on {} changes something after\n{reported}", self.host);
             self.reset();

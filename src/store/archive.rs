@@ -360,27 +360,34 @@ impl<'a> Pass<'a> {
         self.hand(&Member { name, size, executable: false, kind: Kind::Regular }, &mut stream)
     }
 
-    /// Reports every wanted member that was not there.
+    /// Reports the wanted members that were not there.
     fn finish(self) -> Result<()> {
-        let missing = self.wanted.iter().filter(|(_, (_, is_found))| !is_found).map(|(name, (spelling, _))| {
-            let error = self.archive.wrong(format!("has no member `{spelling}`"));
-            match nearest(name, &self.names) {
-                near if near.is_empty() => error.help("it contains no files: check the address and the format"),
-                near => error.help(format!("similar members are {}", near.join(", "))),
-            }
-        });
-        Error::check(missing.collect())
+        let missing: Vec<_> = self.wanted.iter().filter(|(_, (_, is_found))| !is_found).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<_> = missing.iter().map(|(_, (spelling, _))| format!("`{spelling}`")).collect();
+        let each = if missing.len() == 1 { SIMILAR } else { 1 };
+        let mut near: Vec<_> = missing.iter().flat_map(|(name, _)| nearest(name, &self.names).take(each)).collect();
+        near.dedup();
+        let error = self.archive.wrong(format!("has no member {}", names.join(", ")));
+        Err(match near.is_empty() {
+            true => error.help("it contains no files: check the address and the format"),
+            false => error.help(format!("similar members are {}", near.join(", "))),
+        })
     }
 }
 
-/// The up to three names that were most likely meant: first those of the same file elsewhere, then by spelling.
-fn nearest(word: &str, names: &[String]) -> Vec<String> {
-    const SHOWN: usize = 3;
+/// How many similar members an error shows for one that is missing.
+const SIMILAR: usize = 3;
+
+/// The names, the most likely meant first: those of the same file elsewhere, then by spelling.
+fn nearest(word: &str, names: &[String]) -> impl Iterator<Item = String> {
     let elsewhere = |name: &str| name.rsplit('/').next() == word.rsplit('/').next();
     let mut ranked: Vec<_> =
         names.iter().map(|name| (!elsewhere(name), strsim::levenshtein(word, name), name)).collect();
     ranked.sort_unstable();
-    ranked.into_iter().take(SHOWN).map(|(_, _, name)| format!("`{}`", short(name))).collect()
+    ranked.into_iter().map(|(_, _, name)| format!("`{}`", short(name)))
 }
 
 #[cfg(test)]
@@ -583,7 +590,7 @@ mod tests {
         );
         assert_refused(take(Format::Tar, &tar, &["README"]), "[similar members are `etcd-v3.2.9/README`, ");
         let two = take(Format::Tar, &tar, &["a", "b", "z"]).unwrap_err();
-        assert_eq!((two.to_string().as_str(), two.others().len()), ("x: has no member `a`", 1));
+        assert_eq!((two.to_string().as_str(), two.others().len()), ("x: has no member `a`, `b`", 0));
     }
 
     #[test]
