@@ -9,8 +9,9 @@ def component($type):
   + (if .description then { description: (.description | gsub("\\s+"; " ") | ltrimstr(" ") | rtrimstr(" ")) } else {} end)
   + ($digests["\(.name) \(.version)"] as $sha256
      | if $sha256 then { hashes: [{ alg: "SHA-256", content: $sha256 }] } else {} end)
-  # old crates write MIT/Apache-2.0
-  + (if .license then { licenses: [{ expression: (.license | gsub(" */ *"; " OR ")) }] } else {} end)
+  # Old crates write MIT/Apache-2.0. Others name only a file, as LICENSE-MIT, whose text cargo-deny recognizes.
+  + ([.license // (.license_file // "" | capture("^LICENSE-(?<name>.+)$").name)
+      | { licenses: [{ expression: gsub(" */ *"; " OR ") }] }] | add // {})
   + { purl: ref }
   + (if .repository then { externalReferences: [{ type: "vcs", url: .repository }] } else {} end)
   + (if arches == ["amd64", "arm64"] then {} else { properties: [arches[] | { name: "kpull:architecture", value: . }] } end);
