@@ -169,6 +169,10 @@ fn a_mount_that_a_process_uses_stays_until_it_is_free_and_the_run_names_the_proc
             let run = host.run(command);
             assert!(run.code() == code && run.to_string().contains(&words), "{command}: {run}");
         }
+        let run = host.run("kpull apply --json");
+        for words in [&*format!("failed to stop: {words}"), "then run again"] {
+            assert!(run.code() == 1 && run.stdout.contains(words), "no {words} in {run}");
+        }
         host.run("findmnt /srv/mounted && test -e /etc/systemd/system/srv-mounted.mount").ok();
         assert_eq!(host.run("kpull plan").code(), 2);
     }
