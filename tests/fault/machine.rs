@@ -89,8 +89,8 @@ fn first_release() -> (Site, Tree) {
 
 const FILES: usize = 3;
 
-/// What strace prints for the paths whose errors the tests read.
-const NAMED: [&str; 6] = ["/srv>", "/srv/.", "/srv/0", "/srv/1", "/srv/2", ".link.kpull-new"];
+/// What strace prints for the paths whose errors the tests read: the files below `/srv`, also those without a name yet, and a link.
+const NAMED: [&str; 7] = ["/srv>", "/srv/.", "/srv/#", "/srv/0", "/srv/1", "/srv/2", ".link.kpull-new"];
 
 /// Copies `from` again and again, and runs `kpull apply` on the copy with one system call of this name failing with `errno`: each
 /// at one of these paths, and each of the others or a sample of them. Each failure is reported with what to do, every file is old

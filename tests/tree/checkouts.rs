@@ -3,13 +3,14 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Mutex;
 
 use kpull::net::server::{Received, Server};
 
 use crate::support::child;
 use crate::support::git::{git, git_backend};
-use crate::support::site::{Site, Tree, kpull};
+use crate::support::site::{Output, Site, Tree, kpull};
 use crate::tree::artifacts;
 
 /// A repository `app` with a program, a link and a directory, in a directory of its own; and its commit.
@@ -115,6 +116,18 @@ fn a_commit_is_checked_out_corrected_updated_and_undone() {
     site.role("web", "").sign();
     tree.kpull("apply --retry").exits(0);
     assert_eq!(below(&tree), before);
+}
+
+#[test]
+fn a_working_directory_that_was_removed_is_named_and_not_the_repository() {
+    let (hub, commit) = repository();
+    let site = site(&role(&hub.path().join("app").display().to_string(), &commit, ""));
+    let (tree, gone) = (site.sign().enroll(), tempfile::tempdir().unwrap());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "rmdir \"$PWD\" && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_kpull"), "apply", "--root"]);
+    let output = Output::of(shell.arg(tree.path()).current_dir(gone.path()).output().unwrap());
+    output.fails(1, "in a working directory that no longer exists");
+    tree.kpull("apply").exits(0);
 }
 
 #[test]
