@@ -122,10 +122,10 @@ fn a_commit_is_checked_out_corrected_updated_and_undone() {
 fn a_working_directory_that_was_removed_is_named_and_not_the_repository() {
     let (hub, commit) = repository();
     let site = site(&role(&hub.path().join("app").display().to_string(), &commit, ""));
-    let (tree, gone) = (site.sign().enroll(), tempfile::tempdir().unwrap());
+    let (tree, removed) = (site.sign().enroll(), tempfile::tempdir().unwrap());
     let mut shell = Command::new("sh");
     shell.args(["-c", "rmdir \"$PWD\" && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_kpull"), "apply", "--root"]);
-    let output = Output::of(shell.arg(tree.path()).current_dir(gone.path()).output().unwrap());
+    let output = Output::of(shell.arg(tree.path()).current_dir(removed.path()).output().unwrap());
     output.fails(1, "in a working directory that no longer exists");
     tree.kpull("apply").exits(0);
 }
