@@ -1,7 +1,7 @@
 //! The quickstart with git, as it stands in the manual: from an empty repository to two hosts that follow it over ssh, with the example
 //! site `web`.
 
-use crate::support::lab::Lab;
+use crate::support::lab::{Host, Lab, Output};
 use crate::support::page;
 
 const HOSTS: [(&str, &str); 3] = [("git", "192.168.1.10"), ("web1", "192.168.1.11"), ("db1", "192.168.1.12")];
@@ -68,6 +68,11 @@ impl page::World for World {
     }
 }
 
+/// Runs a command of kpull on a host whose timer may run kpull at this moment, and again after that.
+fn beside_timer(host: Host, command: &str) -> Output {
+    host.run(&format!("while {command}; code=$?; [ $code = 75 ]; do sleep .1; done; exit $code"))
+}
+
 #[test]
 fn the_quickstart_leads_from_an_empty_repository_to_two_hosts() {
     let mut world = World::new();
@@ -75,8 +80,7 @@ fn the_quickstart_leads_from_an_empty_repository_to_two_hosts() {
     assert!(made.contains("<p>good day from web1</p>\n<p>the database is up</p>"), "{made}");
     for name in ["web1", "db1"] {
         let host = world.lab.host(name);
-        // the timer may run kpull at this moment
-        let plan = host.run("while kpull plan; code=$?; [ $code = 75 ]; do sleep .1; done; exit $code");
+        let plan = beside_timer(host, "kpull plan");
         assert_eq!(plan.code(), 0, "{plan}");
         assert!(host.run("kpull verify").ok().contains("database"));
     }
@@ -113,7 +117,7 @@ fn the_quickstart_leads_from_an_empty_repository_to_two_hosts() {
     );
     world.lab.host("git").run("runuser -l you /run/command").ok();
     for name in ["db1", "web1"] {
-        world.lab.host(name).run("kpull apply").ok();
+        beside_timer(world.lab.host(name), "kpull apply").ok();
     }
     assert_ne!(world.lab.host("web1").run("cat /etc/pgpass").ok(), former);
     assert!(page().contains("<p>the database is up</p>"), "{}", page());
