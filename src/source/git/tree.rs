@@ -11,7 +11,7 @@ use gix_ref::file::ReferenceExt;
 
 use super::{Refs, empty, first_words, other_format};
 use crate::document::{Tree, repository};
-use crate::error::{Context, Error, Result, code, error, refused};
+use crate::error::{Error, Result, code, error, refused};
 use crate::source::{segments, too_big};
 
 /// Files of a tree at most: a few kilobytes of git objects can claim billions.
@@ -33,9 +33,11 @@ pub(super) fn open(path: &Path, name: &str) -> Result<(Objects, Refs)> {
             .help("correct `git`; a plain directory is a source too: dir = \"PATH\"")
     };
     // gix asks for it, even if the path is absolute
-    std::env::current_dir()
-        .context(code::GIT, || format!("can't open {name} in a working directory that no longer exists"))
-        .map_err(|error| error.or_help("run again in another directory, such as after `cd /`"))?;
+    std::env::current_dir().map_err(|why| {
+        error!(GIT, "can't open {name} in a working directory that no longer exists")
+            .because(why.to_string())
+            .help("run again in another directory, such as after `cd /`")
+    })?;
     let inside = path.join(".git");
     let dir = if inside.exists() { inside } else { path.to_path_buf() };
     let kind = gix_discover::is_git(&dir).map_err(|why| not_one(first_words(&why)))?;
